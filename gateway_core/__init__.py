@@ -1,0 +1,44 @@
+"""Agent Gateway: OpenAI Agents SDK modules, served as models to every OpenAI-compatible client.
+
+This is the public door: what plugins and agents may import. It does not import the SDK, which takes over a second.
+"""
+
+from gateway_core.errors import AuthenticationError, ConfigError, DiscoveryError, GatewayError, LoadError, PluginError
+from gateway_core.hookspecs import Gateway, hookimpl
+from gateway_core.isolation import IsolatedModule, load_isolated
+from gateway_core.structure import Bytes, Seconds, Secret
+from gateway_core.types import (
+    AgentEntry,
+    Catalog,
+    Decision,
+    Outcome,
+    Principal,
+    RunContext,
+    Usage,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AgentEntry",
+    "AuthenticationError",
+    "Bytes",
+    "Catalog",
+    "ConfigError",
+    "Decision",
+    "DiscoveryError",
+    "Gateway",
+    "GatewayError",
+    "IsolatedModule",
+    "LoadError",
+    "Outcome",
+    "PluginError",
+    "Principal",
+    "RunContext",
+    "Seconds",
+    "Secret",
+    "Usage",
+    "__version__",
+    "hookimpl",
+    "load_isolated",
+]

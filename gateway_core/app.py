@@ -1,0 +1,113 @@
+"""`build(config)`: the Starlette application of one gateway, with its plugins' routes and middleware.
+
+It holds no state but the gateway; nothing here is module-level, so two gateways can live in one process.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from gateway_core.config import Config, load_config
+from gateway_core.errors import GatewayError
+from gateway_core.gateway import RunningGateway
+from gateway_core.http import problems
+from gateway_core.http.access import admin_only
+from gateway_core.http.chat import ChatCompletions
+from gateway_core.http.front import HEADER, ErrorAnswers, Front, request_id_of
+from gateway_core.http.health import Health
+from gateway_core.http.models import Models
+
+
+def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = None) -> Starlette:
+    """Make the application. Plugins are loaded here; agents when its lifespan starts.
+
+    Args:
+        config: The configuration; without it, what `load_config()` finds.
+        plugins: More plugin classes, by name, that are not installed as entry points.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        PluginError: A plugin cannot be loaded.
+    """
+    gateway = RunningGateway(config or load_config(), plugins)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with gateway:
+            yield
+
+    app = Starlette(
+        routes=_routes(gateway),
+        middleware=_middleware(gateway),
+        exception_handlers={HTTPException: _not_here},
+        lifespan=lifespan,
+    )
+    app.state.gateway = gateway
+    return app
+
+
+def _routes(gateway: RunningGateway) -> list[BaseRoute]:
+    models, health = Models(gateway), Health(gateway)
+    return [
+        Route("/healthz", health.alive),
+        Route("/readyz", health.ready),
+        Route("/v1/models", models.list),
+        Route("/v1/models/{model:path}", models.one),
+        Route("/v1/chat/completions", ChatCompletions(gateway), methods=["POST"]),
+        *gateway.hooks.routes(),
+        *(_guarded(route, gateway) for route in gateway.hooks.admin_routes()),
+    ]
+
+
+def _guarded(route: BaseRoute, gateway: RunningGateway) -> BaseRoute:
+    """The same route, which only an admin principal gets through to."""
+    if not isinstance(route, Route | Mount):
+        raise TypeError(f"an admin route must be a Route or a Mount, and is a {type(route).__name__}")
+    inner = route.app
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        await admin_only(Request(scope, receive), gateway)
+        await inner(scope, receive, send)
+
+    route.app = guard
+    return route
+
+
+def _middleware(gateway: RunningGateway) -> list[Middleware]:
+    def announce(error: GatewayError, request_id: str) -> None:
+        # An error of a run was announced with the run's end.
+        if error.request_id is None:
+            error.request_id = request_id
+            gateway.hooks.on_error(error)
+
+    layers = [Middleware(Front)]
+    if origins := gateway.config.http.cors_origins:
+        layers.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=[HEADER.decode()],
+            )
+        )
+    # Inside CORS, so that a browser may read an error.
+    return [*layers, Middleware(ErrorAnswers, announce=announce), *gateway.hooks.middleware()]
+
+
+def _not_here(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = problems.from_starlette(request, error)
+    if problem is None:
+        return Response(status_code=204, headers={"allow": (error.headers or {}).get("Allow", "")})
+    response = problems.response(problem, request_id_of(request.scope))
+    response.headers.update(error.headers or {})
+    return response

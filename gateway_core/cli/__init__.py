@@ -1,0 +1,92 @@
+"""The command `agent-gateway`.
+
+Each command is in the module of its kind; this one puts them together, and turns the gateway's own errors into one
+line and an exit status. Importing it must stay cheap: no SDK, no server.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway_core import __version__
+from gateway_core.config import Config, Table, load_config
+from gateway_core.errors import ConfigError, GatewayError
+
+EXIT_CONFIG = 78
+"""`EX_CONFIG` of sysexits.h."""
+
+COMMANDS = {
+    "serve": "gateway_core.cli.serve",
+    "init": "gateway_core.cli.scaffold",
+    "new": "gateway_core.cli.scaffold",
+    "check": "gateway_core.cli.inspect",
+    "agents": "gateway_core.cli.inspect",
+    "plugins": "gateway_core.cli.inspect",
+    "config": "gateway_core.cli.inspect",
+    "chat": "gateway_core.cli.chat",
+}
+
+
+class _Commands(click.Group):
+    """Imports the module of a command only when the command is used; plugins' commands come after the built-in ones."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *(name for name in self._of_plugins() if name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return self._of_plugins().get(cmd_name)
+        module = __import__(COMMANDS[cmd_name], fromlist=["*"])
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def _of_plugins(self) -> dict[str, click.Command]:
+        from gateway_core.loading import load_plugins
+        from gateway_core.offduty import OffDuty
+
+        try:
+            hooks = load_plugins(load_config(), OffDuty()).hooks
+        except GatewayError:
+            return {}  # the command that is asked for reports it
+        return {command.name or "": command for command in hooks.commands()}
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="agent-gateway")
+def cli() -> None:
+    """Serve OpenAI Agents SDK modules as models to every OpenAI-compatible client."""
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except GatewayError as error:
+        click.echo(f"agent-gateway: {error}", err=True)
+        sys.exit(EXIT_CONFIG if isinstance(error, ConfigError) else 1)
+
+
+def config_options(command: Any) -> Any:
+    """The options of every command that reads the configuration."""
+    command = click.option(
+        "--agents", type=click.Path(path_type=Path, file_okay=False), help="The drop-in folder (default: ./agents)."
+    )(command)
+    return click.option(
+        "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The gateway.toml to read."
+    )(command)
+
+
+def read_config(file: Path | None, agents: Path | None, overrides: Table | None = None) -> Config:
+    """The configuration with what the command line says."""
+    tables = dict(overrides or {})
+    if agents is not None:
+        plugins = tables.setdefault("plugins", {})
+        plugins["folder_discovery"] = {**plugins.get("folder_discovery", {}), "path": str(agents.resolve())}
+    return load_config(file, overrides=tables)

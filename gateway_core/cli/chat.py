@@ -1,0 +1,100 @@
+"""`chat`: talk to one agent in the terminal, without a server. Tool calls are shown on standard error."""
+
+import asyncio
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway_core.cli import config_options, read_config
+from gateway_core.errors import GatewayError, NotFoundError
+from gateway_core.structure import near_miss
+from gateway_core.types import (
+    AgentChanged,
+    Completed,
+    Failed,
+    Principal,
+    RunContext,
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("text", required=False)
+@config_options
+@click.option("--offline", is_flag=True, help="Use the built-in offline model, whatever upstreams there are.")
+def chat(model: str, text: str | None, file: Path | None, agents: Path | None, offline: bool) -> None:
+    """Say TEXT to the agent MODEL and print its answer; without TEXT, converse until the input ends."""
+    overrides: dict[str, Any] = {"plugins": {"upstreams": {"enabled": False}}} if offline else {}
+    settings = read_config(file, agents, overrides)
+
+    from gateway_core.gateway import RunningGateway
+
+    async def converse() -> None:
+        async with RunningGateway(settings) as gateway:
+            catalog = gateway.catalog
+            agent_id = catalog.resolve(model)
+            if agent_id is None:
+                raise NotFoundError(f"there is no agent '{model}'", hint=near_miss(model, catalog.agents))
+            if agent_id not in catalog.agents:
+                raise catalog.broken[agent_id].error
+            session = _Session(gateway, catalog.agents[agent_id])
+            if text is not None:
+                await session.say(text)
+                return
+            while (line := await asyncio.to_thread(_ask)) is not None:
+                try:
+                    await session.say(line)
+                except GatewayError as error:
+                    click.echo(f"error: {error}", err=True)
+
+    asyncio.run(converse())
+
+
+class _Session:
+    def __init__(self, gateway: Any, served: Any) -> None:
+        self._gateway = gateway
+        self._served = served
+        self._items: list[dict[str, Any]] = []
+
+    async def say(self, text: str) -> None:
+        from gateway_core.runs.engine import RunRequest
+
+        self._items.append({"role": "user", "content": text})
+        context = RunContext(f"req_{uuid.uuid4().hex}", Principal("local", admin=True), self._served.id, "chat")
+        answer: list[str] = []
+        async with self._gateway.engine.start(
+            RunRequest(self._served, context, tuple(self._items), text, live=True)
+        ) as run:
+            while True:
+                for event in await run.take():
+                    match event:
+                        case TextDelta():
+                            answer.append(event.text)
+                            click.echo(event.text, nl=False)
+                        case ToolStarted():
+                            click.secho(f"[{event.name} {event.arguments}]", err=True, dim=True)
+                        case ToolFinished():
+                            click.secho(f"[{event.name}: {event.output}]", err=True, dim=True)
+                        case AgentChanged():
+                            click.secho(f"[{event.name} takes over]", err=True, dim=True)
+                        case Failed():
+                            click.echo()
+                            self._items.pop()
+                            raise event.error
+                        case Completed():
+                            click.echo()
+                            self._items.append({"role": "assistant", "content": "".join(answer)})
+                            return
+
+
+def _ask() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        return None

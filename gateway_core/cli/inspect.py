@@ -1,0 +1,172 @@
+"""`check`, `agents`, `plugins` and `config`: look at a gateway without serving it."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway_core.cli import config_options, read_config
+from gateway_core.config import mask_secrets
+from gateway_core.loading import load_plugins
+from gateway_core.offduty import OffDuty
+from gateway_core.types import Catalog
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@config_options
+@as_json
+def plugins(file: Path | None, agents: Path | None, as_json: bool) -> None:
+    """List the plugins in the order in which they are called."""
+    infos = load_plugins(read_config(file, agents), OffDuty()).infos
+    rows = [
+        {"plugin": i.name, "state": "on" if i.enabled else "off", "source": i.source, "hooks": list(i.hooks)}
+        for i in infos
+    ]
+    _print(rows, as_json)
+
+
+@click.command()
+@config_options
+@as_json
+def config(file: Path | None, agents: Path | None, as_json: bool) -> None:
+    """Print the settings that are in force, secrets masked."""
+    tables = mask_secrets(read_config(file, agents).tables)
+    click.echo(json.dumps(tables, indent=2, default=str) if as_json else "\n".join(_toml(tables)))
+
+
+@click.command()
+@config_options
+@as_json
+def agents(file: Path | None, agents: Path | None, as_json: bool) -> None:
+    """List the agents that would be served, and those that are broken."""
+    catalog, _ = _load(file, agents)
+    _print(_rows(catalog), as_json)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@config_options
+@as_json
+def check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json: bool) -> None:
+    """Load the agents and say what is wrong with them: those of PATHS (folders or files), else all.
+
+    The exit status is 1 when any is broken.
+    """
+    rows: list[dict[str, Any]] = []
+    places: list[tuple[Path | None, str | None]] = [_place(path) for path in paths] or [(agents, None)]
+    for folder, only in places:
+        catalog, reported = _load(file, folder, installed=not paths)
+        rows += [row for row in _rows(catalog) if only is None or row["model"] == only]
+        rows += [{"model": "-", "state": "refused", "source": source, "diagnosis": text} for source, text in reported]
+    _print(rows, as_json)
+    if any(row["state"] != "ok" for row in rows):
+        sys.exit(1)
+
+
+def _place(path: Path) -> tuple[Path | None, str | None]:
+    """The drop-in folder that a path lies in, and the id of the agent that it means."""
+    path = path.resolve()
+    if path.name == "agent.py":
+        path = path.parent
+    if path.is_file():
+        return path.parent, path.stem
+    return (path.parent, path.name) if (path / "agent.py").exists() else (path, None)
+
+
+def _load(file: Path | None, folder: Path | None, *, installed: bool = True) -> tuple[Catalog, list[tuple[str, str]]]:
+    # No upstream is asked for anything: what is looked at is the agents.
+    overrides: dict[str, Any] = {"plugins": {"upstreams": {"enabled": False}}}
+    if not installed:
+        overrides["plugins"]["entry_point_discovery"] = {"enabled": False}
+    settings = read_config(file, folder, overrides)
+
+    from gateway_core.errors import DiscoveryError, GatewayError
+    from gateway_core.gateway import RunningGateway
+    from gateway_core.hookspecs import hookimpl
+
+    reported: list[tuple[str, str]] = []
+
+    class Listener:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        @hookimpl
+        def on_error(self, error: GatewayError) -> None:
+            if isinstance(error, DiscoveryError):
+                reported.append((error.source or "-", error.message))
+
+    async def load() -> Catalog:
+        async with RunningGateway(settings, {"command_line": Listener}) as gateway:
+            return gateway.catalog
+
+    return asyncio.run(load()), reported
+
+
+def _rows(catalog: Catalog) -> list[dict[str, Any]]:
+    served = [
+        {
+            "model": agent.id,
+            "state": "ok",
+            "source": agent.entry.source,
+            "diagnosis": "; ".join(agent.warnings) or agent.description,
+        }
+        for agent in catalog.agents.values()
+    ]
+    broken = [
+        {"model": b.id, "state": "broken", "source": b.source, "diagnosis": str(b.error)}
+        for b in catalog.broken.values()
+    ]
+    return served + broken
+
+
+def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        click.echo("none")
+        return
+    columns = list(rows[0])
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
+    for line in [columns, *cells]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _toml(tables: dict[str, Any], *path: str) -> Iterable[str]:
+    plain = {key: value for key, value in tables.items() if not _is_table(value)}
+    if path and (plain or not tables):
+        yield f"[{'.'.join(_key(part) for part in path)}]"
+    for key, value in plain.items():
+        yield f"{_key(key)} = {_value(value)}"
+    if plain or (path and not tables):
+        yield ""
+    for key, value in tables.items():
+        if _is_table(value):
+            yield from _toml(value, *path, key)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) not in ({"env"}, {"file"})
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(inner) for inner in value) + "]"
+    return json.dumps(value, ensure_ascii=False, default=str)

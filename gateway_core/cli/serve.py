@@ -1,0 +1,81 @@
+"""`agent-gateway serve`: start the server, and say in a few lines what it serves and how to reach it."""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway_core.cli import config_options, read_config
+from gateway_core.config import Table
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@click.command()
+@config_options
+@click.option("--host", help="The address to listen on (default: 127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on (default: 8000; 0 takes any).")
+@click.option("--offline", is_flag=True, help="Use the built-in offline model, whatever upstreams there are.")
+def serve(file: Path | None, agents: Path | None, host: str | None, port: int | None, offline: bool) -> None:
+    """Serve the agents of ./agents and of installed packages."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    # Each call to an upstream would be a line.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    overrides: Table = {"server": {}, "plugins": {}}
+    if host is not None:
+        overrides["server"]["host"] = host
+    if port is not None:
+        overrides["server"]["port"] = port
+    if offline:
+        overrides["plugins"]["upstreams"] = {"enabled": False}
+    config = read_config(file, agents, overrides)
+
+    from gateway_core.app import build
+    from gateway_core.gateway import RunningGateway
+    from gateway_core.server import run
+
+    app = build(config)
+    gateway: RunningGateway = app.state.gateway
+
+    def on_start(url: str) -> None:
+        for line in banner(url, gateway):
+            click.echo(line)
+        sys.stdout.flush()
+
+    run(app, on_start)
+
+
+def banner(url: str, gateway: Any) -> Iterator[str]:
+    """What an operator reads first."""
+    catalog = gateway.catalog
+    facts = gateway.hooks.describe()
+    yield f"Agent Gateway serves at {url}/v1"
+    yield f"  upstream   {_upstream(facts)}"
+    if catalog.agents:
+        yield f"  models     {', '.join(catalog.agents)}"
+    else:
+        yield "  models     none yet; make one with: agent-gateway new MyAgent"
+    for broken in catalog.broken.values():
+        yield f"  broken     {broken.id}: {broken.error}"
+    for served in catalog.agents.values():
+        for warning in served.warnings:
+            yield f"  note       {served.id}: {warning}"
+    if not gateway.hooks.guarded:
+        yield "  access     no key is configured, so it is open to this machine, and to this machine only"
+    yield f"  Open WebUI Admin Settings > Connections > OpenAI API: URL {url}/v1, any key"
+    yield "Stop it with Ctrl+C."
+
+
+def _upstream(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    known = facts.get("upstreams", {})
+    for name, upstream in known.get("upstreams", {}).items():
+        if upstream["default"]:
+            model = upstream["default_model"]
+            return f"{name} ({upstream['base_url']}), model {model}; {known['reason']}"
+    if "offline_model" in facts:
+        reason = known.get("reason", "asked for, or no upstreams plugin")
+        return f"the built-in offline model, which is no LLM; {reason}"
+    return "none"

@@ -1,0 +1,249 @@
+"""One optional file, `gateway.toml`, the environment and the command line become typed, checked settings.
+
+It must not know a plugin: a plugin's table stays as it was written until the plugin's own class is known.
+Settings are merged in this order, later over earlier: `default.toml`, `gateway.toml`, the environment
+(`GATEWAY__TABLE__KEY`), the command line.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from attrs import field, frozen
+
+from gateway_core.errors import ConfigError
+from gateway_core.structure import MASK, Bytes, EnvText, Seconds, Structurer, near_miss
+
+T = TypeVar("T")
+Table = dict[str, Any]
+
+ENV_PREFIX = "GATEWAY__"
+FILE_NAME = "gateway.toml"
+
+_TABLES = ("server", "http", "catalog", "runs", "agents", "plugins")
+_SECRET_KEY = re.compile(r"key|secret|token|password|authorization|credential", re.IGNORECASE)
+
+
+@frozen
+class ServerConfig:
+    """`[server]`: the socket, and how the process stops."""
+
+    host: str
+    port: int
+    backlog: int
+    keep_alive: Seconds
+    drain_delay: Seconds
+    drain_timeout: Seconds
+
+
+@frozen
+class HttpConfig:
+    """`[http]`: what a request may look like."""
+
+    max_body: Bytes
+    body_timeout: Seconds
+    max_json_depth: int
+    max_messages: int
+    cors_origins: list[str]
+    sse_keep_alive: Seconds
+
+
+@frozen
+class CatalogConfig:
+    """`[catalog]`: how agents are loaded."""
+
+    load_timeout: Seconds
+
+
+@frozen
+class RunsConfig:
+    """`[runs]`: what a run may take."""
+
+    timeout: Seconds
+    max_turns: int
+    output_guardrails: Literal["buffer", "stream"]
+    refusal: str
+    sdk_tracing: bool
+
+
+@frozen
+class AgentConfig:
+    """`[agents.NAME]`: an operator's settings for one agent."""
+
+    model: str | None = None
+
+
+@frozen
+class Config:
+    """The whole configuration. `plugins` keeps the plugins' own tables as written, in the order of calling."""
+
+    server: ServerConfig
+    http: HttpConfig
+    catalog: CatalogConfig
+    runs: RunsConfig
+    agents: dict[str, AgentConfig]
+    plugins: dict[str, Table]
+    tables: Table = field(repr=False)
+    """Everything as merged, for `agent-gateway config`."""
+    structurer: Structurer = field(repr=False)
+
+    def agent(self, agent_id: str) -> AgentConfig:
+        """The operator's settings for an agent; ids compare case-insensitively, as everywhere."""
+        wanted = agent_id.casefold()
+        return next((own for name, own in self.agents.items() if name.casefold() == wanted), AgentConfig())
+
+    def structure(self, table: Table, cls: type[T], *path: str) -> T:
+        """Check a table against an attrs class.
+
+        Args:
+            table: The table as written.
+            cls: What it has to fit.
+            path: Where the table stands, such as `"plugins", "security"`.
+
+        Raises:
+            ConfigError: A key is unknown, missing or of the wrong type; it names the file, the table and the key.
+        """
+        return self.structurer.structure(table, cls, path)
+
+
+def load_config(
+    file: Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """Read and check the configuration.
+
+    Args:
+        file: The `gateway.toml` to read. Without it, the one in the working directory, if there is one.
+        overrides: Settings of the command line: tables of tables, merged last.
+        environ: The environment; the process's own unless given.
+
+    Raises:
+        ConfigError: The file cannot be read, is no TOML, or a setting is wrong.
+    """
+    tables: Table = {}
+    origins: dict[tuple[str, ...], str] = {}
+    _merge(tables, tomllib.loads(_default_text()), origins, "default.toml")
+    base = Path.cwd()
+    if file is not None or Path(FILE_NAME).is_file():
+        path = file or Path(FILE_NAME)
+        base = path.resolve().parent
+        _merge(tables, _read(path), origins, str(path))
+    _merge_environment(tables, os.environ if environ is None else environ, origins)
+    _merge(tables, dict(overrides or {}), origins, "the command line")
+    return _build(tables, origins, base)
+
+
+def mask_secrets(table: Table) -> Table:
+    """A copy of merged settings in which everything that may be a secret is masked."""
+    return {key: _mask(key, value) for key, value in table.items()}
+
+
+def _mask(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        if key == "headers":
+            return {name: MASK if isinstance(text, str) else text for name, text in value.items()}
+        return value if set(value) in ({"env"}, {"file"}) else mask_secrets(value)
+    if isinstance(value, str) and _SECRET_KEY.search(key):
+        return MASK
+    if isinstance(value, list):
+        return [_mask(key, item) for item in value]
+    return value
+
+
+def _default_text() -> str:
+    return resources.files("gateway_core").joinpath("default.toml").read_text(encoding="utf-8")
+
+
+def _read(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no such file", source=str(path), hint="`agent-gateway init` writes one to start from"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", source=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text", source=str(path)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is no valid TOML: {error}", source=str(path)) from error
+
+
+def _merge(into: Table, new: Table, origins: dict[tuple[str, ...], str], origin: str, *path: str) -> None:
+    for key, value in new.items():
+        here = (*path, key)
+        if isinstance(value, dict) and isinstance(into.get(key), dict) and set(value) not in ({"env"}, {"file"}):
+            _merge(into[key], value, origins, origin, *here)
+        else:
+            into[key] = value
+            for place in (here, *_paths_below(value, here)):
+                origins[place] = origin
+        origins.setdefault(here, origin)
+
+
+def _paths_below(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*path, key)
+            yield from _paths_below(inner, (*path, key))
+
+
+def _merge_environment(tables: Table, environ: Mapping[str, str], origins: dict[tuple[str, ...], str]) -> None:
+    for name in sorted(environ):
+        if not name.startswith(ENV_PREFIX):
+            continue
+        table, path = tables, []
+        *parents, last = name.removeprefix(ENV_PREFIX).split("__")
+        for part in parents:
+            key = _existing_key(table, part)
+            path.append(key)
+            table = table.setdefault(key, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"'{key}' is a setting, not a table", source=f"environment variable {name}")
+        key = _existing_key(table, last)
+        table[key] = EnvText(environ[name])
+        origins[(*path, key)] = f"environment variable {name}"
+
+
+def _existing_key(table: Table, part: str) -> str:
+    return next((key for key in table if key.casefold() == part.casefold()), part.lower())
+
+
+def _build(tables: Table, origins: Mapping[tuple[str, ...], str], base: Path) -> Config:
+    for name in tables:
+        if name not in _TABLES:
+            raise ConfigError(
+                f"unknown table or key '{name}'", source=origins.get((name,)), hint=near_miss(name, _TABLES)
+            )
+    check = Structurer(origins, base)
+    agents = {
+        name: check.structure(own, AgentConfig, ("agents", name))
+        for name, own in _tables_of(tables.get("agents", {}), "agents", origins)
+    }
+    return Config(
+        server=check.structure(tables["server"], ServerConfig, ("server",)),
+        http=check.structure(tables["http"], HttpConfig, ("http",)),
+        catalog=check.structure(tables["catalog"], CatalogConfig, ("catalog",)),
+        runs=check.structure(tables["runs"], RunsConfig, ("runs",)),
+        agents=agents,
+        plugins=dict(_tables_of(tables.get("plugins", {}), "plugins", origins)),
+        tables=tables,
+        structurer=check,
+    )
+
+
+def _tables_of(value: Any, name: str, origins: Mapping[tuple[str, ...], str]) -> Iterator[tuple[str, Table]]:
+    for key, table in value.items() if isinstance(value, dict) else [("", value)]:
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"[{name}] holds tables, and '{key}' is a {type(table).__name__}",
+                source=origins.get((name, key)) or origins.get((name,)),
+                hint=f"write [{name}.{key or 'NAME'}]",
+            )
+        yield key, table

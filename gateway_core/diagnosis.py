@@ -1,0 +1,87 @@
+"""An exception from a module's import becomes a diagnosis: kind, file, line, the author's own line, a hint.
+
+It must not import the module again, nor any part of the SDK.
+"""
+
+import linecache
+import re
+import sys
+import traceback
+from pathlib import Path
+
+from gateway_core.errors import GatewayError, LoadError
+
+_NO_KEY = re.compile(r"api_key|credentials", re.IGNORECASE)
+# Python 3.12 reads f-strings that reuse their own quotes, as Agent Builder writes them; 3.11 stops at them.
+_NEW_F_STRING = re.compile(r"f-string")
+
+
+def diagnose(error: BaseException, source: str) -> GatewayError:
+    """What an operator needs to know about a failed load.
+
+    Args:
+        error: What the import raised.
+        source: Where the agent comes from. When that is a file, the last frame in its folder is blamed.
+    """
+    if isinstance(error, GatewayError):
+        return error
+    if not isinstance(error.__cause__, Exception) and error.__cause__ is not None:
+        error = error.__cause__  # SystemExit and the like are carried by an ordinary exception
+    origin = Path(source)
+    file, line = _blame(error, origin.parent.resolve() if origin.is_file() else None)
+    code, message, hint = _explain(error)
+    diagnosis = LoadError(
+        message,
+        source=file or source,
+        line=line,
+        source_line=linecache.getline(file, line).strip() if file and line else None,
+        hint=hint,
+        code=code,
+    )
+    diagnosis.__cause__ = error
+    return diagnosis
+
+
+def _blame(error: BaseException, folder: Path | None) -> tuple[str | None, int | None]:
+    if isinstance(error, SyntaxError) and error.filename:
+        return error.filename, error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if folder is not None and Path(f.filename).is_relative_to(folder)]
+    if not own:
+        return None, None
+    return own[-1].filename, own[-1].lineno
+
+
+def _explain(error: BaseException) -> tuple[str, str, str | None]:
+    name = type(error).__name__
+    if isinstance(error, SyntaxError):
+        newer = sys.version_info < (3, 12) and _NEW_F_STRING.search(str(error.msg))
+        hint = (
+            "this f-string reuses its own quotes, which only Python 3.12 and newer read; run the gateway there"
+            if newer
+            else "mend the syntax"
+        )
+        return "syntax", f"{name}: {error.msg}", hint
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        return (
+            "dependency",
+            f"the module '{error.name}' is not installed",
+            f"pip install {package}" if package else None,
+        )
+    if isinstance(error, ImportError):
+        return "import", f"{name}: {error}", None
+    if isinstance(error, SystemExit):
+        return "import", "the module calls exit() while it is imported", "guard it by `if __name__ == '__main__':`"
+    if isinstance(error, KeyboardInterrupt):
+        return "import", "the module raises KeyboardInterrupt while it is imported", None
+    if isinstance(error, KeyError) and _raised_by_environ(error):
+        return "environment", f"the environment variable {error.args[0]} is not set", "set it where the gateway starts"
+    if name == "OpenAIError" and _NO_KEY.search(str(error)):
+        return "environment", "an OpenAI client is made without a key", "set OPENAI_API_KEY where the gateway starts"
+    return "import", f"{name}: {error}", None
+
+
+def _raised_by_environ(error: KeyError) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].name == "__getitem__" and Path(frames[-1].filename).stem in ("os", "<frozen os>")

@@ -1,0 +1,182 @@
+"""What does a module, or the object of an entry point, offer to serve?
+
+Finds it by type, not by name alone, and says what it saw when there is nothing, or more than one thing. It does not
+import modules and does not run what it finds, except a factory.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from agents import Agent
+from attrs import field, frozen
+
+from gateway_core.errors import LoadError
+from gateway_core.graph import neighbours, reachable
+
+AGENT_NAMES = ("agent", "root_agent")
+ENTRY_NAMES = ("starting_agent", "triage_agent", "start_agent", "main_agent")
+FACTORY = "build_agent"
+WORKFLOW = "run_workflow"
+HOW_TO = "export an Agent named `agent`, a function `build_agent()` that returns one, or a `run_workflow` coroutine"
+
+
+@frozen
+class AgentRunnable:
+    """An Agent of the SDK."""
+
+    agent: Agent[Any]
+
+    @property
+    def agents(self) -> list[Agent[Any]]:
+        """Every agent that a run of it can reach."""
+        return reachable(self.agent)
+
+
+@frozen
+class WorkflowRunnable:
+    """A coroutine function that runs agents by itself, in the form that Agent Builder exports."""
+
+    function: Callable[..., Awaitable[Any]]
+    input_type: Callable[..., Any] | None
+    """What to build from the request and pass, such as the module's `WorkflowInput`; without one, the text itself."""
+    agents: tuple[Agent[Any], ...] = ()
+    """The agents at the module's top level, so that they can be equipped."""
+
+
+Runnable = AgentRunnable | WorkflowRunnable
+
+
+@frozen
+class Offer:
+    """What was found."""
+
+    runnable: Runnable
+    description: str = ""
+    settings: dict[str, Any] = field(factory=dict)
+    """The module's `__gateway__`."""
+
+
+async def resolve(exported: object, source: str) -> Offer:
+    """Find what to serve.
+
+    Args:
+        exported: A module, an Agent, a factory, or a workflow function.
+        source: Where it comes from, for errors.
+
+    Raises:
+        LoadError: There is nothing to serve, or no way to choose between several things.
+        Exception: Whatever a factory raises.
+    """
+    if isinstance(exported, ModuleType):
+        runnable = await _from_module(exported, source)
+        settings = getattr(exported, "__gateway__", {})
+        if not isinstance(settings, dict):
+            raise LoadError("`__gateway__` must be a dict", source=source, code="export")
+        description = settings.get("description") or _description(runnable) or _first_line(exported.__doc__)
+        return Offer(runnable, str(description), settings)
+    runnable = await _from_object(exported, source)
+    return Offer(runnable, _description(runnable))
+
+
+async def _from_module(module: ModuleType, source: str) -> Runnable:
+    names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+    if inspect.iscoroutinefunction(names.get(WORKFLOW)):
+        agents = [value for value in names.values() if isinstance(value, Agent)]
+        return _workflow(names[WORKFLOW], names.get("WorkflowInput"), agents)
+    for name in AGENT_NAMES:
+        if isinstance(names.get(name), Agent):
+            return AgentRunnable(names[name])
+    candidates = _distinct({name: value for name, value in names.items() if isinstance(value, Agent)})
+    for name in ENTRY_NAMES:
+        if name in candidates:
+            return AgentRunnable(candidates[name])
+    entries = _entries(candidates)
+    if len(entries) == 1:
+        return AgentRunnable(candidates[entries[0]])
+    if callable(names.get(FACTORY)):
+        return AgentRunnable(await _build(names[FACTORY], source))
+    if entries:
+        raise LoadError(
+            f"several agents could be the one to serve: {', '.join(entries)}",
+            source=source,
+            hint="name the one to serve `agent`",
+            code="export",
+        )
+    raise LoadError(f"there is no Agent in it; it has {_sight(names)}", source=source, hint=HOW_TO, code="export")
+
+
+async def _from_object(exported: object, source: str) -> Runnable:
+    if isinstance(exported, Agent):
+        return AgentRunnable(exported)
+    if inspect.iscoroutinefunction(exported) and inspect.signature(exported).parameters:
+        return _workflow(exported, None, [])
+    if callable(exported):
+        return AgentRunnable(await _build(exported, source))
+    raise LoadError(
+        f"names a {type(exported).__name__}",
+        source=source,
+        hint="name a module, an Agent, a factory or a workflow",
+        code="export",
+    )
+
+
+async def _build(factory: Callable[..., Any], source: str) -> Agent[Any]:
+    wanted = [p.name for p in inspect.signature(factory).parameters.values() if p.default is p.empty]
+    name = getattr(factory, "__name__", "the factory")
+    if wanted:
+        raise LoadError(f"{name}() must be callable without arguments", source=source, code="export")
+    agent = factory()
+    if inspect.isawaitable(agent):
+        agent = await agent
+    if not isinstance(agent, Agent):
+        raise LoadError(f"{name}() returned a {type(agent).__name__}, not an Agent", source=source, code="export")
+    return agent
+
+
+def _workflow(
+    function: Callable[..., Awaitable[Any]], input_type: object, agents: list[Agent[Any]]
+) -> WorkflowRunnable:
+    if not inspect.isclass(input_type):
+        input_type = _annotation_of_first_parameter(function)
+    return WorkflowRunnable(function, input_type, tuple(agents))
+
+
+def _annotation_of_first_parameter(function: Callable[..., Any]) -> type | None:
+    try:
+        hints = get_type_hints(function)
+    except Exception:  # an annotation that cannot be resolved only means: pass the text
+        return None
+    first = next(iter(inspect.signature(function).parameters), None)
+    hint = hints.get(first) if first else None
+    return hint if inspect.isclass(hint) and hint is not str else None
+
+
+def _distinct(agents: dict[str, Agent[Any]]) -> dict[str, Agent[Any]]:
+    """Without second names of the same agent."""
+    first: dict[int, str] = {}
+    for name, agent in agents.items():
+        first.setdefault(id(agent), name)
+    return {name: agents[name] for name in first.values()}
+
+
+def _entries(candidates: dict[str, Agent[Any]]) -> list[str]:
+    """The names of the agents that no other one hands off to or uses as a tool."""
+    targets = {id(near) for agent in candidates.values() for near in neighbours(agent) if near is not agent}
+    return [name for name, agent in candidates.items() if id(agent) not in targets] or list(candidates)
+
+
+def _sight(names: dict[str, Any]) -> str:
+    own = [f"{name} ({type(value).__name__})" for name, value in names.items() if not inspect.ismodule(value)]
+    return ", ".join(own[:8]) + (" and more" if len(own) > 8 else "") if own else "nothing at its top level"
+
+
+def _description(runnable: Runnable) -> str:
+    if isinstance(runnable, AgentRunnable):
+        return _first_line(runnable.agent.handoff_description)
+    return _first_line(runnable.function.__doc__)
+
+
+def _first_line(text: str | None) -> str:
+    return text.strip().partition("\n")[0].strip() if text else ""

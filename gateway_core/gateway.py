@@ -1,0 +1,91 @@
+"""One gateway: its configuration, plugins, catalog and runs, held together.
+
+It serves nothing by itself; `app.py` mounts it. There is no module-level instance: two gateways can live in one
+process.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from gateway_core.catalog import CatalogBuilder
+from gateway_core.config import Config
+from gateway_core.errors import GatewayError
+from gateway_core.hooks import Hooks
+from gateway_core.loading import Plugins, load_plugins
+from gateway_core.runs import runner
+from gateway_core.runs.containment import contain
+from gateway_core.runs.engine import Engine
+from gateway_core.sdk_settings import SdkSettings
+from gateway_core.types import Catalog
+
+logger = logging.getLogger(__name__)
+
+
+class RunningGateway:
+    """Implements `hookspecs.Gateway`, which is all that plugins see of it.
+
+    Args:
+        config: The checked configuration.
+        extra_plugins: Plugin classes by name that are not installed as entry points.
+
+    Raises:
+        PluginError: A plugin cannot be loaded.
+        ConfigError: A plugin's table does not fit.
+    """
+
+    def __init__(self, config: Config, extra_plugins: Mapping[str, type] | None = None) -> None:
+        self.config = config
+        self.plugins: Plugins = load_plugins(config, self, extra_plugins)
+        self.engine: Engine
+        self._builder: CatalogBuilder | None = None
+        self._held = AsyncExitStack()
+
+    @property
+    def hooks(self) -> Hooks:
+        """The plugins, asked through typed methods."""
+        return self.plugins.hooks
+
+    @property
+    def catalog(self) -> Catalog:
+        """The agents served at this moment; empty before the start."""
+        return self._builder.current if self._builder else Catalog()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first catalog is there, and the gateway is not stopping."""
+        return self.catalog.generation > 0 and not self.engine.stopping
+
+    async def reload(self) -> Catalog:
+        """Discover again, load what changed, and swap the catalog."""
+        if self._builder is None:
+            return Catalog()
+        return await self._builder.refresh()
+
+    def report(self, error: GatewayError) -> None:
+        """Announce an error to every plugin."""
+        logger.warning("%s: %s", error.stage, error)
+        self.hooks.on_error(error)
+
+    async def __aenter__(self) -> "RunningGateway":
+        """Start: hold the plugins' resources, then build the first catalog."""
+        await self._held.__aenter__()
+        try:
+            contain(asyncio.get_running_loop())
+            await runner.self_test()
+            for lifespan in self.hooks.lifespans():
+                await self._held.enter_async_context(lifespan)
+            self.engine = Engine(self.hooks, self.config)
+            settings = SdkSettings(tracing=self.config.runs.sdk_tracing)
+            self._builder = CatalogBuilder(self.hooks, self.config, self.report, settings)
+            await self.reload()
+        except BaseException:
+            await self._held.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop: no run is left, then the plugins' resources are let go in reverse order."""
+        await self.engine.drain(0)
+        await self._held.aclose()

@@ -1,0 +1,226 @@
+"""One typed method for each hook: asks every plugin that implements it, and combines the answers.
+
+Nothing else in the gateway sees pluggy's own way of calling. Each hook is resolved once, into a tuple of plain
+functions, so that a question costs no more than calling them; and answers are combined here and not by pluggy's
+`firstresult`, which takes the first coroutine for an answer and so hides the plugin that refuses.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pluggy
+
+from gateway_core.errors import GatewayError, PluginError
+from gateway_core.hookspecs import PROJECT, Hookspecs
+from gateway_core.structure import near_miss
+from gateway_core.types import AgentEntry, Decision, Outcome, Principal, RunContext
+
+if TYPE_CHECKING:
+    import click
+    from agents import ModelProvider, Tool
+    from starlette.middleware import Middleware
+    from starlette.requests import Request
+    from starlette.routing import BaseRoute
+
+logger = logging.getLogger(__name__)
+
+OPEN = Decision(True, "open", reason="no plugin answers authorize")
+
+
+class _Implementation(NamedTuple):
+    plugin: str
+    call: Callable[..., Any]
+
+
+class Hooks:
+    """The plugins of one gateway, asked through typed methods.
+
+    Args:
+        plugins: Plugin objects by name, in the order in which they are to be called.
+
+    Raises:
+        PluginError: A plugin implements a hook that does not exist, or breaks a hook's contract.
+    """
+
+    def __init__(self, plugins: Mapping[str, object]) -> None:
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(Hookspecs)
+        # pluggy calls the plugin that was registered last first.
+        for name, plugin in reversed(list(plugins.items())):
+            _register(manager, name, plugin)
+        self._implementations = {name: _resolve(manager, name) for name in hook_names()}
+        self._names = {plugin: [h for h, i in self._implementations.items() if _has(i, plugin)] for plugin in plugins}
+
+    def implemented_by(self, plugin: str) -> list[str]:
+        """The names of the hooks that a plugin implements."""
+        return self._names.get(plugin, [])
+
+    @property
+    def guarded(self) -> bool:
+        """Whether any plugin decides who may use an agent; without one the gateway is open."""
+        return bool(self._implementations["authorize"])
+
+    def routes(self) -> "list[BaseRoute]":
+        """Concatenated."""
+        return self._concatenate("routes")
+
+    def admin_routes(self) -> "list[BaseRoute]":
+        """Concatenated."""
+        return self._concatenate("admin_routes")
+
+    def middleware(self) -> "list[Middleware]":
+        """Concatenated, the first one outermost."""
+        return self._concatenate("middleware")
+
+    def commands(self) -> "list[click.Command]":
+        """Concatenated."""
+        return self._concatenate("commands")
+
+    def lifespans(self) -> list[AbstractAsyncContextManager[None]]:
+        """One context manager a plugin, in the order in which to enter them."""
+        return [call() for _, call in self._implementations["lifespan"]]
+
+    def describe(self) -> dict[str, Mapping[str, Any]]:
+        """By plugin. One that raises says so in its place."""
+        facts: dict[str, Mapping[str, Any]] = {}
+        for plugin, call in self._implementations["describe"]:
+            try:
+                facts[plugin] = call()
+            except Exception as error:
+                logger.exception("plugin %s failed in describe", plugin)
+                facts[plugin] = {"error": type(error).__name__}
+        return facts
+
+    def discover_agents(self, report: Callable[[GatewayError], None]) -> list[AgentEntry]:
+        """Concatenated. A plugin that raises costs only its own agents; the error goes to `report`."""
+        entries: list[AgentEntry] = []
+        for plugin, call in self._implementations["discover_agents"]:
+            try:
+                entries.extend(call())
+            except Exception as error:
+                report(_as_plugin_error(error, plugin, "discover_agents"))
+        return entries
+
+    def watch_paths(self) -> list[Path]:
+        """Concatenated."""
+        return self._concatenate("watch_paths")
+
+    def extra_tools(self, entry: AgentEntry) -> "list[Tool]":
+        """Concatenated."""
+        return self._concatenate("extra_tools", entry)
+
+    def wrap_tool(self, tool: "Tool", entry: AgentEntry) -> "Tool":
+        """Folded: each plugin gets the last one's result."""
+        for _, call in self._implementations["wrap_tool"]:
+            tool = call(tool, entry) or tool
+        return tool
+
+    async def authenticate(self, request: "Request") -> Principal | None:
+        """First answer."""
+        for _, call in self._implementations["authenticate"]:
+            principal: Principal | None = await call(request)
+            if principal is not None:
+                return principal
+        return None
+
+    async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision:
+        """All must agree. Silence refuses, an exception refuses; with nobody to ask, it is open."""
+        implementations = self._implementations["authorize"]
+        if not implementations:
+            return OPEN
+        allowed: Decision | None = None
+        for plugin, call in implementations:
+            try:
+                decision: Decision | None = await call(principal, entry)
+            except Exception:
+                logger.exception("plugin %s failed in authorize", plugin)
+                return Decision(False, plugin, reason="the policy failed")
+            if decision is None:
+                continue
+            if not decision.allowed:
+                return decision
+            allowed = allowed or decision
+        return allowed or Decision(False, "silence", reason="no policy allows it")
+
+    def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
+        """First answer."""
+        for _, call in self._implementations["model_provider"]:
+            provider: ModelProvider | None = call(run, entry)
+            if provider is not None:
+                return provider
+        return None
+
+    def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
+        """Every plugin, guarded."""
+        self._announce("on_run_end", run, outcome)
+
+    def on_error(self, error: GatewayError) -> None:
+        """Every plugin, guarded."""
+        self._announce("on_error", error)
+
+    def _concatenate(self, hook: str, *arguments: Any) -> list[Any]:
+        return [item for _, call in self._implementations[hook] for item in call(*arguments)]
+
+    def _announce(self, hook: str, *arguments: Any) -> None:
+        for plugin, call in self._implementations[hook]:
+            try:
+                call(*arguments)
+            except Exception:
+                logger.exception("plugin %s failed in %s", plugin, hook)
+
+
+def hook_names() -> list[str]:
+    """The names of all hooks, in the order in which they are declared."""
+    return [name for name, value in vars(Hookspecs).items() if not name.startswith("_") and callable(value)]
+
+
+def _as_plugin_error(error: Exception, plugin: str, hook: str) -> GatewayError:
+    if isinstance(error, GatewayError):
+        return error
+    wrapped = PluginError(f"fails in {hook}: {type(error).__name__}: {error}", source=f"plugin {plugin}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
+    try:
+        manager.register(plugin, name)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(str(error), source=f"plugin {name}", hint="see docs/reference/hooks.md") from error
+    for hook in manager.get_hookcallers(plugin) or ():
+        declared = getattr(Hookspecs, hook.name, None)
+        if declared is None:
+            raise PluginError(
+                f"there is no hook '{hook.name}'", source=f"plugin {name}", hint=near_miss(hook.name, hook_names())
+            )
+        wanted = inspect.iscoroutinefunction(declared)
+        if inspect.iscoroutinefunction(getattr(plugin, hook.name)) is not wanted:
+            raise PluginError(
+                f"the hook '{hook.name}' must be defined with `{'async def' if wanted else 'def'}`",
+                source=f"plugin {name}",
+            )
+
+
+def _resolve(manager: pluggy.PluginManager, hook: str) -> tuple[_Implementation, ...]:
+    declared = [p for p in inspect.signature(getattr(Hookspecs, hook)).parameters if p != "self"]
+    # pluggy keeps implementations in reverse order of calling.
+    return tuple(
+        _Implementation(impl.plugin_name, _taking(impl.function, impl.argnames, declared))
+        for impl in reversed(getattr(manager.hook, hook).get_hookimpls())
+    )
+
+
+def _taking(function: Callable[..., Any], accepted: Iterable[str], declared: list[str]) -> Callable[..., Any]:
+    """The function, called with all arguments of the hook although it accepts only some of them."""
+    if list(accepted) == declared:
+        return function
+    positions = [declared.index(name) for name in accepted]
+    return lambda *arguments: function(*(arguments[position] for position in positions))
+
+
+def _has(implementations: tuple[_Implementation, ...], plugin: str) -> bool:
+    return any(implementation.plugin == plugin for implementation in implementations)

@@ -1,0 +1,92 @@
+"""The body of `POST /v1/chat/completions`, checked.
+
+What becomes of each field is decided here and written down in `docs/reference/chat-completions.md`: fields that an
+agent owns (its tools, its output format) are ignored, fields that cannot be kept are refused, unknown ones pass.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from gateway_core.errors import InvalidRequestError
+from gateway_core.http import fields
+from gateway_core.http.conversation import Conversation, parse_messages
+
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+
+
+@frozen
+class ChatRequest:
+    """A chat request as the gateway understands it."""
+
+    model: str
+    conversation: Conversation
+    stream: bool
+    include_usage: bool
+    settings: Mapping[str, Any]
+    """Sampling settings, by their names in the SDK's `ModelSettings`."""
+
+
+def parse_chat_request(body: Mapping[str, Any], *, max_messages: int) -> ChatRequest:
+    """Check a body.
+
+    Raises:
+        InvalidRequestError: A field is missing, of the wrong type, out of range, or asks for what agents cannot do.
+    """
+    model = fields.required_text(body, "model")
+    messages = fields.listing(body, "messages")
+    if not messages:
+        raise InvalidRequestError("'messages' is required, as a list of at least one message", param="messages")
+    if len(messages) > max_messages:
+        raise InvalidRequestError(f"'messages' has more than {max_messages} entries", param="messages")
+    _refuse_what_agents_cannot_do(body)
+    options = fields.mapping(body, "stream_options") or {}
+    return ChatRequest(
+        model=model,
+        conversation=parse_messages(messages),
+        stream=fields.boolean(body, "stream") or False,
+        include_usage=fields.boolean(options, "include_usage", "stream_options.") or False,
+        settings=_settings(body),
+    )
+
+
+def _refuse_what_agents_cannot_do(body: Mapping[str, Any]) -> None:
+    if (fields.integer(body, "n", low=1) or 1) > 1:
+        raise InvalidRequestError("'n' must be 1: an agent gives one answer", param="n")
+    if fields.boolean(body, "logprobs"):
+        raise InvalidRequestError("'logprobs' cannot be had from an agent", param="logprobs")
+    if "audio" in (fields.listing(body, "modalities") or ()):
+        raise InvalidRequestError("'modalities' must be [\"text\"]: an agent answers in text", param="modalities")
+
+
+def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {
+        "temperature": fields.number(body, "temperature", low=0, high=2),
+        "top_p": fields.number(body, "top_p", low=0, high=1),
+        "frequency_penalty": fields.number(body, "frequency_penalty", low=-2, high=2),
+        "presence_penalty": fields.number(body, "presence_penalty", low=-2, high=2),
+        "max_tokens": fields.integer(body, "max_completion_tokens", low=1) or fields.integer(body, "max_tokens", low=1),
+        "verbosity": _one_of(body, "verbosity", ("low", "medium", "high")),
+        "reasoning_effort": _one_of(body, "reasoning_effort", REASONING_EFFORTS),
+        "seed": fields.integer(body, "seed", low=-(2**63), high=2**63 - 1),
+        "stop": _stop(body),
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _one_of(body: Mapping[str, Any], name: str, options: tuple[str, ...]) -> str | None:
+    value = fields.text(body, name)
+    if value is not None and value not in options:
+        raise InvalidRequestError(f"'{name}' must be one of {', '.join(options)}", param=name)
+    return value
+
+
+def _stop(body: Mapping[str, Any]) -> list[str] | None:
+    stop = body.get("stop")
+    if stop is None:
+        return None
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(each, str) for each in stops):
+        raise fields.wrong("stop", "a string or a list of strings", stop)
+    return stops or None

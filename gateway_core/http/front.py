@@ -1,0 +1,141 @@
+"""The outermost layer: every request gets an id, every error an answer, and no unread body a chance to leak.
+
+It knows no route. What an exception says never reaches a client, unless it is one of the gateway's own errors.
+"""
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway_core.errors import GatewayError
+from gateway_core.http import problems
+
+logger = logging.getLogger(__name__)
+
+HEADER = b"x-request-id"
+_WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+# An answer that is sent before the request was read leaves its rest in the connection; this much of it is read on.
+_DRAIN_BYTES = 64 * 1024 * 1024
+_DRAIN_SECONDS = 10.0
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of the request, as it also stands in the answer's `x-request-id`."""
+    request_id: str = scope["state"]["request_id"]
+    return request_id
+
+
+class Front:
+    """The outermost ASGI middleware: gives a request its id, and reads on what an early answer left unread.
+
+    Args:
+        app: What is inside.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        exchange = _Exchange(receive, send, request_id)
+        await self._app(scope, exchange.receive, exchange.send)
+
+
+class ErrorAnswers:
+    """ASGI middleware that turns what is raised inside into an answer.
+
+    Args:
+        app: What is inside.
+        announce: Called once for each error that becomes an answer.
+    """
+
+    def __init__(self, app: ASGIApp, announce: Callable[[GatewayError, str], None]) -> None:
+        self._app = app
+        self._announce = announce
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            problem = self._problem(error, request_id_of(scope))
+            if started:
+                # Too late for a status: the connection is cut, so that nobody takes half an answer for a whole one.
+                raise
+            await problems.response(problem, request_id_of(scope))(scope, receive, send)
+
+    def _problem(self, error: Exception, request_id: str) -> GatewayError:
+        if isinstance(error, GatewayError):
+            problem = error
+        else:
+            logger.exception("request %s failed", request_id)
+            problem = GatewayError("the gateway failed")
+            problem.__cause__ = error
+        self._announce(problem, request_id)
+        return problem
+
+
+class _Exchange:
+    """One request and its answer: knows what was read and what was sent."""
+
+    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
+        self._receive = receive
+        self._send = send
+        self._header = (HEADER, request_id.encode())
+        self._body_read = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._body_read = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), self._header]}
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if not is_last or self._body_read:
+            await self._send(message)
+            return
+        # Hypercorn lets a last message go only when there is room in the queue of what was received; with a body that
+        # nobody reads it would wait for ever, and the connection would never be freed.
+        drain = asyncio.ensure_future(self._drain())
+        try:
+            await self._send(message)
+        finally:
+            await drain
+
+    async def _drain(self) -> None:
+        """Read what is left of the body, within limits."""
+        read = 0
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while not self._body_read and read < _DRAIN_BYTES:
+                    read += len((await self.receive()).get("body", b""))
+        except TimeoutError:
+            logger.debug("a client did not end its body after an early answer")
+
+
+def _request_id(scope: Scope) -> str:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    for name, value in headers:
+        if name == HEADER and _WELL_FORMED.fullmatch(value):
+            return value.decode()
+    return f"req_{uuid.uuid4().hex}"

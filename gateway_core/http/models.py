@@ -1,0 +1,49 @@
+"""`GET /v1/models` and `GET /v1/models/{id}`: the agents that the caller may use, as OpenAI's model objects."""
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway_core.gateway import RunningGateway
+from gateway_core.http.access import authenticated, permitted_agent, visible
+from gateway_core.types import ServedAgent
+
+
+class Models:
+    """The endpoints.
+
+    Args:
+        gateway: Whose agents to list.
+    """
+
+    def __init__(self, gateway: RunningGateway) -> None:
+        self._gateway = gateway
+
+    async def list(self, request: Request) -> Response:
+        """All of them."""
+        principal = await authenticated(request, self._gateway)
+        agents = await visible(principal, self._gateway, self._gateway.catalog)
+        return _json({"object": "list", "data": [_model(agent) for agent in agents]})
+
+    async def one(self, request: Request) -> Response:
+        """The one that the path names."""
+        principal = await authenticated(request, self._gateway)
+        return _json(_model(await permitted_agent(request.path_params["model"], principal, self._gateway)))
+
+
+def _model(agent: ServedAgent) -> dict[str, Any]:
+    # `name` and `description` are no part of OpenAI's object; Open WebUI shows them.
+    return {
+        "id": agent.id,
+        "object": "model",
+        "created": int(agent.loaded_at),
+        "owned_by": "agent-gateway",
+        "name": agent.display_name,
+        "description": agent.description,
+    }
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")

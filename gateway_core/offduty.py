@@ -1,0 +1,21 @@
+"""What plugins get as their gateway when nothing is served: the command line asks them for facts only."""
+
+from gateway_core.errors import GatewayError
+from gateway_core.types import Catalog
+
+
+class OffDuty:
+    """Implements `hookspecs.Gateway` with nothing behind it."""
+
+    catalog = Catalog()
+
+    def __init__(self) -> None:
+        self.reported: list[GatewayError] = []
+
+    async def reload(self) -> Catalog:
+        """Nothing is loaded."""
+        return self.catalog
+
+    def report(self, error: GatewayError) -> None:
+        """Keep it for whoever asked."""
+        self.reported.append(error)

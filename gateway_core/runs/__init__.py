@@ -1,0 +1,1 @@
+"""The only place that starts runs of the Agents SDK."""

@@ -1,0 +1,208 @@
+"""The SDK's default runner: every run goes through it, also one that an agent's own code starts.
+
+Inside a request it puts in the gateway's models and hooks, and tells the run as it happens. Outside a request it does
+exactly what the SDK does. It keeps no state of its own, so several gateways in one process share it.
+
+`set_default_agent_runner` is called experimental by the SDK: `self_test` proves at each start that it works.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from agents import Agent, RunConfig, RunHooks
+from agents.models.multi_provider import MultiProvider
+from agents.models.openai_provider import OpenAIProvider
+from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_default_agent_runner
+
+from gateway_core.errors import PluginError
+from gateway_core.graph import reachable
+from gateway_core.runs.relay import Relay
+from gateway_core.runs.scope import POSITION, Position, RunScope
+from gateway_core.types import Usage
+
+
+class GatewayRunner(AgentRunner):
+    """Runs agents as the SDK does, with what the request's scope asks for."""
+
+    async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
+        position = POSITION.get()
+        if position is None:
+            return await super().run(starting_agent, input, **options)
+        scope = position.scope
+        if asyncio.get_running_loop() is not scope.loop:
+            # A synchronous tool called `run_sync` in its thread. The models' connections live in the gateway's loop.
+            there = self.run(starting_agent, input, **options)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there, scope.loop))
+        answers = position.depth == 0
+        with _deeper(position):
+            options = _with_scope(options, scope)
+            if scope.live:
+                return await self._follow(scope, starting_agent, input, options, answers=answers)
+            result = await super().run(starting_agent, input, **options)
+            relay = Relay(scope, starting_agent, answers=answers)
+            for item in result.new_items:
+                relay.item(item)
+            relay.finish(result.final_output)
+            return result
+
+    def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
+        position = POSITION.get()
+        if position is None:
+            return super().run_streamed(starting_agent, input, **options)
+        # Whoever streams a run reads it: its text is theirs to pass on.
+        with _deeper(position):
+            return super().run_streamed(starting_agent, input, **_with_scope(options, position.scope))
+
+    async def _follow(
+        self, scope: RunScope, agent: Agent[Any], input: Any, options: dict[str, Any], *, answers: bool
+    ) -> Any:
+        """Run it streamed, although the caller waits for its end, and tell each event when it comes.
+
+        The result has every public attribute of a `RunResult`.
+        """
+        result = super().run_streamed(agent, input, **options)
+        checks = len(agent.input_guardrails)
+        hold_to_end = scope.hold_answers and _has_output_guardrails(agent)
+        relay = Relay(scope, agent, answers=answers, held=answers and (bool(checks) or hold_to_end))
+        try:
+            async for event in result.stream_events():
+                relay.event(event)
+                if relay.held and not hold_to_end and len(result.input_guardrail_results) >= checks:
+                    relay.release()
+        finally:
+            if not result.is_complete:
+                # Leaving the loop does not stop the SDK: it would run, and be billed, to the end.
+                result.cancel()
+        relay.finish(result.final_output)
+        return result
+
+
+class ScopeHooks(RunHooks[Any]):
+    """Counts the tokens of each model call, and passes every call on to the hooks of the author's own.
+
+    Args:
+        scope: Whose usage to count.
+        inner: What the author passed to the run.
+    """
+
+    def __init__(self, scope: RunScope, inner: RunHooks[Any] | None) -> None:
+        self._scope = scope
+        self._inner = inner or RunHooks()
+
+    async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+        used = response.usage
+        self._scope.usage += Usage(
+            used.requests or 1,
+            used.input_tokens,
+            used.output_tokens,
+            used.input_tokens_details.cached_tokens or 0,
+            used.output_tokens_details.reasoning_tokens or 0,
+        )
+        await self._inner.on_llm_end(context, agent, response)
+
+    async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
+        await self._inner.on_llm_start(context, agent, system_prompt, input_items)
+
+    async def on_agent_start(self, context: Any, agent: Any) -> None:
+        await self._inner.on_agent_start(context, agent)
+
+    async def on_agent_end(self, context: Any, agent: Any, output: Any) -> None:
+        await self._inner.on_agent_end(context, agent, output)
+
+    async def on_handoff(self, context: Any, from_agent: Any, to_agent: Any) -> None:
+        await self._inner.on_handoff(context, from_agent, to_agent)
+
+    async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+        await self._inner.on_tool_start(context, agent, tool)
+
+    async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: Any) -> None:
+        await self._inner.on_tool_end(context, agent, tool, result)
+
+
+def install() -> None:
+    """Make it the SDK's default runner; process-wide, and harmless to do twice."""
+    set_default_agent_runner(GatewayRunner())
+
+
+async def self_test() -> None:
+    """Prove that the installed SDK sends runs through the default runner.
+
+    Raises:
+        PluginError: It does not; nested runs would bypass the gateway's models.
+    """
+    witnessed = object()
+
+    class Witness(AgentRunner):
+        async def run(self, *_: Any, **__: Any) -> Any:
+            return witnessed
+
+    set_default_agent_runner(Witness())
+    try:
+        result: object = await Runner.run(Agent(name="self-test"), "")
+    finally:
+        install()
+    if result is not witnessed:
+        raise PluginError(
+            "the installed Agents SDK does not use its default runner",
+            source="openai-agents",
+            hint="install the version that this release of the gateway asks for",
+        )
+
+
+@contextmanager
+def _deeper(position: Position) -> Iterator[None]:
+    token = POSITION.set(Position(position.scope, position.depth + 1))
+    try:
+        yield
+    finally:
+        POSITION.reset(token)
+
+
+def _with_scope(options: dict[str, Any], scope: RunScope) -> dict[str, Any]:
+    given = options.get("run_config")
+    config = RunConfig(**given) if isinstance(given, dict) else given or RunConfig()
+    changes: dict[str, Any] = {}
+    if scope.provider is not None and _is_default(config.model_provider):
+        changes["model_provider"] = scope.provider
+    position = POSITION.get()
+    if scope.system and position is not None and position.depth == 1 and config.call_model_input_filter is None:
+        changes["call_model_input_filter"] = _add_system
+    if given is None:
+        # Weak local models make up tool names; telling them so beats failing the run.
+        changes["tool_not_found_behavior"] = "return_error_to_model"
+    return {
+        **options,
+        "run_config": dataclasses.replace(config, **changes) if changes else config,
+        "hooks": ScopeHooks(scope, options.get("hooks")),
+    }
+
+
+def _is_default(provider: Any) -> bool:
+    """Whether it is the provider that `RunConfig` makes by itself, not one that the author chose or configured."""
+    if type(provider) is not MultiProvider or provider.provider_map is not None:
+        return False
+    inner = provider.openai_provider
+    chosen = (inner._client, *(getattr(inner, f"_stored_{name}", None) for name in ("api_key", "base_url")))
+    return type(inner) is OpenAIProvider and not any(chosen)
+
+
+def _add_system(data: CallModelData[Any]) -> ModelInputData:
+    """Adds the client's system messages to the instructions of the agent that it talks to, handoff targets included.
+
+    An agent that is used as a tool inherits this filter with its caller's configuration, and is not the one that the
+    client talks to.
+    """
+    position = POSITION.get()
+    model_data = data.model_data
+    if position is None or position.depth != 1 or not position.scope.system:
+        return model_data
+    own = model_data.instructions
+    system = position.scope.system
+    return ModelInputData(input=model_data.input, instructions=f"{own}\n\n{system}" if own else system)
+
+
+def _has_output_guardrails(agent: Agent[Any]) -> bool:
+    return any(each.output_guardrails for each in reachable(agent))

@@ -1,0 +1,53 @@
+"""What belongs to one request's run, and reaches every run that the agent starts inside it.
+
+A context variable carries it, so it crosses tasks and tool threads, and no two requests ever share one. Nothing here
+starts a run.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from agents import ModelProvider
+from attrs import define, field
+
+from gateway_core.runs.channel import Channel
+from gateway_core.types import RunContext, RunEvent, ServedAgent, Usage
+
+
+@define(eq=False)
+class RunScope:
+    """The run of one request."""
+
+    run: RunContext
+    served: ServedAgent
+    provider: ModelProvider | None
+    """Where models come from; `None` leaves it to the SDK."""
+    loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop)
+    channel: Channel[RunEvent] = field(factory=Channel)
+    live: bool = True
+    """Whether somebody reads the events as they come. If not, upstreams need not stream."""
+    system: str | None = None
+    """The client's system messages, to be added to the instructions of the agent that it talks to."""
+    settings: Mapping[str, Any] = field(factory=dict)
+    """Sampling settings of the request, for agents that leave them open."""
+    hold_answers: bool = True
+    """Whether an answer is held back until its output guardrails passed."""
+    usage: Usage = Usage()
+    """Tokens so far, of every model call inside this scope."""
+    refused: bool = False
+    """Whether a model refused, or its provider filtered the answer."""
+
+
+@define(eq=False)
+class Position:
+    """Where in a scope the code that runs now stands."""
+
+    scope: RunScope
+    depth: int
+    """0 while the run that answers the client is on; each run that is started inside a run is one deeper."""
+
+
+POSITION: ContextVar[Position | None] = ContextVar("agent_gateway_position", default=None)
+"""Set while code of an agent runs for a request."""

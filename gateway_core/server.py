@@ -1,0 +1,186 @@
+"""The only module that knows Hypercorn: sockets, signals, drain, and a certain end.
+
+Another ASGI server could be put in here. It knows nothing of agents: it asks the gateway only to drain its runs.
+"""
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config as HypercornConfig
+from starlette.applications import Starlette
+
+from gateway_core.config import ServerConfig
+from gateway_core.errors import ConfigError
+from gateway_core.gateway import RunningGateway
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Beyond the time that running answers get, the process may take this long for its own cleaning up.
+EXIT_GRACE_SECONDS = 10.0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host's address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(config: ServerConfig) -> socket.socket:
+    """The listening socket; what it is told, every connection inherits.
+
+    Raises:
+        ConfigError: The address cannot be used, usually because another process has it.
+    """
+    host = config.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((host, config.port))
+        listener.listen(config.backlog)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(
+            f"cannot listen on {config.host}:{config.port}: {reason}",
+            source="[server]",
+            hint="stop the process that has the port, or choose another one: --port",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def run(app: Starlette, on_start: Callable[[str], None]) -> None:
+    """Serve until a signal says stop, then drain and return.
+
+    Args:
+        app: What `app.build` made.
+        on_start: Called with the base URL when the agents are loaded and connections are about to be taken.
+
+    Raises:
+        ConfigError: The address cannot be used, or is not loopback although no plugin guards the gateway.
+        GatewayError: The gateway cannot start.
+    """
+    gateway: RunningGateway = app.state.gateway
+    config = gateway.config.server
+    if not gateway.hooks.guarded and not is_loopback(config.host):
+        raise ConfigError(
+            f"will not listen on {config.host}: with no API key configured, anybody there could use your agents",
+            source="[server] host",
+            hint="make a key with `agent-gateway keys create NAME`, or listen on 127.0.0.1",
+        )
+    listener = listen(config)
+    try:
+        _run_loop(_serve(app, gateway, config, listener, on_start))
+    finally:
+        listener.close()
+
+
+async def _serve(
+    app: Starlette,
+    gateway: RunningGateway,
+    config: ServerConfig,
+    listener: socket.socket,
+    on_start: Callable[[str], None],
+) -> None:
+    stop = _stop_on_signals()
+    failed: list[BaseException] = []
+    draining: list[asyncio.Task[None]] = []
+
+    async def lifespan_first(scope: Any, receive: Any, send: Any) -> None:
+        # Hypercorn tells only that a lifespan failed; the cause is the operator's.
+        try:
+            await app(scope, receive, send)
+        except BaseException as error:
+            if scope["type"] == "lifespan":
+                failed.append(error)
+            raise
+
+    async def until_stopped() -> None:
+        # Hypercorn asks for this when the lifespan has started.
+        _settle_memory()
+        host, port = listener.getsockname()[:2]
+        on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        await stop.wait()
+        gateway.engine.stopping = True
+        await asyncio.sleep(config.drain_delay)
+        _exit_for_certain(config.drain_timeout + EXIT_GRACE_SECONDS)
+        draining.append(asyncio.create_task(gateway.engine.drain(config.drain_timeout)))
+
+    try:
+        await hypercorn_serve(lifespan_first, _hypercorn_config(config, listener), shutdown_trigger=until_stopped)
+    except Exception:
+        if failed:
+            raise failed[0] from None
+        raise
+
+
+def _hypercorn_config(config: ServerConfig, listener: socket.socket) -> HypercornConfig:
+    hypercorn = HypercornConfig()
+    hypercorn.bind = [f"fd://{os.dup(listener.fileno())}"]
+    hypercorn.backlog = config.backlog
+    hypercorn.keep_alive_timeout = config.keep_alive
+    hypercorn.graceful_timeout = config.drain_timeout + 1
+    hypercorn.include_server_header = False
+    # Its access log writes a path's control characters as they are.
+    hypercorn.accesslog = None
+    hypercorn.errorlog = logging.getLogger("hypercorn.error")
+    return hypercorn
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return stop
+
+
+def _exit_for_certain(seconds: float) -> None:
+    """End the process although something hangs: Python 3.12 and newer wait for every open connection."""
+
+    def exit_now() -> None:
+        logger.error("the gateway did not stop within its time, and is ended")
+        os._exit(0)
+
+    asyncio.get_running_loop().call_later(seconds, exit_now)
+
+
+def _settle_memory() -> None:
+    """What is loaded by now stays: collect once, and keep later collections from walking it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def _run_loop(main: Coroutine[Any, Any, T]) -> T:
+    factory = None
+    if sys.platform != "win32":
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)

@@ -1,0 +1,222 @@
+"""The values that travel between the parts of the gateway, all frozen.
+
+Nothing here acts: no I/O, no SDK, no framework. `RunEvent` is the closed family that an agent's run is
+told in; every HTTP surface only renders it.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import Factory, field, frozen
+
+from gateway_core.errors import GatewayError
+
+DEFAULT_NAMESPACE = "default"
+
+
+@frozen
+class AgentEntry:
+    """An agent that was discovered, not yet imported."""
+
+    id: str
+    """What clients call `model`, such as `SampleAgent` or `labs/Research`."""
+    source: str
+    """Where it comes from, for people: a file's path, or an entry point."""
+    digest: str
+    """Of everything that the agent is made of; while it stays the same, the served agent is reused."""
+    load: Callable[[], object] = field(eq=False, repr=False)
+    """Import it. Returns the module, or the object that an entry point names. Blocking; runs in a worker thread."""
+    unload: Callable[[], None] | None = field(default=None, eq=False, repr=False)
+    """Called when the last run on what `load` returned has ended, after it was replaced."""
+    description: str = ""
+
+    @property
+    def namespace(self) -> str:
+        """The folders above the agent's own, joined by `/`; `default` at the top level."""
+        return self.id.rpartition("/")[0] or DEFAULT_NAMESPACE
+
+
+@frozen
+class ServedAgent:
+    """An agent that was imported and equipped, and can run."""
+
+    entry: AgentEntry
+    runnable: Any = field(repr=False)
+    """What runs: one of the classes of `gateway_core.exports`, opaque to everything below it."""
+    display_name: str
+    description: str = ""
+    model: str | None = None
+    """The model that its module asks for in `__gateway__`, used where its agents name none."""
+    warnings: tuple[str, ...] = ()
+    """What an operator should know although the agent works."""
+    loaded_at: float = Factory(time.time)
+    """Seconds since the epoch."""
+
+    @property
+    def id(self) -> str:
+        """The id of its entry."""
+        return self.entry.id
+
+
+@frozen
+class BrokenAgent:
+    """An agent that was discovered and could not be loaded."""
+
+    id: str
+    source: str
+    error: GatewayError
+    digest: str = ""
+    """What was tried; the same digest is not tried again."""
+
+
+@frozen
+class Catalog:
+    """All agents at one moment. A reload makes a new one; a request keeps the one it began with."""
+
+    agents: Mapping[str, ServedAgent] = Factory(dict)
+    """By id, in the order in which they were discovered."""
+    broken: Mapping[str, BrokenAgent] = Factory(dict)
+    """Agents whose newest version could not be loaded; one that is also in `agents` serves its last good version."""
+    generation: int = 0
+    """Counts the catalogs, from 1."""
+    _ids: Mapping[str, str] = field(init=False, repr=False, eq=False)
+
+    @_ids.default
+    def _fold_ids(self) -> Mapping[str, str]:
+        return {agent_id.casefold(): agent_id for agent_id in (*self.broken, *self.agents)}
+
+    def resolve(self, name: str) -> str | None:
+        """The id that a client means: in any case, and with `default/` before a top-level agent's id or without."""
+        folded = name.casefold()
+        found = self._ids.get(folded) or self._ids.get(folded.removeprefix(f"{DEFAULT_NAMESPACE}/"))
+        # `default/labs/Research` is nobody's name: only top-level agents live in the default namespace.
+        return None if found and "/" in found and folded != found.casefold() else found
+
+
+@frozen
+class Principal:
+    """Who asks."""
+
+    id: str
+    admin: bool = False
+
+
+@frozen
+class Decision:
+    """What a policy says about one question, and which of its rules says so."""
+
+    allowed: bool
+    source: str
+    """The level of the policy that decided, such as `key` or `namespace`."""
+    pattern: str | None = None
+    reason: str | None = None
+
+
+@frozen
+class RunContext:
+    """What is known of a run before it starts."""
+
+    request_id: str
+    principal: Principal
+    agent_id: str
+    client: str | None = None
+    """What the client calls itself, when it does."""
+    started: float = Factory(time.time)
+    """Seconds since the epoch."""
+
+
+@frozen
+class Usage:
+    """Tokens as the upstream counted them, summed over all model calls of a run. Never estimated."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@frozen
+class Outcome:
+    """How a run ended."""
+
+    seconds: float
+    usage: Usage
+    error: GatewayError | None = None
+    cancelled: bool = False
+    """Whether the client left, or the gateway stopped, before the run was through."""
+
+
+@frozen
+class TextDelta:
+    """A piece of the answer."""
+
+    text: str
+
+
+@frozen
+class ReasoningDelta:
+    """A piece of what the model, or an agent on the way to the answer, thinks."""
+
+    text: str
+
+
+@frozen
+class ToolStarted:
+    """An agent calls a tool that the gateway runs."""
+
+    call_id: str
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
+
+@frozen
+class ToolFinished:
+    """A tool's answer went back to the model."""
+
+    call_id: str
+    name: str
+    output: str
+
+
+@frozen
+class AgentChanged:
+    """Another agent speaks from here on."""
+
+    name: str
+
+
+@frozen
+class Completed:
+    """The run is through. Always the last event, unless `Failed` is."""
+
+    usage: Usage
+    finish_reason: str = "stop"
+    """`stop`, or `content_filter` when a guardrail stopped the run."""
+
+
+@frozen
+class Failed:
+    """The run failed. Always the last event, unless `Completed` is."""
+
+    error: GatewayError
+    usage: Usage = Usage()
+
+
+RunEvent = TextDelta | ReasoningDelta | ToolStarted | ToolFinished | AgentChanged | Completed | Failed

@@ -1,0 +1,1 @@
+"""The built-in plugins: one module or small package each, and none imports another."""

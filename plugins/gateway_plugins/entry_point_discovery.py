@@ -1,0 +1,45 @@
+"""Agents of installed packages: every entry point of the group `agent_gateway.agents` is a model.
+
+The entry point's name is the model's id; its value names an Agent, a factory, a workflow function or a module. A
+package that cannot be imported costs only its own agents.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from gateway_core import AgentEntry, Gateway, hookimpl
+
+GROUP = "agent_gateway.agents"
+
+
+class EntryPointDiscovery:
+    """The plugin `entry_point_discovery`."""
+
+    def __init__(self, gateway: Gateway, config: object) -> None:
+        pass
+
+    @hookimpl
+    def discover_agents(self) -> Iterable[AgentEntry]:
+        """One entry for each entry point, sorted by name."""
+        return [_entry(point) for point in _points()]
+
+    @hookimpl
+    def describe(self) -> Mapping[str, Any]:
+        """What is installed."""
+        return {"group": GROUP, "entry_points": {point.name: _source(point) for point in _points()}}
+
+
+def _points() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda point: point.name.casefold())
+
+
+def _entry(point: EntryPoint) -> AgentEntry:
+    # An installed package changes by being installed again; its version stands for its content.
+    digest = hashlib.sha256(f"{point.value} {_source(point)}".encode()).hexdigest()
+    return AgentEntry(point.name, f"{_source(point)} ({point.value})", digest, point.load)
+
+
+def _source(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed distribution"

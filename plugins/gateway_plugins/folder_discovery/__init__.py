@@ -1,0 +1,61 @@
+"""Agents that are dropped into a folder: a file there is a model, with no registry and no edit.
+
+It finds and loads modules; what a module exports, the core finds out.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from gateway_core import AgentEntry, Gateway, IsolatedModule, hookimpl, load_isolated
+from gateway_plugins.folder_discovery.scan import FoundAgent, Scanner
+
+
+@frozen
+class Settings:
+    """`[plugins.folder_discovery]`."""
+
+    path: Path = Path("./agents")
+    """The drop-in folder; relative to the folder of `gateway.toml`."""
+
+
+class FolderDiscovery:
+    """The plugin `folder_discovery`."""
+
+    Config = Settings
+
+    def __init__(self, gateway: Gateway, config: Settings) -> None:
+        self._root = config.path
+        self._scanner = Scanner(config.path, gateway.report)
+
+    @hookimpl
+    def discover_agents(self) -> Iterable[AgentEntry]:
+        """One entry for each agent in the folder."""
+        return [_entry(found, self._root) for found in self._scanner.scan()]
+
+    @hookimpl
+    def watch_paths(self) -> Iterable[Path]:
+        """The folder, whether it exists yet or not."""
+        return [self._root]
+
+    @hookimpl
+    def describe(self) -> Mapping[str, Any]:
+        """Where it looks."""
+        return {"path": str(self._root), "exists": self._root.is_dir()}
+
+
+def _entry(found: FoundAgent, root: Path) -> AgentEntry:
+    loaded: list[IsolatedModule] = []
+
+    def load() -> object:
+        module = load_isolated(found.file, folder=found.folder, name=found.id, shared=root.resolve())
+        loaded.append(module)
+        return module.module
+
+    def unload() -> None:
+        for module in loaded:
+            module.unload()
+
+    return AgentEntry(found.id, str(found.file), found.digest, load, unload)

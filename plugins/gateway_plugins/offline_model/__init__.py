@@ -1,0 +1,59 @@
+"""The built-in model for a first run without key or network: no LLM, and it says so.
+
+It answers when no plugin before it offers models. The model itself is in `model.py`.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from gateway_core import AgentEntry, Gateway, RunContext, Seconds, hookimpl
+
+if TYPE_CHECKING:
+    from agents import ModelProvider
+
+
+@frozen
+class Settings:
+    """`[plugins.offline_model]`."""
+
+    word_delay: Seconds = Seconds(0.015)
+    """Between two words of a streamed answer, so that it reads like one."""
+
+
+class OfflineModelPlugin:
+    """The plugin `offline_model`."""
+
+    Config = Settings
+
+    def __init__(self, gateway: Gateway, config: Settings) -> None:
+        self._config = config
+        self._provider: ModelProvider | None = None
+
+    @hookimpl
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Make the model. A module that makes its own OpenAI client needs some key to be imported at all."""
+        from gateway_plugins.offline_model.model import OfflineProvider
+
+        self._provider = OfflineProvider(word_delay=self._config.word_delay)
+        added = {"OPENAI_API_KEY": "offline"} if not os.environ.get("OPENAI_API_KEY") else {}
+        os.environ.update(added)
+        try:
+            yield
+        finally:
+            for name in added:
+                os.environ.pop(name, None)
+
+    @hookimpl
+    def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
+        """The offline model, whatever an agent names."""
+        return self._provider
+
+    @hookimpl
+    def describe(self) -> Mapping[str, Any]:
+        """What it is."""
+        return {"is_llm": False, "word_delay": self._config.word_delay}

@@ -1,0 +1,81 @@
+"""Named OpenAI-compatible servers: where the models of the agents' runs come from.
+
+It does not run agents. With no server configured or found it has no opinion, and the next plugin may answer.
+"""
+
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from gateway_core import AgentEntry, ConfigError, Gateway, RunContext, hookimpl
+from gateway_plugins.upstreams.settings import Settings
+
+if TYPE_CHECKING:
+    from agents import ModelProvider
+
+    from gateway_plugins.upstreams.provider import UpstreamProvider
+
+logger = logging.getLogger(__name__)
+
+
+class Upstreams:
+    """The plugin `upstreams`."""
+
+    Config = Settings
+
+    def __init__(self, gateway: Gateway, config: Settings) -> None:
+        if config.default is not None and config.default not in config.upstreams:
+            raise ConfigError(
+                f"there is no upstream '{config.default}'",
+                source="[plugins.upstreams] default",
+                hint=f"add a table [plugins.upstreams.{config.default}]",
+            )
+        self._config = config
+        self._provider: UpstreamProvider | None = None
+        self._reason = "not started"
+        self._fallbacks: dict[str, set[str]] = {}
+
+    @hookimpl
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Choose the upstreams, ask them what they have, and hold their connections."""
+        # The SDK takes a second to import; commands that serve nothing do without it.
+        from gateway_plugins.upstreams.choice import choose
+        from gateway_plugins.upstreams.provider import UpstreamProvider
+
+        choice = await choose(self._config.upstreams, probe=self._config.probe)
+        self._reason = choice.reason
+        if not choice.upstreams:
+            yield
+            return
+        default = self._config.default or next(iter(choice.upstreams))
+        async with UpstreamProvider.open(choice.upstreams, default) as provider:
+            self._provider = provider
+            with _environment(provider.environment()), provider.as_sdk_default():
+                yield
+            self._provider = None
+
+    @hookimpl
+    def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
+        """The upstreams, if there are any."""
+        return self._provider.for_agent(entry.id) if self._provider is not None else None
+
+    @hookimpl
+    def describe(self) -> Mapping[str, Any]:
+        """Which upstreams there are, and why these."""
+        provider = self._provider
+        return {"reason": self._reason, "upstreams": provider.describe() if provider is not None else {}}
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that are not set, and take them back: a module that makes its own client finds the upstream."""
+    added = {name: value for name, value in variables.items() if not os.environ.get(name)}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

@@ -1,0 +1,133 @@
+"""Hands out models over the upstreams' pooled clients.
+
+One client an upstream for the whole process, and one model object a name: the SDK asks for it at every turn.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+
+import openai
+from agents import Model, ModelProvider, set_default_openai_api, set_default_openai_client
+from agents.models import _openai_shared
+
+from gateway_plugins.upstreams.client import UpstreamClient
+from gateway_plugins.upstreams.models import make_model
+from gateway_plugins.upstreams.routing import Route, Router
+from gateway_plugins.upstreams.settings import Upstream
+
+logger = logging.getLogger(__name__)
+
+LIST_SECONDS = 2.0
+
+
+class UpstreamProvider:
+    """The upstreams of one gateway, open. Made by `open`."""
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        clients: Mapping[str, UpstreamClient],
+        default: str,
+        listed: Mapping[str, Sequence[str]],
+    ) -> None:
+        self._upstreams = upstreams
+        self._clients = clients
+        self._default = default
+        self._listed = listed
+        self._router = Router(upstreams, default, listed)
+        self._models: dict[Route, Model] = {}
+        self._substituted: dict[str, set[str]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, upstreams: Mapping[str, Upstream], default: str) -> AsyncIterator["UpstreamProvider"]:
+        """Make the clients, and ask each upstream which models it has; one that does not answer is kept."""
+        async with AsyncExitStack() as stack:
+            clients = {
+                name: await stack.enter_async_context(UpstreamClient(upstream)) for name, upstream in upstreams.items()
+            }
+            listings = await asyncio.gather(*(_list_models(name, client) for name, client in clients.items()))
+            listed = {name: models for name, models in zip(clients, listings, strict=True) if models}
+            yield cls(upstreams, clients, default, listed)
+
+    def for_agent(self, agent_id: str) -> ModelProvider:
+        """The provider for an agent's runs."""
+        return _AgentsProvider(self, agent_id)
+
+    def model(self, name: str | None, agent_id: str) -> Model:
+        """The model that a name leads to. A substitution is logged once for each agent."""
+        route = self._router.route(name)
+        if not route.found and name is not None:
+            self._note_substitution(agent_id, name, route)
+        model = self._models.get(route)
+        if model is None:
+            upstream = self._upstreams[route.upstream]
+            model = make_model(route.model, self._clients[route.upstream], api=upstream.api, named=route.found)
+            self._models[route] = model
+        return model
+
+    def environment(self) -> dict[str, str]:
+        """What a module that makes its own OpenAI client should find in the environment."""
+        upstream = self._upstreams[self._default]
+        key = upstream.api_key.reveal() if upstream.api_key else "none"
+        return {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": upstream.base_url}
+
+    @contextmanager
+    def as_sdk_default(self) -> Iterator[None]:
+        """Make the default upstream the SDK's own default, for runs outside any request."""
+        names = ("_default_openai_client", "_use_responses_by_default")
+        before = {name: getattr(_openai_shared, name) for name in names}
+        set_default_openai_client(self._clients[self._default], use_for_tracing=False)
+        set_default_openai_api("responses" if self._upstreams[self._default].api == "responses" else "chat_completions")
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(_openai_shared, name, value)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for operators; no key is among them."""
+        return {
+            name: {
+                "base_url": upstream.base_url,
+                "api": upstream.api,
+                "default": name == self._default,
+                "default_model": self._router.route(None).model if name == self._default else upstream.default_model,
+                "models": list(self._listed.get(name, ())),
+                "substituted": {a: sorted(m) for a, m in self._substituted.items()} if name == self._default else {},
+            }
+            for name, upstream in self._upstreams.items()
+        }
+
+    def _note_substitution(self, agent_id: str, name: str, route: Route) -> None:
+        noted = self._substituted.setdefault(agent_id, set())
+        if name not in noted:
+            noted.add(name)
+            logger.warning(
+                "the agent %s names the model %s, which no upstream has; it gets %s of %s",
+                agent_id,
+                name,
+                route.model,
+                route.upstream,
+            )
+
+
+class _AgentsProvider(ModelProvider):
+    def __init__(self, upstreams: UpstreamProvider, agent_id: str) -> None:
+        self._upstreams = upstreams
+        self._agent_id = agent_id
+
+    def get_model(self, model_name: str | None) -> Model:
+        return self._upstreams.model(model_name, self._agent_id)
+
+
+async def _list_models(name: str, client: UpstreamClient) -> list[str]:
+    try:
+        async with asyncio.timeout(LIST_SECONDS):
+            return [model.id async for model in client.with_options(max_retries=0).models.list()]
+    except (openai.OpenAIError, TimeoutError, ValueError) as error:
+        logger.warning("the upstream %s does not say which models it has: %s", name, type(error).__name__)
+        return []

@@ -1,0 +1,60 @@
+"""`[plugins.upstreams]`: the named upstreams and how to talk to each.
+
+It holds values only; what a name is routed to is in `routing.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from attrs import Factory, field, frozen
+
+from gateway_core import Seconds, Secret
+
+
+@frozen
+class Upstream:
+    """`[plugins.upstreams.NAME]`: one OpenAI-compatible server."""
+
+    base_url: str
+    api_key: Secret | None = None
+    api: Literal["chat", "responses"] = "chat"
+    """Which of OpenAI's two APIs it speaks."""
+    default_model: str | None = None
+    """Used for agents that name no model, or one that no upstream has. Without it, the first model that it lists."""
+    models: dict[str, str] = Factory(dict)
+    """Other names for its models: what an agent says to what the upstream calls it."""
+    headers: dict[str, Secret] = Factory(dict)
+    connect_timeout: Seconds = Seconds(5.0)
+    first_byte_timeout: Seconds = Seconds(60.0)
+    """For a stream to begin."""
+    idle_timeout: Seconds = Seconds(120.0)
+    """For a stream that has begun to go on."""
+    total_timeout: Seconds = Seconds(600.0)
+    """For an answer that is not streamed."""
+    max_connections: int = 1000
+    max_retries: int = 2
+    """How often a call is repeated that failed before its first byte: on 408, 409, 429, 5xx and lost connections."""
+
+
+@frozen
+class _Switches:
+    probe: bool = True
+    default: str | None = None
+
+
+@frozen
+class Settings:
+    """`[plugins.upstreams]`."""
+
+    probe: bool = True
+    """With no upstream configured and no OPENAI_API_KEY, look for Ollama and LM Studio on this machine."""
+    default: str | None = None
+    upstreams: Mapping[str, Upstream] = field(factory=dict)
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
+        """Tables below the plugin's own are upstreams, the rest are its settings."""
+        own = {key: value for key, value in table.items() if not isinstance(value, dict)}
+        switches = structure(own, _Switches)
+        upstreams = {name: structure(value, Upstream, name) for name, value in table.items() if isinstance(value, dict)}
+        return cls(switches.probe, switches.default, upstreams)
