@@ -26,7 +26,9 @@ LAST = b"data: " + json.dumps(USAGE_CHUNK).encode() + b"\n\ndata: [DONE]\n\n"
 MESSAGE = {"role": "assistant", "content": "".join(WORDS)}
 CHOICES = [{"index": 0, "message": MESSAGE, "finish_reason": "stop"}]
 WHOLE = json.dumps({**HEAD, "object": "chat.completion", "choices": CHOICES, "usage": USAGE}).encode()
-MODELS = json.dumps({"object": "list", "data": [{"id": "bench", "object": "model", "created": 1, "owned_by": "b"}]}).encode()
+MODELS = json.dumps(
+    {"object": "list", "data": [{"id": "bench", "object": "model", "created": 1, "owned_by": "b"}]}
+).encode()
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,7 +43,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             if head.startswith(b"GET"):
                 writer.write(answer(MODELS))
             elif b'"stream":true' in body.replace(b" ", b""):
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                )
                 for data in [*CHUNKS, LAST]:
                     writer.write(b"%x\r\n%s\r\n" % (len(data), data))
                     await writer.drain()

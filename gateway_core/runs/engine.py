@@ -7,6 +7,7 @@ whatever state it is in, and with it the upstream's work.
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -170,6 +171,14 @@ class Engine:
         if not self._active:
             self._idle.set()
         if outcome.error is not None:
+            cause = outcome.error.__cause__
+            logger.warning(
+                "request %s: the run of %s failed: %s%s",
+                run.context.request_id,
+                run.context.agent_id,
+                outcome.error,
+                f" [{type(cause).__name__} at {_place(cause)}]" if cause is not None else "",
+            )
             self.announce(outcome.error, run.context)
         self._hooks.on_run_end(run.context, outcome)
 
@@ -179,6 +188,12 @@ class Engine:
         error.request_id = run.request_id
         error.principal_id = run.principal.id
         self._hooks.on_error(error)
+
+
+def _place(error: BaseException) -> str:
+    """The file and line that raised it. Its text stays out of logs: it may hold prompts or a tool's arguments."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
 class ActiveRun:

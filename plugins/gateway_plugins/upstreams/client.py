@@ -1,8 +1,8 @@
-"""The client for one upstream: the official one, with a pooled aiohttp transport and a cheaper reader of streams.
+"""The client for one upstream: the official one, with a pooled aiohttp transport, and cheaper at both ends of a chat.
 
-Retries, errors, authentication and requests are the official client's own. Only its reading of a chat stream is
-replaced: it builds each chunk by walking its type at every token, which costs more than everything else on the way,
-and takes a stream that breaks off for one that ended well.
+Retries, errors, authentication and connections are the official client's own. Replaced is what it does to each value:
+walking the type of a payload that has the wire's form already, and of each chunk at every token, costs more than
+everything else on the way. Its stream also takes an answer that breaks off for one that ended well; this one does not.
 """
 
 import asyncio
@@ -11,8 +11,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
-from openai import APIConnectionError, APIError, APITimeoutError, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
-from openai.types.chat import ChatCompletionChunk
+from openai import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    AsyncOpenAI,
+    AsyncStream,
+    DefaultAioHttpClient,
+    NotGiven,
+    Omit,
+)
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import ValidationError
 
 from gateway_plugins.upstreams.settings import Upstream
@@ -20,6 +29,7 @@ from gateway_plugins.upstreams.settings import Upstream
 KEEP_ALIVE_SECONDS = 60.0
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _NO_KEY = "none"
+_VALIDATE_WHOLE = ChatCompletion.__pydantic_validator__.validate_python
 _VALIDATE = ChatCompletionChunk.__pydantic_validator__.validate_json
 
 
@@ -54,11 +64,9 @@ class UpstreamClient(AsyncOpenAI):
     with_options = copy
 
     async def post(self, path: str, **options: Any) -> Any:
-        """Send a request; a chat stream is read by `ChunkStream`."""
+        """Send a request; a stream has its own limits of patience."""
         if not options.get("stream"):
             return await super().post(path, **options)
-        if path == "/chat/completions":
-            options["stream_cls"] = ChunkStream
         request = {**options.get("options", {})}
         request.setdefault(
             "timeout", httpx2.Timeout(self._upstream.idle_timeout, connect=self._upstream.connect_timeout)
@@ -68,6 +76,46 @@ class UpstreamClient(AsyncOpenAI):
                 return await super().post(path, **{**options, "options": request})
         except TimeoutError as error:
             raise APITimeoutError(request=httpx2.Request("POST", self._upstream.base_url)) from error
+
+    def _process_response_data(self, *, data: Any, cast_to: Any, response: Any) -> Any:
+        if cast_to is ChatCompletion:
+            try:
+                return _VALIDATE_WHOLE(data)
+            except ValidationError:  # a server that lacks a field or has one of its own is still understood
+                pass
+        return super()._process_response_data(data=data, cast_to=cast_to, response=response)
+
+
+class ChatEndpoint:
+    """As much of a client as the SDK's chat model uses: `client.chat.completions.create`.
+
+    Args:
+        client: The upstream's client.
+    """
+
+    def __init__(self, client: UpstreamClient) -> None:
+        self._client = client
+        self.base_url = client.base_url
+        self.chat = self.completions = self
+
+    def with_options(self, **options: Any) -> "ChatEndpoint":
+        """The same with other options, such as no retries."""
+        return ChatEndpoint(self._client.with_options(**options))
+
+    async def create(
+        self, *, extra_headers: Any = None, extra_query: Any = None, extra_body: Any = None, **payload: Any
+    ) -> Any:
+        """Send a chat request. Returns a `ChatCompletion`, or a `ChunkStream`."""
+        body = {name: value for name, value in payload.items() if not isinstance(value, Omit | NotGiven)}
+        given = {"headers": extra_headers, "params": extra_query, "extra_json": extra_body}
+        return await self._client.post(
+            "/chat/completions",
+            body=body,
+            options={name: value for name, value in given.items() if value},
+            cast_to=ChatCompletion,
+            stream=bool(body.get("stream")),
+            stream_cls=ChunkStream,
+        )
 
 
 class ChunkStream(AsyncStream[ChatCompletionChunk]):

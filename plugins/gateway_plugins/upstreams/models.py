@@ -10,7 +10,7 @@ from typing import Any
 from agents import Model, ModelResponse, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel
 from agents.models.default_models import get_default_model_settings, gpt_5_reasoning_settings_required
 
-from gateway_plugins.upstreams.client import UpstreamClient
+from gateway_plugins.upstreams.client import ChatEndpoint, UpstreamClient
 
 _CHAT_ONLY = ("seed", "stop")
 
@@ -27,7 +27,8 @@ def make_model(name: str, client: UpstreamClient, *, api: str, named: bool) -> M
     drop_implied = not named and not gpt_5_reasoning_settings_required(name)
     if api == "responses":
         return _Adapted(OpenAIResponsesModel(name, client), drop_implied, drop_extra=_CHAT_ONLY, usage=None)
-    return _Adapted(OpenAIChatCompletionsModel(name, client), drop_implied, drop_extra=(), usage=True)
+    endpoint: Any = ChatEndpoint(client)
+    return _Adapted(OpenAIChatCompletionsModel(name, endpoint), drop_implied, drop_extra=(), usage=True)
 
 
 class _Adapted(Model):

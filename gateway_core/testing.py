@@ -1,0 +1,230 @@
+"""A gateway in memory and a scripted model, for tests of agents, of plugins and of the gateway itself.
+
+Nothing listens on a port: requests go through ASGI, streamed, and a client that leaves is noticed. The SDK's runner and
+all of the gateway are real; only the model is not.
+
+    async with gateway_in_memory({"Weather": agent}, model=script(call("get_weather", city="Paris"), "18 degrees")) as g:
+        answer = await g.openai.chat.completions.create(model="Weather", messages=[...])
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from agents import Model, ModelProvider
+from agents.testing import ScriptedModel, assistant_message, function_call
+from attrs import frozen
+from openai import AsyncOpenAI
+from starlette.types import ASGIApp, Message
+
+from gateway_core.app import build
+from gateway_core.config import Table, load_config
+from gateway_core.gateway import RunningGateway
+from gateway_core.hookspecs import hookimpl
+from gateway_core.types import AgentEntry, Outcome, RunContext
+
+BASE_URL = "http://gateway.test/v1"
+_digests = itertools.count()
+
+
+@frozen
+class Call:
+    """A tool call that a scripted model makes."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+def call(tool: str, **arguments: Any) -> Call:
+    """The model calls a tool."""
+    return Call(tool, arguments)
+
+
+def script(*turns: str | Call | Sequence[str | Call]) -> ScriptedModel:
+    """A model that does what it is told, one turn after the other.
+
+    Args:
+        turns: What it says (a string), calls (`call(...)`), or several of both in one turn (a list).
+    """
+    ids = itertools.count(1)
+
+    def output(part: str | Call) -> Any:
+        if isinstance(part, Call):
+            return function_call(part.tool, dict(part.arguments), call_id=f"call_{next(ids)}")
+        return assistant_message(part)
+
+    return ScriptedModel([[output(p) for p in ([t] if isinstance(t, str | Call) else t)] for t in turns])
+
+
+@frozen
+class GatewayInMemory:
+    """A gateway that runs."""
+
+    gateway: RunningGateway
+    openai: AsyncOpenAI
+    """The official client, connected to it."""
+    http: httpx2.AsyncClient
+    """For everything that the official client does not do."""
+    ended: list[tuple[RunContext, Outcome]]
+    """Every run that ended, in order."""
+
+
+@asynccontextmanager
+async def gateway_in_memory(
+    agents: Mapping[str, object] | None = None,
+    *,
+    folder: Path | None = None,
+    model: Model | None = None,
+    plugins: Mapping[str, type] | None = None,
+    config: Table | None = None,
+    api_key: str = "none",
+) -> AsyncIterator[GatewayInMemory]:
+    """Start a gateway, and stop it when the block is left.
+
+    Args:
+        agents: What to serve, by model id: Agents, factories, workflow functions or modules.
+        folder: A drop-in folder to serve as well.
+        model: Answers for every agent that does not bring a model of its own. Without it, the configuration decides;
+            no upstream is looked for.
+        plugins: More plugin classes, by name.
+        config: Settings, as in `gateway.toml`; neither that file nor the environment is read.
+        api_key: What the clients send.
+    """
+    ended: list[tuple[RunContext, Outcome]] = []
+    extra: dict[str, type] = {"given_agents": _agents_plugin(agents or {}), "run_listener": _listener_plugin(ended)}
+    defaults: Table = {
+        "folder_discovery": {"path": str(folder)} if folder else {"enabled": False},
+        "entry_point_discovery": {"enabled": False},
+        "upstreams": {"probe": False},
+        "offline_model": {"word_delay": 0},
+    }
+    if model is not None:
+        extra["given_model"] = _model_plugin(model)
+        defaults |= {"upstreams": {"enabled": False}, "offline_model": {"enabled": False}}
+    given = config or {}
+    tables = {**given, "plugins": {**defaults, **given.get("plugins", {})}}
+    app = build(load_config(overrides=tables, environ={}), plugins={**extra, **(plugins or {})})
+    gateway: RunningGateway = app.state.gateway
+    async with gateway:
+        http = httpx2.AsyncClient(
+            transport=AsgiTransport(app), base_url="http://gateway.test", headers={"authorization": f"Bearer {api_key}"}
+        )
+        client = AsyncOpenAI(
+            base_url=BASE_URL,
+            api_key=api_key,
+            max_retries=0,
+            http_client=httpx2.AsyncClient(transport=AsgiTransport(app), base_url=BASE_URL),
+        )
+        async with http, client:
+            yield GatewayInMemory(gateway, client, http, ended)
+
+
+class AsgiTransport(httpx2.AsyncBaseTransport):
+    """Sends requests to an ASGI application, and streams its answers as they are made.
+
+    Closing an answer before its end is a client that leaves.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        exchange = _Exchange(await request.aread())
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.1"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": request.url.scheme,
+            "path": request.url.path,
+            "raw_path": request.url.raw_path.partition(b"?")[0],
+            "query_string": request.url.query,
+            "root_path": "",
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+            "server": ("gateway.test", 80),
+            "client": ("127.0.0.1", 1),
+        }
+        exchange.task = asyncio.create_task(self._app(scope, exchange.receive, exchange.send))
+        exchange.task.add_done_callback(lambda _: exchange.sent.put_nowait(None))
+        start = await exchange.sent.get()
+        if start is None:
+            await exchange.task
+            raise httpx2.RemoteProtocolError("the application ended without an answer")
+        return httpx2.Response(start["status"], headers=start["headers"], stream=exchange, request=request)
+
+
+class _Exchange(httpx2.AsyncByteStream):
+    def __init__(self, body: bytes) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.sent: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._body: bytes | None = body
+        self._left = asyncio.Event()
+
+    async def receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.put_nowait(message)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (message := await self.sent.get()) is not None:
+            yield message.get("body", b"")
+            if not message.get("more_body", False):
+                return
+        raise httpx2.RemoteProtocolError("the application ended in the middle of its answer")
+
+    async def aclose(self) -> None:
+        self._left.set()
+        if self.task is not None:
+            await asyncio.wait([self.task])
+
+
+def _agents_plugin(agents: Mapping[str, object]) -> type:
+    def entry(agent_id: str, exported: object) -> AgentEntry:
+        return AgentEntry(agent_id, f"given as {agent_id}", f"given-{next(_digests)}", lambda: exported)
+
+    class GivenAgents:
+        def __init__(self, *_: object) -> None:
+            self._entries = [entry(agent_id, exported) for agent_id, exported in agents.items()]
+
+        @hookimpl
+        def discover_agents(self) -> Iterable[AgentEntry]:
+            return self._entries
+
+    return GivenAgents
+
+
+def _listener_plugin(ended: list[tuple[RunContext, Outcome]]) -> type:
+    class RunListener:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        @hookimpl
+        def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
+            ended.append((run, outcome))
+
+    return RunListener
+
+
+def _model_plugin(model: Model) -> type:
+    class Provider(ModelProvider):
+        def get_model(self, model_name: str | None) -> Model:
+            return model
+
+    class GivenModel:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        @hookimpl
+        def model_provider(self) -> ModelProvider:
+            return Provider()
+
+    return GivenModel
