@@ -44,7 +44,7 @@ async def chat(request: Request) -> Response:
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         return JSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": usage})
 
-    async def stream():  # noqa: ANN202
+    async def stream():
         def chunk(delta: dict[str, str], reason: str | None = None) -> str:
             choices = [{"index": 0, "delta": delta, "finish_reason": reason}]
             return f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': choices})}\n\n"

@@ -1,21 +1,192 @@
+"""Loads a user's module by path, under a private package name, so that its imports touch nobody else's.
+
+Nothing goes on `sys.path`. The module's own helpers are found beside it, however it imports them: `from .tools import
+x`, `from tools import x`, `import helpers`, also lazily, long after the load. Two modules may both have a `tools.py`.
+It knows nothing of agents, and does not look at what a module exports.
+
+How: one finder on `sys.meta_path` answers for the private packages only, and the loader rewrites absolute imports of
+siblings to the private package while it compiles. Bytecode is neither read nor written. `importlib.import_module` with
+a sibling's bare name is not rewritten, and fails as it would in any package.
+"""
+
+import ast
+import importlib
 import importlib.util
 import itertools
+import re
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
-_n = itertools.count()
+# A sibling may hide an installed package, as it does for a script, but never these: a folder of agents is often called
+# `agents`, and the SDK's own package must stay what `import agents` means.
+NEVER_SIBLINGS = frozenset({"agents", "openai", "gateway_core"}) | sys.stdlib_module_names
+
+_numbers = itertools.count(1)
 
 
 @frozen
 class IsolatedModule:
-    module: object
+    """A module that was loaded, with everything it imported from its own folder."""
 
-    def unload(self):
-        pass
+    module: ModuleType = field(repr=False)
+    package: str
+    """The private name; all its modules are called `package.…` in `sys.modules`."""
+
+    def unload(self) -> None:
+        """Forget it. Code that still runs goes on, but can no longer import its siblings: call it when none does."""
+        _forget(self.package)
 
 
-def load_isolated(file, *, folder, name, shared=None):
-    spec = importlib.util.spec_from_file_location(f"gw_{next(_n)}", file)
-    m = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(m)
-    return IsolatedModule(m)
+@frozen
+class _Package:
+    name: str
+    file: Path
+    folder: Path | None
+    shared: Path | None
+
+    def find(self, parts: Sequence[str]) -> Path | None:
+        """The file or folder of a sibling; the module's own folder wins over the shared one."""
+        if not parts:
+            return None
+        for base in self._bases(parts[0]):
+            place = base.joinpath(*parts)
+            if (place / "__init__.py").is_file():
+                return place
+            if (source := place.with_name(f"{place.name}.py")).is_file():
+                return source
+            if place.is_dir() and any(place.rglob("*.py")):
+                return place
+        return None
+
+    def _bases(self, first: str) -> list[Path]:
+        own = [self.folder] if self.folder is not None else []
+        return [*own, self.shared] if self.shared is not None and first.startswith("_") else own
+
+
+class _Finder(MetaPathFinder):
+    """Answers for private packages, and for nothing else."""
+
+    def __init__(self) -> None:
+        self.packages: dict[str, _Package] = {}
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        first, *parts = fullname.split(".")
+        package = self.packages.get(first)
+        if package is None:
+            return None
+        if parts == [package.file.stem] and package.file.name != "__init__.py":
+            return _spec(fullname, package.file, package)
+        place = package.file.parent if not parts else package.find(parts)
+        if place is None:
+            return None
+        if not parts and package.file.name != "__init__.py":
+            return _folder_spec(fullname, [str(package.folder)] if package.folder else [])
+        if place.is_dir() and not (place / "__init__.py").is_file():
+            return _folder_spec(fullname, [str(place)])
+        return _spec(fullname, place, package)
+
+
+_FINDER = _Finder()
+
+
+class _Loader(SourceFileLoader):
+    """Compiles from source each time, with imports of siblings made private."""
+
+    def __init__(self, fullname: str, path: str, package: _Package) -> None:
+        super().__init__(fullname, path)
+        self._package = package
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+    def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]
+        tree = ast.parse(data, path)
+        code: CodeType = compile(_PrivateImports(self._package).visit(tree), path, "exec", dont_inherit=True)
+        return code
+
+
+class _PrivateImports(ast.NodeTransformer):
+    """Rewrites absolute imports of siblings to absolute imports of the private package. Line numbers stay."""
+
+    def __init__(self, package: _Package) -> None:
+        self._package = package
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        if node.level == 0 and node.module and self._is_sibling(node.module):
+            node.module = f"{self._package.name}.{node.module}"
+        return node
+
+    def visit_Import(self, node: ast.Import) -> Any:
+        if not any(self._is_sibling(alias.name) for alias in node.names):
+            return node
+        statements = [statement for alias in node.names for statement in self._import(alias)]
+        return [ast.fix_missing_locations(ast.copy_location(statement, node)) for statement in statements]
+
+    def _import(self, alias: ast.alias) -> list[ast.stmt]:
+        if not self._is_sibling(alias.name):
+            return [ast.Import([alias])]
+        private = f"{self._package.name}.{alias.name}"
+        first = alias.name.partition(".")[0]
+        if alias.asname or first == alias.name:
+            return [ast.Import([ast.alias(private, alias.asname or first)])]
+        # `import sub.deep` imports the whole path, and binds its first part only.
+        whole = ast.Expr(ast.Call(ast.Name("__import__", ast.Load()), [ast.Constant(private)], []))
+        return [whole, ast.Import([ast.alias(f"{self._package.name}.{first}", first)])]
+
+    def _is_sibling(self, name: str) -> bool:
+        first = name.partition(".")[0]
+        return first not in NEVER_SIBLINGS and self._package.find([first]) is not None
+
+
+def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | None = None) -> IsolatedModule:
+    """Import a file under a new private name. Blocking; runs the file's code.
+
+    Args:
+        file: What to import; an `__init__.py` is imported as the package that it is.
+        folder: Whose files are its siblings; without it, it has none.
+        name: Readable part of the private name, such as an agent's id.
+        shared: A folder whose modules that begin with `_` are siblings, too; each module gets its own copy of them.
+
+    Raises:
+        BaseException: Whatever the file raises, unchanged; then nothing of it is left in `sys.modules`.
+    """
+    if _FINDER not in sys.meta_path:
+        # First: the standard finder would follow the private package's `__path__` and load siblings as they are.
+        sys.meta_path.insert(0, _FINDER)
+    readable = re.sub(r"\W+", "_", name).strip("_")
+    package = _Package(f"gateway_agent_{readable}_{next(_numbers)}", file, folder, shared)
+    _FINDER.packages[package.name] = package
+    stem = "" if file.name == "__init__.py" else f".{file.stem}"
+    try:
+        module = importlib.import_module(package.name + stem)
+    except BaseException:
+        _forget(package.name)
+        raise
+    return IsolatedModule(module, package.name)
+
+
+def _forget(package: str) -> None:
+    _FINDER.packages.pop(package, None)
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        sys.modules.pop(name, None)
+
+
+def _spec(fullname: str, place: Path, package: _Package) -> ModuleSpec | None:
+    file = place / "__init__.py" if place.is_dir() else place
+    loader = _Loader(fullname, str(file), package)
+    folders = [str(file.parent)] if file.name == "__init__.py" else None
+    return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=folders)
+
+
+def _folder_spec(fullname: str, folders: list[str]) -> ModuleSpec:
+    spec = ModuleSpec(fullname, None, is_package=True)
+    spec.submodule_search_locations = folders
+    return spec

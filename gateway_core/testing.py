@@ -3,7 +3,8 @@
 Nothing listens on a port: requests go through ASGI, streamed, and a client that leaves is noticed. The SDK's runner and
 all of the gateway are real; only the model is not.
 
-    async with gateway_in_memory({"Weather": agent}, model=script(call("get_weather", city="Paris"), "18 degrees")) as g:
+    model = script(call("get_weather", city="Paris"), "18 degrees")
+    async with gateway_in_memory({"Weather": agent}, model=model) as g:
         answer = await g.openai.chat.completions.create(model="Weather", messages=[...])
 """
 
@@ -19,7 +20,7 @@ from agents import Model, ModelProvider
 from agents.testing import ScriptedModel, assistant_message, function_call
 from attrs import frozen
 from openai import AsyncOpenAI
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Scope
 
 from gateway_core.app import build
 from gateway_core.config import Table, load_config
@@ -148,7 +149,7 @@ class AsgiTransport(httpx2.AsyncBaseTransport):
             "server": ("gateway.test", 80),
             "client": ("127.0.0.1", 1),
         }
-        exchange.task = asyncio.create_task(self._app(scope, exchange.receive, exchange.send))
+        exchange.task = asyncio.create_task(exchange.run(self._app, scope))
         exchange.task.add_done_callback(lambda _: exchange.sent.put_nowait(None))
         start = await exchange.sent.get()
         if start is None:
@@ -163,6 +164,9 @@ class _Exchange(httpx2.AsyncByteStream):
         self.sent: asyncio.Queue[Message | None] = asyncio.Queue()
         self._body: bytes | None = body
         self._left = asyncio.Event()
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        await app(scope, self.receive, self.send)
 
     async def receive(self) -> Message:
         if self._body is not None:

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,9 +26,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine that runs the tests decides what they see."""
     for name in list(os.environ):
         if name.startswith(("OPENAI_", "GATEWAY_")):
             monkeypatch.delenv(name)
-    yield

@@ -84,7 +84,9 @@ def structured(table):
     return load_config(environ={}).structure(table, _Everything, "plugins", "test")
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("10m", 600), ("2h", 7200), ("90d", 7776000)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("10m", 600), ("2h", 7200), ("90d", 7776000)]
+)
 def test_durations(text, seconds):
     assert structured({"secret": "x", "wait": text}).wait == seconds
 

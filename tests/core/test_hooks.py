@@ -129,7 +129,7 @@ def test_describe_is_by_plugin_and_a_broken_one_says_so():
 
 
 def test_a_misspelt_hook_is_refused_with_a_near_miss():
-    with pytest.raises(PluginError, match="there is no hook 'discover_agent' .did you mean 'discover_agents'"):
+    with pytest.raises(PluginError, match=r"there is no hook 'discover_agent' .did you mean 'discover_agents'"):
         hooks(plugin(discover_agent=lambda self: []))
 
 
