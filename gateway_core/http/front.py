@@ -100,6 +100,7 @@ class _Exchange:
         self._send = send
         self._header = (HEADER, request_id.encode())
         self._body_read = False
+        self._start: Message | None = None
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -110,17 +111,32 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", ()), self._header]}
-        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if not is_last or self._body_read:
+            if not self._body_read:
+                self._start = message
+                return
+        start, self._start = self._start, None
+        if start is None:
             await self._send(message)
-            return
-        # Hypercorn lets a last message go only when there is room in the queue of what was received; with a body that
-        # nobody reads it would wait for ever, and the connection would never be freed.
+        elif self._body_read or message.get("more_body", False):
+            await self._send(start)
+            await self._send(message)
+        else:
+            await self._send_early(start, message)
+
+    async def _send_early(self, start: Message, body: Message) -> None:
+        """Send a whole answer to a request whose body nobody read.
+
+        Hypercorn puts what it received, a client's leaving too, into a bounded queue, and waits for room in it while it
+        sends: if nobody reads, the connection is never freed. And a connection that is closed under a client that
+        still writes may take the answer with it, so the last message goes when the body is read.
+        """
         drain = asyncio.ensure_future(self._drain())
         try:
-            await self._send(message)
+            await self._send(start)
+            await self._send({**body, "more_body": True})
         finally:
             await drain
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _drain(self) -> None:
         """Read what is left of the body, within limits."""

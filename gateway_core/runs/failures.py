@@ -18,6 +18,9 @@ def as_gateway_error(error: BaseException) -> GatewayError:
     """The gateway's error for an exception that came out of a run."""
     if isinstance(error, GatewayError):
         return error
+    if isinstance(error, agents.UserError) and isinstance(error.__cause__, GatewayError):
+        # The SDK wraps what ends a tool's task, also when the gateway itself ended it.
+        return error.__cause__
     found = _of_sdk(error) or _of_client(error) or _unknown(error)
     found.__cause__ = error
     return found

@@ -1,0 +1,32 @@
+"""An agent that uses tools: functions of this file that the model may call."""
+
+from agents import Agent, function_tool
+
+FORECASTS = {"berlin": "12 °C, light rain", "london": "14 °C, cloudy", "paris": "18 °C, sunny"}
+
+
+# The model learns what a tool is for from its docstring, and what to pass from the type hints.
+@function_tool
+def get_weather(city: str) -> str:
+    """Tell today's weather in a city.
+
+    Args:
+        city: The name of the city, such as Paris.
+    """
+    # Put a call to a real service here. A tool may also be `async def`.
+    forecast = FORECASTS.get(city.strip().casefold())
+    return f"The weather in {city}: {forecast}." if forecast else f"There is no forecast for {city}."
+
+
+@function_tool
+def add(a: float, b: float) -> float:
+    """Add two numbers."""
+    return a + b
+
+
+agent = Agent(
+    name="MyAgent",
+    handoff_description="Tells the weather and adds numbers.",
+    instructions="Use your tools for the weather and for sums, and answer in one sentence. Never guess.",
+    tools=[get_weather, add],
+)

@@ -1,0 +1,81 @@
+"""A client that leaves stops the spending: its run is cancelled and the upstream's socket is closed."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from tests.acceptance.test_chat import server, user
+
+__all__ = ["server"]
+
+# Far above what it takes (about a millisecond), far below what the upstream would go on for.
+CLOSED_WITHIN_SECONDS = 0.5
+
+
+def connect(server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+
+def post(text: str, *, model: str = "Plain", stream: bool) -> bytes:
+    body = json.dumps({"model": model, "messages": user(text), "stream": stream}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    ("text", "stream", "words"),
+    [
+        ("slow 0.05 200", True, 3),
+        ("slow 0.05 200", False, 0),
+        ("hang", True, 0),
+        ("hang", False, 0),
+        ("hang-after 3", True, 3),
+    ],
+)
+def test_the_upstream_is_closed_when_the_client_leaves(server, records, text, stream, words):
+    with connect(server) as client:
+        client.sendall(post(text, stream=stream))
+        [record] = records(1)
+        seen = b""
+        while words and b"%d" % words not in seen.partition(b"assistant")[2]:
+            seen += client.recv(65536)
+    left = time.monotonic()
+    assert record.closed_early.wait(5)
+    assert time.monotonic() - left < CLOSED_WITHIN_SECONDS
+
+
+def test_half_closing_counts_as_leaving(server, records):
+    with connect(server) as client:
+        client.sendall(post("slow 0.05 200", stream=True))
+        [record] = records(1)
+        client.shutdown(socket.SHUT_WR)
+        assert record.closed_early.wait(5)
+
+
+def test_the_upstream_of_a_nested_agent_is_closed_too(server, records):
+    with connect(server) as client:
+        client.sendall(post('call as_tool {"input": "slow 0.05 200"}', model="Tools", stream=True))
+        inner = records(2)[1]
+    assert inner.closed_early.wait(5)
+
+
+def test_a_tool_that_waits_is_cancelled(server):
+    threads_before = threading.active_count()
+    with connect(server) as client:
+        client.sendall(post('call wait {"seconds": 60}', model="Tools", stream=False))
+        time.sleep(0.3)  # nothing outside can be seen of a tool that has begun
+    answer = server.client().chat.completions.create(model="Plain", messages=user("say: next"))
+    assert answer.choices[0].message.content == "next"
+    assert threading.active_count() == threads_before
+
+
+def test_a_blocking_tool_delays_nobody_else(server):
+    with connect(server) as client:
+        client.sendall(post('call block {"seconds": 3}', model="Tools", stream=True))
+        began = time.monotonic()
+        answer = server.client().chat.completions.create(model="Plain", messages=user("say: next"))
+        assert answer.choices[0].message.content == "next"
+        assert time.monotonic() - began < 2

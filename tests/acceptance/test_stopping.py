@@ -1,0 +1,75 @@
+"""The server stops when it is told to: running answers end well, and then it is gone."""
+
+import signal
+import socket
+import threading
+
+import httpx2
+import openai
+import pytest
+
+from tests.acceptance.conftest import serving
+from tests.acceptance.test_chat import DROP_INS, user
+
+
+@pytest.fixture
+def start(upstream, tmp_path):
+    def start(drain_timeout: str = "10s"):
+        (tmp_path / "gateway.toml").write_text(
+            f'[server]\ndrain_timeout = "{drain_timeout}"\n[plugins.upstreams.fake]\nbase_url = "{upstream.base_url}"\n'
+        )
+        return serving(tmp_path, "--agents", str(DROP_INS))
+
+    return start
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_running_streams_end_before_it_stops(start, number):
+    with start() as server:
+        stream = server.client().chat.completions.create(model="Plain", messages=user("slow 0.05 20"), stream=True)
+        words = [next(stream), next(stream)]
+        server.process.send_signal(number)
+        words += list(stream)
+        assert words[-1].choices[0].finish_reason == "stop"
+        assert server.process.wait(10) == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=2)
+
+
+def test_a_stream_that_goes_on_for_too_long_is_told_why_it_ends(start):
+    with start("500ms") as server:
+        stream = server.client().chat.completions.create(model="Plain", messages=user("slow 0.05 400"), stream=True)
+        next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError) as caught:
+            list(stream)
+        assert caught.value.code == "shutting_down"
+        assert server.process.wait(10) == 0
+
+
+def test_it_stops_although_a_client_only_holds_a_connection(start):
+    with start("1s") as server, socket.create_connection(("127.0.0.1", server.port)):
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+
+
+def test_a_second_signal_ends_it_at_once(start):
+    with start("60s") as server:
+        stream = server.client().chat.completions.create(model="Plain", messages=user("slow 0.05 400"), stream=True)
+        next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        gone = threading.Event()
+
+        def wait_until_refused() -> None:
+            while not gone.is_set():
+                try:
+                    if httpx2.get(f"{server.url}/readyz", timeout=1).status_code == 503:
+                        gone.set()
+                except httpx2.HTTPError:
+                    gone.set()
+
+        threading.Thread(target=wait_until_refused, daemon=True).start()
+        assert gone.wait(10)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 1
+        stream.close()
