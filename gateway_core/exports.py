@@ -96,7 +96,7 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
     if len(entries) == 1:
         return AgentRunnable(candidates[entries[0]])
     if callable(names.get(FACTORY)):
-        return AgentRunnable(await _build(names[FACTORY], source))
+        return AgentRunnable(await _build(names[FACTORY], FACTORY, source))
     if entries:
         raise LoadError(
             f"several agents could be the one to serve: {', '.join(entries)}",
@@ -113,7 +113,7 @@ async def _from_object(exported: object, source: str) -> Runnable:
     if inspect.iscoroutinefunction(exported) and inspect.signature(exported).parameters:
         return _workflow(exported, None, [])
     if callable(exported):
-        return AgentRunnable(await _build(exported, source))
+        return AgentRunnable(await _build(exported, getattr(exported, "__name__", "the factory"), source))
     raise LoadError(
         f"names a {type(exported).__name__}",
         source=source,
@@ -122,9 +122,8 @@ async def _from_object(exported: object, source: str) -> Runnable:
     )
 
 
-async def _build(factory: Callable[..., Any], source: str) -> Agent[Any]:
+async def _build(factory: Callable[..., Any], name: str, source: str) -> Agent[Any]:
     wanted = [p.name for p in inspect.signature(factory).parameters.values() if p.default is p.empty]
-    name = getattr(factory, "__name__", "the factory")
     if wanted:
         raise LoadError(f"{name}() must be callable without arguments", source=source, code="export")
     agent = factory()

@@ -88,4 +88,5 @@ class RunningGateway:
     async def __aexit__(self, *_: object) -> None:
         """Stop: no run is left, then the plugins' resources are let go in reverse order."""
         await self.engine.drain(0)
+        self._builder = None
         await self._held.aclose()

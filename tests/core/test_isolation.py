@@ -164,6 +164,7 @@ def test_main_guards_do_not_run_and_encodings_are_read(tmp_path):
 def test_unloading_frees_every_generation(write):
     folder = write(agent="import tools\nclass Thing: pass", tools="class Helper: pass")
     alive = weakref.WeakSet()
+    gc.collect()
     before = len(sys.modules)
     for _ in range(200):
         loaded = load(folder)

@@ -12,6 +12,7 @@ from typing import Any
 
 import openai
 import pytest
+from agents import Agent, MultiProvider, RunConfig, Runner, function_tool
 
 from tests.support.upstream import Answer, Call, FakeUpstream, Reply, Request, scripted, upstream_process, words
 
@@ -440,6 +441,24 @@ def test_responses_misbehave_too(client: openai.OpenAI, upstream: FakeUpstream) 
     with client.responses.create(model="m", input="endless", stream=True) as stream:
         next(iter(stream))
     assert upstream.records[-1].closed_early.wait(2)
+
+
+async def test_the_sdk_calls_tools_and_hands_off(upstream: FakeUpstream) -> None:
+    @function_tool
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    counter = Agent(name="Counter", tools=[add])
+    client = openai.AsyncOpenAI(base_url=upstream.base_url, api_key="any", max_retries=0)
+    provider = MultiProvider(openai_client=client, openai_use_responses=False)
+    run_config = RunConfig(model_provider=provider, model="m", tracing_disabled=True)
+    text = 'call transfer_to_counter {} then call add {"a": 1, "b": 2}'
+    async with client:
+        result = Runner.run_streamed(Agent(name="First", handoffs=[counter]), text, run_config=run_config)
+        assert [event async for event in result.stream_events()]
+    assert result.last_agent is counter
+    assert result.final_output == "tool said: 3"
+    assert [len(record.body["messages"]) for record in upstream.records] == [1, 3, 5]
 
 
 def test_in_a_process_of_its_own() -> None:

@@ -11,7 +11,7 @@ CARD_NUMBER = re.compile(r"\b\d(?:[ -]?\d){12,18}\b")
 # run_in_parallel=False: the model is asked only after the guardrail let the message pass.
 @input_guardrail(run_in_parallel=False)
 def no_card_numbers(
-    context: RunContextWrapper[Any], agent: Agent[Any], input: str | list[TResponseInputItem]
+    _context: RunContextWrapper[Any], _agent: Agent[Any], input: str | list[TResponseInputItem]
 ) -> GuardrailFunctionOutput:
     """Trip when something in the conversation looks like the number of a payment card."""
     # All of the conversation, because all of it goes to the model.

@@ -1,0 +1,79 @@
+"""A planner with two tools: it looks up what is known, then writes a plan.
+
+Its knowledge is a handful of notes in this file; put a search of your own behind `search_knowledge`.
+"""
+
+import re
+
+from agents import Agent, function_tool
+
+KNOWLEDGE = {
+    "Launching a service": (
+        "Agree on what must work on the first day. Rehearse the rollback before the launch. "
+        "Launch to a few users first, and watch errors and latency for a day before you open it to all."
+    ),
+    "Moving a database": (
+        "Copy first, then keep both sides in step, then switch readers, and writers last. "
+        "Keep the old database readable for a week. Time a full restore before the day of the move."
+    ),
+    "Writing documentation": (
+        "Start with the reader's first question. Show one example that runs as it stands. "
+        "Let somebody new follow it without help, and mend every place where they stop."
+    ),
+    "Handling an incident": (
+        "Name one person who leads. Stop the damage before you look for the cause. "
+        "Write down times as you go, and hold a review without blame within three days."
+    ),
+    "Running a workshop": (
+        "One goal, at most twelve people, and a break every fifty minutes. "
+        "Send the material two days ahead. End with who does what by when."
+    ),
+}
+
+
+@function_tool
+def search_knowledge(query: str) -> str:
+    """Search the knowledge base for advice.
+
+    Args:
+        query: A few words on the subject, such as "database move".
+    """
+    wanted = _words(query)
+    # A word in a note's title tells more about its subject than one in its text.
+    scores = {title: 3 * len(wanted & _words(title)) + len(wanted & _words(note)) for title, note in KNOWLEDGE.items()}
+    best = sorted((title for title in KNOWLEDGE if scores[title]), key=lambda title: -scores[title])[:2]
+    if not best:
+        return f"Nothing is known about that. There are notes on: {', '.join(KNOWLEDGE)}."
+    return "\n".join(f"{title}: {KNOWLEDGE[title]}" for title in best)
+
+
+@function_tool
+def make_plan(goal: str, steps: list[str]) -> str:
+    """Write down a plan as a numbered list.
+
+    Args:
+        goal: What will be true when the plan is done, in one sentence.
+        steps: What to do, in order, one short sentence each.
+    """
+    if not steps:
+        return "A plan needs at least one step; call make_plan again with the steps."
+    return "\n".join([f"Plan: {goal}", *(f"{number}. {step}" for number, step in enumerate(steps, start=1))])
+
+
+def _words(text: str) -> set[str]:
+    # Four letters and more, without a plural's s: enough to leave out "the" and to match "services".
+    return {word.removesuffix("s") for word in re.findall(r"[a-z]{4,}", text.lower())}
+
+
+agent = Agent(
+    name="Spark",
+    handoff_description="Plans how to reach a goal, with advice from a small knowledge base.",
+    instructions=(
+        "You are Spark, a planner. When the user names a goal:\n"
+        "1. Call search_knowledge with the subject of the goal.\n"
+        "2. Call make_plan with the goal and three to seven steps that use what you found.\n"
+        "3. Show the plan as make_plan returned it, and say in one sentence what to start with today.\n"
+        "If the goal is unclear, ask one question first. Say so when the knowledge base had nothing to offer."
+    ),
+    tools=[search_knowledge, make_plan],
+)

@@ -1,0 +1,192 @@
+"""Agents are discovered, loaded and swapped; a broken one costs only itself, and never its last good version."""
+
+import gc
+import os
+import sys
+
+import pytest
+from agents import Agent, function_tool
+
+from gateway_core import AgentEntry, hookimpl
+from gateway_core.errors import DiscoveryError
+from gateway_core.testing import gateway_in_memory
+
+GOOD = "from agents import Agent\nagent = Agent(name={name!r})\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("One", "Two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "agent.py").write_text(GOOD.format(name=name))
+    return tmp_path
+
+
+def listening(heard):
+    class Listener:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        def on_error(self, error):
+            heard.append(error)
+
+    return {"listener": Listener}
+
+
+async def test_an_unchanged_agent_is_not_loaded_again(folder):
+    async with gateway_in_memory(folder=folder) as g:
+        before = g.gateway.catalog
+        (folder / "Two" / "agent.py").write_text(GOOD.format(name="Other"))
+        after = await g.gateway.reload()
+        assert after.agents["One"] is before.agents["One"]
+        assert after.agents["Two"] is not before.agents["Two"]
+        assert after.generation == before.generation + 1
+        assert g.gateway.catalog is after
+
+
+async def test_a_broken_version_leaves_the_last_good_one(folder):
+    heard = []
+    async with gateway_in_memory(folder=folder, plugins=listening(heard)) as g:
+        good = g.gateway.catalog.agents["One"]
+        (folder / "One" / "agent.py").write_text("import agents\n\nagent = nothing\n")
+        catalog = await g.gateway.reload()
+        assert catalog.agents["One"] is good
+        error = catalog.broken["One"].error
+        assert (error.line, error.source_line, error.agent_id) == (3, "agent = nothing", "One")
+        assert heard == [error]
+        await g.gateway.reload()
+        assert heard == [error], "the same broken version is not tried again"
+        (folder / "One" / "agent.py").write_text(GOOD.format(name="Mended"))
+        catalog = await g.gateway.reload()
+        assert catalog.broken == {}
+        assert catalog.agents["One"].runnable.agent.name == "Mended"
+
+
+async def test_a_deleted_agent_is_gone(folder):
+    async with gateway_in_memory(folder=folder) as g:
+        (folder / "One" / "agent.py").unlink()
+        assert list((await g.gateway.reload()).agents) == ["Two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("def", "syntax", "SyntaxError"),
+        ("import nowhere_to_be_found", "dependency", "the module 'nowhere_to_be_found' is not installed"),
+        ("from os import nothing_like_it", "import", "ImportError"),
+        ("import os\nos.environ['NOT_SET']", "environment", "NOT_SET is not set"),
+        ("raise SystemExit(2)", "import", "calls exit()"),
+        ("raise KeyboardInterrupt", "import", "KeyboardInterrupt"),
+        ("raise BaseExceptionGroup('x', [SystemExit()])", "import", "x"),
+        ("x = 1", "export", "there is no Agent in it"),
+        ("", "export", "nothing at its top level"),
+    ],
+)
+async def test_every_kind_of_broken_module_costs_only_itself(folder, text, code, told):
+    (folder / "One" / "agent.py").write_text(text)
+    async with gateway_in_memory(folder=folder) as g:
+        catalog = g.gateway.catalog
+        assert list(catalog.agents) == ["Two"]
+        error = catalog.broken["One"].error
+        assert error.code == code
+        assert told in str(error)
+        assert str(folder / "One" / "agent.py") in str(error)
+
+
+async def test_an_import_that_hangs_is_given_up(folder):
+    (folder / "One" / "agent.py").write_text("import threading\nthreading.Event().wait()")
+    async with gateway_in_memory(folder=folder, config={"catalog": {"load_timeout": "200ms"}}) as g:
+        assert g.gateway.catalog.broken["One"].error.code == "timeout"
+        assert list(g.gateway.catalog.agents) == ["Two"]
+
+
+async def test_the_first_of_two_agents_of_one_name_wins_and_the_other_is_told(folder):
+    heard = []
+    agents = {"one": Agent(name="given")}
+    async with gateway_in_memory(agents, folder=folder, plugins=listening(heard)) as g:
+        assert set(g.gateway.catalog.agents) == {"One", "Two"}
+        assert isinstance(heard[0], DiscoveryError)
+        assert "the name 'one' is taken by" in heard[0].message
+
+
+async def test_a_name_that_cannot_be_a_model_is_refused():
+    heard = []
+    async with gateway_in_memory({"a b": Agent(name="x")}, plugins=listening(heard)) as g:
+        assert g.gateway.catalog.agents == {}
+        assert "'a b' cannot be a model's name" in heard[0].message
+
+
+async def test_a_replaced_version_is_unloaded_when_its_last_run_let_go(folder):
+    before = set(sys.modules)
+    async with gateway_in_memory(folder=folder) as g:
+        held = g.gateway.catalog.agents["One"]
+        ours = [m for m in set(sys.modules) - before if m.startswith("gateway_agent_One_")]
+        (folder / "One" / "agent.py").write_text(GOOD.format(name="New"))
+        await g.gateway.reload()
+        assert set(ours) <= set(sys.modules), "a run may still hold it"
+        del held
+        gc.collect()
+        assert not set(ours) & set(sys.modules)
+
+
+async def test_what_a_module_does_to_the_process_is_put_back(folder, monkeypatch):
+    from agents import set_default_openai_api
+    from agents.models import _openai_shared
+    from agents.tracing import get_trace_provider
+
+    set_default_openai_api("responses")
+    (folder / "One" / "agent.py").write_text(
+        "import os\n"
+        "from agents import Agent, set_default_openai_api, set_tracing_disabled, add_trace_processor\n"
+        "from agents.tracing.processors import default_processor\n"
+        "os.environ['OPENAI_API_KEY'] = 'mine'\n"
+        "os.environ['MY_OWN'] = 'kept'\n"
+        "set_default_openai_api('chat_completions')\n"
+        "set_tracing_disabled(False)\n"
+        "add_trace_processor(default_processor())\n"
+        "agent = Agent(name='x')\n"
+    )
+    monkeypatch.delenv("MY_OWN", raising=False)
+    async with gateway_in_memory(folder=folder) as g:
+        before = os.environ["OPENAI_API_KEY"]
+        assert before != "mine"
+        assert os.environ.pop("MY_OWN") == "kept"
+        assert _openai_shared._use_responses_by_default is True
+        assert get_trace_provider()._multi_processor._processors == ()
+        warnings = " ".join(g.gateway.catalog.agents["One"].warnings)
+        assert "OPENAI_API_KEY" in warnings
+        assert "trace processors" in warnings
+
+
+async def test_tools_are_wrapped_once_also_when_agents_share_them():
+    @function_tool
+    def shared() -> str:
+        """Shared."""
+        return ""
+
+    @function_tool
+    def extra() -> str:
+        """Extra."""
+        return ""
+
+    target = Agent(name="target", tools=[shared])
+    one, two = Agent(name="one", handoffs=[target]), Agent(name="two", handoffs=[target])
+    seen = []
+
+    class Tools:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        def extra_tools(self, entry: AgentEntry):
+            return [extra] if entry.id == "One" else []
+
+        @hookimpl
+        def wrap_tool(self, tool, entry):
+            seen.append((entry.id, tool.name))
+
+    async with gateway_in_memory({"One": one, "Two": two}, plugins={"tools": Tools}) as g:
+        await g.gateway.reload()
+    assert seen == [("One", "extra"), ("One", "shared")]
+    assert one.tools == [extra]
