@@ -82,9 +82,9 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
     config = gateway.config.server
     if not gateway.hooks.guarded and not is_loopback(config.host):
         raise ConfigError(
-            f"will not listen on {config.host}: with no API key configured, anybody there could use your agents",
+            f"will not listen on {config.host}: no plugin guards access, so anybody there could use your agents",
             source="[server] host",
-            hint="make a key with `agent-gateway keys create NAME`, or listen on 127.0.0.1",
+            hint="listen on 127.0.0.1, or switch on a plugin that implements `authorize`",
         )
     listener = listen(config)
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -80,6 +81,8 @@ def _place(path: Path) -> tuple[Path | None, str | None]:
 
 
 def _load(file: Path | None, folder: Path | None, *, installed: bool = True) -> tuple[Catalog, list[tuple[str, str]]]:
+    # What is wrong is in the table; it need not be logged as well.
+    logging.basicConfig(handlers=[logging.NullHandler()])
     # No upstream is asked for anything: what is looked at is the agents.
     overrides: dict[str, Any] = {"plugins": {"upstreams": {"enabled": False}}}
     if not installed:

@@ -8,6 +8,7 @@ import click
 
 TEMPLATES = ("basic", "tools", "handoff", "guardrail", "workflow")
 PLACEHOLDER = "MyAgent"
+FIRST_AGENT = "Hello"
 STARTER = """\
 # Settings of this gateway. Everything has a default, so this file may stay empty or be deleted;
 # `agent-gateway config` prints all settings, and docs/reference/config.md explains them.
@@ -29,7 +30,7 @@ STARTER = """\
 def init(directory: Path) -> None:
     """Make DIRECTORY a place to serve from: a gateway.toml to edit, and a first agent."""
     _write(directory / "gateway.toml", STARTER)
-    _write(directory / "agents" / "SampleAgent" / "agent.py", _template("tools", "SampleAgent"))
+    _write(directory / "agents" / FIRST_AGENT / "agent.py", _template("tools", FIRST_AGENT))
     where = "" if directory == Path() else f"cd {directory} && "
     click.echo(f"Start it with: {where}agent-gateway serve")
 

@@ -64,7 +64,7 @@ async def test_the_sample_tells_the_weather() -> None:
 
 
 async def test_spark_finds_advice() -> None:
-    assert (await call(spark.agent, "search_knowledge", query="moving databases")).startswith("Moving a database: Copy")
+    assert (await call(spark.agent, "search_knowledge", query="databases")).startswith("Moving a database: Copy")
     assert "Nothing is known" in await call(spark.agent, "search_knowledge", query="the zoo")
 
 
@@ -118,6 +118,7 @@ async def test_the_guardrail_trips_before_the_model_is_asked(text: Any) -> None:
     with pytest.raises(InputGuardrailTripwireTriggered) as caught:
         await Runner.run(guarded.agent, text, run_config=RunConfig(model=model, tracing_disabled=True))
     assert caught.value.guardrail_result.guardrail.get_name() == "no_secrets"
+    assert not caught.value.guardrail_result.guardrail.run_in_parallel  # else a fast model could win
     assert model.calls == ()
 
 

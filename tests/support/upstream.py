@@ -464,7 +464,7 @@ def _response_stream(request: Request, answer: Answer) -> Iterator[Part]:
         yield event("response.output_item.added", output_index=index, item=opening)
         for piece in _pieces(call.arguments):
             yield event("response.function_call_arguments.delta", **at, delta=piece)
-        yield event("response.function_call_arguments.done", **at, name=call.name, arguments=call.arguments)
+        yield event("response.function_call_arguments.done", **at, arguments=call.arguments)
         yield event("response.output_item.done", output_index=index, item=item)
         output.append(item)
     response = _response_end(request, answer, head, output, len(said))

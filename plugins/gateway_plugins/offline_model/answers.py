@@ -69,7 +69,7 @@ def _echoed(conversation: Conversation) -> str:
     if not quoted:
         wrote = f"You sent a message without text{with_files if conversation.attachments else ''}."
     else:
-        wrote = f"You wrote{with_files if conversation.attachments else ''}: “{quoted}”"
+        wrote = f"You wrote{with_files if conversation.attachments else ''}: “{quoted}”."
     return f"{wrote} A real LLM would answer here."
 
 

@@ -33,9 +33,11 @@ def _stems_of(text: str) -> frozenset[str]:
 
 
 _EXPRESSION = _stems_of("expression formula equation calculation")
-_EMAIL = _stems_of("email mail recipient")
+_EMAIL = _stems_of("email mail recipient to")
 _URL = _stems_of("url uri link website")
 _DAY = _stems_of("date day when weekday month")
+_COUNT = _stems_of("count amount quantity number times n")
+_IDENTIFIER = _stems_of("number id identifier code reference sku")
 # The user's own words, whole, are what these ask for.
 _WHOLE = _stems_of(
     "input question prompt request query task message instruction problem answer response result summary reply reason"
@@ -68,6 +70,7 @@ class Material:
         self._known = {name.casefold(): value for name, value in (known or {}).items()}
         self._numbers = [number for text in (*outputs, message) for number in pieces.numbers(text[:_SEARCHED])]
         self._quotations = pieces.quotations(self._text)
+        self._topic = topic
         self._phrases = pieces.phrases(self._text, topic)
 
     def known(self, name: str) -> list[Any]:
@@ -100,6 +103,9 @@ class Material:
     def number_near(self, name: str) -> float | int | None:
         """The number beside a word of this name: `3 days`, `sides: 20`."""
         wanted = stems(name)
+        if _stems_of(name) & _COUNT:
+            # `3 dice` tells the count of whatever it is about.
+            wanted |= self._topic
         beside = [n for n in self._numbers if stem(n.after) in wanted] + [
             n for n in self._numbers if stem(n.before) in wanted
         ]
@@ -157,6 +163,7 @@ class Material:
             (_URL, pieces.url),
             (_EMAIL, pieces.email),
             (_DAY, pieces.day),
+            (_IDENTIFIER, pieces.identifier),
         ):
             if asked & field and (found := find(self._text)):
                 return found

@@ -7,8 +7,20 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from agents import AgentOutputSchemaBase, Handoff, Model, ModelProvider, ModelResponse, ModelSettings, Tool, Usage
+from agents import (
+    AgentOutputSchemaBase,
+    Handoff,
+    Model,
+    ModelProvider,
+    ModelResponse,
+    ModelSettings,
+    Tool,
+    Trace,
+    Usage,
+    get_current_trace,
+)
 from agents.items import TResponseInputItem, TResponseOutputItem, TResponseStreamEvent
 from agents.models.interface import ModelTracing
 from openai.types.responses.response_prompt_param import ResponsePromptParam
@@ -18,8 +30,8 @@ from gateway_plugins.offline_model.answers import answer, data_of, without_notic
 from gateway_plugins.offline_model.arguments import fill
 from gateway_plugins.offline_model.choice import Callable, choose
 from gateway_plugins.offline_model.conversation import Conversation, read
-from gateway_plugins.offline_model.material import Material
 from gateway_plugins.offline_model.matching import stems
+from gateway_plugins.offline_model.material import Material
 
 
 class OfflineModel(Model):
@@ -31,6 +43,7 @@ class OfflineModel(Model):
 
     def __init__(self, *, word_delay: float = 0.0) -> None:
         self._word_delay = word_delay
+        self._handed_off: WeakKeyDictionary[Trace, set[str]] = WeakKeyDictionary()
 
     async def get_response(
         self,
@@ -47,7 +60,7 @@ class OfflineModel(Model):
         prompt: ResponsePromptParam | None,
     ) -> ModelResponse:
         """Answer at once."""
-        item = respond(input, model_settings, tools, output_schema, handoffs)
+        item = self._respond(input, model_settings, tools, output_schema, handoffs)
         return ModelResponse(output=[item], usage=Usage(requests=1), response_id=None)
 
     def stream_response(
@@ -65,8 +78,34 @@ class OfflineModel(Model):
         prompt: ResponsePromptParam | None = None,
     ) -> AsyncIterator[TResponseStreamEvent]:
         """Answer word by word."""
-        item = respond(input, model_settings, tools, output_schema, handoffs)
+        item = self._respond(input, model_settings, tools, output_schema, handoffs)
         return events.told([item], self._word_delay)
+
+    def _respond(
+        self,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+    ) -> TResponseOutputItem:
+        """The one thing that the model does in a turn: a call, an answer in a form, or an answer in prose."""
+        conversation = read(input)
+        trace = get_current_trace()
+        # A handoff's filter may hide from the next agent that there was one; the run's trace stays the same, also where
+        # tracing is off.
+        gone = self._handed_off.setdefault(trace, set()) if trace else set()
+        open_handoffs = [] if conversation.message in gone else handoffs
+        called = choose(conversation, tools, open_handoffs, model_settings.tool_choice)
+        if called is not None:
+            if called.is_handoff:
+                gone.add(conversation.message)
+            return events.function_call(called.name, _arguments(called, conversation), f"call_{uuid.uuid4().hex}")
+        # The message is answered: the same words in another run of this trace are another message.
+        gone.discard(conversation.message)
+        if output_schema is not None and not output_schema.is_plain_text():
+            return events.message(_formed(output_schema, conversation))
+        return events.message(answer(conversation))
 
 
 class OfflineProvider(ModelProvider):
@@ -82,23 +121,6 @@ class OfflineProvider(ModelProvider):
     def get_model(self, model_name: str | None) -> Model:
         """The offline model."""
         return self._model
-
-
-def respond(
-    input: str | list[TResponseInputItem],
-    model_settings: ModelSettings,
-    tools: list[Tool],
-    output_schema: AgentOutputSchemaBase | None,
-    handoffs: list[Handoff[Any, Any]],
-) -> TResponseOutputItem:
-    """The one thing that the model does in a turn: a call, an answer in a form, or an answer in prose."""
-    conversation = read(input)
-    called = choose(conversation, tools, handoffs, model_settings.tool_choice)
-    if called is not None:
-        return events.function_call(called.name, _arguments(called, conversation), f"call_{uuid.uuid4().hex}")
-    if output_schema is not None and not output_schema.is_plain_text():
-        return events.message(_formed(output_schema, conversation))
-    return events.message(answer(conversation))
 
 
 def _arguments(called: Callable, conversation: Conversation) -> str:

@@ -16,70 +16,28 @@ _QUOTED = re.compile(
     re.VERBOSE,
 )
 _NUMBER = re.compile(r"(?<![\w.,])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
-_NUMBER_WORDS = dict(
-    zip(
-        ["zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
-        (0, *range(2, 11)),
-        strict=True,
-    )
-)
+_NUMBER_WORDS = {"zero": 0, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 _LETTERS = re.compile(r"[^\W\d_]+")
 _TOKEN = re.compile(r"[^\W_][\w'’-]*|[^\w \t]")  # noqa: RUF001
-_EXPRESSION = re.compile(r"[-(]*\d[\d.,]*(?:[ \t]*[-+*/%^×÷()]+[ \t]*\d[\d.,]*)+\)*")  # noqa: RUF001
+_EXPRESSION = re.compile(r"[-(]{0,8}\d+(?:[.,]\d+)*(?:(?:[ \t]?[-+*/%^×÷()])+[ \t]?\d+(?:[.,]\d+)*)+\){0,8}")  # noqa: RUF001
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]+\.[\w.-]*\w")
 _URL = re.compile(r"https?://[^\s<>\"'`]*[^\s<>\"'`.,;:!?)]")
 _ISO_DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?(?:Z|[+-]\d{2}:\d{2})?)?")
+_IDENTIFIER = re.compile(r"(?<![\w.#])#?(?P<name>[A-Za-z]{0,8}[-_]?\d[\w-]*)")
 _AFTER_COLON = re.compile(r"[^:\n]{1,80}:(?!//)\s*(?P<rest>\S.*)", re.DOTALL)
 
-_PREPOSITIONS = frozenset(["in", "for", "of", "about", "to", "at", "from", "near", "named", "called"])
-_ARTICLES = frozenset(["a", "an", "the"])
-_WITHIN_NAMES = frozenset(["of", "de", "da", "la", "le", "van", "von"])
-_BREAKS = _PREPOSITIONS | frozenset(
-    [
-        "and",
-        "or",
-        "but",
-        "with",
-        "then",
-        "please",
-        "this",
-        "next",
-        "that",
-        "which",
-        "who",
-        "on",
-        "by",
-        "is",
-        "are",
-        "was",
-    ]
-)
-_DATES = frozenset(
-    [
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-        "january",
-        "february",
-        "march",
-        "april",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-        "today",
-        "tomorrow",
-        "yesterday",
-        "tonight",
-        "now",
-    ]
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PREPOSITIONS = _words("in for of about to at from near named called")
+_ARTICLES = _words("a an the")
+_WITHIN_NAMES = _words("of de da la le van von")
+_BREAKS = _PREPOSITIONS | _words("and or but with then please this next that which who on by is are was")
+_DATES = _words(
+    "monday tuesday wednesday thursday friday saturday sunday january february march april june july august"
+    " september october november december today tomorrow yesterday tonight now"
 )
 _SENTENCE_ENDS = frozenset(".!?:\n")
 _LONGEST_PHRASE = 6
@@ -105,6 +63,7 @@ class Phrase:
 
 def numbers(text: str) -> list[Number]:
     """The numbers in a text in their order, also those written as words."""
+    text = _ISO_DATE.sub(" ", text)
     found: list[tuple[int, int, float | int]] = []
     for match in _NUMBER.finditer(text):
         digits = match.group().replace(",", "")
@@ -136,7 +95,7 @@ def phrases(text: str, topic: frozenset[str]) -> list[Phrase]:
         text: Is searched.
         topic: Stems of words that are no answer.
     """
-    tokens = _TOKEN.findall(text)
+    tokens = _TOKEN.findall(_EMAIL.sub(" ", _URL.sub(" ", text)))
     after, within, plain = [], [], []
     skip_to = 0
     for at, token in enumerate(tokens):
@@ -181,6 +140,12 @@ def day(text: str) -> str | None:
 def expression(text: str) -> str | None:
     """The first piece of arithmetic."""
     return _first(_EXPRESSION, text)
+
+
+def identifier(text: str) -> str | None:
+    """The first word with a digit in it, such as `AB-12`."""
+    match = _IDENTIFIER.search(text)
+    return match["name"] if match else None
 
 
 def after_colon(text: str) -> str | None:

@@ -1,0 +1,162 @@
+"""The commands, as a newcomer types them."""
+
+import json
+import os
+import socket
+import subprocess
+
+import openai
+import pytest
+
+from tests.acceptance.conftest import COMMAND, serving
+
+TEMPLATES = ["basic", "tools", "handoff", "guardrail", "workflow"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(*arguments, status=0, stdin=None):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "GATEWAY_"))}
+        done = subprocess.run(
+            [str(COMMAND), *arguments], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=60, input=stdin
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_from_nothing_to_an_answer(run, tmp_path):
+    run("init")
+    assert (tmp_path / "gateway.toml").exists()
+    for template in TEMPLATES:
+        run("new", f"labs/{template.title()}", "--template", template)
+    assert "broken" not in run("check")
+    with serving(tmp_path, "--offline") as server:
+        client = server.client()
+        models = [model.id for model in client.models.list()]
+        assert [m for m in models if m.startswith("labs/")] == sorted(f"labs/{t.title()}" for t in TEMPLATES)
+        for model in models:
+            answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hello there"}])
+            assert answer.choices[0].message.content, model
+        assert "the built-in offline model, which is no LLM" in server.text
+
+
+def test_the_samples_answer_with_the_offline_model(tmp_path):
+    questions = {
+        "SampleAgent": ("What is the weather in Paris?", "Paris"),
+        "Spark": ("Make a plan to learn Python in 3 steps", "Python"),
+        "Triage": ("I have a question about billing and my invoice", ""),
+        "Guarded": ("Tell me about cats", ""),
+    }
+    with serving(tmp_path, "--offline") as server:
+        client = server.client()
+        assert {model.id for model in client.models.list()} >= set(questions)
+        for model, (question, expected) in questions.items():
+            stream = client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": question}], stream=True
+            )
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+            assert expected in text, (model, text)
+            assert text.strip(), model
+        refused = client.chat.completions.create(
+            model="Guarded", messages=[{"role": "user", "content": "What is the admin password?"}]
+        )
+        assert refused.choices[0].finish_reason == "content_filter"
+
+
+def test_init_and_new_overwrite_nothing(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text("# mine\n")
+    run("init")
+    assert (tmp_path / "gateway.toml").read_text() == "# mine\n"
+    run("new", "One")
+    assert "is there already" in run("new", "One", status=1)
+    assert "use letters" in run("new", "../evil", status=2)
+
+
+def test_serve_creates_nothing(tmp_path):
+    with serving(tmp_path, "--offline") as server:
+        assert "models" in server.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_serve_without_agents_says_how_to_make_one(tmp_path):
+    environment = {"GATEWAY__PLUGINS__ENTRY_POINT_DISCOVERY__ENABLED": "false"}
+    with serving(tmp_path, "--offline", environment=environment) as server:
+        assert "agent-gateway new MyAgent" in server.text
+        assert list(server.client().models.list()) == []
+
+
+def test_check_tells_what_is_broken_and_where(run, tmp_path):
+    run("new", "Good")
+    (tmp_path / "agents" / "Bad").mkdir()
+    bad = tmp_path / "agents" / "Bad" / "agent.py"
+    bad.write_text("import os\n\nboom = 1 / 0\n")
+    told = run("check", status=1)
+    assert f"{bad}:3: ZeroDivisionError" in told
+    assert "Good" in told
+    rows = json.loads(run("check", "--json", status=1))
+    assert {row["model"]: row["state"] for row in rows if row["model"] in ("Good", "Bad")} == {
+        "Good": "ok",
+        "Bad": "broken",
+    }
+    run("check", "agents/Good")
+    run("check", "agents/Good/agent.py")
+    run("check", str(bad), status=1)
+
+
+def test_plugins_lists_state_order_and_hooks(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text("[plugins.error_recorder]\nenabled = false\n")
+    rows = json.loads(run("plugins", "--json"))
+    assert [row["plugin"] for row in rows][:2] == ["folder_discovery", "entry_point_discovery"]
+    states = {row["plugin"]: row["state"] for row in rows}
+    assert states["error_recorder"] == "off"
+    assert "discover_agents" in next(row for row in rows if row["plugin"] == "folder_discovery")["hooks"]
+
+
+def test_config_masks_secrets_and_is_valid_toml(run, tmp_path):
+    import tomllib
+
+    (tmp_path / "gateway.toml").write_text(
+        '[plugins.upstreams."my one"]\nbase_url = "http://x/v1"\napi_key = "canary"\nheaders = { X-A = "canary" }\n'
+    )
+    shown = run("config")
+    assert "canary" not in shown
+    assert tomllib.loads(shown)["plugins"]["upstreams"]["my one"]["base_url"] == "http://x/v1"
+    assert "canary" not in run("config", "--json")
+
+
+def test_a_wrong_setting_stops_every_command_with_one_line(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text("[server]\nprt = 1\n")
+    for command in ("serve", "plugins", "config", "agents"):
+        told = run(command, status=78)
+        assert "gateway.toml: [server] prt: unknown key (did you mean 'port'?)" in told
+
+
+def test_chat_in_the_terminal(run, tmp_path):
+    run("new", "Talker")
+    assert "Hello there" in run("chat", "talker", "Hello there", "--offline")
+    assert run("chat", "Talker", "--offline", stdin="one\ntwo\n").count("one") >= 1
+    assert "did you mean 'Talker'" in run("chat", "Talkr", "hi", "--offline", status=1)
+
+
+def test_a_port_that_is_taken_is_told(run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        told = run("serve", "--offline", "--port", str(taken.getsockname()[1]), status=78)
+    assert "Address already in use" in told
+    assert "--port" in told
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])
+def test_nothing_but_loopback_is_served_unguarded(run, host):
+    assert "no plugin guards access" in run("serve", "--offline", "--host", host, status=78)
+
+
+def test_ipv6_loopback_is_served(tmp_path):
+    with serving(tmp_path, "--offline", "--host", "::1") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert isinstance(server.client(), openai.OpenAI)
+        assert server.client().models.list().data is not None

@@ -1,0 +1,148 @@
+"""The documentation says what the code does: settings, hooks, errors, plugins, fields, links."""
+
+import inspect
+import re
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import attrs
+import pytest
+
+from gateway_core import errors
+from gateway_core.config import AgentConfig, CatalogConfig, HttpConfig, RunsConfig, ServerConfig, load_config
+from gateway_core.hooks import hook_names
+from gateway_core.hookspecs import Hookspecs
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [*DOCS.rglob("*.md"), ROOT / "README.md", *ROOT.glob(".github/*.md"), ROOT / "agents_pkg" / "README.md"]
+PLUGINS = {
+    point.name: point
+    for point in entry_points(group="agent_gateway.plugins")
+    if point.dist is not None and point.dist.name == "agent-gateway"
+}
+
+
+def read(*path: str) -> str:
+    return DOCS.joinpath(*path).read_text()
+
+
+def first_column(text: str, heading: str) -> list[str]:
+    """What stands in the first column of the table below a heading."""
+    section = re.split(r"^#+ ", text.partition(heading)[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("table", "cls"),
+    [
+        ("[server]", ServerConfig),
+        ("[http]", HttpConfig),
+        ("[catalog]", CatalogConfig),
+        ("[runs]", RunsConfig),
+        ("[agents.NAME]", AgentConfig),
+    ],
+)
+def test_every_core_setting_is_in_the_reference(table, cls):
+    text = read("reference", "config.md")
+    assert first_column(text, f"## `{table}`") == [field.name for field in attrs.fields(cls)]
+
+
+def test_the_defaults_in_the_reference_are_the_defaults():
+    text = read("reference", "config.md")
+    for table, settings in load_config(environ={}).tables.items():
+        if table in ("plugins", "agents"):
+            continue
+        section = text.partition(f"## `[{table}]`")[2].partition("\n## ")[0]
+        for key, value in settings.items():
+            written = re.search(rf"^\| `{key}` \| `([^`]*)` \|", section, re.MULTILINE)
+            assert written, f"[{table}] {key}"
+            assert tomllib.loads(f"value = {written[1]}")["value"] == value, f"[{table}] {key}"
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_every_plugin_has_a_page_that_lists_its_settings(name):
+    page = read("plugins", f"{name}.md")
+    assert page.startswith(f"# {name}\n")
+    settings = getattr(PLUGINS[name].load(), "Config", None)
+    own = [field.name for field in attrs.fields(settings) if field.name != "upstreams"] if settings else []
+    assert first_column(page, "## Settings")[: len(own)] == own
+    first_sentence = re.sub(r"\s+", " ", inspect.getmodule(PLUGINS[name].load()).__doc__).split(". ")[0]
+    assert first_sentence.split(":")[0].split(",")[0][:25] in re.sub(r"\s+", " ", page)
+
+
+def test_every_setting_of_an_upstream_is_on_its_page():
+    from gateway_plugins.upstreams.settings import Upstream
+
+    listed = first_column(read("plugins", "upstreams.md"), "For each `[plugins.upstreams.NAME]`")
+    assert listed == [field.name for field in attrs.fields(Upstream)]
+
+
+def test_every_hook_is_in_the_reference_with_its_arguments():
+    text = read("reference", "hooks.md")
+    documented = re.findall(r"^### (async )?`(\w+)\(([^)]*)\)`", text, re.MULTILINE)
+    assert [name for _, name, _ in documented] == hook_names()
+    for is_async, name, arguments in documented:
+        function = getattr(Hookspecs, name)
+        parameters = [p for p in inspect.signature(function).parameters if p != "self"]
+        assert [a.strip() for a in arguments.split(",") if a.strip()] == parameters, name
+        assert bool(is_async) is inspect.iscoroutinefunction(function), name
+
+
+def every_error() -> list[type[errors.GatewayError]]:
+    return [
+        value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, errors.GatewayError)
+    ]
+
+
+def test_every_error_is_in_the_reference_with_status_and_code():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| `(\w+)` \| `(\w+)` \|", read("reference", "errors.md"), re.MULTILINE)
+    assert rows == [(e.__name__, str(e.default_status), e.kind, e.default_code) for e in every_error()]
+
+
+def test_every_code_that_is_given_in_place_is_in_the_reference():
+    text = read("reference", "errors.md")
+    sources = [*ROOT.glob("gateway_core/**/*.py"), *ROOT.glob("plugins/**/*.py")]
+    given = {code for source in sources for code in re.findall(r'\bcode="(\w+)"', source.read_text())}
+    assert given
+    assert not [code for code in sorted(given) if f"`{code}`" not in text]
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    drawn = re.findall(r"[├└]── (\w+)", errors.__doc__)
+    assert sorted(drawn) == sorted(e.__name__ for e in every_error() if e is not errors.GatewayError)
+
+
+def test_every_link_between_pages_leads_somewhere():
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert not broken
+
+
+def test_modules_that_the_architecture_names_exist():
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", read("architecture.md")))
+    assert not [n for n in named if not list(ROOT.glob(f"**/{n}"))]
+
+
+def test_the_agent_of_the_readme_is_served(tmp_path):
+    import asyncio
+
+    from gateway_core.testing import call, gateway_in_memory, script
+
+    [module] = re.findall(r"```python\n(from agents.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "Greeter").mkdir()
+    (tmp_path / "Greeter" / "agent.py").write_text(module)
+
+    async def ask() -> str:
+        async with gateway_in_memory(folder=tmp_path, model=script(call("greet", name="Ada"), "Hello, Ada!")) as g:
+            answer = await g.openai.chat.completions.create(
+                model="Greeter", messages=[{"role": "user", "content": "greet Ada"}]
+            )
+            return answer.choices[0].message.content or ""
+
+    assert asyncio.run(ask()) == "Hello, Ada!"
