@@ -101,11 +101,15 @@ class CatalogBuilder:
             self._announce(diagnosis)
             return serving, BrokenAgent(entry.id, entry.source, diagnosis, entry.digest)
 
+    def _import(self, entry: AgentEntry) -> object:
+        self._hooks.admit_agent(entry)
+        return entry.load()
+
     async def _load(self, entry: AgentEntry) -> ServedAgent:
         timeout = self._config.catalog.load_timeout
         try:
             async with asyncio.timeout(timeout):
-                exported = await _in_thread(entry.load)
+                exported = await _in_thread(lambda: self._import(entry))
                 offer = await resolve(exported, entry.source)
         except TimeoutError:
             raise LoadError(

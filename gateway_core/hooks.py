@@ -109,6 +109,11 @@ class Hooks:
         """Concatenated."""
         return self._concatenate("watch_paths")
 
+    def admit_agent(self, entry: AgentEntry) -> None:
+        """Every plugin; the first that raises keeps the agent out."""
+        for _, call in self._implementations["admit_agent"]:
+            call(entry)
+
     def extra_tools(self, entry: AgentEntry) -> "list[Tool]":
         """Concatenated."""
         return self._concatenate("extra_tools", entry)

@@ -79,6 +79,11 @@ class Hookspecs:
         """Folders and files whose change is a reason to reload. Asked after each discovery; concatenated."""
 
     @hookspec
+    def admit_agent(self, entry: AgentEntry) -> None:
+        """May this agent be imported? Asked before each load, in a worker thread; raise `LoadError` to keep it out, with
+        the reason. Nothing of the agent has run yet."""
+
+    @hookspec
     def extra_tools(self, entry: AgentEntry) -> "Iterable[Tool]":
         """Tools to add to an agent. Asked when an agent is equipped; concatenated."""
 

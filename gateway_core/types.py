@@ -6,6 +6,7 @@ told in; every HTTP surface only renders it.
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from attrs import Factory, field, frozen
@@ -30,6 +31,8 @@ class AgentEntry:
     unload: Callable[[], None] | None = field(default=None, eq=False, repr=False)
     """Called when the last run on what `load` returned has ended, after it was replaced."""
     description: str = ""
+    folder: Path | None = None
+    """The folder that is its own, when it has one; what it needs is declared there."""
 
     @property
     def namespace(self) -> str:

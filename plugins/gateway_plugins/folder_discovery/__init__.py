@@ -58,4 +58,4 @@ def _entry(found: FoundAgent, root: Path) -> AgentEntry:
         for module in loaded:
             module.unload()
 
-    return AgentEntry(found.id, str(found.file), found.digest, load, unload)
+    return AgentEntry(found.id, str(found.file), found.digest, load, unload, folder=found.folder)

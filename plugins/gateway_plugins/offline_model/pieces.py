@@ -139,7 +139,7 @@ def day(text: str) -> str | None:
 
 def expression(text: str) -> str | None:
     """The first piece of arithmetic."""
-    return _first(_EXPRESSION, text)
+    return _first(_EXPRESSION, _ISO_DATE.sub(" ", text))
 
 
 def identifier(text: str) -> str | None:

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from agents.handoffs import default_handoff_history_mapper
 from agents.testing import assistant_message, function_call
+from gateway_plugins.offline_model.conversation import Call, read
 from hypothesis import given
 from hypothesis import strategies as st
-
-from gateway_plugins.offline_model.conversation import Call, read
 
 ODD: list[Any] = [
     None,

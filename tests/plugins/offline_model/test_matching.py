@@ -1,7 +1,6 @@
 """Words: what counts as the same, and what weighs how much."""
 
 import pytest
-
 from gateway_plugins.offline_model.matching import mentions, score, stem, stems
 
 
