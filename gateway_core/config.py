@@ -67,6 +67,7 @@ class RunsConfig:
     max_turns: int
     output_guardrails: Literal["buffer", "stream"]
     refusal: str
+    workflow_history: bool
     sdk_tracing: bool
 
 

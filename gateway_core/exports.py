@@ -4,22 +4,35 @@ Finds it by type, not by name alone, and says what it saw when there is nothing,
 import modules and does not run what it finds, except a factory.
 """
 
+import enum
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from agents import Agent
 from attrs import field, frozen
 
 from gateway_core.errors import LoadError
 from gateway_core.graph import neighbours, reachable
+from gateway_core.terminal_runs import TerminalRuns
+from gateway_core.types import RunContext
 
 AGENT_NAMES = ("agent", "root_agent")
 ENTRY_NAMES = ("starting_agent", "triage_agent", "start_agent", "main_agent")
 FACTORY = "build_agent"
 WORKFLOW = "run_workflow"
+FUNCTIONS = ("stream", "run")
 HOW_TO = "export an Agent named `agent`, a function `build_agent()` that returns one, or a `run_workflow` coroutine"
+
+
+class Takes(enum.Enum):
+    """What a function that runs agents by itself takes."""
+
+    TEXT = "text"
+    """What the user wrote last, alone or as a field of an input type."""
+    MESSAGES = "messages"
+    """The whole conversation, as a list of messages."""
 
 
 @frozen
@@ -27,6 +40,14 @@ class AgentRunnable:
     """An Agent of the SDK."""
 
     agent: Agent[Any]
+    build_context: Callable[..., Any] | None = None
+    """Makes the author's own `context` for a run, from the run's information."""
+
+    def context_for(self, run: RunContext) -> Any:
+        """The `context` of a run: the author's own, else the run's information."""
+        if self.build_context is None:
+            return run
+        return self.build_context(run) if inspect.signature(self.build_context).parameters else self.build_context()
 
     @property
     def agents(self) -> list[Agent[Any]]:
@@ -36,13 +57,20 @@ class AgentRunnable:
 
 @frozen
 class WorkflowRunnable:
-    """A coroutine function that runs agents by itself, in the form that Agent Builder exports."""
+    """A coroutine function, or an asynchronous generator of text, that runs agents by itself."""
 
-    function: Callable[..., Awaitable[Any]]
-    input_type: Callable[..., Any] | None
+    function: Callable[..., Any]
+    takes: Takes = Takes.TEXT
+    input_type: Callable[..., Any] | None = None
     """What to build from the request and pass, such as the module's `WorkflowInput`; without one, the text itself."""
     agents: tuple[Agent[Any], ...] = ()
     """The agents at the module's top level, so that they can be equipped."""
+    terminal: TerminalRuns = field(init=False, repr=False, eq=False)
+    """Which of its runs answer the client."""
+
+    @terminal.default
+    def _read_terminal(self) -> TerminalRuns:
+        return TerminalRuns(self.function)
 
 
 Runnable = AgentRunnable | WorkflowRunnable
@@ -56,6 +84,10 @@ class Offer:
     description: str = ""
     settings: dict[str, Any] = field(factory=dict)
     """The module's `__gateway__`."""
+    setup: Callable[[], Any] | None = None
+    """The module's `setup`, to be called before its first run."""
+    teardown: Callable[[], Any] | None = None
+    """The module's `teardown`, to be called after its last one."""
 
 
 async def resolve(exported: object, source: str) -> Offer:
@@ -75,7 +107,8 @@ async def resolve(exported: object, source: str) -> Offer:
         if not isinstance(settings, dict):
             raise LoadError("`__gateway__` must be a dict", source=source, code="export")
         description = settings.get("description") or _description(runnable) or _first_line(exported.__doc__)
-        return Offer(runnable, str(description), settings)
+        setup, teardown = (_lifespan_function(exported, name) for name in ("setup", "teardown"))
+        return Offer(runnable, str(description), settings, setup, teardown)
     runnable = await _from_object(exported, source)
     return Offer(runnable, _description(runnable))
 
@@ -83,20 +116,23 @@ async def resolve(exported: object, source: str) -> Offer:
 async def _from_module(module: ModuleType, source: str) -> Runnable:
     names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
     if inspect.iscoroutinefunction(names.get(WORKFLOW)):
-        agents = [value for value in names.values() if isinstance(value, Agent)]
-        return _workflow(names[WORKFLOW], names.get("WorkflowInput"), agents)
+        return _workflow(names[WORKFLOW], names.get("WorkflowInput"), _agents_in(names))
+    context = names.get("build_context") if callable(names.get("build_context")) else None
     for name in AGENT_NAMES:
         if isinstance(names.get(name), Agent):
-            return AgentRunnable(names[name])
+            return _agent(names[name], context)
+    for name in FUNCTIONS:
+        if _takes_messages(names.get(name), module):
+            return WorkflowRunnable(names[name], Takes.MESSAGES, agents=tuple(_agents_in(names)))
     candidates = _distinct({name: value for name, value in names.items() if isinstance(value, Agent)})
     for name in ENTRY_NAMES:
         if name in candidates:
-            return AgentRunnable(candidates[name])
+            return _agent(candidates[name], context)
     entries = _entries(candidates)
     if len(entries) == 1:
-        return AgentRunnable(candidates[entries[0]])
+        return _agent(candidates[entries[0]], context)
     if callable(names.get(FACTORY)):
-        return AgentRunnable(await _build(names[FACTORY], FACTORY, source))
+        return _agent(await _build(names[FACTORY], FACTORY, source), context)
     if entries:
         raise LoadError(
             f"several agents could be the one to serve: {', '.join(entries)}",
@@ -109,11 +145,11 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
 
 async def _from_object(exported: object, source: str) -> Runnable:
     if isinstance(exported, Agent):
-        return AgentRunnable(exported)
+        return _agent(exported, None)
     if inspect.iscoroutinefunction(exported) and inspect.signature(exported).parameters:
         return _workflow(exported, None, [])
     if callable(exported):
-        return AgentRunnable(await _build(exported, getattr(exported, "__name__", "the factory"), source))
+        return _agent(await _build(exported, getattr(exported, "__name__", "the factory"), source), None)
     raise LoadError(
         f"names a {type(exported).__name__}",
         source=source,
@@ -134,12 +170,47 @@ async def _build(factory: Callable[..., Any], name: str, source: str) -> Agent[A
     return agent
 
 
-def _workflow(
-    function: Callable[..., Awaitable[Any]], input_type: object, agents: list[Agent[Any]]
-) -> WorkflowRunnable:
+def _workflow(function: Callable[..., Any], input_type: object, agents: list[Agent[Any]]) -> WorkflowRunnable:
     if not inspect.isclass(input_type):
         input_type = _annotation_of_first_parameter(function)
-    return WorkflowRunnable(function, input_type, tuple(agents))
+    return WorkflowRunnable(function, input_type=input_type, agents=tuple(agents))
+
+
+def _agents_in(names: dict[str, Any]) -> list[Agent[Any]]:
+    return [value for value in names.values() if isinstance(value, Agent)]
+
+
+def _agent(agent: Agent[Any], build_context: Callable[..., Any] | None) -> AgentRunnable:
+    return AgentRunnable(agent, build_context or _context_type(agent))
+
+
+def _context_type(agent: Agent[Any]) -> Callable[..., Any] | None:
+    """The `T` of an `Agent[T]`, where it can be made without arguments."""
+    declared = next(iter(get_args(getattr(agent, "__orig_class__", None))), None)
+    if not inspect.isclass(declared):
+        return None
+    try:
+        parameters = inspect.signature(declared).parameters.values()
+    except ValueError:  # a type of C code does not tell
+        return None
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return None if needed else lambda: declared()
+
+
+def _takes_messages(function: object, module: ModuleType) -> bool:
+    """Whether it is the module's own coroutine function or generator that takes a conversation."""
+    if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+        return False
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    return function.__module__ == module.__name__ and [p.name for p in parameters] == ["messages"]
+
+
+def _lifespan_function(module: ModuleType, name: str) -> Callable[[], Any] | None:
+    """A function of the module's own that takes nothing."""
+    function = getattr(module, name, None)
+    if not inspect.isfunction(function) or function.__module__ != module.__name__:
+        return None
+    return None if inspect.signature(function).parameters else function
 
 
 def _annotation_of_first_parameter(function: Callable[..., Any]) -> type | None:

@@ -80,8 +80,8 @@ class Hookspecs:
 
     @hookspec
     def admit_agent(self, entry: AgentEntry) -> None:
-        """May this agent be imported? Asked before each load, in a worker thread; raise `LoadError` to keep it out, with
-        the reason. Nothing of the agent has run yet."""
+        """May this agent be imported? Asked before each load, in a worker thread, when nothing of it has run yet. Every
+        plugin is asked; the first that raises, a `LoadError`, keeps the agent out."""
 
     @hookspec
     def extra_tools(self, entry: AgentEntry) -> "Iterable[Tool]":

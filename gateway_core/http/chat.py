@@ -103,6 +103,7 @@ class _Answer:
                 live=self._chat.stream,
                 system=conversation.system,
                 settings=self._chat.settings,
+                metadata=self._chat.metadata,
             )
         )
 

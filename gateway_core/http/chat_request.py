@@ -26,6 +26,7 @@ class ChatRequest:
     include_usage: bool
     settings: Mapping[str, Any]
     """Sampling settings, by their names in the SDK's `ModelSettings`."""
+    metadata: Mapping[str, Any]
 
 
 def parse_chat_request(body: Mapping[str, Any], *, max_messages: int) -> ChatRequest:
@@ -48,6 +49,7 @@ def parse_chat_request(body: Mapping[str, Any], *, max_messages: int) -> ChatReq
         stream=fields.boolean(body, "stream") or False,
         include_usage=fields.boolean(options, "include_usage", "stream_options.") or False,
         settings=_settings(body),
+        metadata=fields.mapping(body, "metadata") or {},
     )
 
 

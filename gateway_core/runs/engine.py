@@ -22,12 +22,12 @@ from attrs import field, frozen
 
 from gateway_core.config import Config
 from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
-from gateway_core.exports import AgentRunnable, WorkflowRunnable
+from gateway_core.exports import AgentRunnable, Takes, WorkflowRunnable
 from gateway_core.hooks import Hooks
 from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.models import ScopedProvider
-from gateway_core.runs.relay import as_text
 from gateway_core.runs.scope import POSITION, Position, RunScope
+from gateway_core.runs.workflow import history, run_workflow
 from gateway_core.types import Completed, Failed, Outcome, RunContext, RunEvent, ServedAgent, TextDelta
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ class RunRequest:
     """Whether the events are read as they come."""
     system: str | None = None
     settings: Mapping[str, Any] = field(factory=dict)
+    metadata: Mapping[str, Any] = field(factory=dict)
+    """The request's own, for workflows whose input has more fields than the text."""
 
 
 class Engine:
@@ -101,6 +103,7 @@ class Engine:
             live=request.live,
             system=request.system,
             settings=request.settings,
+            text=request.text,
             hold_answers=self._config.runs.output_guardrails == "buffer",
         )
         return ActiveRun(self, request, scope)
@@ -146,19 +149,14 @@ class Engine:
             await Runner.run(
                 runnable.agent,
                 [*request.items],  # type: ignore[list-item]
-                context=request.run,
+                context=runnable.context_for(request.run),
                 max_turns=self._config.runs.max_turns,
             )
-        else:
-            await self._run_workflow(runnable, request, scope)
-
-    async def _run_workflow(self, workflow: WorkflowRunnable, request: RunRequest, scope: RunScope) -> None:
-        # What a workflow runs is a step on its way: only what it returns answers the client.
-        POSITION.set(Position(scope, 1))
-        given = workflow.input_type(input_as_text=request.text) if workflow.input_type else request.text
-        result = await workflow.function(given)
-        if result is not None:
-            scope.channel.put(TextDelta(as_text(result)))
+        elif isinstance(runnable, WorkflowRunnable):
+            scope.terminal = runnable.terminal
+            if self._config.runs.workflow_history and runnable.takes is Takes.TEXT:
+                scope.history = history(request.items)
+            await run_workflow(runnable, scope, items=request.items, text=request.text, metadata=request.metadata)
 
     def entered(self, run: "ActiveRun") -> None:
         """A run began."""

@@ -32,15 +32,15 @@ class Relay:
         scope: Whose channel the events go to.
         agent: The agent that the run starts with.
         answers: Whether the run's text is the answer to the client, or only a step on the way to it.
-        held: Whether text waits until `release` is called.
     """
 
-    def __init__(self, scope: RunScope, agent: Agent[Any], *, answers: bool, held: bool = False) -> None:
+    def __init__(self, scope: RunScope, agent: Agent[Any], *, answers: bool) -> None:
         self._scope = scope
         self._put = scope.channel.put
         self._text = TextDelta if answers else ReasoningDelta
         self._answers = answers
-        self._held: list[str] | None = [] if held else None
+        self._held: list[str] | None = None
+        self._told: list[str] = []
         self._agent = agent.name
         self._tools: dict[str, str] = {}
         self._wrote = False
@@ -51,6 +51,16 @@ class Relay:
     def held(self) -> bool:
         """Whether text is waiting for `release`."""
         return self._held is not None
+
+    @property
+    def told(self) -> str:
+        """What the client has read of this run as its answer."""
+        return "".join(self._told)
+
+    def hold(self) -> None:
+        """Keep text back until `release`; steps are nobody's answer and need no such care."""
+        if self._answers:
+            self._held = []
 
     def release(self) -> None:
         """Let the text go that was held back, and all that follows."""
@@ -95,7 +105,7 @@ class Relay:
 
     def finish(self, final_output: Any) -> None:
         """The run is over: tell its output where no message did, as with `stop_on_first_tool`."""
-        if not self._spoke_last and final_output is not None:
+        if self._answers and not self._spoke_last and final_output is not None:
             self._message_begins()
             self._write(as_text(final_output))
         self.release()
@@ -122,6 +132,8 @@ class Relay:
             self._pending_break = False
             text = PARAGRAPH + text
         self._wrote = self._spoke_last = True
+        if self._answers:
+            self._told.append(text)
         if self._held is not None:
             self._held.append(text)
         else:

@@ -8,6 +8,7 @@ exactly what the SDK does. It keeps no state of its own, so several gateways in 
 
 import asyncio
 import dataclasses
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from gateway_core.errors import PluginError
 from gateway_core.graph import reachable
 from gateway_core.runs.relay import Relay
 from gateway_core.runs.scope import POSITION, Position, RunScope
+from gateway_core.runs.workflow import with_history
 from gateway_core.types import Usage
 
 
@@ -36,28 +38,38 @@ class GatewayRunner(AgentRunner):
             # A synchronous tool called `run_sync` in its thread. The models' connections live in the gateway's loop.
             there = self.run(starting_agent, input, **options)
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there, scope.loop))
-        answers = position.depth == 0
-        with _deeper(position):
-            options = _with_scope(options, scope)
-            if scope.live:
-                return await self._follow(scope, starting_agent, input, options, answers=answers)
-            result = await super().run(starting_agent, input, **options)
+        answers = _answers(position, starting_agent)
+        if position.depth == 0 and scope.terminal is not None:
+            given = with_history(input, scope)
+            scope.runs += 1
+        else:
+            given = input
+        with _deeper(position, answers=answers):
+            options = _with_scope(options, scope, answers=answers)
             relay = Relay(scope, starting_agent, answers=answers)
-            for item in result.new_items:
-                relay.item(item)
-            relay.finish(result.final_output)
-            return result
+            if scope.live:
+                result = await self._follow(relay, scope, starting_agent, given, options)
+            else:
+                result = await super().run(starting_agent, given, **options)
+                for item in result.new_items:
+                    relay.item(item)
+        relay.finish(result.final_output)
+        if position.depth == 0 and scope.terminal is not None:
+            scope.said += relay.told
+            if scope.last_output is None or not _is_step(scope, starting_agent):
+                scope.last_output = result.final_output
+        return result
 
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
         position = POSITION.get()
         if position is None:
             return super().run_streamed(starting_agent, input, **options)
         # Whoever streams a run reads it: its text is theirs to pass on.
-        with _deeper(position):
-            return super().run_streamed(starting_agent, input, **_with_scope(options, position.scope))
+        with _deeper(position, answers=False):
+            return super().run_streamed(starting_agent, input, **_with_scope(options, position.scope, answers=False))
 
     async def _follow(
-        self, scope: RunScope, agent: Agent[Any], input: Any, options: dict[str, Any], *, answers: bool
+        self, relay: Relay, scope: RunScope, agent: Agent[Any], input: Any, options: dict[str, Any]
     ) -> Any:
         """Run it streamed, although the caller waits for its end, and tell each event when it comes.
 
@@ -66,7 +78,8 @@ class GatewayRunner(AgentRunner):
         result = super().run_streamed(agent, input, **options)
         checks = len(agent.input_guardrails)
         hold_to_end = scope.hold_answers and _has_output_guardrails(agent)
-        relay = Relay(scope, agent, answers=answers, held=answers and (bool(checks) or hold_to_end))
+        if checks or hold_to_end:
+            relay.hold()
         try:
             async for event in result.stream_events():
                 relay.event(event)
@@ -76,7 +89,6 @@ class GatewayRunner(AgentRunner):
             if not result.is_complete:
                 # Leaving the loop does not stop the SDK: it would run, and be billed, to the end.
                 result.cancel()
-        relay.finish(result.final_output)
         return result
 
 
@@ -152,23 +164,39 @@ async def self_test() -> None:
         )
 
 
+def _answers(position: Position, agent: Agent[Any]) -> bool:
+    """Whether a run that is started here speaks to the client."""
+    if position.depth > 0:
+        return False
+    terminal = position.scope.terminal
+    if terminal is None:
+        return True
+    # Anything but text is what the workflow goes on with; as an answer it is told when it is whole.
+    return agent.output_type in (None, str) and terminal.includes(sys._getframe())
+
+
+def _is_step(scope: RunScope, agent: Agent[Any]) -> bool:
+    """Whether a workflow's run only prepares another one, such as a classifier that feeds a branch."""
+    assert scope.terminal is not None
+    return agent.output_type not in (None, str) and not scope.terminal.includes(sys._getframe())
+
+
 @contextmanager
-def _deeper(position: Position) -> Iterator[None]:
-    token = POSITION.set(Position(position.scope, position.depth + 1))
+def _deeper(position: Position, *, answers: bool) -> Iterator[None]:
+    token = POSITION.set(Position(position.scope, position.depth + 1, answers))
     try:
         yield
     finally:
         POSITION.reset(token)
 
 
-def _with_scope(options: dict[str, Any], scope: RunScope) -> dict[str, Any]:
+def _with_scope(options: dict[str, Any], scope: RunScope, *, answers: bool) -> dict[str, Any]:
     given = options.get("run_config")
     config = RunConfig(**given) if isinstance(given, dict) else given or RunConfig()
     changes: dict[str, Any] = {}
     if scope.provider is not None and _is_default(config.model_provider):
         changes["model_provider"] = scope.provider
-    position = POSITION.get()
-    if scope.system and position is not None and position.depth == 1 and config.call_model_input_filter is None:
+    if scope.system and answers and config.call_model_input_filter is None:
         changes["call_model_input_filter"] = _add_system
     if given is None:
         # Weak local models make up tool names; telling them so beats failing the run.
@@ -197,7 +225,7 @@ def _add_system(data: CallModelData[Any]) -> ModelInputData:
     """
     position = POSITION.get()
     model_data = data.model_data
-    if position is None or position.depth != 1 or not position.scope.system:
+    if position is None or not position.answers or not position.scope.system:
         return model_data
     own = model_data.instructions
     system = position.scope.system

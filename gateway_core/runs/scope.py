@@ -5,7 +5,7 @@ starts a run.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,6 +13,7 @@ from agents import ModelProvider
 from attrs import define, field
 
 from gateway_core.runs.channel import Channel
+from gateway_core.terminal_runs import TerminalRuns
 from gateway_core.types import RunContext, RunEvent, ServedAgent, Usage
 
 
@@ -34,6 +35,18 @@ class RunScope:
     """Sampling settings of the request, for agents that leave them open."""
     hold_answers: bool = True
     """Whether an answer is held back until its output guardrails passed."""
+    terminal: TerminalRuns | None = None
+    """For a workflow: which of its runs answer the client."""
+    text: str = ""
+    """What the user wrote last."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """For a workflow that takes only text: the earlier turns."""
+    runs: int = 0
+    """How many runs a workflow has started."""
+    said: str = ""
+    """For a workflow: the answer as far as its answering runs have told it."""
+    last_output: Any = None
+    """For a workflow: the output of the last run that was no mere step, else of the last run."""
     usage: Usage = Usage()
     """Tokens so far, of every model call inside this scope."""
     refused: bool = False
@@ -46,7 +59,9 @@ class Position:
 
     scope: RunScope
     depth: int
-    """0 while the run that answers the client is on; each run that is started inside a run is one deeper."""
+    """0 outside any run; each run that is started inside a run is one deeper."""
+    answers: bool = False
+    """Whether the run that is on speaks to the client. What runs inside it does not."""
 
 
 POSITION: ContextVar[Position | None] = ContextVar("agent_gateway_position", default=None)

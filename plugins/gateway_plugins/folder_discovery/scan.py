@@ -14,7 +14,8 @@ from attrs import frozen
 
 from gateway_core import DiscoveryError, GatewayError
 
-AGENT_FILE = "agent.py"
+AGENT_FILES = ("agent.py", "__init__.py")
+"""What makes a folder an agent; the first one there is imported."""
 SKIPPED_FOLDERS = frozenset(
     {"__pycache__", "venv", "env", "node_modules", "tests", "test", "site-packages", "dist", "build"}
 )
@@ -88,8 +89,8 @@ class Scanner:
             if path.is_dir():
                 if path.name in SKIPPED_FOLDERS:
                     continue
-                agent = path / AGENT_FILE
-                if agent.exists():
+                agent = next((path / name for name in AGENT_FILES if (path / name).exists()), None)
+                if agent is not None:
                     if self._importable(agent, root):
                         yield path.relative_to(root).as_posix(), agent, path
                 elif depth < MAX_DEPTH:

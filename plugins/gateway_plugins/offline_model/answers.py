@@ -16,6 +16,7 @@ NOTICE = (
 )
 _QUOTED = 200
 _LONGEST_OUTPUT = 4000
+_LONGEST_DATA = 200_000
 _DEEPEST = 6
 
 
@@ -43,7 +44,7 @@ def readable(output: str) -> str:
 
 def data_of(output: str) -> Any:
     """The list or dictionary that an output spells in JSON, or as Python does, which is the SDK's way; else None."""
-    if output.strip()[:1] not in ("{", "["):
+    if output.strip()[:1] not in ("{", "[") or len(output) > _LONGEST_DATA:
         return None
     for parse in (json.loads, ast.literal_eval):
         try:

@@ -67,19 +67,32 @@ def reals(draw: st.DrawFn) -> dict[str, Any]:
     return schema
 
 
-def scalars() -> st.SearchStrategy[dict[str, Any]]:
-    return st.one_of(
-        strings(),
-        integers(),
-        reals(),
-        st.just({"type": "boolean"}),
-        st.just({"type": "null"}),
-        st.lists(st.sampled_from(["red", "blue", "green", 1, None]), min_size=1, unique=True).map(
-            lambda v: {"enum": v}
-        ),
-        st.sampled_from(["cat", 3, None, True]).map(lambda value: {"const": value}),
-        st.sampled_from([{}, {"type": ["string", "null"]}, {"type": ["integer", "string"]}, {"$ref": "#/$defs/Tree"}]),
-    )
+ENUMS = st.lists(st.sampled_from(["red", "blue", "green", 1, None]), min_size=1, unique=True)
+ODDITIES: list[dict[str, Any]] = [
+    {},
+    {"type": "boolean"},
+    {"type": "null"},
+    {"const": "cat"},
+    {"const": None},
+    {"type": ["string", "null"]},
+    {"type": ["integer", "string"]},
+    {"$ref": "#/$defs/Tree"},
+]
+
+
+@st.composite
+def scalars(draw: st.DrawFn) -> dict[str, Any]:
+    match draw(st.sampled_from(["string", "integer", "number", "enum", "odd"])):
+        case "string":
+            return draw(strings())
+        case "integer":
+            return draw(integers())
+        case "number":
+            return draw(reals())
+        case "enum":
+            return {"enum": draw(ENUMS)}
+        case _:
+            return draw(st.sampled_from(ODDITIES))
 
 
 @st.composite
@@ -106,16 +119,23 @@ def objects(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> dict[str, Any]:
     return schema
 
 
-SCHEMAS = st.recursive(
-    scalars(),
-    lambda inner: st.one_of(
-        arrays(inner),
-        objects(inner),
-        st.lists(inner, min_size=1, max_size=3).map(lambda branches: {"anyOf": branches}),
-        inner.map(lambda branch: {"anyOf": [branch, {"type": "null"}], "default": None}),
-    ),
-    max_leaves=12,
-)
+@st.composite
+def schemas(draw: st.DrawFn, depth: int = 3) -> dict[str, Any]:
+    # Drawn by hand: `one_of` flattens what it holds, and then nearly every schema is a union.
+    inner = schemas(depth - 1)
+    match draw(st.sampled_from(["scalar", "scalar", "array", "object", "union", "nullable"] if depth else ["scalar"])):
+        case "array":
+            return draw(arrays(inner))
+        case "object":
+            return draw(objects(inner))
+        case "union":
+            return {"anyOf": draw(st.lists(inner, min_size=1, max_size=3))}
+        case "nullable":
+            return {"anyOf": [draw(inner), {"type": "null"}], "default": None}
+        case _:
+            return draw(scalars())
+
+
 TREE = {
     "type": "object",
     "properties": {
@@ -129,7 +149,7 @@ TREE = {
 
 
 @settings(max_examples=400, deadline=None)
-@given(schema=SCHEMAS, text=TEXTS, output=TEXTS)
+@given(schema=schemas(), text=TEXTS, output=TEXTS)
 def test_a_filled_schema_is_valid(schema: dict[str, Any], text: str, output: str) -> None:
     schema = {**schema, "$defs": {"Tree": TREE}}
     value = fill(schema, Material(text, [output], known={"city": "Rome", "count": "many", "size": 3}))

@@ -1,0 +1,121 @@
+"""Runs what is no Agent: a workflow, a function or a generator that runs agents by itself.
+
+Its input is made from the request, and its answer is, in this order: what it returned; what its answering run said; the
+output of the last run that it made. Nothing here knows HTTP.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agents import RunResult, RunResultStreaming
+
+from gateway_core.errors import InvalidRequestError
+from gateway_core.exports import Takes, WorkflowRunnable
+from gateway_core.runs.relay import PARAGRAPH, as_text
+from gateway_core.runs.scope import RunScope
+from gateway_core.types import TextDelta
+
+TEXT_FIELD = "input_as_text"
+
+
+async def run_workflow(
+    workflow: WorkflowRunnable,
+    scope: RunScope,
+    *,
+    items: Sequence[Mapping[str, Any]],
+    text: str,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Run it, and put its answer on the scope's channel.
+
+    Args:
+        workflow: What to run.
+        scope: The request's; runs that the workflow starts tell their answers there.
+        items: The whole conversation.
+        text: What the user wrote last.
+        metadata: The request's, for further fields of the workflow's input.
+
+    Raises:
+        InvalidRequestError: The workflow's input has required fields that the request does not fill.
+    """
+    given = _input(workflow, items, text, metadata)
+    if inspect.isasyncgenfunction(workflow.function):
+        async for piece in workflow.function(given):
+            scope.channel.put(TextDelta(as_text(piece)))
+        return
+    answer = _answer(await workflow.function(given), scope)
+    if not answer:
+        return
+    said = scope.said.strip()
+    if not said:
+        scope.channel.put(TextDelta(answer))
+    elif not said.endswith(answer.strip()):
+        scope.channel.put(TextDelta(PARAGRAPH + answer))
+
+
+def history(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The conversation before the user's last message."""
+    last = max((i for i, item in enumerate(items) if item.get("role") == "user"), default=0)
+    return list(items[:last])
+
+
+def with_history(given: Any, scope: RunScope) -> Any:
+    """A run's input with the earlier turns before it, where it begins with what the user wrote last."""
+    if not scope.history or not (scope.runs == 0 or _text_of(given) == scope.text):
+        return given
+    if isinstance(given, str):
+        return [*scope.history, {"role": "user", "content": given}]
+    return [*scope.history, *given] if isinstance(given, list) else given
+
+
+def _input(
+    workflow: WorkflowRunnable, items: Sequence[Mapping[str, Any]], text: str, metadata: Mapping[str, Any]
+) -> Any:
+    if workflow.takes is Takes.MESSAGES:
+        return [dict(item) for item in items]
+    if workflow.input_type is None:
+        return text
+    parameters = inspect.signature(workflow.input_type).parameters
+    named = {name: value for name, value in metadata.items() if name in parameters}
+    field = TEXT_FIELD if TEXT_FIELD in parameters else next(iter(parameters), TEXT_FIELD)
+    named[field] = text
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD and name not in named
+    ]
+    if missing:
+        raise InvalidRequestError(
+            f"this agent's workflow needs {', '.join(missing)}", param="metadata", hint="send them in `metadata`"
+        )
+    try:
+        return workflow.input_type(**named)
+    except ValueError as error:  # pydantic's own, too
+        raise InvalidRequestError(
+            "this agent's workflow does not take what `metadata` gives", param="metadata"
+        ) from error
+
+
+def _answer(returned: Any, scope: RunScope) -> str:
+    if isinstance(returned, RunResult | RunResultStreaming):
+        returned = returned.final_output
+    if isinstance(returned, Mapping):
+        for key in ("output_text", "message"):
+            if isinstance(returned.get(key), str):
+                return str(returned[key])
+    if returned is None:
+        # Exports often return nothing: then the last run that was no mere step has the answer.
+        return "" if scope.said else as_text(scope.last_output) if scope.last_output is not None else ""
+    return as_text(returned)
+
+
+def _text_of(given: Any) -> str | None:
+    """The text of the first message of a run's input."""
+    if isinstance(given, str):
+        return given
+    first = given[0] if isinstance(given, list) and given else None
+    content = first.get("content") if isinstance(first, Mapping) else None
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
+    return content if isinstance(content, str) else None
