@@ -3,7 +3,15 @@
 This is the public door: what plugins and agents may import. It does not import the SDK, which takes over a second.
 """
 
-from gateway_core.errors import AuthenticationError, ConfigError, DiscoveryError, GatewayError, LoadError, PluginError
+from gateway_core.errors import (
+    AuthenticationError,
+    ConfigError,
+    DiscoveryError,
+    GatewayError,
+    LoadError,
+    PluginError,
+    UpstreamError,
+)
 from gateway_core.hookspecs import Gateway, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
 from gateway_core.structure import Bytes, Seconds, Secret
@@ -37,6 +45,7 @@ __all__ = [
     "RunContext",
     "Seconds",
     "Secret",
+    "UpstreamError",
     "Usage",
     "__version__",
     "hookimpl",

@@ -1,30 +1,21 @@
-"""Discover, load, equip, and swap: from the entries that plugins find to the agents that are served.
+"""Discover, load what changed, and swap: from the entries that plugins find to the agents that are served.
 
 A version that cannot be loaded leaves the last good one serving and touches no other agent. This module does not
 know where agents come from; `discover_agents` does.
 """
 
 import asyncio
-import contextvars
-import logging
 import re
-import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from contextlib import AsyncExitStack
 
-from gateway_core.config import Config
 from gateway_core.diagnosis import diagnose
-from gateway_core.equipping import equip
-from gateway_core.errors import DiscoveryError, GatewayError, LoadError
-from gateway_core.exports import Offer, resolve
+from gateway_core.errors import DiscoveryError, GatewayError
 from gateway_core.hooks import Hooks
-from gateway_core.sdk_settings import SdkSettings
+from gateway_core.loader import Loader
+from gateway_core.threads import DaemonThread
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _VALID_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
@@ -33,26 +24,24 @@ class CatalogBuilder:
     """Keeps the current catalog, and makes the next one.
 
     Args:
-        hooks: Asked for entries and for tools.
-        config: Operators' settings for agents, and the time an import may take.
+        hooks: Asked for entries.
+        loader: Loads what changed.
         announce: Called once for each error.
-        settings: The SDK's process-wide settings, put back after each load.
     """
 
-    def __init__(
-        self, hooks: Hooks, config: Config, announce: Callable[[GatewayError], None], settings: SdkSettings
-    ) -> None:
+    def __init__(self, hooks: Hooks, loader: Loader, announce: Callable[[GatewayError], None]) -> None:
         self.current = Catalog()
         self._hooks = hooks
-        self._config = config
+        self._loader = loader
         self._announce = announce
-        self._settings = settings
         self._lock = asyncio.Lock()
+        self._held: set[AsyncExitStack] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
 
     async def refresh(self) -> Catalog:
         """Make a new catalog and swap it in. What did not change is not loaded again."""
         async with self._lock:
-            entries = await _in_thread(lambda: self._hooks.discover_agents(self._announce))
+            entries = await DaemonThread(lambda: self._hooks.discover_agents(self._announce)).result()
             agents: dict[str, ServedAgent] = {}
             broken: dict[str, BrokenAgent] = {}
             for entry in self._distinct(entries):
@@ -101,83 +90,41 @@ class CatalogBuilder:
             self._announce(diagnosis)
             return serving, BrokenAgent(entry.id, entry.source, diagnosis, entry.digest)
 
-    def _import(self, entry: AgentEntry) -> object:
-        self._hooks.admit_agent(entry)
-        return entry.load()
-
     async def _load(self, entry: AgentEntry) -> ServedAgent:
-        timeout = self._config.catalog.load_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                exported = await _in_thread(lambda: self._import(entry))
-                offer = await resolve(exported, entry.source)
-        except TimeoutError:
-            raise LoadError(
-                f"was not imported within {timeout:g} s",
-                source=entry.source,
-                hint="does it wait for input or for a server while it is imported?",
-                code="timeout",
-            ) from None
-        finally:
-            flipped = self._settings.restore()
-        equip(offer.runnable, entry, self._hooks)
-        served = _served(entry, offer, flipped)
-        if entry.unload is not None:
-            # Runs hold the agent that they run: the last one to let go of a replaced version unloads it.
-            weakref.finalize(served, entry.unload).atexit = False
-        return served
+        loaded = await self._loader.load(entry)
+        self._hold(loaded.served, loaded.held)
+        return loaded.served
 
+    def _hold(self, served: ServedAgent, held: AsyncExitStack) -> None:
+        """Keep what an agent needs until the last run has let go of it, or the gateway stops."""
+        self._held.add(held)
+        unload = served.entry.unload
+        loop = asyncio.get_running_loop()
 
-def _served(entry: AgentEntry, offer: Offer, flipped: list[str]) -> ServedAgent:
-    name = offer.settings.get("display_name")
-    return ServedAgent(
-        entry,
-        offer.runnable,
-        display_name=str(name) if name else entry.id,
-        description=offer.description or entry.description,
-        model=offer.settings.get("model"),
-        warnings=tuple(f"its import changed {what}; it was put back" for what in flipped),
-    )
+        async def retire() -> None:
+            self._held.discard(held)
+            await held.aclose()
+            if unload is not None:
+                unload()
 
+        def start() -> None:
+            task = loop.create_task(retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
-async def _in_thread(call: Callable[[], T]) -> T:
-    """Run blocking code in a thread of its own, which may hang without keeping the process from its end.
+        def gone() -> None:
+            # May be called from any thread, wherever the last reference was dropped.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(start)
 
-    `SystemExit` and the like become ordinary errors here, so that a module cannot stop the gateway.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    context = contextvars.copy_context()
+        # Runs hold the agent that they run.
+        weakref.finalize(served, gone).atexit = False
 
-    def settle(set_: Callable[[Any], None], value: Any) -> None:
-        if not future.done():
-            set_(value)
-
-    def work() -> None:
-        try:
-            result = context.run(call)
-        except BaseException as error:
-            error = error if isinstance(error, Exception) else _as_exception(error)
-            _hand_over(loop, settle, future.set_exception, error)
-        else:
-            _hand_over(loop, settle, future.set_result, result)
-
-    threading.Thread(target=work, name="agent-load", daemon=True).start()
-    return await future
-
-
-def _hand_over(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
-    try:
-        loop.call_soon_threadsafe(*call)
-    except RuntimeError:  # the gateway has stopped meanwhile
-        logger.debug("a load ended after its gateway")
-
-
-def _as_exception(error: BaseException) -> Exception:
-    carrier = _ExitError(f"{type(error).__name__}: {error}")
-    carrier.__cause__ = error
-    return carrier
-
-
-class _ExitError(Exception):
-    """Carries an exception that is not an `Exception` out of a thread."""
+    async def close(self) -> None:
+        """Let go of all agents, and of what they hold."""
+        self.current = Catalog()
+        for held in [*self._held]:
+            await held.aclose()
+        self._held.clear()
+        if self._retiring:
+            await asyncio.wait(self._retiring)

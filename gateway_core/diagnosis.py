@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 from gateway_core.errors import GatewayError, LoadError
+from gateway_core.threads import ThreadExitError
 
 _NO_KEY = re.compile(r"api_key|credentials", re.IGNORECASE)
 # Python 3.12 reads f-strings that reuse their own quotes, as Agent Builder writes them; 3.11 stops at them.
@@ -25,16 +26,20 @@ def diagnose(error: BaseException, source: str) -> GatewayError:
     """
     if isinstance(error, GatewayError):
         return error
-    if not isinstance(error.__cause__, Exception) and error.__cause__ is not None:
-        error = error.__cause__  # SystemExit and the like are carried by an ordinary exception
-    origin = Path(source)
-    file, line = _blame(error, origin.parent.resolve() if origin.is_file() else None)
+    if isinstance(error, ThreadExitError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, SyntaxError) and error.filename:
+        file: str | None = error.filename
+        line = error.lineno
+        text: str | None = linecache.getline(error.filename, error.lineno or 0).strip()
+    else:
+        file, line, text = blame(traceback.extract_tb(error.__traceback__), source)
     code, message, hint = _explain(error)
     diagnosis = LoadError(
         message,
         source=file or source,
         line=line,
-        source_line=linecache.getline(file, line).strip() if file and line else None,
+        source_line=text,
         hint=hint,
         code=code,
     )
@@ -42,14 +47,12 @@ def diagnose(error: BaseException, source: str) -> GatewayError:
     return diagnosis
 
 
-def _blame(error: BaseException, folder: Path | None) -> tuple[str | None, int | None]:
-    if isinstance(error, SyntaxError) and error.filename:
-        return error.filename, error.lineno
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if folder is not None and Path(f.filename).is_relative_to(folder)]
-    if not own:
-        return None, None
-    return own[-1].filename, own[-1].lineno
+def blame(stack: traceback.StackSummary, source: str) -> tuple[str | None, int | None, str | None]:
+    """The file, the line and its text that a stack blames: the innermost frame in the folder of the agent's file."""
+    origin = Path(source)
+    folder = origin.parent.resolve() if origin.is_file() else None
+    own = [f for f in stack if folder is not None and Path(f.filename).is_relative_to(folder)]
+    return (own[-1].filename, own[-1].lineno, own[-1].line) if own else (None, None, None)
 
 
 def _explain(error: BaseException) -> tuple[str, str, str | None]:

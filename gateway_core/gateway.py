@@ -13,6 +13,7 @@ from gateway_core.catalog import CatalogBuilder
 from gateway_core.config import Config
 from gateway_core.errors import GatewayError
 from gateway_core.hooks import Hooks
+from gateway_core.loader import Loader
 from gateway_core.loading import Plugins, load_plugins
 from gateway_core.runs import runner
 from gateway_core.runs.containment import contain
@@ -78,7 +79,8 @@ class RunningGateway:
                 await self._held.enter_async_context(lifespan)
             self.engine = Engine(self.hooks, self.config)
             settings = SdkSettings(tracing=self.config.runs.sdk_tracing)
-            self._builder = CatalogBuilder(self.hooks, self.config, self.report, settings)
+            loader = Loader(self.hooks, self.config, settings, self.engine.importing)
+            self._builder = CatalogBuilder(self.hooks, loader, self.report)
             await self.reload()
         except BaseException:
             await self._held.aclose()
@@ -88,5 +90,7 @@ class RunningGateway:
     async def __aexit__(self, *_: object) -> None:
         """Stop: no run is left, then the plugins' resources are let go in reverse order."""
         await self.engine.drain(0)
+        if self._builder is not None:
+            await self._builder.close()
         self._builder = None
         await self._held.aclose()

@@ -8,11 +8,13 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from agents import (
     InputGuardrailTripwireTriggered,
+    ModelProvider,
     OutputGuardrailTripwireTriggered,
     Runner,
     ToolInputGuardrailTripwireTriggered,
@@ -28,7 +30,17 @@ from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.models import ScopedProvider
 from gateway_core.runs.scope import POSITION, Position, RunScope
 from gateway_core.runs.workflow import history, run_workflow
-from gateway_core.types import Completed, Failed, Outcome, RunContext, RunEvent, ServedAgent, TextDelta
+from gateway_core.types import (
+    AgentEntry,
+    Completed,
+    Failed,
+    Outcome,
+    Principal,
+    RunContext,
+    RunEvent,
+    ServedAgent,
+    TextDelta,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -87,19 +99,10 @@ class Engine:
         """
         if self.stopping:
             raise UnavailableError("the gateway is stopping", code="shutting_down", retry_after=1)
-        entry = request.served.entry
-        provider = self._hooks.model_provider(request.run, entry)
-        if provider is not None:
-            provider = ScopedProvider(
-                provider,
-                model=self._config.agent(entry.id).model,
-                fallback=request.served.model,
-                settings=request.settings,
-            )
+        served = request.served
         scope = RunScope(
             request.run,
-            request.served,
-            provider,
+            self._provider(request.run, served.entry, fallback=served.model, settings=request.settings),
             live=request.live,
             system=request.system,
             settings=request.settings,
@@ -107,6 +110,25 @@ class Engine:
             hold_answers=self._config.runs.output_guardrails == "buffer",
         )
         return ActiveRun(self, request, scope)
+
+    @contextmanager
+    def importing(self, entry: AgentEntry) -> Iterator[RunScope]:
+        """While a module is imported: runs that it starts then use the gateway's models, in the gateway's loop."""
+        run = RunContext(f"import_{entry.id}", Principal("gateway"), entry.id)
+        scope = RunScope(run, self._provider(run, entry, fallback=None, settings={}), live=False)
+        token = POSITION.set(Position(scope, 0))
+        try:
+            yield scope
+        finally:
+            POSITION.reset(token)
+
+    def _provider(
+        self, run: RunContext, entry: AgentEntry, *, fallback: str | None, settings: Mapping[str, Any]
+    ) -> ModelProvider | None:
+        provider = self._hooks.model_provider(run, entry)
+        if provider is None:
+            return None
+        return ScopedProvider(provider, model=self._config.agent(entry.id).model, fallback=fallback, settings=settings)
 
     async def drain(self, timeout: float) -> None:
         """Let the active runs end, and stop those that have not after `timeout` seconds. No new ones start."""

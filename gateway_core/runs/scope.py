@@ -14,7 +14,7 @@ from attrs import define, field
 
 from gateway_core.runs.channel import Channel
 from gateway_core.terminal_runs import TerminalRuns
-from gateway_core.types import RunContext, RunEvent, ServedAgent, Usage
+from gateway_core.types import RunContext, RunEvent, Usage
 
 
 @define(eq=False)
@@ -22,7 +22,6 @@ class RunScope:
     """The run of one request."""
 
     run: RunContext
-    served: ServedAgent
     provider: ModelProvider | None
     """Where models come from; `None` leaves it to the SDK."""
     loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop)

@@ -1,5 +1,6 @@
 """Agents are discovered, loaded and swapped; a broken one costs only itself, and never its last good version."""
 
+import asyncio
 import gc
 import os
 import sys
@@ -127,7 +128,8 @@ async def test_a_replaced_version_is_unloaded_when_its_last_run_let_go(folder):
         assert set(ours) <= set(sys.modules), "a run may still hold it"
         del held
         gc.collect()
-        assert not set(ours) & set(sys.modules)
+        while set(ours) & set(sys.modules):  # bounded by the test's own time limit
+            await asyncio.sleep(0)
 
 
 async def test_what_a_module_does_to_the_process_is_put_back(folder, monkeypatch):

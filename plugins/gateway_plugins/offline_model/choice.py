@@ -17,7 +17,7 @@ _MOST_CALLS = 3
 
 
 @frozen
-class Callable:
+class Candidate:
     """A tool or a handoff, as the model sees it."""
 
     name: str
@@ -35,7 +35,7 @@ class Callable:
 
 def choose(
     conversation: Conversation, tools: Sequence[Tool], handoffs: Sequence[Handoff[Any, Any]], tool_choice: Any
-) -> Callable | None:
+) -> Candidate | None:
     """What to call next.
 
     Args:
@@ -60,16 +60,16 @@ def choose(
     return best
 
 
-def _offered(tools: Iterable[Tool], handoffs: Iterable[Handoff[Any, Any]]) -> Iterable[Callable]:
+def _offered(tools: Iterable[Tool], handoffs: Iterable[Handoff[Any, Any]]) -> Iterable[Candidate]:
     for tool in tools:
         if isinstance(tool, FunctionTool):
-            yield Callable(tool.name, tool.description or "", tool.params_json_schema or {})
+            yield Candidate(tool.name, tool.description or "", tool.params_json_schema or {})
     for handoff in handoffs:
         schema = handoff.input_json_schema or {}
-        yield Callable(handoff.tool_name, handoff.tool_description or "", schema, True, handoff.agent_name)
+        yield Candidate(handoff.tool_name, handoff.tool_description or "", schema, True, handoff.agent_name)
 
 
-def _best(conversation: Conversation, offered: Sequence[Callable], open_to: Sequence[Callable]) -> Callable | None:
+def _best(conversation: Conversation, offered: Sequence[Candidate], open_to: Sequence[Candidate]) -> Candidate | None:
     # Whoever takes over begins anew: the words that led to an agent may well lead on to its tool.
     earlier = _since_handoff(conversation.calls)
     covered = stems(*(text for call in earlier for text in _texts(call.name, offered)))
@@ -88,7 +88,7 @@ def _since_handoff(calls: Sequence[Call]) -> Sequence[Call]:
     return calls[last + 1 :]
 
 
-def _texts(name: str, offered: Iterable[Callable]) -> Iterable[str]:
+def _texts(name: str, offered: Iterable[Candidate]) -> Iterable[str]:
     """What a call that was made covers: its name and description."""
     yield name
     for candidate in offered:

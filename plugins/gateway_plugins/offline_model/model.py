@@ -28,7 +28,7 @@ from openai.types.responses.response_prompt_param import ResponsePromptParam
 from gateway_plugins.offline_model import events
 from gateway_plugins.offline_model.answers import answer, data_of, without_notice
 from gateway_plugins.offline_model.arguments import fill
-from gateway_plugins.offline_model.choice import Callable, choose
+from gateway_plugins.offline_model.choice import Candidate, choose
 from gateway_plugins.offline_model.conversation import Conversation, read
 from gateway_plugins.offline_model.matching import stems
 from gateway_plugins.offline_model.material import Material
@@ -123,7 +123,7 @@ class OfflineProvider(ModelProvider):
         return self._model
 
 
-def _arguments(called: Callable, conversation: Conversation) -> str:
+def _arguments(called: Candidate, conversation: Conversation) -> str:
     if not called.parameters:
         return "{}"
     topic = stems(*called.names)

@@ -13,6 +13,7 @@ import openai
 from agents import Model, ModelProvider, set_default_openai_api, set_default_openai_client
 from agents.models import _openai_shared
 
+from gateway_core import UpstreamError
 from gateway_plugins.upstreams.client import UpstreamClient
 from gateway_plugins.upstreams.models import make_model
 from gateway_plugins.upstreams.routing import Route, Router
@@ -38,7 +39,8 @@ class UpstreamProvider:
         self._default = default
         self._listed = listed
         self._router = Router(upstreams, default, listed)
-        self._models: dict[Route, Model] = {}
+        self._models: dict[tuple[Route, str], Model] = {}
+        self._dropped: dict[str, set[str]] = {}
         self._substituted: dict[str, set[str]] = {}
 
     @classmethod
@@ -62,11 +64,17 @@ class UpstreamProvider:
         route = self._router.route(name)
         if not route.found and name is not None:
             self._note_substitution(agent_id, name, route)
-        model = self._models.get(route)
+        model = self._models.get((route, agent_id))
         if model is None:
             upstream = self._upstreams[route.upstream]
-            model = make_model(route.model, self._clients[route.upstream], api=upstream.api, named=route.found)
-            self._models[route] = model
+            model = make_model(
+                route.model,
+                self._clients[route.upstream],
+                api=upstream.api,
+                named=route.found,
+                on_hosted_tool=lambda tool: self._hosted_tool(agent_id, tool, route.upstream),
+            )
+            self._models[route, agent_id] = model
         return model
 
     def environment(self) -> dict[str, str]:
@@ -97,10 +105,28 @@ class UpstreamProvider:
                 "default": name == self._default,
                 "default_model": self._router.route(None).model if name == self._default else upstream.default_model,
                 "models": list(self._listed.get(name, ())),
+                "dropped_tools": {a: sorted(t) for a, t in self._dropped.items()} if name == self._default else {},
                 "substituted": {a: sorted(m) for a, m in self._substituted.items()} if name == self._default else {},
             }
             for name, upstream in self._upstreams.items()
         }
+
+    def _hosted_tool(self, agent_id: str, tool: str, upstream: str) -> None:
+        if self._upstreams[upstream].hosted_tools == "refuse":
+            raise UpstreamError(
+                f"the tool {tool} runs at OpenAI only, and the upstream {upstream} is another one",
+                code="hosted_tool_refused",
+                hint=f'set hosted_tools = "drop" in [plugins.upstreams.{upstream}]',
+            )
+        dropped = self._dropped.setdefault(agent_id, set())
+        if tool not in dropped:
+            dropped.add(tool)
+            logger.warning(
+                "the agent %s does without its tool %s, which runs at OpenAI only; the upstream is %s",
+                agent_id,
+                tool,
+                upstream,
+            )
 
     def _note_substitution(self, agent_id: str, name: str, route: Route) -> None:
         noted = self._substituted.setdefault(agent_id, set())

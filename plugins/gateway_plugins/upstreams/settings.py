@@ -21,6 +21,8 @@ class Upstream:
     """Which of OpenAI's two APIs it speaks."""
     default_model: str | None = None
     """Used for agents that name no model, or one that no upstream has. Without it, the first model that it lists."""
+    hosted_tools: Literal["drop", "refuse"] = "drop"
+    """What becomes of tools that only OpenAI can run (web search and the like) where `api` is `chat`."""
     models: dict[str, str] = Factory(dict)
     """Other names for its models: what an agent says to what the upstream calls it."""
     headers: dict[str, Secret] = Factory(dict)

@@ -212,6 +212,13 @@ def test_each_field_gets_its_own_piece() -> None:
     assert fill(schema, Material(text)) == expected
 
 
+def test_a_piece_is_used_once() -> None:
+    assert fill(parameters(one=STRING, other=STRING), Material("Compare Paris and Rome")) == {
+        "one": "Paris",
+        "other": "Rome",
+    }
+
+
 def test_numbers_are_taken_in_order_unless_they_stand_beside_a_name() -> None:
     schema = parameters(a=INTEGER, b={"type": "number"}, days=INTEGER)
     assert fill(schema, Material("7 days, then 1,000 and -2.5")) == {"a": 1000, "b": -2.5, "days": 7}
@@ -271,6 +278,11 @@ def test_known_values_win_where_they_fit() -> None:
     schema = parameters(user_id=INTEGER, name=STRING)
     filled = fill(schema, Material("the orders of Ada", known={"user_id": 5, "name": 1}))
     assert filled == {"user_id": 5, "name": "Ada"}
+
+
+def test_a_known_value_outside_of_the_bounds_is_not_taken() -> None:
+    schema = parameters(size={"type": "number", "exclusiveMinimum": 3, "maximum": 9})
+    assert fill(schema, Material("size it", known={"size": 3})) == {"size": 6}
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,19 @@ async def test_a_message_is_handed_off_once_and_then_answered(config: dict[str, 
         assert "noon" in result.final_output
 
 
+async def test_a_handoff_in_the_history_is_the_last_one_also_outside_of_a_run() -> None:
+    _, billing = two_that_hand_to_each_other()
+    back = handoff(Agent(name="Triage"))
+    items = [
+        {"role": "user", "content": "billing or triage"},
+        {"type": "function_call", "name": "transfer_to_billing", "call_id": "1", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": json.dumps({"assistant": billing.name})},
+    ]
+    for history, kind in ((items[:1], "function_call"), (items, "message")):
+        events = [event async for event in stream(OfflineModel(), history, handoffs=[back])]
+        assert events[-1].response.output[0].type == kind
+
+
 async def test_each_run_in_one_trace_may_hand_off() -> None:
     triage, billing = two_that_hand_to_each_other()
     config = RunConfig(model_provider=OfflineProvider())

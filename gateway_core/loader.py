@@ -1,0 +1,137 @@
+"""Loads one agent: imported in a thread, what it exports found, equipped, and what it needs opened.
+
+It keeps no catalog, and does not decide whether a load is due.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, AsyncExitStack
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from gateway_core.config import Config
+from gateway_core.diagnosis import blame
+from gateway_core.equipping import equip
+from gateway_core.errors import LoadError
+from gateway_core.exports import Offer, resolve
+from gateway_core.hooks import Hooks
+from gateway_core.mcp_servers import connect_servers
+from gateway_core.sdk_settings import SdkSettings
+from gateway_core.threads import DaemonThread
+from gateway_core.types import AgentEntry, ServedAgent, Usage
+
+
+class ImportScope(Protocol):
+    """What runs that a module starts while it is imported use."""
+
+    usage: Usage
+
+
+@frozen
+class Loaded:
+    """An agent that can run, and what is held open for it."""
+
+    served: ServedAgent
+    held: AsyncExitStack
+
+
+class Loader:
+    """Loads agents, one at a time.
+
+    Args:
+        hooks: Asked whether an agent may be imported, and for tools.
+        config: The time that a load may take.
+        settings: The SDK's process-wide settings, put back after each import.
+        importing: Wraps each import, so that runs which a module starts then use the gateway's models.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        config: Config,
+        settings: SdkSettings,
+        importing: Callable[[AgentEntry], AbstractContextManager[ImportScope]],
+    ) -> None:
+        self._hooks = hooks
+        self._seconds = config.catalog.load_timeout
+        self._settings = settings
+        self._importing = importing
+
+    async def load(self, entry: AgentEntry) -> Loaded:
+        """Load it.
+
+        Raises:
+            LoadError: It took too long, may not be imported, or exports nothing to serve.
+            Exception: Whatever the module raised.
+        """
+        warnings: list[str] = []
+        offer = await self._import(entry, warnings)
+        equip(offer.runnable, entry, self._hooks)
+        held = AsyncExitStack()
+        try:
+            async with asyncio.timeout(self._seconds):
+                warnings += await _open(offer, held)
+        except BaseException:
+            await held.aclose()
+            raise
+        return Loaded(_served(entry, offer, warnings), held)
+
+    async def _import(self, entry: AgentEntry, warnings: list[str]) -> Offer:
+        def call() -> object:
+            self._hooks.admit_agent(entry)
+            return entry.load()
+
+        with self._importing(entry) as scope:
+            thread = DaemonThread(call)
+            try:
+                async with asyncio.timeout(self._seconds):
+                    return await resolve(await thread.result(), entry.source)
+            except TimeoutError:
+                raise self._too_slow(entry, thread) from None
+            finally:
+                warnings += [f"its import changed {what}; it was put back" for what in self._settings.restore()]
+                if scope.usage.requests:
+                    warnings.append(
+                        f"its import called a model {scope.usage.requests} times; move that below "
+                        "`if __name__ == '__main__':`"
+                    )
+
+    def _too_slow(self, entry: AgentEntry, thread: DaemonThread[object]) -> LoadError:
+        file, line, text = blame(thread.stack(), entry.source)
+        return LoadError(
+            f"was not imported within {self._seconds:g} s",
+            source=file or entry.source,
+            line=line,
+            source_line=text,
+            hint="does it wait for input or for a server while it is imported?",
+            code="timeout",
+        )
+
+
+async def _open(offer: Offer, held: AsyncExitStack) -> list[str]:
+    """Call the module's `setup`, and connect its agents' MCP servers. Returns what an operator should know."""
+    if offer.setup is not None:
+        await _call(offer.setup)
+    if offer.teardown is not None:
+        held.push_async_callback(_call, offer.teardown)
+    return await connect_servers(offer.runnable.agents, held)
+
+
+async def _call(function: Callable[[], Any]) -> None:
+    result = function()
+    if inspect.isawaitable(result):
+        await result
+
+
+def _served(entry: AgentEntry, offer: Offer, warnings: list[str]) -> ServedAgent:
+    name = offer.settings.get("display_name")
+    return ServedAgent(
+        entry,
+        offer.runnable,
+        display_name=str(name) if name else entry.id,
+        description=offer.description or entry.description,
+        model=offer.settings.get("model"),
+        warnings=tuple(warnings),
+    )
