@@ -20,6 +20,7 @@ from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
 from gateway_core.http import problems
 from gateway_core.http.access import admin_only
+from gateway_core.http.admin import admin_routes
 from gateway_core.http.chat import ChatCompletions
 from gateway_core.http.front import HEADER, ErrorAnswers, Front, request_id_of
 from gateway_core.http.health import Health
@@ -63,7 +64,7 @@ def _routes(gateway: RunningGateway) -> list[BaseRoute]:
         Route("/v1/models/{model:path}", models.one),
         Route("/v1/chat/completions", ChatCompletions(gateway), methods=["POST"]),
         *gateway.hooks.routes(),
-        *(_guarded(route, gateway) for route in gateway.hooks.admin_routes()),
+        *(_guarded(route, gateway) for route in [*admin_routes(gateway), *gateway.hooks.admin_routes()]),
     ]
 
 

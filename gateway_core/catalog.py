@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 
 from gateway_core.diagnosis import diagnose
 from gateway_core.errors import DiscoveryError, GatewayError
+from gateway_core.exports import DiagnosisRunnable
 from gateway_core.hooks import Hooks
 from gateway_core.loader import Loader
 from gateway_core.threads import DaemonThread
@@ -27,9 +28,13 @@ class CatalogBuilder:
         hooks: Asked for entries.
         loader: Loads what changed.
         announce: Called once for each error.
+        show_broken: Whether an agent that never loaded is served as its own diagnosis.
     """
 
-    def __init__(self, hooks: Hooks, loader: Loader, announce: Callable[[GatewayError], None]) -> None:
+    def __init__(
+        self, hooks: Hooks, loader: Loader, announce: Callable[[GatewayError], None], *, show_broken: bool
+    ) -> None:
+        self._show_broken = show_broken
         self.current = Catalog()
         self._hooks = hooks
         self._loader = loader
@@ -46,6 +51,8 @@ class CatalogBuilder:
             broken: dict[str, BrokenAgent] = {}
             for entry in self._distinct(entries):
                 served, failure = await self._serve(entry)
+                if served is None and failure is not None and self._show_broken:
+                    served = _as_diagnosis(entry, failure)
                 if served is not None:
                     agents[entry.id] = served
                 if failure is not None:
@@ -80,6 +87,8 @@ class CatalogBuilder:
         tried = self.current.broken.get(entry.id)
         if tried is not None and tried.digest == entry.digest:
             return serving, tried
+        if isinstance(getattr(serving, "runnable", None), DiagnosisRunnable):
+            serving = None
         if serving is not None and serving.entry.digest == entry.digest:
             return serving, None
         try:
@@ -128,3 +137,8 @@ class CatalogBuilder:
         self._held.clear()
         if self._retiring:
             await asyncio.wait(self._retiring)
+
+
+def _as_diagnosis(entry: AgentEntry, failure: BrokenAgent) -> ServedAgent:
+    text = f"The agent {entry.id} could not be loaded: {failure.error}"
+    return ServedAgent(entry, DiagnosisRunnable(text), display_name=f"{entry.id} (broken)", description=text)

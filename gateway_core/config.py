@@ -57,6 +57,7 @@ class CatalogConfig:
     """`[catalog]`: how agents are loaded."""
 
     load_timeout: Seconds
+    show_broken: bool
 
 
 @frozen

@@ -12,6 +12,17 @@ from pathlib import Path
 from gateway_core.errors import GatewayError, LoadError
 from gateway_core.threads import ThreadExitError
 
+# Where the name to install is not the name to import, and another project may have that one.
+_DISTRIBUTIONS = {
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "guardrails": "openai-guardrails",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 _NO_KEY = re.compile(r"api_key|credentials", re.IGNORECASE)
 # Python 3.12 reads f-strings that reuse their own quotes, as Agent Builder writes them; 3.11 stops at them.
 _NEW_F_STRING = re.compile(r"f-string")
@@ -67,6 +78,7 @@ def _explain(error: BaseException) -> tuple[str, str, str | None]:
         return "syntax", f"{name}: {error.msg}", hint
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
+        package = _DISTRIBUTIONS.get(package, package)
         return (
             "dependency",
             f"the module '{error.name}' is not installed",

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 from agents import Agent
 from attrs import field, frozen
 
+from gateway_core.entry_agents import agents_to_start
 from gateway_core.errors import LoadError
 from gateway_core.graph import neighbours, reachable
 from gateway_core.terminal_runs import TerminalRuns
@@ -73,7 +74,15 @@ class WorkflowRunnable:
         return TerminalRuns(self.function)
 
 
-Runnable = AgentRunnable | WorkflowRunnable
+@frozen
+class DiagnosisRunnable:
+    """Stands in for an agent that could not be loaded, and answers with the reason."""
+
+    text: str
+    agents: tuple[Agent[Any], ...] = ()
+
+
+Runnable = AgentRunnable | WorkflowRunnable | DiagnosisRunnable
 
 
 @frozen
@@ -129,6 +138,8 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
         if name in candidates:
             return _agent(candidates[name], context)
     entries = _entries(candidates)
+    if len(entries) > 1:
+        entries = agents_to_start(module, entries)
     if len(entries) == 1:
         return _agent(candidates[entries[0]], context)
     if callable(names.get(FACTORY)):
@@ -245,7 +256,7 @@ def _sight(names: dict[str, Any]) -> str:
 def _description(runnable: Runnable) -> str:
     if isinstance(runnable, AgentRunnable):
         return _first_line(runnable.agent.handoff_description)
-    return _first_line(runnable.function.__doc__)
+    return _first_line(runnable.function.__doc__) if isinstance(runnable, WorkflowRunnable) else runnable.text
 
 
 def _first_line(text: str | None) -> str:

@@ -80,7 +80,7 @@ class RunningGateway:
             self.engine = Engine(self.hooks, self.config)
             settings = SdkSettings(tracing=self.config.runs.sdk_tracing)
             loader = Loader(self.hooks, self.config, settings, self.engine.importing)
-            self._builder = CatalogBuilder(self.hooks, loader, self.report)
+            self._builder = CatalogBuilder(self.hooks, loader, self.report, show_broken=self.config.catalog.show_broken)
             await self.reload()
         except BaseException:
             await self._held.aclose()

@@ -24,6 +24,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from gateway_core.source_code import compile_tree, parse
+
 # A sibling may hide an installed package, as it does for a script, but never these: a folder of agents is often called
 # `agents`, and the SDK's own package must stay what `import agents` means.
 NEVER_SIBLINGS = frozenset({"agents", "openai", "gateway_core"}) | sys.stdlib_module_names
@@ -108,9 +110,7 @@ class _Loader(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]
-        tree = ast.parse(data, path)
-        code: CodeType = compile(_PrivateImports(self._package).visit(tree), path, "exec", dont_inherit=True)
-        return code
+        return compile_tree(_PrivateImports(self._package).visit(parse(data, path)), path)
 
 
 class _PrivateImports(ast.NodeTransformer):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from gateway_core.source_code import parse
+
 _RUNS = frozenset({"run", "run_streamed", "run_sync"})
 
 
@@ -27,7 +29,7 @@ class TerminalRuns:
         self._lines: set[int] = set()
         try:
             source = textwrap.dedent(inspect.getsource(function))
-            definition = ast.parse(source).body[0]
+            definition = parse(source).body[0]
         except (OSError, TypeError, SyntaxError, IndexError):
             return
         if isinstance(definition, ast.AsyncFunctionDef | ast.FunctionDef) and self._code is not None:
@@ -75,10 +77,10 @@ class _Path:
                 return False
             case ast.If():
                 branches = [self.before(node.body, after=after), self.before(node.orelse, after=after)]
-                return self._calls(node.test, after=True) or any(branches)
+                return self._contains_run([node.test]) or any(branches)
             case ast.Match():
                 cases = [self.before(case.body, after=after) for case in node.cases]
-                return self._calls(node.subject, after=True) or any(cases) or after
+                return self._contains_run([node.subject]) or any(cases) or after
             case ast.For() | ast.AsyncFor() | ast.While():
                 # What is in a loop may come again.
                 repeated = self.before(node.body, after=True) and self._contains_run(node.body)
@@ -101,8 +103,8 @@ class _Path:
             self.terminal.extend(call for call in calls if isinstance(call, ast.Call))
         return bool(calls) or after
 
-    def _contains_run(self, statements: Iterable[ast.stmt]) -> bool:
-        return any(self._is_run(node) for statement in statements for node in ast.walk(statement))
+    def _contains_run(self, nodes: Iterable[ast.AST]) -> bool:
+        return any(self._is_run(node) for outer in nodes for node in ast.walk(outer))
 
     def _is_run(self, node: ast.AST) -> bool:
         return isinstance(node, ast.Call) and (_is_runner_call(node) or _name(node.func) in self._helpers)
@@ -111,7 +113,7 @@ class _Path:
 def _functions_that_run(module: ModuleType | None) -> frozenset[str]:
     """The module's own functions that run agents, or call one that does."""
     try:
-        tree = ast.parse(inspect.getsource(module)) if module is not None else ast.Module([], [])
+        tree = parse(inspect.getsource(module)) if module is not None else ast.Module([], [])
     except (OSError, TypeError, SyntaxError):
         return frozenset()
     calls = {

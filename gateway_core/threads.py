@@ -49,12 +49,18 @@ class DaemonThread(Generic[T]):
         return traceback.extract_stack(frame) if frame is not None else traceback.StackSummary()
 
     def _work(self, context: contextvars.Context, call: Callable[[], T]) -> None:
+        # Code that runs an agent synchronously makes a loop for its thread and leaves it open; so it gets one to use.
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
         try:
             result = context.run(call)
         except BaseException as error:
             self._hand_over(self._future.set_exception, error if isinstance(error, Exception) else _carried(error))
         else:
             self._hand_over(self._future.set_result, result)
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
     def _hand_over(self, settle: Callable[[Any], None], value: Any) -> None:
         try:

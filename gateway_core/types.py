@@ -72,6 +72,17 @@ class BrokenAgent:
     digest: str = ""
     """What was tried; the same digest is not tried again."""
 
+    def diagnosis(self) -> dict[str, Any]:
+        """What an operator needs to mend it, as JSON: kind, message, file, line, the author's own line, hint."""
+        return {
+            "kind": self.error.code,
+            "message": self.error.message,
+            "file": self.error.source,
+            "line": getattr(self.error, "line", None),
+            "source_line": getattr(self.error, "source_line", None),
+            "hint": self.error.hint,
+        }
+
 
 @frozen
 class Catalog:

@@ -122,7 +122,7 @@ def _rows(catalog: Catalog) -> list[dict[str, Any]]:
         for agent in catalog.agents.values()
     ]
     broken = [
-        {"model": b.id, "state": "broken", "source": b.source, "diagnosis": str(b.error)}
+        {"model": b.id, "state": "broken", "source": b.source, "diagnosis": str(b.error), "details": b.diagnosis()}
         for b in catalog.broken.values()
     ]
     return served + broken
@@ -135,7 +135,7 @@ def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     if not rows:
         click.echo("none")
         return
-    columns = list(rows[0])
+    columns = [column for column in rows[0] if column != "details"]
     cells = [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
     for line in [columns, *cells]:

@@ -24,7 +24,7 @@ from attrs import field, frozen
 
 from gateway_core.config import Config
 from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
-from gateway_core.exports import AgentRunnable, Takes, WorkflowRunnable
+from gateway_core.exports import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
 from gateway_core.hooks import Hooks
 from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.models import ScopedProvider
@@ -174,6 +174,8 @@ class Engine:
                 context=runnable.context_for(request.run),
                 max_turns=self._config.runs.max_turns,
             )
+        elif isinstance(runnable, DiagnosisRunnable):
+            scope.channel.put(TextDelta(runnable.text))
         elif isinstance(runnable, WorkflowRunnable):
             scope.terminal = runnable.terminal
             if self._config.runs.workflow_history and runnable.takes is Takes.TEXT:

@@ -40,7 +40,8 @@ class GatewayRunner(AgentRunner):
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there, scope.loop))
         answers = _answers(position, starting_agent)
         if position.depth == 0 and scope.terminal is not None:
-            given = with_history(input, scope)
+            # A session of the author's own has the earlier turns already.
+            given = input if options.get("session") is not None else with_history(input, scope)
             scope.runs += 1
         else:
             given = input

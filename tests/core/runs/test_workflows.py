@@ -231,6 +231,8 @@ def terminal_calls(source: str) -> list[str]:
         ("with x:\n    await Runner.run(a)\n    await Runner.run(b)", ["b"]),
         ("match x:\n    case 1:\n        await Runner.run(a)\n    case _:\n        await Runner.run(b)", ["a", "b"]),
         ("await gather(Runner.run(a), Runner.run(b))", []),
+        ("await Runner.run(a)\nif x:\n    return 1\nelse:\n    return 2", ["a"]),
+        ("await Runner.run(a)\nmatch x:\n    case 1:\n        return 1", ["a"]),
         ("return 1", []),
     ],
 )
