@@ -15,6 +15,7 @@ from gateway_core.errors import (
 from gateway_core.hookspecs import Gateway, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
 from gateway_core.structure import Bytes, Seconds, Secret
+from gateway_core.trial import command as trial_command
 from gateway_core.types import (
     AgentEntry,
     Catalog,
@@ -50,4 +51,5 @@ __all__ = [
     "__version__",
     "hookimpl",
     "load_isolated",
+    "trial_command",
 ]

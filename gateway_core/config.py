@@ -57,6 +57,7 @@ class CatalogConfig:
     """`[catalog]`: how agents are loaded."""
 
     load_timeout: Seconds
+    trial_import: bool
     show_broken: bool
 
 

@@ -20,6 +20,7 @@ from gateway_core.hooks import Hooks
 from gateway_core.mcp_servers import connect_servers
 from gateway_core.sdk_settings import SdkSettings
 from gateway_core.threads import DaemonThread
+from gateway_core.trial import try_out
 from gateway_core.types import AgentEntry, ServedAgent, Usage
 
 
@@ -56,6 +57,7 @@ class Loader:
     ) -> None:
         self._hooks = hooks
         self._seconds = config.catalog.load_timeout
+        self._trial = config.catalog.trial_import
         self._settings = settings
         self._importing = importing
 
@@ -81,12 +83,15 @@ class Loader:
     async def _import(self, entry: AgentEntry, warnings: list[str]) -> Offer:
         def call() -> object:
             self._hooks.admit_agent(entry)
+            if self._trial and entry.trial:
+                try_out(entry.trial, entry.source, self._seconds)
             return entry.load()
 
         with self._importing(entry) as scope:
             thread = DaemonThread(call)
             try:
-                async with asyncio.timeout(self._seconds):
+                # A trial has its own time before the import.
+                async with asyncio.timeout(self._seconds * (2 if self._trial else 1)):
                     return await resolve(await thread.result(), entry.source)
             except TimeoutError:
                 raise self._too_slow(entry, thread) from None

@@ -34,6 +34,9 @@ class AgentEntry:
     folder: Path | None = None
     """The folder that is its own, when it has one; what it needs is declared there."""
 
+    trial: tuple[str, ...] = field(default=(), eq=False, repr=False)
+    """A command that imports it in another process and exits with `trial.SURVIVED`; none where that makes no sense."""
+
     @property
     def namespace(self) -> str:
         """The folders above the agent's own, joined by `/`; `default` at the top level."""

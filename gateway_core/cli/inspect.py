@@ -3,18 +3,23 @@
 import asyncio
 import json
 import logging
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gateway_core.cli import config_options, read_config
+from gateway_core.cli import EXIT_CONFIG, config_options, read_config
 from gateway_core.config import mask_secrets
+from gateway_core.errors import ConfigError, GatewayError
 from gateway_core.loading import load_plugins
 from gateway_core.offduty import OffDuty
 from gateway_core.types import Catalog
+
+# Added to a child's exit status, so that no module's own exit is taken for it.
+_CHILD_BASE = 100
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -59,15 +64,40 @@ def check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json
 
     The exit status is 1 when any is broken.
     """
+    status = _in_child(lambda: _check(paths, file, agents, as_json, trial=False))
+    # A module ended the process that looked at it: find out which one, at the price of a process for each.
+    sys.exit(_check(paths, file, agents, as_json, trial=True) if status is None else status)
+
+
+def _check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json: bool, *, trial: bool) -> int:
+    """Print the table. Returns the exit status."""
     rows: list[dict[str, Any]] = []
     places: list[tuple[Path | None, str | None]] = [_place(path) for path in paths] or [(agents, None)]
     for folder, only in places:
-        catalog, reported = _load(file, folder, installed=not paths)
+        catalog, reported = _load(file, folder, installed=not paths, trial=trial)
         rows += [row for row in _rows(catalog) if only is None or row["model"] == only]
         rows += [{"model": "-", "state": "refused", "source": source, "diagnosis": text} for source, text in reported]
     _print(rows, as_json)
-    if any(row["state"] != "ok" for row in rows):
-        sys.exit(1)
+    return int(any(row["state"] != "ok" for row in rows))
+
+
+def _in_child(work: Callable[[], int]) -> int | None:
+    """Do it in a child process and return its status; nothing when the child did not come to its end."""
+    if not hasattr(os, "fork"):
+        return None
+    pid = os.fork()
+    if pid == 0:
+        status = 2
+        try:
+            status = work()
+            sys.stdout.flush()
+        except GatewayError as error:
+            click.echo(f"agent-gateway: {error}", err=True)
+            status = EXIT_CONFIG if isinstance(error, ConfigError) else 1
+        finally:
+            os._exit(_CHILD_BASE + status)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code - _CHILD_BASE if code >= _CHILD_BASE else None
 
 
 def _place(path: Path) -> tuple[Path | None, str | None]:
@@ -80,16 +110,18 @@ def _place(path: Path) -> tuple[Path | None, str | None]:
     return (path.parent, path.name) if (path / "agent.py").exists() else (path, None)
 
 
-def _load(file: Path | None, folder: Path | None, *, installed: bool = True) -> tuple[Catalog, list[tuple[str, str]]]:
+def _load(
+    file: Path | None, folder: Path | None, *, installed: bool = True, trial: bool = False
+) -> tuple[Catalog, list[tuple[str, str]]]:
     # What is wrong is in the table; it need not be logged as well.
     logging.basicConfig(handlers=[logging.NullHandler()])
     # No upstream is asked for anything: what is looked at is the agents.
-    overrides: dict[str, Any] = {"plugins": {"upstreams": {"enabled": False}}}
+    overrides: dict[str, Any] = {"plugins": {"upstreams": {"enabled": False}}, "catalog": {"trial_import": trial}}
     if not installed:
         overrides["plugins"]["entry_point_discovery"] = {"enabled": False}
     settings = read_config(file, folder, overrides)
 
-    from gateway_core.errors import DiscoveryError, GatewayError
+    from gateway_core.errors import DiscoveryError
     from gateway_core.gateway import RunningGateway
     from gateway_core.hookspecs import hookimpl
 

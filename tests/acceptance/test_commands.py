@@ -106,6 +106,15 @@ def test_check_tells_what_is_broken_and_where(run, tmp_path):
     run("check", str(bad), status=1)
 
 
+def test_check_finds_the_module_that_ends_the_process(run, tmp_path):
+    run("new", "Good")
+    (tmp_path / "agents" / "bad.py").write_text("import os\nos._exit(0)\n")
+    rows = {row["model"]: row for row in json.loads(run("check", "--json", status=1))}
+    assert rows["bad"]["state"] == "broken"
+    assert "ends the process that imports it (exit 0)" in rows["bad"]["diagnosis"]
+    assert rows["Good"]["state"] == "ok"
+
+
 def test_plugins_lists_state_order_and_hooks(run, tmp_path):
     (tmp_path / "gateway.toml").write_text("[plugins.error_recorder]\nenabled = false\n")
     rows = json.loads(run("plugins", "--json"))

@@ -95,10 +95,23 @@ async def test_every_kind_of_broken_module_costs_only_itself(folder, text, code,
         assert str(folder / "One" / "agent.py") in str(error)
 
 
-async def test_an_import_that_hangs_is_given_up(folder):
-    (folder / "One" / "agent.py").write_text("import threading\nthreading.Event().wait()")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("import os\nos._exit(0)", "exit 0"), ("import ctypes\nctypes.string_at(0)", "signal SIGSEGV")],
+    ids=["_exit", "segfault"],
+)
+async def test_a_module_that_ends_the_process_ends_only_its_trial(folder, text, told):
+    (folder / "One" / "agent.py").write_text(text)
+    async with gateway_in_memory(folder=folder, config={"catalog": {"trial_import": True}}) as g:
+        assert list(g.gateway.catalog.agents) == ["Two"]
+        assert told in g.gateway.catalog.broken["One"].error.message
+
+
+async def test_an_import_that_hangs_is_given_up_and_its_line_is_told(folder):
+    (folder / "One" / "agent.py").write_text("import threading\n\nthreading.Event().wait()")
     async with gateway_in_memory(folder=folder, config={"catalog": {"load_timeout": "200ms"}}) as g:
-        assert g.gateway.catalog.broken["One"].error.code == "timeout"
+        error = g.gateway.catalog.broken["One"].error
+        assert (error.code, error.line, error.source_line) == ("timeout", 3, "threading.Event().wait()")
         assert list(g.gateway.catalog.agents) == ["Two"]
 
 

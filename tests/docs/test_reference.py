@@ -129,6 +129,24 @@ def test_modules_that_the_architecture_names_exist():
     assert not [n for n in named if not list(ROOT.glob(f"**/{n}"))]
 
 
+def test_the_example_for_authors_passes(tmp_path):
+    import subprocess
+    import sys
+
+    [conftest, test] = re.findall(r"```python\n(.*?)```", read("guides", "testing-agents.md"), re.DOTALL)
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_example.py").write_text(test)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
 def test_the_agent_of_the_readme_is_served(tmp_path):
     import asyncio
 

@@ -1,0 +1,98 @@
+"""Pytest fixtures for authors of agents: `pytest_plugins = ["gateway_core.pytest_plugin"]` in a `conftest.py`.
+
+An agent is served by a real gateway in memory, with a scripted model behind it, and asked over HTTP. It tests nothing
+by itself.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+from agents.testing import ScriptedModel
+from attrs import frozen
+from openai.types.chat import ChatCompletionChunk
+
+from gateway_core.testing import Call, GatewayInMemory, gateway_in_memory, script
+
+MODEL = "agent"
+Turn = str | Call | Sequence[str | Call]
+
+
+@frozen
+class Answer:
+    """What a client got, and what happened for it."""
+
+    text: str
+    chunks: tuple[ChatCompletionChunk, ...]
+    """The stream as the official client read it."""
+    finish_reason: str | None
+    tools: tuple[str, ...]
+    """The tools that ran and gave their output to the model, in order."""
+    cancelled: bool
+    """Whether the run was stopped because the client left."""
+
+
+class ServedForTest:
+    """An agent that is served. Made by the fixture `serve_agent`."""
+
+    def __init__(self, exported: object, model: ScriptedModel) -> None:
+        self.model = model
+        """The scripted model; `model.calls` has what it was asked."""
+        self._runner = asyncio.Runner()
+        self._context: AbstractAsyncContextManager[GatewayInMemory] = gateway_in_memory({MODEL: exported}, model=model)
+        self._gateway = self._runner.run(self._context.__aenter__())
+
+    def ask(self, text: str | Sequence[dict[str, Any]], *, leave_after: int | None = None) -> Answer:
+        """Ask it, streamed.
+
+        Args:
+            text: What the user says, or a whole list of messages.
+            leave_after: Leave after this many pieces of text, as a user does who presses stop.
+
+        Raises:
+            openai.APIError: The run failed; as the official client has it.
+        """
+        return self._runner.run(self._ask(text, leave_after))
+
+    def close(self) -> None:
+        """Stop the gateway."""
+        self._runner.run(self._context.__aexit__(None, None, None))
+        self._runner.close()
+
+    async def _ask(self, text: str | Sequence[dict[str, Any]], leave_after: int | None) -> Answer:
+        messages: Any = [{"role": "user", "content": text}] if isinstance(text, str) else list(text)
+        asked = len(self.model.calls)
+        stream = await self._gateway.openai.chat.completions.create(model=MODEL, messages=messages, stream=True)
+        chunks: list[ChatCompletionChunk] = []
+        pieces: list[str] = []
+        async for chunk in stream:
+            chunks.append(chunk)
+            pieces += [choice.delta.content for choice in chunk.choices if choice.delta.content]
+            if leave_after is not None and len(pieces) >= leave_after:
+                break
+        await stream.close()
+        last = chunks[-1].choices[0].finish_reason if chunks and chunks[-1].choices else None
+        tools = _tools(self.model.calls[asked:])
+        return Answer("".join(pieces), tuple(chunks), last, tools, self._gateway.ended[-1][1].cancelled)
+
+
+@pytest.fixture
+def serve_agent() -> Iterator[Callable[..., ServedForTest]]:
+    """`serve_agent(agent, *turns)` serves an Agent, a factory, a workflow or a module with `script(*turns)`."""
+    served: list[ServedForTest] = []
+
+    def serve(exported: object, *turns: Turn) -> ServedForTest:
+        served.append(ServedForTest(exported, script(*turns)))
+        return served[-1]
+
+    yield serve
+    for each in served:
+        each.close()
+
+
+def _tools(calls: Sequence[Any]) -> tuple[str, ...]:
+    items = [item for call in calls[-1:] for item in call.input if isinstance(item, dict)]
+    done = {item["call_id"] for item in items if item.get("type") == "function_call_output"}
+    return tuple(item["name"] for item in items if item.get("type") == "function_call" and item["call_id"] in done)
