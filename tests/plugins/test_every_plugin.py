@@ -1,6 +1,7 @@
 """Each plugin can be switched off, and each can be the only one: a gateway still starts, and what is left works."""
 
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from agents import Agent
@@ -8,7 +9,7 @@ from agents import Agent
 from gateway_core.app import build
 from gateway_core.config import load_config
 from gateway_core.errors import ConfigError, PluginError
-from gateway_core.testing import AsgiTransport, call, gateway_in_memory, script
+from gateway_core.testing import AsgiTransport, gateway_in_memory, script
 
 NAMES = list(load_config(environ={}).plugins)
 
@@ -94,21 +95,11 @@ def test_a_wrong_table_is_told_exactly(plugins, error, told):
     assert told in str(caught.value)
 
 
-async def test_the_error_recorder_remembers_the_last_failures_with_their_request():
-    async def fail(*_):
-        raise AssertionError
-
-    agent = Agent(name="x", model=script(call("nothing")))
-    config = {"plugins": {"error_recorder": {"capacity": 2}}}
-    async with gateway_in_memory({"X": agent}, config=config) as g:
-        for number in range(3):
-            await g.http.post(
-                "/v1/chat/completions",
-                json={"model": "X" if number else "nope", "messages": [{"role": "user", "content": "canary"}]},
-                headers={"x-request-id": f"r{number}"},
-            )
-        facts = g.gateway.hooks.describe()["error_recorder"]
-    assert facts["total"] == 3
-    assert [error["request_id"] for error in facts["errors"]] == ["r1", "r2"]
-    assert facts["errors"][0]["agent_id"] == "X"
-    assert "canary" not in str(facts)
+@pytest.mark.parametrize("name", NAMES)
+def test_one_name_five_places(name):
+    [point] = [p for p in entry_points(group="agent_gateway.plugins") if p.name == name]
+    assert point.value.partition(":")[0] == f"gateway_plugins.{name}"
+    root = Path(__file__).parents[2]
+    assert (root / "docs" / "plugins" / f"{name}.md").exists()
+    tests = root / "tests" / "plugins"
+    assert (tests / f"test_{name}.py").exists() or (tests / name).is_dir()

@@ -1,0 +1,54 @@
+"""Entry points of installed packages are models; a broken one costs only itself."""
+
+from gateway_plugins.entry_point_discovery import EntryPointDiscovery
+
+from gateway_core.offduty import OffDuty
+from gateway_core.testing import gateway_in_memory, script
+
+METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+
+
+def install(folder, monkeypatch, name, points, version="1.0"):
+    """An installed distribution, as the import system sees one."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(METADATA.format(name=name, version=version))
+    lines = "\n".join(f"{key} = {value}" for key, value in points.items())
+    (info / "entry_points.txt").write_text(f"[agent_gateway.agents]\n{lines}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    return info
+
+
+async def test_installed_agents_are_served_and_a_broken_one_costs_only_itself(tmp_path, monkeypatch):
+    (tmp_path / "installed_for_test.py").write_text(
+        "from agents import Agent\nagent = Agent(name='a')\ndef build():\n    return Agent(name='b')\n"
+    )
+    points = {
+        "One": "installed_for_test:agent",
+        "labs/Two": "installed_for_test:build",
+        "Three": "installed_for_test:nothing",
+        "Four": "not_installed_at_all:agent",
+        "Five": "installed_for_test",
+    }
+    install(tmp_path, monkeypatch, "some-agents", points)
+    config = {"plugins": {"entry_point_discovery": {"enabled": True}}}
+    async with gateway_in_memory(model=script(*["hello"] * 3), config=config) as g:
+        catalog = g.gateway.catalog
+        assert {"One", "labs/Two", "Five"} <= set(catalog.agents)
+        assert {"Three", "Four"} == set(catalog.broken)
+        assert "some-agents 1.0 (not_installed_at_all:agent)" in str(catalog.broken["Four"].error)
+        for model in ("One", "labs/Two", "Five"):
+            answer = await g.openai.chat.completions.create(model=model, messages=[{"role": "user", "content": "x"}])
+            assert answer.choices[0].message.content == "hello"
+
+
+def test_another_version_is_another_digest(tmp_path, monkeypatch):
+    def digest():
+        found = {entry.id: entry for entry in EntryPointDiscovery(OffDuty(), None).discover_agents()}
+        return found["One"].digest
+
+    info = install(tmp_path, monkeypatch, "some-agents", {"One": "x:y"})
+    first = digest()
+    assert digest() == first
+    (info / "METADATA").write_text(METADATA.format(name="some-agents", version="2.0"))
+    assert digest() != first

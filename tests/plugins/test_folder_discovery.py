@@ -1,0 +1,137 @@
+"""Files in a folder are models by their place; what must not be served is refused and told."""
+
+import os
+
+import pytest
+from gateway_plugins.folder_discovery.scan import Scanner
+
+SDK = "from agents import Agent\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(path, text=SDK):
+        file = tmp_path / "agents" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
+    return write
+
+
+@pytest.fixture
+def scan(tmp_path):
+    reported = []
+    scanner = Scanner(tmp_path / "agents", reported.append)
+
+    def scan():
+        reported.clear()
+        return {found.id: found for found in scanner.scan()}
+
+    scan.reported = reported
+    return scan
+
+
+def test_the_layout_decides_the_ids(write, scan):
+    for path in ("SampleAgent/agent.py", "labs/Research/agent.py", "quick.py", "labs/deep/er.py", "Pack/__init__.py"):
+        write(path)
+    assert list(scan()) == ["labs/deep/er", "labs/Research", "Pack", "quick", "SampleAgent"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".hidden/agent.py",
+        "_shared/agent.py",
+        "__pycache__/agent.py",
+        ".venv/agent.py",
+        "venv/agent.py",
+        "tests/agent.py",
+        "node_modules/x/agent.py",
+        "test_something.py",
+        "conftest.py",
+        "notes.txt",
+    ],
+)
+def test_what_is_no_agent_is_skipped(write, scan, path):
+    write(path)
+    assert scan() == {}
+    assert scan.reported == []
+
+
+def test_a_helper_below_the_top_is_no_agent(write, scan):
+    write("labs/helpers.py", "VALUE = 1\n")
+    write("labs/one.py")
+    write("Big/agent.py")
+    write("Big/part/agent.py")
+    assert list(scan()) == ["Big", "labs/one"]
+
+
+def test_a_folder_that_is_not_there_has_no_agents(scan):
+    assert scan() == {}
+
+
+@pytest.mark.parametrize("change", ["agent.py", "tools.py", "deep/data.json", "new.txt"])
+def test_the_digest_covers_everything_in_the_agents_folder(write, scan, change):
+    for path in ("A/agent.py", "A/tools.py", "A/deep/data.json", "B/agent.py"):
+        write(path)
+    before = scan()
+    assert scan() == before
+    write(f"A/{change}", SDK + "# changed\n")
+    after = scan()
+    assert after["A"].digest != before["A"].digest
+    assert after["B"].digest == before["B"].digest
+
+
+def test_touching_a_file_changes_nothing(write, scan):
+    file = write("A/agent.py")
+    before = scan()
+    os.utime(file, (1, 1))
+    assert scan() == before
+
+
+def test_caches_change_nothing(write, scan):
+    write("A/agent.py")
+    before = scan()
+    write("A/__pycache__/agent.pyc", "x")
+    write("A/.agent.py.swp", "x")
+    assert scan() == before
+
+
+def test_a_shared_helper_changes_those_that_mention_it(write, scan):
+    write("_shared/text.py", "x = 1\n")
+    write("User/agent.py", "from _shared.text import x\n" + SDK)
+    write("Other/agent.py")
+    before = scan()
+    write("_shared/text.py", "x = 2\n")
+    after = scan()
+    assert after["User"].digest != before["User"].digest
+    assert after["Other"].digest == before["Other"].digest
+
+
+def test_links_that_leave_the_folder_are_refused(write, scan, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "agent.py").write_text(SDK)
+    inside = write("Real/agent.py").parent
+    (inside.parent / "Link").symlink_to(outside)
+    (inside.parent / "file.py").symlink_to(outside / "agent.py")
+    (inside.parent / "Same").symlink_to(inside)
+    assert list(scan()) == ["Real", "Same"]
+    assert [error.message for error in scan.reported] == ["is a link that leaves the folder"] * 2
+
+
+def test_odd_files_are_told_and_hold_nothing_up(write, scan):
+    write("Good/agent.py")
+    folder = write("Pipe/x.txt").parent
+    os.mkfifo(folder / "agent.py")
+    write("Huge/agent.py", "#" * (10 * 1024 * 1024 + 1))
+    assert list(scan()) == ["Good"]
+    assert {error.message.split(" than")[0] for error in scan.reported} == {"is no regular file", "is larger"}
+
+
+def test_a_package_file_at_the_top_is_told(write, scan):
+    write("__init__.py", "")
+    write("A/agent.py")
+    assert list(scan()) == ["A"]
+    assert "hide the SDK's own package" in scan.reported[0].message
