@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack
 
 from gateway_core.diagnosis import diagnose
 from gateway_core.errors import DiscoveryError, GatewayError
-from gateway_core.exports import DiagnosisRunnable
 from gateway_core.hooks import Hooks
 from gateway_core.loader import Loader
+from gateway_core.runnables import DiagnosisRunnable
 from gateway_core.threads import DaemonThread
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from agents import Agent
 
-from gateway_core.exports import Runnable
 from gateway_core.hooks import Hooks
+from gateway_core.runnables import Runnable
 from gateway_core.types import AgentEntry
 
 _MARK = "_agent_gateway_equipped_by"

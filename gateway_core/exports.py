@@ -4,7 +4,6 @@ Finds it by type, not by name alone, and says what it saw when there is nothing,
 import modules and does not run what it finds, except a factory.
 """
 
-import enum
 import inspect
 from collections.abc import Callable
 from types import ModuleType
@@ -15,9 +14,8 @@ from attrs import field, frozen
 
 from gateway_core.entry_agents import agents_to_start
 from gateway_core.errors import LoadError
-from gateway_core.graph import neighbours, reachable
-from gateway_core.terminal_runs import TerminalRuns
-from gateway_core.types import RunContext
+from gateway_core.graph import neighbours
+from gateway_core.runnables import AgentRunnable, Runnable, Takes, WorkflowRunnable
 
 AGENT_NAMES = ("agent", "root_agent")
 ENTRY_NAMES = ("starting_agent", "triage_agent", "start_agent", "main_agent")
@@ -25,64 +23,6 @@ FACTORY = "build_agent"
 WORKFLOW = "run_workflow"
 FUNCTIONS = ("stream", "run")
 HOW_TO = "export an Agent named `agent`, a function `build_agent()` that returns one, or a `run_workflow` coroutine"
-
-
-class Takes(enum.Enum):
-    """What a function that runs agents by itself takes."""
-
-    TEXT = "text"
-    """What the user wrote last, alone or as a field of an input type."""
-    MESSAGES = "messages"
-    """The whole conversation, as a list of messages."""
-
-
-@frozen
-class AgentRunnable:
-    """An Agent of the SDK."""
-
-    agent: Agent[Any]
-    build_context: Callable[..., Any] | None = None
-    """Makes the author's own `context` for a run, from the run's information."""
-
-    def context_for(self, run: RunContext) -> Any:
-        """The `context` of a run: the author's own, else the run's information."""
-        if self.build_context is None:
-            return run
-        return self.build_context(run) if inspect.signature(self.build_context).parameters else self.build_context()
-
-    @property
-    def agents(self) -> list[Agent[Any]]:
-        """Every agent that a run of it can reach."""
-        return reachable(self.agent)
-
-
-@frozen
-class WorkflowRunnable:
-    """A coroutine function, or an asynchronous generator of text, that runs agents by itself."""
-
-    function: Callable[..., Any]
-    takes: Takes = Takes.TEXT
-    input_type: Callable[..., Any] | None = None
-    """What to build from the request and pass, such as the module's `WorkflowInput`; without one, the text itself."""
-    agents: tuple[Agent[Any], ...] = ()
-    """The agents at the module's top level, so that they can be equipped."""
-    terminal: TerminalRuns = field(init=False, repr=False, eq=False)
-    """Which of its runs answer the client."""
-
-    @terminal.default
-    def _read_terminal(self) -> TerminalRuns:
-        return TerminalRuns(self.function)
-
-
-@frozen
-class DiagnosisRunnable:
-    """Stands in for an agent that could not be loaded, and answers with the reason."""
-
-    text: str
-    agents: tuple[Agent[Any], ...] = ()
-
-
-Runnable = AgentRunnable | WorkflowRunnable | DiagnosisRunnable
 
 
 @frozen

@@ -24,8 +24,8 @@ from attrs import field, frozen
 
 from gateway_core.config import Config
 from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
-from gateway_core.exports import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
 from gateway_core.hooks import Hooks
+from gateway_core.runnables import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
 from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.models import ScopedProvider
 from gateway_core.runs.scope import POSITION, Position, RunScope

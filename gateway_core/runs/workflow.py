@@ -11,7 +11,7 @@ from typing import Any
 from agents import RunResult, RunResultStreaming
 
 from gateway_core.errors import InvalidRequestError
-from gateway_core.exports import Takes, WorkflowRunnable
+from gateway_core.runnables import Takes, WorkflowRunnable
 from gateway_core.runs.relay import PARAGRAPH, as_text
 from gateway_core.runs.scope import RunScope
 from gateway_core.types import TextDelta
