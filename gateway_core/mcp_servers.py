@@ -6,13 +6,18 @@ which tools may be called.
 
 import asyncio
 import logging
+import os
+import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from agents import Agent
 from agents.exceptions import UserError
-from agents.mcp import MCPServer
+from agents.mcp import MCPServer, MCPServerStdio
+
+from gateway_core.errors import ToolError
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +33,20 @@ async def connect_servers(agents: Iterable[Agent[Any]], held: AsyncExitStack) ->
         What an operator should know: one sentence a server that cannot be reached.
     """
     servers = {id(server): server for agent in agents for server in agent.mcp_servers}
+    for server in servers.values():
+        _offer_own_commands(server)
     keepers = [_Keeper(server) for server in servers.values() if not isinstance(server.list_tools, _Kept)]
     for keeper in keepers:
         held.push_async_callback(keeper.close)
     problems = await asyncio.gather(*(keeper.connect() for keeper in keepers))
     return [problem for problem in problems if problem]
+
+
+def _offer_own_commands(server: MCPServer) -> None:
+    """Let a server's command, such as `python`, mean the gateway's own, also when its environment is not activated."""
+    if isinstance(server, MCPServerStdio):
+        own = {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))}
+        server.params.env = {**own, **(server.params.env or {})}
 
 
 class _Keeper:
@@ -93,8 +107,13 @@ class _Keeper:
                 await self._server.cleanup()  # type: ignore[no-untyped-call]
             except Exception as error:
                 logger.debug("a lost MCP server could not be cleaned up: %s", type(error).__name__)
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await self._server.connect()  # type: ignore[no-untyped-call]
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await self._server.connect()  # type: ignore[no-untyped-call]
+            except Exception as error:
+                raise ToolError(
+                    f"the MCP server {self._server.name} cannot be reached", code="mcp_unreachable"
+                ) from error
             self._generation += 1
 
 

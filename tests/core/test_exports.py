@@ -6,7 +6,8 @@ import pytest
 from agents import Agent, handoff
 
 from gateway_core.errors import LoadError
-from gateway_core.exports import AgentRunnable, WorkflowRunnable, resolve
+from gateway_core.exports import resolve
+from gateway_core.runnables import AgentRunnable, WorkflowRunnable
 
 ONE, TWO = Agent(name="one"), Agent(name="two")
 
