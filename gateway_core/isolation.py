@@ -15,9 +15,11 @@ import importlib.util
 import itertools
 import re
 import sys
+import threading
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.resources.abc import TraversableResources
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -28,9 +30,10 @@ from gateway_core.source_code import compile_tree, parse
 
 # A sibling may hide an installed package, as it does for a script, but never these: a folder of agents is often called
 # `agents`, and the SDK's own package must stay what `import agents` means.
-NEVER_SIBLINGS = frozenset({"agents", "openai", "gateway_core"}) | sys.stdlib_module_names
+NEVER_SIBLINGS = frozenset({"agents", "openai", "gateway_core", "__main__"}) | sys.stdlib_module_names
 
 _numbers = itertools.count(1)
+_installing = threading.Lock()
 
 
 @frozen
@@ -40,6 +43,12 @@ class IsolatedModule:
     module: ModuleType = field(repr=False)
     package: str
     """The private name; all its modules are called `package.…` in `sys.modules`."""
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """The source files that were imported so far, lazily imported and shared ones too; empty after `unload`."""
+        found = (getattr(sys.modules.get(name), "__file__", None) for name in _names(self.package))
+        return frozenset(Path(file) for file in found if file)
 
     def unload(self) -> None:
         """Forget it. Code that still runs goes on, but can no longer import its siblings: call it when none does."""
@@ -52,6 +61,11 @@ class _Package:
     file: Path
     folder: Path | None
     shared: Path | None
+
+    @property
+    def main(self) -> str:
+        """What the file is called below the package; empty when it is the package itself."""
+        return "" if self.file.name == "__init__.py" else self.file.stem.replace(".", "_")
 
     def find(self, parts: Sequence[str]) -> Path | None:
         """The file or folder of a sibling; the module's own folder wins over the shared one."""
@@ -83,15 +97,15 @@ class _Finder(MetaPathFinder):
         package = self.packages.get(first)
         if package is None:
             return None
-        if parts == [package.file.stem] and package.file.name != "__init__.py":
+        if package.main and parts == [package.main]:
             return _spec(fullname, package.file, package)
         place = package.file.parent if not parts else package.find(parts)
         if place is None:
             return None
-        if not parts and package.file.name != "__init__.py":
-            return _folder_spec(fullname, [str(package.folder)] if package.folder else [])
+        if not parts and package.main:
+            return _folder_spec(fullname, package.folder or place, importable=package.folder is not None)
         if place.is_dir() and not (place / "__init__.py").is_file():
-            return _folder_spec(fullname, [str(place)])
+            return _folder_spec(fullname, place)
         return _spec(fullname, place, package)
 
 
@@ -113,11 +127,31 @@ class _Loader(SourceFileLoader):
         return compile_tree(_PrivateImports(self._package).visit(parse(data, path)), path)
 
 
+class _FolderLoader(Loader, TraversableResources):
+    """A folder without an `__init__.py`: no code to run, but data files, which `importlib.resources` asks it for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+    def get_resource_reader(self, fullname: str) -> TraversableResources:
+        return self
+
+    def files(self) -> Path:
+        return self._folder
+
+
 class _PrivateImports(ast.NodeTransformer):
     """Rewrites absolute imports of siblings to absolute imports of the private package. Line numbers stay."""
 
     def __init__(self, package: _Package) -> None:
         self._package = package
+
+    def visit(self, node: ast.AST) -> Any:
+        # No import is below an expression, and a sum of 600 terms is deeper than a visitor can follow.
+        return node if isinstance(node, ast.expr) else super().visit(node)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
         if node.level == 0 and node.module and self._is_sibling(node.module):
@@ -158,15 +192,17 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
     Raises:
         BaseException: Whatever the file raises, unchanged; then nothing of it is left in `sys.modules`.
     """
-    if _FINDER not in sys.meta_path:
-        # First: the standard finder would follow the private package's `__path__` and load siblings as they are.
-        sys.meta_path.insert(0, _FINDER)
+    with _installing:
+        if _FINDER not in sys.meta_path:
+            # First: the standard finder would follow the private package's `__path__` and load siblings as they are.
+            sys.meta_path.insert(0, _FINDER)
     readable = re.sub(r"\W+", "_", name).strip("_")
+    # Absolute: a sibling that is imported late must be found although the working directory has changed.
+    file, folder, shared = file.absolute(), folder and folder.absolute(), shared and shared.absolute()
     package = _Package(f"gateway_agent_{readable}_{next(_numbers)}", file, folder, shared)
     _FINDER.packages[package.name] = package
-    stem = "" if file.name == "__init__.py" else f".{file.stem}"
     try:
-        module = importlib.import_module(package.name + stem)
+        module = importlib.import_module(f"{package.name}.{package.main}" if package.main else package.name)
     except BaseException:
         _forget(package.name)
         raise
@@ -175,8 +211,13 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
 
 def _forget(package: str) -> None:
     _FINDER.packages.pop(package, None)
-    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+    for name in _names(package):
         sys.modules.pop(name, None)
+
+
+def _names(package: str) -> list[str]:
+    # A copy, made in one step: other threads import while this one looks.
+    return [name for name in list(sys.modules) if name == package or name.startswith(f"{package}.")]
 
 
 def _spec(fullname: str, place: Path, package: _Package) -> ModuleSpec | None:
@@ -186,7 +227,7 @@ def _spec(fullname: str, place: Path, package: _Package) -> ModuleSpec | None:
     return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=folders)
 
 
-def _folder_spec(fullname: str, folders: list[str]) -> ModuleSpec:
-    spec = ModuleSpec(fullname, None, is_package=True)
-    spec.submodule_search_locations = folders
+def _folder_spec(fullname: str, folder: Path, *, importable: bool = True) -> ModuleSpec:
+    spec = ModuleSpec(fullname, _FolderLoader(folder), is_package=True)
+    spec.submodule_search_locations = [str(folder)] if importable else []
     return spec

@@ -18,7 +18,7 @@ from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
 from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_default_agent_runner
 
-from gateway_core.errors import PluginError
+from gateway_core.errors import PluginError, RunError
 from gateway_core.graph import reachable
 from gateway_core.runs.relay import Relay
 from gateway_core.runs.scope import POSITION, Position, RunScope
@@ -54,6 +54,11 @@ class GatewayRunner(AgentRunner):
                 result = await super().run(starting_agent, given, **options)
                 for item in result.new_items:
                     relay.item(item)
+        if answers and result.interruptions:
+            tools = ", ".join(dict.fromkeys(item.name or "a tool" for item in result.interruptions))
+            raise RunError(
+                f"the agent asks for an approval of {tools}, which cannot be given here", code="needs_approval"
+            )
         relay.finish(result.final_output)
         if position.depth == 0 and scope.terminal is not None:
             scope.said += relay.told

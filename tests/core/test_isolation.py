@@ -2,11 +2,15 @@
 
 import gc
 import inspect
+import os
 import pickle
+import py_compile
 import sys
 import threading
 import traceback
 import weakref
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -183,3 +187,200 @@ def test_a_new_version_is_what_is_loaded_next(write):
     first = load(folder)
     write(tools="value = 2")
     assert (first.module.value, load(folder).module.value) == (1, 2)
+
+
+def test_it_knows_its_place(write):
+    folder = write(agent="import sub.deep", sub__deep="from ..tools import value", tools="value = 1")
+    loaded = load(folder)
+    module = loaded.module
+    assert module.__name__ == module.__spec__.name == f"{loaded.package}.agent"
+    assert module.__package__ == module.__spec__.parent == loaded.package
+    assert module.__file__ == str(folder / "agent.py")
+    assert sys.modules[module.__name__] is module
+    assert list(module.sub.__path__) == [str(folder / "sub")]
+    assert module.sub.deep.__package__ == f"{loaded.package}.sub"
+
+
+@pytest.mark.parametrize("name", ["labs/Research", "1 a.b-c", "日本", ".."])
+def test_any_id_makes_a_private_name(write, name):
+    loaded = load_isolated(write(agent="") / "agent.py", folder=None, name=name)
+    assert loaded.package.isidentifier()
+    assert loaded.package in sys.modules
+
+
+def test_a_file_may_be_called_anything(write):
+    folder = write(**{"my-agent.v2": "value = 1"})
+    assert load_isolated(folder / "my-agent.v2.py", folder=None, name="x").module.value == 1
+
+
+def test_a_sibling_hides_an_installed_package_for_this_module_only(write):
+    import attrs
+
+    folder = write(agent="import attrs\nvalue = attrs.value", attrs="value = 'mine'")
+    assert load(folder).module.value == "mine"
+    assert sys.modules["attrs"] is attrs
+
+
+def test_a_folder_of_data_hides_nothing(write):
+    folder = write(agent="import attrs\nvalue = attrs.frozen")
+    (folder / "attrs").mkdir()
+    (folder / "attrs" / "data.csv").write_text("1")
+    assert callable(load(folder).module.value)
+
+
+def test_the_main_module_is_never_hidden(tmp_path):
+    (tmp_path / "__main__.py").write_text("raise OSError")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "agent.py").write_text("import __main__")
+    (tmp_path / "one" / "__main__.py").write_text("raise OSError")
+    assert load(tmp_path / "one", shared=tmp_path).module.__dict__["__main__"] is sys.modules["__main__"]
+
+
+def test_only_shared_names_with_an_underscore_are_siblings_and_own_ones_win(tmp_path):
+    for file, text in {
+        "_helpers.py": "value = 'shared'",
+        "_more.py": "from _helpers import value",
+        "neighbour_only_here.py": "",
+        "one/_helpers.py": "value = 'own'",
+        "one/agent.py": "from _more import value\ndef neighbour():\n    import neighbour_only_here",
+    }.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    module = load(tmp_path / "one", shared=tmp_path).module
+    assert module.value == "own"
+    with pytest.raises(ModuleNotFoundError, match="neighbour_only_here"):
+        module.neighbour()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import importlib.resources as r; value = (r.files(__package__) / 'data.txt').read_text()",
+        "import importlib.resources as r, sub; value = (r.files(sub) / 'data.txt').read_text()",
+        "import pkgutil; value = pkgutil.get_data(__name__, 'data.txt').decode()",
+        "from pathlib import Path; value = (Path(__file__).parent / 'data.txt').read_text()",
+    ],
+)
+def test_data_files_are_found_beside_it(write, statement):
+    folder = write(agent=statement, sub__deep="")
+    (folder / "data.txt").write_text("here")
+    (folder / "sub" / "data.txt").write_text("here")
+    assert load(folder).module.value == "here"
+
+
+def test_a_single_file_finds_its_data(write):
+    folder = write(quick="import importlib.resources as r\nvalue = (r.files(__package__) / 'data.txt').read_text()")
+    (folder / "data.txt").write_text("here")
+    assert load_isolated(folder / "quick.py", folder=None, name="quick").module.value == "here"
+
+
+def test_bytecode_that_is_there_is_not_read(write):
+    folder = write(agent="from tools import value", tools="value = 1")
+    py_compile.compile(str(folder / "tools.py"))
+    compiled_at = (folder / "tools.py").stat()
+    write(tools="value = 2")
+    os.utime(folder / "tools.py", ns=(compiled_at.st_atime_ns, compiled_at.st_mtime_ns))
+    assert load(folder).module.value == 2
+
+
+def test_the_working_directory_may_change_after_the_load(write, monkeypatch):
+    folder = write(agent="def later():\n    from tools import value\n    return value", tools="value = 1")
+    monkeypatch.chdir(folder)
+    module = load_isolated(Path("agent.py"), folder=Path(), name="x").module
+    monkeypatch.chdir("/")
+    assert module.later() == 1
+
+
+def test_a_long_expression_is_no_obstacle(write):
+    text = "value = " + " + ".join(["1"] * 600)
+    assert load(write(agent=f"import tools\n{text}", tools="")).module.value == 600
+
+
+def test_it_tells_which_files_were_imported_so_far(write):
+    text = "import sub.deep\ndef later():\n    import late"
+    folder = write(agent=text, sub__deep="", late="", never="")
+    loaded = load(folder)
+    assert loaded.files == {folder / "agent.py", folder / "sub" / "deep.py"}
+    loaded.module.later()
+    assert loaded.files == {folder / "agent.py", folder / "sub" / "deep.py", folder / "late.py"}
+    loaded.unload()
+    assert loaded.files == frozenset()
+
+
+def test_after_unload_code_goes_on_but_imports_no_more_siblings(write):
+    folder = write(
+        agent="import tools\ndef use(): return tools.value\ndef later(): import late", tools="value = 1", late=""
+    )
+    loaded = load(folder)
+    loaded.unload()
+    assert loaded.module.use() == 1
+    with pytest.raises(ModuleNotFoundError):
+        loaded.module.later()
+    assert not [name for name in sys.modules if name.startswith(loaded.package)]
+
+
+def test_unloading_one_leaves_all_others(write):
+    folder = write(agent="")
+    loaded = [load(folder) for _ in range(12)]
+    loaded[0].unload()
+    assert all(other.module.__name__ in sys.modules for other in loaded[1:])
+
+
+def test_threads_load_and_unload_at_the_same_time(tmp_path):
+    for number in range(16):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "agent.py").write_text("import tools\nvalue = tools.value")
+        (tmp_path / str(number) / "tools.py").write_text(f"value = {number}")
+    start = threading.Barrier(16)
+    seen = {}
+
+    def work(number):
+        start.wait(10)
+        for _ in range(5):
+            loaded = load(tmp_path / str(number))
+            seen.setdefault(number, []).append(loaded.module.value)
+            loaded.unload()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert seen == {number: [number] * 5 for number in range(16)}
+    assert len([finder for finder in sys.meta_path if type(finder).__module__ == "gateway_core.isolation"]) == 1
+
+
+def test_somebody_may_import_while_another_unloads(write, monkeypatch):
+    class Name(str):
+        """A name that, looked at, lets another thread's import get in between."""
+
+        def startswith(self, *args):
+            monkeypatch.setitem(sys.modules, "imported_meanwhile", ModuleType("imported_meanwhile"))
+            return super().startswith(*args)
+
+    folder = write(agent="1/0")
+    monkeypatch.setitem(sys.modules, Name("any_other"), ModuleType("any_other"))
+    with pytest.raises(ZeroDivisionError):
+        load(folder)
+
+
+@pytest.mark.parametrize(("text", "line"), [("x = 1\ny = = 2\n", "y = = 2"), ("x = 1\nreturn 2\n", "return 2")])
+def test_a_syntax_error_points_at_the_authors_line(write, text, line):
+    folder = write(agent=text)
+    with pytest.raises(SyntaxError) as caught:
+        load(folder)
+    error = caught.value
+    assert (error.filename, error.lineno, error.text.strip()) == (str(folder / "agent.py"), 2, line)
+
+
+def test_failed_loads_are_freed_too(write):
+    folder = write(agent="import tools\n1/0", tools="class Helper: pass\nimport sys\nsys.seen_helpers.add(Helper)")
+    alive = sys.seen_helpers = weakref.WeakSet()
+    try:
+        for _ in range(20):
+            with pytest.raises(ZeroDivisionError):
+                load(folder)
+        gc.collect()
+        assert len(alive) == 0
+    finally:
+        del sys.seen_helpers
