@@ -111,17 +111,21 @@ async def test_a_synchronous_tool_may_run_an_agent():
     @function_tool
     def helper(question: str) -> str:
         """Ask another agent, synchronously."""
-        return str(Runner.run_sync(Agent(name="inner"), question).final_output)
+        # The SDK would make a loop for this thread and leave it open.
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            return str(Runner.run_sync(Agent(name="inner"), question).final_output)
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
     agent = Agent(name="x", tools=[helper])
-    model = script(call("helper", question="q"), "from inside", "from outside")
-    for stream in (False, True):
-        async with gateway_in_memory({"X": agent}, model=model if not stream else script(*_turns())) as g:
-            assert await ask(g, stream=stream) == "from outside"
-
-
-def _turns():
-    return call("helper", question="q"), "from inside", "from outside"
+    async with gateway_in_memory(
+        {"X": agent}, model=script(*[call("helper", question="q"), "inside", "outside"] * 2)
+    ) as g:
+        assert await ask(g, stream=False) == "outside"
+        assert await ask(g, stream=True) == "outside"
 
 
 async def test_the_context_is_the_runs_information_unless_the_author_has_one():
