@@ -5,6 +5,7 @@ know where agents come from; `discover_agents` does.
 """
 
 import asyncio
+import importlib
 import re
 import weakref
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ from gateway_core.runnables import DiagnosisRunnable
 from gateway_core.threads import DaemonThread
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
 
+# What keeps an agent out although its files may be right: an installed package or a variable may have come since.
+_MENDED_ELSEWHERE = frozenset({"dependency", "environment"})
 _VALID_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -46,6 +49,7 @@ class CatalogBuilder:
     async def refresh(self) -> Catalog:
         """Make a new catalog and swap it in. What did not change is not loaded again."""
         async with self._lock:
+            importlib.invalidate_caches()
             entries = await DaemonThread(lambda: self._hooks.discover_agents(self._announce)).result()
             agents: dict[str, ServedAgent] = {}
             broken: dict[str, BrokenAgent] = {}
@@ -85,7 +89,7 @@ class CatalogBuilder:
         """The agent to serve for an entry, and what is wrong with its newest version."""
         serving = self.current.agents.get(entry.id)
         tried = self.current.broken.get(entry.id)
-        if tried is not None and tried.digest == entry.digest:
+        if tried is not None and tried.digest == entry.digest and tried.error.code not in _MENDED_ELSEWHERE:
             return serving, tried
         if isinstance(getattr(serving, "runnable", None), DiagnosisRunnable):
             serving = None

@@ -142,6 +142,8 @@ def _hypercorn_config(config: ServerConfig, listener: socket.socket) -> Hypercor
     # Its access log writes a path's control characters as they are.
     hypercorn.accesslog = None
     hypercorn.errorlog = logging.getLogger("hypercorn.error")
+    # Our banner says where it runs.
+    hypercorn.errorlog.setLevel(logging.WARNING)
     return hypercorn
 
 

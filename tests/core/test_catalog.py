@@ -64,6 +64,16 @@ async def test_a_broken_version_leaves_the_last_good_one(folder):
         assert catalog.agents["One"].runnable.agent.name == "Mended"
 
 
+async def test_a_package_that_came_since_is_found_at_the_next_reload(folder, tmp_path_factory, monkeypatch):
+    installed = tmp_path_factory.mktemp("installed")
+    monkeypatch.syspath_prepend(str(installed))
+    (folder / "One" / "agent.py").write_text("import came_since_for_test\n" + GOOD.format(name="One"))
+    async with gateway_in_memory(folder=folder) as g:
+        assert g.gateway.catalog.broken["One"].error.code == "dependency"
+        (installed / "came_since_for_test.py").write_text("")
+        assert "One" in (await g.gateway.reload()).agents
+
+
 async def test_a_deleted_agent_is_gone(folder):
     async with gateway_in_memory(folder=folder) as g:
         (folder / "One" / "agent.py").unlink()
