@@ -80,7 +80,7 @@ def _install(chosen: Sequence[Declaration], plan: Plan, runner: Runner, allow_so
     _stop([problem] if problem else [])
     after = make_plan(chosen, [], allow_source=allow_source)
     _stop(f"{agent}: {f.declared.requirement}: {f.state}" for agent, found in after.unmet.items() for f in found)
-    click.echo("Installed. A gateway that runs finds it at the next reload, or at a restart where it had another version.")
+    click.echo("Installed. A running gateway finds it at the next reload; after a change of version, restart it.")
 
 
 def _allow_source(file: Path) -> bool:
