@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 from gateway_core.errors import GatewayError, LoadError
+from gateway_core.isolation import is_private
 from gateway_core.threads import ThreadExitError
 
 # Where the name to install is not the name to import, and another project may have that one.
@@ -78,6 +79,9 @@ def _explain(error: BaseException) -> tuple[str, str, str | None]:
         return "syntax", f"{name}: {error.msg}", hint
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
+        if is_private(package):
+            sibling = (error.name or "").partition(".")[2]
+            return "import", f"there is no module '{sibling}' beside it", "create it, or mend the import"
         package = _DISTRIBUTIONS.get(package, package)
         return (
             "dependency",

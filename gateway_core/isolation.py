@@ -32,6 +32,7 @@ from gateway_core.source_code import compile_tree, parse
 # `agents`, and the SDK's own package must stay what `import agents` means.
 NEVER_SIBLINGS = frozenset({"agents", "openai", "gateway_core", "__main__"}) | sys.stdlib_module_names
 
+_PREFIX = "gateway_agent_"
 _numbers = itertools.count(1)
 _installing = threading.Lock()
 
@@ -199,7 +200,7 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
     readable = re.sub(r"\W+", "_", name).strip("_")
     # Absolute: a sibling that is imported late must be found although the working directory has changed.
     file, folder, shared = file.absolute(), folder and folder.absolute(), shared and shared.absolute()
-    package = _Package(f"gateway_agent_{readable}_{next(_numbers)}", file, folder, shared)
+    package = _Package(f"{_PREFIX}{readable}_{next(_numbers)}", file, folder, shared)
     _FINDER.packages[package.name] = package
     try:
         module = importlib.import_module(f"{package.name}.{package.main}" if package.main else package.name)
@@ -207,6 +208,11 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
         _forget(package.name)
         raise
     return IsolatedModule(module, package.name)
+
+
+def is_private(package: str) -> bool:
+    """Whether a name is one that `load_isolated` made up, and so nothing that could be installed."""
+    return package.startswith(_PREFIX)
 
 
 def _forget(package: str) -> None:

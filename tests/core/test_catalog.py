@@ -86,6 +86,7 @@ async def test_a_deleted_agent_is_gone(folder):
         ("def", "syntax", "SyntaxError"),
         ("import nowhere_to_be_found", "dependency", "the module 'nowhere_to_be_found' is not installed"),
         ("from os import nothing_like_it", "import", "ImportError"),
+        ("from .missing import x", "import", "there is no module 'missing' beside it"),
         ("import os\nos.environ['NOT_SET']", "environment", "NOT_SET is not set"),
         ("raise SystemExit(2)", "import", "calls exit()"),
         ("raise KeyboardInterrupt", "import", "KeyboardInterrupt"),
