@@ -70,7 +70,7 @@ class CatalogBuilder:
             if not _VALID_ID.fullmatch(entry.id):
                 self._announce(
                     DiscoveryError(
-                        f"'{entry.id}' cannot be a model's name",
+                        f"{entry.id!r} cannot be a model's name",
                         source=entry.source,
                         hint="use letters, digits, '_', '-' and '.', and start with none of the last two",
                     )
