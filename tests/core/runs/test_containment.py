@@ -1,0 +1,131 @@
+"""Whatever an agent's code raises, and wherever: its own run ends, other runs go on, and the loop lives."""
+
+import asyncio
+
+import openai
+import pytest
+from agents import (
+    Agent,
+    AgentHooks,
+    GuardrailFunctionOutput,
+    InputGuardrail,
+    OutputGuardrail,
+    function_tool,
+)
+
+from gateway_core.testing import call, gateway_in_memory, script
+
+EXCEPTIONS = {
+    "SystemExit": SystemExit(1),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+    "CancelledError": asyncio.CancelledError(),
+    "group": BaseExceptionGroup("many", [SystemExit(1), KeyboardInterrupt()]),
+    "GeneratorExit": GeneratorExit(),
+    "RecursionError": RecursionError(),
+    "MemoryError": MemoryError(),
+    "StopAsyncIteration": StopAsyncIteration(),
+    "TimeoutError": TimeoutError(),
+    "ValueError": ValueError("canary"),
+}
+
+
+def in_async_tool(error):
+    @function_tool
+    async def tool() -> str:
+        """Fail."""
+        raise error
+
+    return Agent(name="x", tools=[tool])
+
+
+def in_sync_tool(error):
+    @function_tool
+    def tool() -> str:
+        """Fail."""
+        raise error
+
+    return Agent(name="x", tools=[tool])
+
+
+def in_input_guardrail(error):
+    async def check(context, agent, text):
+        raise error
+
+    return Agent(name="x", input_guardrails=[InputGuardrail(check)])
+
+
+def in_output_guardrail(error):
+    async def check(context, agent, output) -> GuardrailFunctionOutput:
+        raise error
+
+    return Agent(name="x", output_guardrails=[OutputGuardrail(check)])
+
+
+def in_instructions(error):
+    def instructions(context, agent):
+        raise error
+
+    return Agent(name="x", instructions=instructions)
+
+
+def in_hooks(error):
+    class Hooks(AgentHooks):
+        async def on_start(self, context, agent):
+            raise error
+
+    return Agent(name="x", hooks=Hooks())
+
+
+def in_workflow(error):
+    async def run_workflow(question: str):
+        raise error
+
+    return run_workflow
+
+
+PLACES = [
+    in_async_tool,
+    in_sync_tool,
+    in_input_guardrail,
+    in_output_guardrail,
+    in_instructions,
+    in_hooks,
+    in_workflow,
+]
+
+
+async def ask(g, model, *, stream):
+    messages = [{"role": "user", "content": "hi"}]
+    answer = await g.openai.chat.completions.create(model=model, messages=messages, stream=stream)
+    if not stream:
+        return answer.choices[0].message.content
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in answer if chunk.choices])
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("name", EXCEPTIONS)
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+async def test_only_its_own_run_ends(place, name, stream):
+    proceed = asyncio.Event()
+
+    @function_tool
+    async def wait() -> str:
+        """Wait for the other one's end."""
+        await proceed.wait()
+        return ""
+
+    bystander = Agent(name="b", tools=[wait], model=script(call("wait"), "unharmed"))
+    agents = {"Bad": place(EXCEPTIONS[name]), "Bystander": bystander}
+    turns = [call("tool"), "it failed"] if "tool" in place.__name__ else ["hello"]
+    async with gateway_in_memory(agents, model=script(*turns)) as g:
+        other = asyncio.create_task(ask(g, "Bystander", stream=True))
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(10):
+                await ask(g, "Bad", stream=stream)
+        except openai.APIError as error:
+            assert "canary" not in str(error)  # noqa: PT017 - both ways to end are fine, and this one must not leak
+        proceed.set()
+        assert await other == "unharmed"
+        assert len(g.ended) == 2
+        assert not any(outcome.cancelled for _, outcome in g.ended)
