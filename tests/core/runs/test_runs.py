@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from gateway_core.runs.channel import Channel
 from gateway_core.testing import call, gateway_in_memory, script
+from tests.support.upstream import FakeUpstream, Fault, Reply
 
 
 @function_tool
@@ -182,3 +183,14 @@ async def test_a_channel_hands_over_in_order_and_in_batches():
     await asyncio.wait([left])
     channel.put(4)
     assert await channel.take() == [4]
+
+
+@BOTH
+async def test_an_upstream_that_hangs_up_is_no_timeout(stream):
+    with FakeUpstream(lambda request: Reply([Fault.CUT])) as upstream:
+        settings = {"base_url": upstream.base_url, "max_retries": 0}
+        config = {"plugins": {"upstreams": {"fake": settings}}}
+        async with gateway_in_memory({"X": Agent(name="x")}, config=config) as g:
+            with pytest.raises(openai.InternalServerError) as caught:
+                await ask(g, stream=stream)
+            assert (caught.value.status_code, caught.value.code) == (502, "upstream_error")
