@@ -3,13 +3,15 @@
 import asyncio
 import os
 
+import httpx2
 import openai
 import pytest
 from agents import Agent, WebSearchTool
 from gateway_plugins.upstreams.choice import choose
-from gateway_plugins.upstreams.client import ChatEndpoint, UpstreamClient
+from gateway_plugins.upstreams.client import ChatEndpoint, ChunkStream, UpstreamClient
 from gateway_plugins.upstreams.routing import Router
 from gateway_plugins.upstreams.settings import Upstream
+from openai.types.chat import ChatCompletionChunk
 
 from gateway_core.testing import gateway_in_memory
 from tests.support.upstream import FakeUpstream, Reply
@@ -82,6 +84,18 @@ async def stream(raw: bytes | list[bytes], **settings):
             return [chunk async for chunk in chunks]
 
 
+async def pieces(parts: list[bytes]):
+    """What the client reads from a body that arrives in exactly these pieces, as no socket promises them."""
+
+    async def body():
+        for part in parts:
+            yield part
+
+    async with UpstreamClient(Upstream("http://upstream/v1")) as client:
+        response = httpx2.Response(200, content=body(), request=httpx2.Request("POST", "http://upstream/v1"))
+        return [chunk async for chunk in ChunkStream(cast_to=ChatCompletionChunk, response=response, client=client)]
+
+
 HEAD = '{"id":"x","created":1,"model":"m","object":"chat.completion.chunk","choices":[{"index":0,'
 TEXT = HEAD + '"delta":{"content":"hi"},"finish_reason":null}]}'
 STOP = HEAD + '"delta":{},"finish_reason":"stop"}]}'
@@ -103,8 +117,9 @@ STOP = HEAD + '"delta":{},"finish_reason":"stop"}]}'
 async def test_streams_of_all_kinds_of_servers_are_read(raw):
     whole = await stream(raw.encode())
     assert [chunk.choices[0].delta.content for chunk in whole if chunk.choices[0].delta][:1] == ["hi"]
-    one_byte_at_a_time = [bytes([byte]) for byte in raw.encode()]
-    assert len(await stream(one_byte_at_a_time)) == len(whole)
+    assert await pieces([bytes([byte]) for byte in raw.encode()]) == whole
+    for cut in range(1, len(raw)):
+        assert await pieces([raw[:cut].encode(), raw[cut:].encode()]) == whole, f"cut after {raw[:cut]!r}"
 
 
 @pytest.mark.parametrize(

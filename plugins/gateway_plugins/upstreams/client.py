@@ -144,9 +144,10 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
         rest, event = b"", []
         try:
             async for piece in self.response.aiter_bytes():
-                if b"\r" in piece:
-                    piece = piece.replace(b"\r\n", b"\n")
-                lines = (rest + piece).split(b"\n")
+                text = rest + piece
+                if b"\r" in text:  # in the whole of it: a line's two last bytes may come apart
+                    text = text.replace(b"\r\n", b"\n")
+                lines = text.split(b"\n")
                 rest = lines.pop()
                 if len(rest) > MAX_LINE_BYTES:
                     raise self._error("the upstream sent a line that is too long")
