@@ -12,17 +12,21 @@ from gateway_core.errors import (
     PluginError,
     UpstreamError,
 )
-from gateway_core.hookspecs import Gateway, hookimpl
+from gateway_core.hookspecs import Gateway, RecordStore, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
+from gateway_core.provenance import ToolOrigin, mark_tool
 from gateway_core.structure import Bytes, Seconds, Secret
 from gateway_core.trial import command as trial_command
 from gateway_core.types import (
     AgentEntry,
     Catalog,
     Decision,
+    DecisionMade,
     Outcome,
     Principal,
     RunContext,
+    ToolCall,
+    ToolInfo,
     Usage,
 )
 
@@ -35,6 +39,7 @@ __all__ = [
     "Catalog",
     "ConfigError",
     "Decision",
+    "DecisionMade",
     "DiscoveryError",
     "Gateway",
     "GatewayError",
@@ -43,13 +48,18 @@ __all__ = [
     "Outcome",
     "PluginError",
     "Principal",
+    "RecordStore",
     "RunContext",
     "Seconds",
     "Secret",
+    "ToolCall",
+    "ToolInfo",
+    "ToolOrigin",
     "UpstreamError",
     "Usage",
     "__version__",
     "hookimpl",
     "load_isolated",
+    "mark_tool",
     "trial_command",
 ]

@@ -24,7 +24,7 @@ Table = dict[str, Any]
 ENV_PREFIX = "GATEWAY__"
 FILE_NAME = "gateway.toml"
 
-_TABLES = ("server", "http", "catalog", "runs", "agents", "plugins")
+_TABLES = ("server", "http", "catalog", "runs", "state", "agents", "plugins")
 _SECRET_KEY = re.compile(r"key|secret|token|password|authorization|credential", re.IGNORECASE)
 
 
@@ -74,6 +74,13 @@ class RunsConfig:
 
 
 @frozen
+class StateConfig:
+    """`[state]`: what outlives the process."""
+
+    folder: Path | None
+
+
+@frozen
 class AgentConfig:
     """`[agents.NAME]`: an operator's settings for one agent."""
 
@@ -88,6 +95,7 @@ class Config:
     http: HttpConfig
     catalog: CatalogConfig
     runs: RunsConfig
+    state: StateConfig
     agents: dict[str, AgentConfig]
     plugins: dict[str, Table]
     tables: Table = field(repr=False)
@@ -234,6 +242,7 @@ def _build(tables: Table, origins: Mapping[tuple[str, ...], str], base: Path) ->
         http=check.structure(tables["http"], HttpConfig, ("http",)),
         catalog=check.structure(tables["catalog"], CatalogConfig, ("catalog",)),
         runs=check.structure(tables["runs"], RunsConfig, ("runs",)),
+        state=check.structure(tables["state"], StateConfig, ("state",)),
         agents=agents,
         plugins=dict(_tables_of(tables.get("plugins", {}), "plugins", origins)),
         tables=tables,

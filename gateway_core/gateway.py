@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from gateway_core.catalog import CatalogBuilder
 from gateway_core.config import Config
@@ -19,6 +20,7 @@ from gateway_core.runs import runner
 from gateway_core.runs.containment import contain
 from gateway_core.runs.engine import Engine
 from gateway_core.sdk_settings import SdkSettings
+from gateway_core.state import make_folder
 from gateway_core.types import Catalog
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,10 @@ class RunningGateway:
         if self._builder is None:
             return Catalog()
         return await self._builder.refresh()
+
+    def state_folder(self) -> Path | None:
+        """The folder for what must outlive the process; `None` when nothing is to be kept."""
+        return make_folder(self.config.state.folder) if self.config.state.folder else None
 
     def report(self, error: GatewayError) -> None:
         """Announce an error to every plugin."""

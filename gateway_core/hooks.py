@@ -15,13 +15,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pluggy
 
 from gateway_core.errors import GatewayError, PluginError
-from gateway_core.hookspecs import PROJECT, Hookspecs
+from gateway_core.hookspecs import PROJECT, Hookspecs, RecordStore
 from gateway_core.structure import near_miss
-from gateway_core.types import AgentEntry, Decision, Outcome, Principal, RunContext
+from gateway_core.types import (
+    AgentEntry,
+    Decision,
+    DecisionMade,
+    Outcome,
+    Principal,
+    RunContext,
+    ToolCall,
+    ToolInfo,
+)
 
 if TYPE_CHECKING:
     import click
     from agents import ModelProvider, Tool
+    from agents.memory import Session
     from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.routing import BaseRoute
@@ -134,38 +144,73 @@ class Hooks:
 
     async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision:
         """All must agree. Silence refuses, an exception refuses; with nobody to ask, it is open."""
-        implementations = self._implementations["authorize"]
-        if not implementations:
+        if not self._implementations["authorize"]:
             return OPEN
+        decision = await self._agree("authorize", principal, entry)
+        return decision or Decision(False, "silence", reason="no policy allows it")
+
+    async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision:
+        """All must agree. An exception refuses; silence leaves the tool's own default."""
+        decision = await self._agree("authorize_tool", run, tool)
+        return decision or Decision(tool.open, "default", reason=None if tool.open else "no policy allows it")
+
+    def offer_tools(self) -> "list[Tool]":
+        """Concatenated."""
+        return self._concatenate("offer_tools")
+
+    def session(self, run: RunContext, entry: AgentEntry) -> "Session | None":
+        """First answer."""
+        found: Session | None = self._first("session", run, entry)
+        return found
+
+    def record_store(self) -> RecordStore | None:
+        """First answer."""
+        found: RecordStore | None = self._first("record_store")
+        return found
+
+    def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
+        """First answer."""
+        found: ModelProvider | None = self._first("model_provider", run, entry)
+        return found
+
+    def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
+        """Every plugin, guarded."""
+        self._announce("on_run_end", run, outcome)
+
+    def on_tool_end(self, call: ToolCall) -> None:
+        """Every plugin, guarded."""
+        self._announce("on_tool_end", call)
+
+    def on_decision(self, made: DecisionMade) -> None:
+        """Every plugin, guarded."""
+        self._announce("on_decision", made)
+
+    def on_error(self, error: GatewayError) -> None:
+        """Every plugin, guarded."""
+        self._announce("on_error", error)
+
+    def _first(self, hook: str, *arguments: Any) -> Any:
+        for _, call in self._implementations[hook]:
+            answer = call(*arguments)
+            if answer is not None:
+                return answer
+        return None
+
+    async def _agree(self, hook: str, *arguments: Any) -> Decision | None:
+        """The first refusal, else the first permission, else `None`. A policy that fails refuses."""
         allowed: Decision | None = None
-        for plugin, call in implementations:
+        for plugin, call in self._implementations[hook]:
             try:
-                decision: Decision | None = await call(principal, entry)
+                decision: Decision | None = await call(*arguments)
             except Exception:
-                logger.exception("plugin %s failed in authorize", plugin)
+                logger.exception("plugin %s failed in %s", plugin, hook)
                 return Decision(False, plugin, reason="the policy failed")
             if decision is None:
                 continue
             if not decision.allowed:
                 return decision
             allowed = allowed or decision
-        return allowed or Decision(False, "silence", reason="no policy allows it")
-
-    def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
-        """First answer."""
-        for _, call in self._implementations["model_provider"]:
-            provider: ModelProvider | None = call(run, entry)
-            if provider is not None:
-                return provider
-        return None
-
-    def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
-        """Every plugin, guarded."""
-        self._announce("on_run_end", run, outcome)
-
-    def on_error(self, error: GatewayError) -> None:
-        """Every plugin, guarded."""
-        self._announce("on_error", error)
+        return allowed
 
     def _concatenate(self, hook: str, *arguments: Any) -> list[Any]:
         return [item for _, call in self._implementations[hook] for item in call(*arguments)]

@@ -13,11 +13,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 from gateway_core.errors import GatewayError
-from gateway_core.types import AgentEntry, Catalog, Decision, Outcome, Principal, RunContext
+from gateway_core.types import (
+    AgentEntry,
+    Catalog,
+    Decision,
+    DecisionMade,
+    Outcome,
+    Principal,
+    RunContext,
+    ToolCall,
+    ToolInfo,
+)
 
 if TYPE_CHECKING:
     import click
     from agents import ModelProvider, Tool
+    from agents.memory import Session
     from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.routing import BaseRoute
@@ -40,6 +51,36 @@ class Gateway(Protocol):
 
     def report(self, error: GatewayError) -> None:
         """Announce an error of the plugin's own to every plugin's `on_error`."""
+
+    def state_folder(self) -> Path | None:
+        """The folder for what must outlive the process, made if it is not there, for the gateway's user alone.
+
+        `None` when nothing is to be kept on disk.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
+
+
+class RecordStore(Protocol):
+    """Keeps small records, each for its owner alone, for a time."""
+
+    async def put(self, kind: str, key: str, owner: str, value: bytes, *, seconds: float | None) -> None:
+        """Keep a record, over one of the same kind, key and owner.
+
+        Args:
+            kind: What it is, such as `response`.
+            key: Its name among its kind.
+            owner: The id of the principal that it belongs to.
+            value: What to keep.
+            seconds: How long; `None` for ever.
+        """
+
+    async def get(self, kind: str, key: str, owner: str) -> bytes | None:
+        """The record; `None` when there is none, it is another owner's, or its time is over."""
+
+    async def delete(self, kind: str, key: str, owner: str) -> bool:
+        """Forget a record. Returns whether it was there."""
 
 
 class Hookspecs:
@@ -104,12 +145,37 @@ class Hookspecs:
         open, and then serves loopback only."""
 
     @hookspec
+    async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision | None:
+        """May this run call this tool? Asked on each call. All plugins with an opinion must agree, an exception
+        refuses; where none has an opinion, `tool.open` holds."""
+
+    @hookspec
+    def offer_tools(self) -> "Iterable[Tool]":
+        """Tools that agents may use by name. Asked when agents are equipped; concatenated, the first of a name wins."""
+
+    @hookspec
+    def session(self, run: RunContext, entry: AgentEntry) -> "Session | None":
+        """The SDK session in which an agent that asks for one remembers the run's chat. The first answer counts."""
+
+    @hookspec
+    def record_store(self) -> RecordStore | None:
+        """Where the gateway keeps records such as stored responses. Asked once, at start; the first answer counts."""
+
+    @hookspec
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
         """Where this run's models come from. Asked once a run; the first answer counts."""
 
     @hookspec
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
         """A run ended, well or not. Every plugin hears it; one that raises is logged, and the rest go on."""
+
+    @hookspec
+    def on_tool_end(self, call: ToolCall) -> None:
+        """A tool call ended, well or not, or was refused. Every plugin hears it; one that raises is logged."""
+
+    @hookspec
+    def on_decision(self, made: DecisionMade) -> None:
+        """A decision took effect. Every plugin hears it; one that raises is logged, and the rest go on."""
 
     @hookspec
     def on_error(self, error: GatewayError) -> None:

@@ -16,6 +16,9 @@ class OffDuty:
         """Nothing is loaded."""
         return self.catalog
 
+    def state_folder(self) -> None:
+        """Nothing is kept."""
+
     def report(self, error: GatewayError) -> None:
         """Keep it for whoever asked."""
         self.reported.append(error)

@@ -217,6 +217,9 @@ def _make_converter(base: Path) -> cattrs.Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(Secret, _secret)
     converter.register_structure_hook(Path, lambda value, _: base / Path(_text(value, _)).expanduser())
+    converter.register_structure_hook(
+        Path | None, lambda value, _: base / Path(value).expanduser() if _text(value, _) else None
+    )
     seconds, size = _quantity(_DURATION_UNITS, '"30s" or "10m"'), _quantity(_SIZE_UNITS, '"10 MiB"')
     converter.register_structure_hook_func(lambda t: t == Seconds, seconds)
     converter.register_structure_hook_func(lambda t: t == Bytes, lambda value, t: int(size(value, t)))

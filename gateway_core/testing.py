@@ -107,7 +107,7 @@ async def gateway_in_memory(
         extra["given_model"] = _model_plugin(model)
         defaults |= {"upstreams": {"enabled": False}, "offline_model": {"enabled": False}}
     given = config or {}
-    tables = {**given, "plugins": {**defaults, **given.get("plugins", {})}}
+    tables = {"state": {"folder": ""}, **given, "plugins": {**defaults, **given.get("plugins", {})}}
     app = build(load_config(overrides=tables, environ={}), plugins={**extra, **(plugins or {})})
     gateway: RunningGateway = app.state.gateway
     async with gateway:

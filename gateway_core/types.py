@@ -7,7 +7,7 @@ told in; every HTTP surface only renders it.
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import Factory, field, frozen
 
@@ -128,6 +128,25 @@ class Decision:
     """The level of the policy that decided, such as `key` or `namespace`."""
     pattern: str | None = None
     reason: str | None = None
+    override: str | None = None
+    """The id of the override that decided, when one did."""
+
+
+@frozen
+class DecisionMade:
+    """A decision that took effect, as it is announced. A question that is only looked at is none."""
+
+    request_id: str
+    principal: Principal
+    kind: str
+    """What was asked for: `agent`, `tool`, `module` or `admin`."""
+    subject: str
+    """An agent's id, a tool's name, a module's id or the path of an admin page."""
+    decision: Decision
+    seconds: float
+    """How long the decision took."""
+    agent_id: str | None = None
+    """For a tool: whose it is."""
 
 
 @frozen
@@ -141,6 +160,39 @@ class RunContext:
     """What the client calls itself, when it does."""
     started: float = Factory(time.time)
     """Seconds since the epoch."""
+    session_id: str | None = None
+    """The chat that the request belongs to, when the client says so. Nobody else's chat has the same one: it is to be
+    read together with the principal."""
+
+
+ToolSource = Literal["sdk-native", "gateway", "mcp", "hosted"]
+
+
+@frozen
+class ToolInfo:
+    """A tool as a policy sees it."""
+
+    name: str
+    source: ToolSource
+    agent_id: str
+    """The served agent in whose run it is called."""
+    agent_name: str
+    """The SDK agent that calls it: the served one, a handoff target or one that is used as a tool."""
+    server: str | None = None
+    """For an MCP tool: the server's name."""
+    open: bool = True
+    """What holds when no policy has an opinion on it."""
+
+
+@frozen
+class ToolCall:
+    """A tool call that ended."""
+
+    run: RunContext
+    tool: ToolInfo
+    call_id: str
+    seconds: float
+    outcome: Literal["ok", "error", "refused", "cancelled"]
 
 
 @frozen

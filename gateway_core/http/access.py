@@ -4,6 +4,7 @@ The decisions are the plugins'; this asks in the right order and turns a refusal
 """
 
 import difflib
+import time
 
 from starlette.requests import Request
 
@@ -14,7 +15,8 @@ from gateway_core.errors import (
     PermissionDeniedError,
 )
 from gateway_core.gateway import RunningGateway
-from gateway_core.types import Catalog, Principal, ServedAgent
+from gateway_core.http.front import request_id_of
+from gateway_core.types import Catalog, Decision, DecisionMade, Principal, ServedAgent
 
 LOCAL = Principal("local", admin=True)
 """Whoever asks a gateway that no plugin guards; such a gateway serves loopback only."""
@@ -40,7 +42,10 @@ async def admin_only(request: Request, gateway: RunningGateway) -> Principal:
     Raises:
         PermissionDeniedError: It is no admin.
     """
+    began = time.perf_counter()
     principal = await authenticated(request, gateway)
+    decision = Decision(principal.admin, "admin", reason=None if principal.admin else "no admin")
+    _announce(gateway, request, principal, "admin", request.url.path, decision, began)
     if not principal.admin:
         raise PermissionDeniedError("this needs an admin key", code="admin_required")
     return principal
@@ -52,8 +57,8 @@ async def visible(principal: Principal, gateway: RunningGateway, catalog: Catalo
     return [a for a in catalog.agents.values() if (await hooks.authorize(principal, a.entry)).allowed]
 
 
-async def permitted_agent(name: str, principal: Principal, gateway: RunningGateway) -> ServedAgent:
-    """The agent that a name means, if the principal may use it.
+async def permitted_agent(name: str, principal: Principal, gateway: RunningGateway, request: Request) -> ServedAgent:
+    """The agent that a name means, if the principal may use it. The decision is announced.
 
     Raises:
         NotFoundError: There is none; the error names near misses among those that the principal may see.
@@ -68,10 +73,25 @@ async def permitted_agent(name: str, principal: Principal, gateway: RunningGatew
             broken = catalog.broken[agent_id]
             raise AgentBrokenError(f"the agent '{agent_id}' could not be loaded: {broken.error.message}")
         raise await _not_found(name, principal, gateway, catalog)
+    began = time.perf_counter()
     decision = await gateway.hooks.authorize(principal, served.entry)
+    _announce(gateway, request, principal, "agent", served.id, decision, began)
     if not decision.allowed:
         raise PermissionDeniedError(f"'{principal.id}' may not use the model '{served.id}'")
     return served
+
+
+def _announce(
+    gateway: RunningGateway,
+    request: Request,
+    principal: Principal,
+    kind: str,
+    subject: str,
+    decision: Decision,
+    began: float,
+) -> None:
+    seconds = time.perf_counter() - began
+    gateway.hooks.on_decision(DecisionMade(request_id_of(request.scope), principal, kind, subject, decision, seconds))
 
 
 async def _not_found(name: str, principal: Principal, gateway: RunningGateway, catalog: Catalog) -> NotFoundError:

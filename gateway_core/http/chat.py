@@ -42,7 +42,7 @@ class ChatCompletions:
         limits = self._gateway.config.http
         body = await read_json_object(http_request, limits)
         chat = parse_chat_request(body, max_messages=limits.max_messages)
-        served = await permitted_agent(chat.model, principal, self._gateway)
+        served = await permitted_agent(chat.model, principal, self._gateway, http_request)
         run = RunContext(request_id_of(scope), principal, served.id, http_request.headers.get("user-agent"))
         answer = _Answer(self._gateway, chat, served, run, send)
         await while_connected(receive, answer.stream() if chat.stream else answer.whole())

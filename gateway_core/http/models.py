@@ -30,7 +30,8 @@ class Models:
     async def one(self, request: Request) -> Response:
         """The one that the path names."""
         principal = await authenticated(request, self._gateway)
-        return _json(_model(await permitted_agent(request.path_params["model"], principal, self._gateway)))
+        served = await permitted_agent(request.path_params["model"], principal, self._gateway, request)
+        return _json(_model(served))
 
 
 def _model(agent: ServedAgent) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""Where does a tool come from? Whoever makes a tool for agents to use says so on the tool itself.
+
+It governs nothing. A tool without a mark is the agent's own.
+"""
+
+from typing import Any
+
+from attrs import frozen
+
+from gateway_core.types import ToolSource
+
+_MARK = "_agent_gateway_origin"
+
+
+@frozen
+class ToolOrigin:
+    """What a policy needs to know of a tool beside its name."""
+
+    source: ToolSource = "sdk-native"
+    server: str | None = None
+    """For an MCP tool: the server's name, as configured."""
+    open: bool = True
+    """Whether it may be called when no policy has an opinion on it."""
+
+
+def mark_tool(tool: Any, origin: ToolOrigin) -> None:
+    """Say where a tool object comes from."""
+    vars(tool)[_MARK] = origin
+
+
+def origin_of(tool: Any) -> ToolOrigin:
+    """What `mark_tool` said; else the tool is the agent's own."""
+    origin: ToolOrigin = vars(tool).get(_MARK) or ToolOrigin()
+    return origin
