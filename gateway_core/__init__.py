@@ -19,6 +19,7 @@ from gateway_core.structure import Bytes, Seconds, Secret
 from gateway_core.trial import command as trial_command
 from gateway_core.types import (
     AgentEntry,
+    BackgroundTask,
     Catalog,
     Decision,
     DecisionMade,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AgentEntry",
     "AuthenticationError",
+    "BackgroundTask",
     "Bytes",
     "Catalog",
     "ConfigError",

@@ -25,6 +25,7 @@ from gateway_core.http.chat import ChatCompletions
 from gateway_core.http.front import HEADER, ErrorAnswers, Front, request_id_of
 from gateway_core.http.health import Health
 from gateway_core.http.models import Models
+from gateway_core.http.runs import Runs
 
 
 def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = None) -> Starlette:
@@ -56,13 +57,15 @@ def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = 
 
 
 def _routes(gateway: RunningGateway) -> list[BaseRoute]:
-    models, health = Models(gateway), Health(gateway)
+    models, health, runs = Models(gateway), Health(gateway), Runs(gateway)
     return [
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
         Route("/v1/models", models.list),
         Route("/v1/models/{model:path}", models.one),
         Route("/v1/chat/completions", ChatCompletions(gateway), methods=["POST"]),
+        Route("/v1/runs/{id}", runs.get),
+        Route("/v1/runs/{id}/cancel", runs.cancel, methods=["POST"]),
         *gateway.hooks.routes(),
         *(_guarded(route, gateway) for route in [*admin_routes(gateway), *gateway.hooks.admin_routes()]),
     ]

@@ -24,7 +24,7 @@ Table = dict[str, Any]
 ENV_PREFIX = "GATEWAY__"
 FILE_NAME = "gateway.toml"
 
-_TABLES = ("server", "http", "catalog", "runs", "state", "agents", "plugins")
+_TABLES = ("server", "http", "clients", "catalog", "runs", "state", "agents", "plugins")
 _SECRET_KEY = re.compile(r"key|secret|token|password|authorization|credential", re.IGNORECASE)
 
 
@@ -52,6 +52,19 @@ class HttpConfig:
     sse_keep_alive: Seconds
 
 
+RenderingName = Literal["plain", "reasoning", "openwebui"]
+
+
+@frozen
+class ClientsConfig:
+    """`[clients]`: how chat clients are shown what an agent does."""
+
+    rendering: RenderingName
+    reasoning: Literal["reasoning_content", "reasoning", "both", "none"]
+    max_result: int
+    principals: dict[str, RenderingName]
+
+
 @frozen
 class CatalogConfig:
     """`[catalog]`: how agents are loaded."""
@@ -59,6 +72,9 @@ class CatalogConfig:
     load_timeout: Seconds
     trial_import: bool
     show_broken: bool
+
+
+OnDisconnect = Literal["cancel", "grace", "detach"]
 
 
 @frozen
@@ -71,6 +87,10 @@ class RunsConfig:
     refusal: str
     workflow_history: bool
     sdk_tracing: bool
+    on_disconnect: OnDisconnect
+    grace: Seconds
+    keep_results: Seconds
+    approval_timeout: Seconds
 
 
 @frozen
@@ -85,6 +105,8 @@ class AgentConfig:
     """`[agents.NAME]`: an operator's settings for one agent."""
 
     model: str | None = None
+    background_tasks: bool = True
+    on_disconnect: OnDisconnect | None = None
 
 
 @frozen
@@ -93,6 +115,7 @@ class Config:
 
     server: ServerConfig
     http: HttpConfig
+    clients: ClientsConfig
     catalog: CatalogConfig
     runs: RunsConfig
     state: StateConfig
@@ -240,6 +263,7 @@ def _build(tables: Table, origins: Mapping[tuple[str, ...], str], base: Path) ->
     return Config(
         server=check.structure(tables["server"], ServerConfig, ("server",)),
         http=check.structure(tables["http"], HttpConfig, ("http",)),
+        clients=check.structure(tables["clients"], ClientsConfig, ("clients",)),
         catalog=check.structure(tables["catalog"], CatalogConfig, ("catalog",)),
         runs=check.structure(tables["runs"], RunsConfig, ("runs",)),
         state=check.structure(tables["state"], StateConfig, ("state",)),

@@ -16,9 +16,11 @@ from gateway_core.errors import GatewayError
 from gateway_core.hooks import Hooks
 from gateway_core.loader import Loader
 from gateway_core.loading import Plugins, load_plugins
+from gateway_core.records import MemoryRecords
 from gateway_core.runs import runner
 from gateway_core.runs.containment import contain
 from gateway_core.runs.engine import Engine
+from gateway_core.runs.left import LeftRuns
 from gateway_core.sdk_settings import SdkSettings
 from gateway_core.state import make_folder
 from gateway_core.types import Catalog
@@ -42,6 +44,7 @@ class RunningGateway:
         self.config = config
         self.plugins: Plugins = load_plugins(config, self, extra_plugins)
         self.engine: Engine
+        self.left_runs: LeftRuns
         self._builder: CatalogBuilder | None = None
         self._held = AsyncExitStack()
 
@@ -83,7 +86,8 @@ class RunningGateway:
             await runner.self_test()
             for lifespan in self.hooks.lifespans():
                 await self._held.enter_async_context(lifespan)
-            self.engine = Engine(self.hooks, self.config)
+            self.engine = Engine(self.hooks, self.config, self.hooks.record_store() or MemoryRecords())
+            self.left_runs = LeftRuns(lambda: self.config.runs)
             settings = SdkSettings(tracing=self.config.runs.sdk_tracing)
             loader = Loader(self.hooks, self.config, settings, self.engine.importing)
             self._builder = CatalogBuilder(self.hooks, loader, self.report, show_broken=self.config.catalog.show_broken)
@@ -96,6 +100,7 @@ class RunningGateway:
     async def __aexit__(self, *_: object) -> None:
         """Stop: no run is left, then the plugins' resources are let go in reverse order."""
         await self.engine.drain(0)
+        await self.left_runs.close()
         if self._builder is not None:
             await self._builder.close()
         self._builder = None

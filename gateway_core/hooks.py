@@ -7,7 +7,7 @@ functions, so that a question costs no more than calling them; and answers are c
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ from gateway_core.hookspecs import PROJECT, Hookspecs, RecordStore
 from gateway_core.structure import near_miss
 from gateway_core.types import (
     AgentEntry,
+    BackgroundTask,
     Decision,
     DecisionMade,
     Outcome,
@@ -166,6 +167,13 @@ class Hooks:
     def record_store(self) -> RecordStore | None:
         """First answer."""
         found: RecordStore | None = self._first("record_store")
+        return found
+
+    def background_task(
+        self, entry: AgentEntry, headers: Mapping[str, str], messages: Sequence[Mapping[str, Any]], stream: bool
+    ) -> BackgroundTask | None:
+        """First answer."""
+        found: BackgroundTask | None = self._first("background_task", entry, headers, messages, stream)
         return found
 
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":

@@ -5,7 +5,7 @@ same thing: `entry` is an `AgentEntry`, `run` a `RunContext`, `error` a `Gateway
 leave out arguments that it does not need. Whether a hook is `async def` or `def` is part of its contract.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ import pluggy
 from gateway_core.errors import GatewayError
 from gateway_core.types import (
     AgentEntry,
+    BackgroundTask,
     Catalog,
     Decision,
     DecisionMade,
@@ -160,6 +161,13 @@ class Hookspecs:
     @hookspec
     def record_store(self) -> RecordStore | None:
         """Where the gateway keeps records such as stored responses. Asked once, at start; the first answer counts."""
+
+    @hookspec
+    def background_task(
+        self, entry: AgentEntry, headers: Mapping[str, str], messages: Sequence[Mapping[str, Any]], stream: bool
+    ) -> BackgroundTask | None:
+        """Is this chat request one that a UI makes by itself, such as for a title? Then no agent runs. Asked on each
+        chat request, with its headers and messages as they were sent; the first answer counts."""
 
     @hookspec
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":

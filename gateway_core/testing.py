@@ -151,7 +151,11 @@ class AsgiTransport(httpx2.AsyncBaseTransport):
         }
         exchange.task = asyncio.create_task(exchange.run(self._app, scope))
         exchange.task.add_done_callback(lambda _: exchange.sent.put_nowait(None))
-        start = await exchange.sent.get()
+        try:
+            start = await exchange.sent.get()
+        except BaseException:
+            await exchange.aclose()  # the client left before the answer began
+            raise
         if start is None:
             await exchange.task
             raise httpx2.RemoteProtocolError("the application ended without an answer")

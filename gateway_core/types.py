@@ -163,6 +163,22 @@ class RunContext:
     session_id: str | None = None
     """The chat that the request belongs to, when the client says so. Nobody else's chat has the same one: it is to be
     read together with the principal."""
+    task: str | None = None
+    """For what a chat UI asks in the background, such as `title`: its kind. The agent then has no part in the run."""
+
+
+@frozen
+class BackgroundTask:
+    """What a chat UI asks beside the chat, such as a title for it."""
+
+    kind: str
+    """`title`, `tags` and so on."""
+    model: str | None = None
+    """Which model is to answer it; `None` for the default upstream's own."""
+    answer: str | None = None
+    """What to answer when no model can."""
+    local: bool = False
+    """Whether no model is to be asked."""
 
 
 ToolSource = Literal["sdk-native", "gateway", "mcp", "hosted"]
@@ -272,6 +288,27 @@ class AgentChanged:
 
 
 @frozen
+class PendingCall:
+    """A tool call that waits for a person's word."""
+
+    call_id: str
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
+
+@frozen
+class ApprovalAsked:
+    """The run pauses until a person approves or rejects some tool calls."""
+
+    id: str
+    """What an answer has to refer to. Nobody can guess it."""
+    calls: tuple[PendingCall, ...]
+    seconds: float
+    """How long an answer is waited for."""
+
+
+@frozen
 class Completed:
     """The run is through. Always the last event, unless `Failed` is."""
 
@@ -288,4 +325,4 @@ class Failed:
     usage: Usage = Usage()
 
 
-RunEvent = TextDelta | ReasoningDelta | ToolStarted | ToolFinished | AgentChanged | Completed | Failed
+RunEvent = TextDelta | ReasoningDelta | ToolStarted | ToolFinished | AgentChanged | ApprovalAsked | Completed | Failed

@@ -11,10 +11,16 @@ from typing import Any
 
 import orjson
 
-from gateway_core.types import Completed, ReasoningDelta, RunEvent, TextDelta, Usage
+from gateway_core.http.renderings import Shown, SideEvent
+from gateway_core.types import Completed, ReasoningDelta, ServedAgent, TextDelta, Usage
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+
+
+def fingerprint(served: ServedAgent) -> str:
+    """`system_fingerprint`: changes when the agent does."""
+    return f"fp_{served.entry.digest[:12]}"
 
 
 def completion_id() -> str:
@@ -38,7 +44,16 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-def completion(model: str, fingerprint: str, events: Iterable[RunEvent]) -> bytes:
+def reasoning_fields(setting: str) -> tuple[str, ...]:
+    """The names of the fields that reasoning goes to, by `[clients] reasoning`.
+
+    OpenAI's API has none; these are the two that other servers and their clients use. With `none`, activity that a
+    rendering shows as reasoning still has its place.
+    """
+    return ("reasoning_content", "reasoning") if setting == "both" else (setting.replace("none", "reasoning_content"),)
+
+
+def completion(model: str, fingerprint: str, events: Iterable[Shown], reasoning_to: Iterable[str]) -> bytes:
     """A whole answer from the whole run."""
     text: list[str] = []
     reasoning: list[str] = []
@@ -53,7 +68,7 @@ def completion(model: str, fingerprint: str, events: Iterable[RunEvent]) -> byte
                 usage, finish_reason = event.usage, event.finish_reason
     message: dict[str, Any] = {"role": "assistant", "content": "".join(text), "refusal": None}
     if reasoning:
-        message["reasoning_content"] = "".join(reasoning)
+        message |= dict.fromkeys(reasoning_to, "".join(reasoning))
     return orjson.dumps(
         {
             "id": completion_id(),
@@ -74,9 +89,11 @@ class ChunkWriter:
         model: The model's name, as the client may use it again.
         fingerprint: Changes when the agent does.
         include_usage: Whether the client asked for a last chunk with the usage.
+        reasoning_to: The names of the fields that reasoning goes to.
     """
 
-    def __init__(self, model: str, fingerprint: str, *, include_usage: bool) -> None:
+    def __init__(self, model: str, fingerprint: str, *, include_usage: bool, reasoning_to: Iterable[str]) -> None:
+        self._fields = {TextDelta: ("content",), ReasoningDelta: tuple(reasoning_to)}
         self._include_usage = include_usage
         self._head: dict[str, Any] = {
             "id": completion_id(),
@@ -93,13 +110,19 @@ class ChunkWriter:
         """The first chunk: who speaks."""
         return self._before + b'{"role":"assistant","content":"","refusal":null}' + self._after
 
-    def events(self, events: Iterable[RunEvent]) -> bytes:
+    def events(self, events: Iterable[Shown]) -> bytes:
         """Chunks for events; pieces of text that came together go out together."""
         parts: list[bytes] = []
-        kind = b""
+        kind: tuple[str, ...] = ()
         texts: list[str] = []
         for event in events:
-            new = _FIELDS.get(type(event))
+            if isinstance(event, SideEvent):
+                if texts:
+                    parts.append(self._delta(kind, texts))
+                    texts = []
+                parts.append(b"data: " + orjson.dumps(event.data) + b"\n\n")
+                continue
+            new = self._fields.get(type(event))
             if new is None:
                 continue
             if new is not kind and texts:
@@ -120,11 +143,8 @@ class ChunkWriter:
             last += b"data: " + orjson.dumps(usage) + b"\n\n"
         return last + DONE
 
-    def _delta(self, field: bytes, texts: list[str]) -> bytes:
-        return self._before + b'{"' + field + b'":' + orjson.dumps("".join(texts)) + b"}" + self._after
-
-
-_FIELDS: dict[type, bytes] = {TextDelta: b"content", ReasoningDelta: b"reasoning_content"}
+    def _delta(self, fields: tuple[str, ...], texts: list[str]) -> bytes:
+        return self._before + orjson.dumps(dict.fromkeys(fields, "".join(texts))) + self._after
 
 
 def error_event(problem: dict[str, Any]) -> bytes:

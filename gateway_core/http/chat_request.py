@@ -4,7 +4,7 @@ What becomes of each field is decided here and written down in `docs/reference/c
 agent owns (its tools, its output format) are ignored, fields that cannot be kept are refused, unknown ones pass.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -21,6 +21,8 @@ class ChatRequest:
     """A chat request as the gateway understands it."""
 
     model: str
+    messages: Sequence[Mapping[str, Any]]
+    """As they were sent."""
     conversation: Conversation
     stream: bool
     include_usage: bool
@@ -45,6 +47,7 @@ def parse_chat_request(body: Mapping[str, Any], *, max_messages: int) -> ChatReq
     options = fields.mapping(body, "stream_options") or {}
     return ChatRequest(
         model=model,
+        messages=messages,
         conversation=parse_messages(messages),
         stream=fields.boolean(body, "stream") or False,
         include_usage=fields.boolean(options, "include_usage", "stream_options.") or False,

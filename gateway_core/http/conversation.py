@@ -12,6 +12,7 @@ from attrs import frozen
 
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import fields
+from gateway_core.http.renderings import without_blocks
 
 Item = dict[str, Any]
 
@@ -129,6 +130,8 @@ def _assistant(message: Mapping[str, Any], path: str, open_calls: dict[str, str]
         )
     elif content is not None and not isinstance(content, str):
         raise fields.wrong(f"{path}.content", "a string, a list of parts or null", content)
+    if isinstance(content, str):
+        content = without_blocks(content)
     if content or (content := fields.text(message, "refusal", f"{path}.")):
         items.append({"role": "assistant", "content": content})
     for position, call in enumerate(fields.listing(message, "tool_calls", f"{path}.") or ()):

@@ -5,17 +5,24 @@ await of the work until its end, for answers that are streamed and for those tha
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from starlette.types import Receive
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
+async def while_connected(
+    receive: Receive, work: Coroutine[Any, Any, None], *, on_leave: Callable[[], None] = lambda: None
+) -> bool:
     """Do the work; cancel it when the client leaves. The request's body must have been read.
 
+    Args:
+        receive: The request's.
+        work: What to do.
+        on_leave: Called when the client left, before the work is cancelled.
+
     Returns:
-        Whether the client stayed to the end.
+        Whether the client left.
     """
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(receive))
@@ -23,8 +30,9 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
         await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
-            return True
-        return False
+            return False
+        on_leave()
+        return True
     finally:
         leaving.cancel()
         if not task.done():

@@ -22,16 +22,20 @@ from agents import (
 )
 from attrs import field, frozen
 
-from gateway_core.config import Config
+from gateway_core.config import Config, OnDisconnect
 from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
 from gateway_core.hooks import Hooks
+from gateway_core.hookspecs import RecordStore
 from gateway_core.runnables import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
+from gateway_core.runs.approvals import Approvals, question_of, verdict_of
 from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.models import ScopedProvider
 from gateway_core.runs.scope import POSITION, Position, RunScope
+from gateway_core.runs.tasks import answer_task
 from gateway_core.runs.workflow import history, run_workflow
 from gateway_core.types import (
     AgentEntry,
+    BackgroundTask,
     Completed,
     Failed,
     Outcome,
@@ -68,6 +72,8 @@ class RunRequest:
     settings: Mapping[str, Any] = field(factory=dict)
     metadata: Mapping[str, Any] = field(factory=dict)
     """The request's own, for workflows whose input has more fields than the text."""
+    task: BackgroundTask | None = None
+    """What to do instead of running the agent."""
 
 
 class Engine:
@@ -76,9 +82,11 @@ class Engine:
     Args:
         hooks: Asked for models, told of ends.
         config: Limits of runs, and operators' settings for agents.
+        records: Keeps runs that wait for a person.
     """
 
-    def __init__(self, hooks: Hooks, config: Config) -> None:
+    def __init__(self, hooks: Hooks, config: Config, records: RecordStore) -> None:
+        self._approvals = Approvals(records, config.runs.approval_timeout)
         self._hooks = hooks
         self._config = config
         self._active: set[ActiveRun] = set()
@@ -102,33 +110,36 @@ class Engine:
         served = request.served
         scope = RunScope(
             request.run,
-            self._provider(request.run, served.entry, fallback=served.model, settings=request.settings),
-            live=request.live,
+            self._provider(request, request.task),
+            # The answer to a task is told whole, so that one that fails half way leaves no trace.
+            live=request.live and request.task is None,
             system=request.system,
             settings=request.settings,
             text=request.text,
             hold_answers=self._config.runs.output_guardrails == "buffer",
         )
-        return ActiveRun(self, request, scope)
+        runs = self._config.runs
+        return ActiveRun(self, request, scope, self._config.agent(served.id).on_disconnect or runs.on_disconnect)
 
     @contextmanager
     def importing(self, entry: AgentEntry) -> Iterator[RunScope]:
         """While a module is imported: runs that it starts then use the gateway's models, in the gateway's loop."""
         run = RunContext(f"import_{entry.id}", Principal("gateway"), entry.id)
-        scope = RunScope(run, self._provider(run, entry, fallback=None, settings={}), live=False)
+        scope = RunScope(run, self._hooks.model_provider(run, entry), live=False)
         token = POSITION.set(Position(scope, 0))
         try:
             yield scope
         finally:
             POSITION.reset(token)
 
-    def _provider(
-        self, run: RunContext, entry: AgentEntry, *, fallback: str | None, settings: Mapping[str, Any]
-    ) -> ModelProvider | None:
-        provider = self._hooks.model_provider(run, entry)
+    def _provider(self, request: RunRequest, task: BackgroundTask | None) -> ModelProvider | None:
+        served = request.served
+        provider = self._hooks.model_provider(request.run, served.entry)
         if provider is None:
             return None
-        return ScopedProvider(provider, model=self._config.agent(entry.id).model, fallback=fallback, settings=settings)
+        model = task.model if task else self._config.agent(served.id).model
+        fallback = None if task else served.model
+        return ScopedProvider(provider, model=model, fallback=fallback, settings=request.settings)
 
     async def drain(self, timeout: float) -> None:
         """Let the active runs end, and stop those that have not after `timeout` seconds. No new ones start."""
@@ -166,14 +177,10 @@ class Engine:
 
     async def _run(self, request: RunRequest, scope: RunScope) -> None:
         runnable = request.served.runnable
-        if isinstance(runnable, AgentRunnable):
-            # Through the SDK's own door: the default runner is ours, and follows the run.
-            await Runner.run(
-                runnable.agent,
-                [*request.items],  # type: ignore[list-item]
-                context=runnable.context_for(request.run),
-                max_turns=self._config.runs.max_turns,
-            )
+        if request.task is not None:
+            await answer_task(request.task, request.items, scope)
+        elif isinstance(runnable, AgentRunnable):
+            await self._run_agent(runnable, request, scope)
         elif isinstance(runnable, DiagnosisRunnable):
             scope.channel.put(TextDelta(runnable.text))
         elif isinstance(runnable, WorkflowRunnable):
@@ -181,6 +188,30 @@ class Engine:
             if self._config.runs.workflow_history and runnable.takes is Takes.TEXT:
                 scope.history = history(request.items)
             await run_workflow(runnable, scope, items=request.items, text=request.text, metadata=request.metadata)
+
+    async def _run_agent(self, runnable: AgentRunnable, request: RunRequest, scope: RunScope) -> None:
+        scope.may_pause = True
+        state = await self._resumed(runnable, request)
+        # Through the SDK's own door: the default runner is ours, and follows the run.
+        result = await Runner.run(
+            runnable.agent,
+            state or [*request.items],
+            context=None if state else runnable.context_for(request.run),
+            max_turns=self._config.runs.max_turns,
+        )
+        if result.interruptions:
+            scope.channel.put(await self._approvals.ask(result, request.run))
+
+    async def _resumed(self, runnable: AgentRunnable, request: RunRequest) -> Any:
+        """The state of an earlier run, when the request decides what that one asked."""
+        question = question_of(request.items)
+        if question is None:
+            return None
+        verdict = verdict_of(request.text)
+        if verdict is None:
+            await self._approvals.drop(question, request.run)
+            return None
+        return await self._approvals.resume(question, verdict, runnable, request.run)
 
     def entered(self, run: "ActiveRun") -> None:
         """A run began."""
@@ -221,14 +252,21 @@ def _place(error: BaseException) -> str:
 class ActiveRun:
     """One run that is on, as an async context manager: leaving it ends the run."""
 
-    def __init__(self, engine: Engine, request: RunRequest, scope: RunScope) -> None:
+    def __init__(self, engine: Engine, request: RunRequest, scope: RunScope, on_disconnect: OnDisconnect) -> None:
         self.context = request.run
+        self.served = request.served
+        self.on_disconnect = on_disconnect
+        """What becomes of it when its client leaves."""
         self._engine = engine
         self._request = request
         self._scope = scope
         self._task: asyncio.Task[None] | None = None
         self._began = 0.0
         self._last: Completed | Failed | None = None
+        self._told: list[RunEvent] = []
+        self.closed = False
+        self.handed_over = False
+        """Whether leaving the context leaves the run to somebody who calls `close`."""
 
     async def __aenter__(self) -> "ActiveRun":
         self._began = time.perf_counter()
@@ -237,6 +275,24 @@ class ActiveRun:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if not self.handed_over:
+            await self.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether its last event was taken."""
+        return self._last is not None
+
+    @property
+    def told(self) -> Sequence[RunEvent]:
+        """All events that were taken, if the run may outlive its client."""
+        return self._told
+
+    async def close(self) -> None:
+        """End the run, whatever state it is in, and tell everybody; once."""
+        if self.closed:
+            return
+        self.closed = True
         try:
             await self._end()
         finally:
@@ -254,6 +310,8 @@ class ActiveRun:
         The last one of all is `Completed` or `Failed`; do not call again after it.
         """
         events = await self._scope.channel.take(timeout)
+        if self.on_disconnect != "cancel":
+            self._told += events
         if events and isinstance(events[-1], Completed | Failed):
             self._last = events[-1]
         return events

@@ -5,6 +5,7 @@ when it is over, so that a client gets the same text either way.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from agents import Agent
@@ -92,16 +93,18 @@ class Relay:
             for part in (*item.raw_item.summary, *(item.raw_item.content or ())):
                 self._put(ReasoningDelta(part.text))
         elif isinstance(item, ToolCallItem):
-            call_id = _get(raw, "call_id") or _get(raw, "id") or ""
-            name = _get(raw, "name") or _get(raw, "type") or "tool"
-            self._tools[call_id] = name
             self._spoke_last = False
-            self._put(ToolStarted(call_id, name, _get(raw, "arguments") or "{}"))
+            self._tool_starts(raw)
         elif isinstance(item, ToolCallOutputItem):
             call_id = _get(raw, "call_id") or ""
             self._put(ToolFinished(call_id, self._tools.get(call_id, "tool"), as_text(item.output)))
         elif isinstance(item, HandoffOutputItem):
             self._speaker(item.target_agent.name)
+
+    def go_on(self, decided: Iterable[Any]) -> None:
+        """The run goes on from where it waited for a person: the calls that waited start now."""
+        for item in decided:
+            self._tool_starts(item.raw_item)
 
     def finish(self, final_output: Any) -> None:
         """The run is over: tell its output where no message did, as with `stop_on_first_tool`."""
@@ -109,6 +112,12 @@ class Relay:
             self._message_begins()
             self._write(as_text(final_output))
         self.release()
+
+    def _tool_starts(self, raw: Any) -> None:
+        call_id = _get(raw, "call_id") or _get(raw, "id") or ""
+        name = _get(raw, "name") or _get(raw, "type") or "tool"
+        self._tools[call_id] = name
+        self._put(ToolStarted(call_id, name, _get(raw, "arguments") or "{}"))
 
     def _raw(self, data: Any) -> None:
         kind = data.type
@@ -147,8 +156,12 @@ class Relay:
 
 def as_text(value: Any) -> str:
     """A tool's or an agent's output as text: a string as it is, anything else as JSON where it can be."""
-    if isinstance(value, str):
-        return value
+    text = value if isinstance(value, str) else _as_json(value)
+    # Half a surrogate pair is no text that could be sent to anybody.
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _as_json(value: Any) -> str:
     dump = getattr(value, "model_dump_json", None)
     if callable(dump):
         return str(dump())

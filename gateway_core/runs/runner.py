@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agents import Agent, RunConfig, RunHooks
+from agents import Agent, RunConfig, RunHooks, RunState
 from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
 from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_default_agent_runner
@@ -48,16 +48,19 @@ class GatewayRunner(AgentRunner):
         with _deeper(position, answers=answers):
             options = _with_scope(options, scope, answers=answers)
             relay = Relay(scope, starting_agent, answers=answers)
+            if isinstance(given, RunState):
+                relay.go_on(given.get_interruptions())
             if scope.live:
                 result = await self._follow(relay, scope, starting_agent, given, options)
             else:
                 result = await super().run(starting_agent, given, **options)
-                for item in result.new_items:
+                for item in result.new_items[_told_before(given) :]:
                     relay.item(item)
-        if answers and result.interruptions:
+        if answers and result.interruptions and not scope.may_pause:
             tools = ", ".join(dict.fromkeys(item.name or "a tool" for item in result.interruptions))
             raise RunError(
-                f"the agent asks for an approval of {tools}, which cannot be given here", code="needs_approval"
+                f"the agent asks for an approval of {tools}, which cannot be given inside a workflow",
+                code="needs_approval",
             )
         relay.finish(result.final_output)
         if position.depth == 0 and scope.terminal is not None:
@@ -179,6 +182,11 @@ def _answers(position: Position, agent: Agent[Any]) -> bool:
         return True
     # Anything but text is what the workflow goes on with; as an answer it is told when it is whole.
     return agent.output_type in (None, str) and terminal.includes(sys._getframe())
+
+
+def _told_before(input: Any) -> int:
+    """How many items of a run that goes on from a state were told before it paused."""
+    return len(input._generated_items) if isinstance(input, RunState) else 0
 
 
 def _is_step(scope: RunScope, agent: Agent[Any]) -> bool:

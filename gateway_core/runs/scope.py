@@ -38,6 +38,8 @@ class RunScope:
     """For a workflow: which of its runs answer the client."""
     text: str = ""
     """What the user wrote last."""
+    may_pause: bool = False
+    """Whether the run may stop to wait for a person's approval, and go on later."""
     history: Sequence[Mapping[str, Any]] = ()
     """For a workflow that takes only text: the earlier turns."""
     runs: int = 0

@@ -50,8 +50,8 @@ class OfflineModelPlugin:
 
     @hookimpl
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
-        """The offline model, whatever an agent names."""
-        return self._provider
+        """The offline model, whatever an agent names. It has nothing to say to a UI's background tasks."""
+        return None if run.task else self._provider
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:

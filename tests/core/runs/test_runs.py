@@ -56,7 +56,7 @@ async def test_structured_output_is_json(stream):
 
 
 @BOTH
-async def test_an_approval_that_nobody_can_give_is_an_error_that_says_so(stream):
+async def test_an_approval_inside_a_workflow_is_an_error_that_says_so(stream):
     called = []
 
     @function_tool(needs_approval=True)
@@ -66,7 +66,11 @@ async def test_an_approval_that_nobody_can_give_is_an_error_that_says_so(stream)
         return ""
 
     agent = Agent(name="x", tools=[delete])
-    async with gateway_in_memory({"X": agent}, model=script(call("delete"), "never")) as g:
+
+    async def workflow(text: str) -> str:
+        return (await Runner.run(agent, text)).final_output
+
+    async with gateway_in_memory({"X": workflow}, model=script(call("delete"), "never")) as g:
         with pytest.raises(openai.InternalServerError, match="approval of delete") as caught:
             await ask(g, stream=stream)
         assert caught.value.code == "needs_approval"

@@ -1,0 +1,71 @@
+"""Which client asks, as far as it can be known: it decides the form in which tool activity and reasoning are shown.
+
+It renders nothing. A user agent identifies no chat UI (Open WebUI's is that of its HTTP library), so other marks count.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway_core.config import ClientsConfig, RenderingName
+from gateway_core.types import Principal
+
+HEADER = "x-agent-gateway-client"
+_BY_NAME: Mapping[str, RenderingName] = {
+    "openwebui": "openwebui",
+    "open-webui": "openwebui",
+    "librechat": "reasoning",
+    "reasoning": "reasoning",
+    "plain": "plain",
+}
+_BY_HEADER: Mapping[str, RenderingName] = {"x-openwebui-": "openwebui", "x-librechat-": "reasoning"}
+# Open WebUI sends its built-in tools with every chat, whatever its settings say about headers.
+_OPENWEBUI_TOOLS = frozenset(
+    {
+        "add_memory",
+        "ask_user",
+        "calculate_timestamp",
+        "get_current_timestamp",
+        "list_knowledge_bases",
+        "query_knowledge_bases",
+        "query_knowledge_files",
+        "search_chats",
+        "search_knowledge_bases",
+        "search_memories",
+        "view_chat",
+        "view_note",
+    }
+)
+_TOOLS_ENOUGH = 2
+
+
+def rendering_for(headers: Mapping[str, str], principal: Principal, tools: Any, config: ClientsConfig) -> RenderingName:
+    """The form for a request: what its header asks for, else what the operator set for the key's owner, else what the
+    client is recognised by, else the default.
+
+    Args:
+        headers: The request's, by lower-case names.
+        principal: Who asks.
+        tools: The request's `tools`, unchecked.
+        config: The operator's settings.
+    """
+    asked = _BY_NAME.get(headers.get(HEADER, "").strip().lower())
+    return (
+        asked
+        or config.principals.get(principal.id)
+        or next((name for start, name in _BY_HEADER.items() if any(h.startswith(start) for h in headers)), None)
+        or ("openwebui" if _has_openwebui_tools(tools) else None)
+        or config.rendering
+    )
+
+
+def _has_openwebui_tools(tools: Any) -> bool:
+    if not isinstance(tools, list):
+        return False
+    names = {_tool_name(tool) for tool in tools}
+    return len(names & _OPENWEBUI_TOOLS) >= _TOOLS_ENOUGH
+
+
+def _tool_name(tool: Any) -> str | None:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) else None

@@ -1,0 +1,54 @@
+"""Answers to a UI's background requests that need no model: plain ones, in the form that the UI reads.
+
+A title is the beginning of what the person wrote; where only a model could know better, the list stays empty.
+"""
+
+import json
+import re
+from typing import Any
+
+from gateway_plugins.ui_tasks.recognition import Task
+
+_HISTORY = re.compile(r"<chat_history>\s*(.*?)\s*</chat_history>", re.DOTALL)
+_TURN = re.compile(
+    r"^(?:user|human):\s*(.*?)(?=^(?:assistant|ai|user|human):|\Z)", re.IGNORECASE | re.DOTALL | re.MULTILINE
+)
+_TITLE_WORDS = 6
+_TITLE_CHARACTERS = 60
+
+
+def local_answer(task: Task, prompt: str | None) -> str:
+    """The answer to a task, made of nothing but its prompt."""
+    said = _first_said(prompt or "")
+    answers: dict[str, Any] = {
+        "title": _title(said),
+        "tags": ["General"],
+        "follow_ups": [],
+        "queries": [said] if said else [],
+        "autocomplete": "",
+        "image_prompt": said,
+        "emoji": "💬",
+    }
+    answer = answers[task.kind]
+    if task.form == "text":
+        return str(answer)
+    keys = {"autocomplete": "text", "image_prompt": "prompt"}
+    return json.dumps({keys.get(task.kind, task.kind): answer}, ensure_ascii=False)
+
+
+def _first_said(prompt: str) -> str:
+    """What the person wrote first, out of the conversation that a prompt quotes."""
+    history = _HISTORY.search(prompt)
+    quoted = history[1] if history else prompt.partition("\n\nConversation:\n")[2]
+    if not quoted:
+        quoted = prompt.partition("\n\n")[2]
+    turn = _TURN.search(quoted)
+    return " ".join((turn[1] if turn else quoted).split())
+
+
+def _title(said: str) -> str:
+    words = said.split()
+    if not words:
+        return "New Chat"
+    title = " ".join(words[:_TITLE_WORDS])[:_TITLE_CHARACTERS].rstrip(" .,;:!?")
+    return title[:1].upper() + title[1:]

@@ -1,0 +1,102 @@
+"""Which chat requests a UI makes by itself, and for what.
+
+A person may ask for a title, too, so a prompt counts only by marks that people do not write: the frame of Open WebUI's
+templates around the text that an administrator may change, and LibreChat's fixed opening together with its
+conversation. In doubt it is a chat.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from attrs import frozen
+
+Form = Literal["json", "text"]
+
+
+@frozen
+class Task:
+    """What a request is for."""
+
+    kind: str
+    form: Form = "json"
+    """Whether the UI reads JSON, or takes the text as it is."""
+
+
+# The names of Open WebUI's tasks, without their ending `_generation`.
+_NAMED = {
+    "title": Task("title"),
+    "tags": Task("tags"),
+    "follow_up": Task("follow_ups"),
+    "query": Task("queries"),
+    "autocomplete": Task("autocomplete"),
+    "image_prompt": Task("image_prompt"),
+    "emoji": Task("emoji", "text"),
+}
+# The key of the JSON that a template asks for.
+_BY_KEY = {
+    "title": "title",
+    "tags": "tags",
+    "follow_ups": "follow_ups",
+    "queries": "queries",
+    "text": "autocomplete",
+    "prompt": "image_prompt",
+}
+_KEY = re.compile(r"\{\s*\"(title|tags|follow_ups|queries|text|prompt)\"\s*:")
+_SECTION = re.compile(r"^#{2,4} \**(?:output|output rules|guidelines|instructions)\b", re.IGNORECASE | re.MULTILINE)
+_HISTORY = re.compile(r"<chat_history>.*</chat_history>", re.DOTALL)
+_EMOJI = re.compile(
+    r"Your task is to reflect the speaker's likely facial expression through a fitting emoji\..*```", re.DOTALL
+)
+_LIBRECHAT = re.compile(
+    r"Provide a concise,? 5-word-or-less title for the conversation\b.*\n\nConversation:\n", re.DOTALL
+)
+_LIBRECHAT_STRUCTURED = re.compile(
+    r"Analyze this conversation and provide:\n1\. The detected language of the conversation\n2\. A concise title\b"
+)
+
+
+def by_header(headers: Mapping[str, str], names: Iterable[str]) -> Task | None:
+    """The task that a header names; Open WebUI leaves the header empty for a chat."""
+    for name in names:
+        value = headers.get(name, "").strip().lower()
+        if task := _NAMED.get(value.removesuffix("_generation")):
+            return task
+    return None
+
+
+def by_prompt(messages: Sequence[Mapping[str, Any]], *, stream: bool) -> Task | None:
+    """The task that a prompt is for."""
+    prompt = prompt_of(messages)
+    if prompt is None:
+        return None
+    if _LIBRECHAT.match(prompt):
+        return Task("title", "text")
+    if _LIBRECHAT_STRUCTURED.match(prompt):
+        return Task("title")
+    if stream:  # Open WebUI streams chats only
+        return None
+    if _EMOJI.match(prompt):
+        return Task("emoji", "text")
+    return _of_openwebui(prompt)
+
+
+def _of_openwebui(prompt: str) -> Task | None:
+    if not prompt.startswith("### Task:\n") or not _HISTORY.search(prompt):
+        return None
+    instructions = _HISTORY.sub("", prompt)  # what was said in the chat asks for nothing
+    key = _KEY.search(instructions)
+    if key is None or not _SECTION.search(instructions):
+        return None
+    return Task(_BY_KEY[key[1]])
+
+
+def prompt_of(messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """The text of the only message that a user wrote; `None` when there are others, as in a chat."""
+    talk = [message for message in messages if isinstance(message, dict) and message.get("role") != "system"]
+    if len(talk) != 1 or talk[0].get("role") != "user":
+        return None
+    content = talk[0].get("content")
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+        content = content[0].get("text")
+    return content if isinstance(content, str) else None

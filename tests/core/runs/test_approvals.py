@@ -1,0 +1,221 @@
+"""A tool that needs a person's approval waits for it in the chat: bound to who asked, where, and what was shown."""
+
+import asyncio
+
+import pytest
+from agents import Agent, function_tool
+
+from gateway_core.hookspecs import hookimpl
+from gateway_core.records import MemoryRecords
+from gateway_core.runs.approvals import question_of, verdict_of
+from gateway_core.testing import call, gateway_in_memory, script
+from gateway_core.types import Principal
+
+ASK = {"role": "user", "content": "delete it"}
+
+
+class Deleting:
+    """An agent that deletes, once it may."""
+
+    def __init__(self, *turns):
+        self.deleted: list[str] = []
+
+        @function_tool(needs_approval=True)
+        def delete_file(path: str) -> str:
+            """Delete a file."""
+            self.deleted.append(path)
+            return f"deleted {path}"
+
+        self.model = script(*(turns or (["I will.", call("delete_file", path="/x")], "Done.")))
+        self.agent = Agent(name="deleting", tools=[delete_file], model=self.model)
+
+
+async def say(g, *messages, stream=True, model="A", **more) -> str:
+    if not stream:
+        answer = await g.openai.chat.completions.create(model=model, messages=list(messages), **more)
+        return answer.choices[0].message.content
+    chunks = await g.openai.chat.completions.create(model=model, messages=list(messages), stream=True, **more)
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks if chunk.choices])
+
+
+def answer(text: str):
+    return {"role": "assistant", "content": text}
+
+
+def user(text: str):
+    return {"role": "user", "content": text}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("word", "deleted"), [("approve", ["/x"]), ("Yes.", ["/x"]), ("reject", []), ("no", [])])
+async def test_a_person_decides_in_the_chat(stream, word, deleted):
+    it = Deleting()
+    async with gateway_in_memory({"A": it.agent}) as g:
+        asked = await say(g, ASK, stream=stream)
+        assert asked.startswith("I will.\n\nApproval needed")
+        assert '**delete_file** `{"path": "/x"}`' in asked
+        assert it.deleted == []
+        assert await say(g, ASK, answer(asked), user(word), stream=stream) == "Done."
+        assert it.deleted == deleted
+        assert [outcome.error for _, outcome in g.ended] == [None, None]
+
+
+async def test_the_model_reads_why_not():
+    it = Deleting()
+    async with gateway_in_memory({"A": it.agent}) as g:
+        asked = await say(g, ASK)
+        await say(g, ASK, answer(asked), user("reject: it is still needed"))
+    assert "it is still needed" in str(it.model.calls[-1].input)
+
+
+async def test_an_approval_is_given_once():
+    it = Deleting()
+    async with gateway_in_memory({"A": it.agent}) as g:
+        asked = await say(g, ASK)
+        both = await asyncio.gather(
+            *(say(g, ASK, answer(asked), user("approve")) for _ in range(2)), return_exceptions=True
+        )
+        assert it.deleted == ["/x"]
+        [refused] = [each for each in both if isinstance(each, Exception)]
+        assert refused.status_code == 400
+        assert refused.code == "approval_not_found"
+
+
+async def test_any_other_word_closes_the_question():
+    it = Deleting(call("delete_file", path="/x"), "As you like.", "Nothing happened.")
+    async with gateway_in_memory({"A": it.agent}) as g:
+        asked = await say(g, ASK)
+        assert await say(g, ASK, answer(asked), user("what would that do?")) == "As you like."
+        with pytest.raises(Exception, match="no such approval"):
+            await say(g, ASK, answer(asked), user("approve"))
+        assert it.deleted == []
+
+
+async def test_another_chat_and_another_principal_cannot_approve():
+    class TwoPeople:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        async def authenticate(self, request):
+            return Principal(request.headers["x-who"])
+
+    it = Deleting()
+    async with gateway_in_memory({"A": it.agent}, plugins={"people": TwoPeople}) as g:
+
+        def at(who, chat):
+            return {"extra_headers": {"x-who": who, "x-openwebui-chat-id": chat}}
+
+        asked = await say(g, ASK, **at("ada", "1"))
+        for who, chat in (("bob", "1"), ("ada", "2")):
+            with pytest.raises(Exception, match="no such approval"):
+                await say(g, ASK, answer(asked), user("approve"), **at(who, chat))
+        assert it.deleted == []
+        done = await say(g, ASK, answer(asked), user("approve"), **at("ada", "1"))
+        assert done.endswith("Done.")
+        assert 'name="delete_file" arguments="{&quot;path&quot;: &quot;/x&quot;}"' in done, "Open WebUI sees the call"
+
+
+async def test_an_approval_expires():
+    now = [0.0]
+    records = MemoryRecords(clock=lambda: now[0])
+
+    class Store:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        def record_store(self):
+            return records
+
+    it = Deleting()
+    config = {"runs": {"approval_timeout": "5m"}}
+    async with gateway_in_memory({"A": it.agent}, plugins={"store": Store}, config=config) as g:
+        asked = await say(g, ASK)
+        assert "within 5 minutes" in asked
+        now[0] = 301.0
+        with pytest.raises(Exception, match="has expired"):
+            await say(g, ASK, answer(asked), user("approve"))
+        assert it.deleted == []
+
+
+async def test_it_survives_a_restart_where_records_do():
+    records = MemoryRecords()
+
+    class Store:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        def record_store(self):
+            return records
+
+    before, after = Deleting(), Deleting("Done after the restart.")
+    async with gateway_in_memory({"A": before.agent}, plugins={"store": Store}) as g:
+        asked = await say(g, ASK)
+    async with gateway_in_memory({"A": after.agent}, plugins={"store": Store}) as g:
+        assert await say(g, ASK, answer(asked), user("approve")) == "Done after the restart."
+    assert (before.deleted, after.deleted) == ([], ["/x"])
+
+
+async def test_an_agent_that_changed_says_so():
+    records = MemoryRecords()
+
+    class Store:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        def record_store(self):
+            return records
+
+    it = Deleting()
+    async with gateway_in_memory({"A": it.agent}, plugins={"store": Store}) as g:
+        asked = await say(g, ASK)
+    renamed = Agent(name="another", model=script("hi"))
+    async with gateway_in_memory({"A": renamed}, plugins={"store": Store}) as g:
+        with pytest.raises(Exception, match="the agent has changed since it asked"):
+            await say(g, ASK, answer(asked), user("approve"))
+
+
+async def test_several_calls_and_several_questions():
+    it = Deleting(
+        [call("delete_file", path="/a"), call("delete_file", path="/b")], call("delete_file", path="/c"), "Ok."
+    )
+    async with gateway_in_memory({"A": it.agent}) as g:
+        first = await say(g, ASK)
+        assert first.count("delete_file") == 2
+        second = await say(g, ASK, answer(first), user("approve"))
+        assert sorted(it.deleted) == ["/a", "/b"]
+        assert '"/c"' in second
+        assert await say(g, ASK, answer(first), user("approve"), answer(second), user("reject")) == "Ok."
+        assert sorted(it.deleted) == ["/a", "/b"]
+
+
+async def test_a_tool_of_an_agent_that_is_used_as_a_tool_can_be_approved():
+    it = Deleting(call("delete_file", path="/x"), "inner done")
+    outer = Agent(
+        name="outer",
+        tools=[it.agent.as_tool("ask_inner", "Ask it.")],
+        model=script(call("ask_inner", input="go"), "outer done"),
+    )
+    async with gateway_in_memory({"A": outer}) as g:
+        asked = await say(g, ASK)
+        assert '"/x"' in asked
+        assert await say(g, ASK, answer(asked), user("approve")) == "outer done"
+        assert it.deleted == ["/x"]
+
+
+@pytest.mark.parametrize(
+    "text", ["approve it all", "I approve of this", "yes, but", "no way out", "", "approve\nreject"]
+)
+def test_only_a_plain_word_decides(text):
+    assert verdict_of(text) is None
+
+
+def test_only_the_last_answer_asks():
+    question = answer("Approval needed (appr_AAAAAAAAAAAAAAAAAAAAAA)")
+    assert question_of([ASK, question, user("yes")]) == "appr_AAAAAAAAAAAAAAAAAAAAAA"
+    assert question_of([ASK, question, user("hm"), answer("so?"), user("yes")]) is None
+    assert question_of([user("appr_AAAAAAAAAAAAAAAAAAAAAA"), user("yes")]) is None
+    assert question_of([question]) is None
