@@ -48,6 +48,9 @@ class HttpConfig:
     body_timeout: Seconds
     max_json_depth: int
     max_messages: int
+    max_images: int
+    fetch_images: bool
+    fetch_images_from: list[str]
     cors_origins: list[str]
     sse_keep_alive: Seconds
 

@@ -24,6 +24,7 @@ from gateway_core.http.chat_request import ChatRequest, parse_chat_request
 from gateway_core.http.clients import rendering_for
 from gateway_core.http.disconnect import while_connected
 from gateway_core.http.front import request_id_of
+from gateway_core.http.images import prepare_images
 from gateway_core.http.reading import read_json_object
 from gateway_core.runs.engine import ActiveRun, RunRequest
 from gateway_core.types import (
@@ -59,6 +60,7 @@ class ChatCompletions:
         body = await read_json_object(request, config.http)
         chat = parse_chat_request(body, max_messages=config.http.max_messages)
         served = await permitted_agent(chat.model, principal, self._gateway, request)
+        await prepare_images(chat.conversation.items, config.http)
         task = self._background_task(request, chat, served)
         run = RunContext(
             request_id_of(scope),
