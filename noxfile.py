@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "imports", "tests", "acceptance", "docs", "package"]
+nox.options.sessions = ["lint", "types", "imports", "tests", "acceptance", "clients", "docs", "package"]
 nox.options.reuse_existing_virtualenvs = True
 nox.needs_version = ">=2025.2.9"
 
@@ -47,7 +47,7 @@ def imports(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no second process."""
     install_project(session)
-    session.run("pytest", "tests", "--ignore=tests/acceptance", "--ignore=tests/docs", *session.posargs)
+    session.run("pytest", "tests", "--ignore=tests/acceptance", "--ignore=tests/clients", "--ignore=tests/docs", *session.posargs)
 
 
 @nox.session
@@ -55,6 +55,13 @@ def acceptance(session: nox.Session) -> None:
     """The real command on a real port, driven by the official client."""
     install_project(session)
     session.run("pytest", "tests/acceptance", *session.posargs)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Clients that others wrote, in Python and, where Node is installed, in JavaScript."""
+    install(session, "-e", ".", "-e", "./agents_pkg", "--group", "clients")
+    session.run("pytest", "tests/clients", *session.posargs)
 
 
 @nox.session

@@ -1,0 +1,69 @@
+// What JavaScript's usual clients make of the gateway: prints one JSON object. Usage: node clients.mjs BASE_URL
+import OpenAI, { NotFoundError } from "openai";
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { generateText, streamText } from "ai";
+
+const baseURL = process.argv[2];
+const client = new OpenAI({ baseURL, apiKey: "any", maxRetries: 0 });
+const provider = createOpenAICompatible({ name: "agents", baseURL, apiKey: "any", includeUsage: true });
+const user = (content) => [{ role: "user", content }];
+const seen = {};
+
+seen.models = (await client.models.list()).data.map((model) => model.id);
+
+const whole = await client.chat.completions.create({ model: "Plain", messages: user("say: one two three") });
+seen.whole = { text: whole.choices[0].message.content, usage: whole.usage.total_tokens };
+
+const stream = await client.chat.completions.create({
+  model: "Plain", messages: user("say: one two three"), stream: true, stream_options: { include_usage: true },
+});
+seen.streamed = { text: "", usage: 0 };
+for await (const chunk of stream) {
+  seen.streamed.text += chunk.choices[0]?.delta?.content ?? "";
+  seen.streamed.usage = chunk.usage?.total_tokens ?? seen.streamed.usage;
+}
+
+const helper = client.chat.completions.stream({ model: "Tools", messages: user('call add {"a": 2, "b": 3}') });
+seen.tool = (await helper.finalChatCompletion()).choices[0].message;
+
+try {
+  await client.chat.completions.create({ model: "Nobody", messages: user("hi") });
+} catch (error) {
+  seen.unknown = { isNotFound: error instanceof NotFoundError, code: error.code };
+}
+
+try {
+  const broken = await client.chat.completions.create({ model: "Plain", messages: user("rst 3"), stream: true });
+  for await (const _ of broken);
+} catch (error) {
+  seen.broken = { message: error.message, type: error.type };
+}
+
+const endless = await client.chat.completions.create({ model: "Plain", messages: user("endless"), stream: true });
+for await (const chunk of endless) if (chunk.choices[0]?.delta?.content) break; // leaving the loop aborts the request
+
+const silent = await client.chat.completions.create({ model: "Plain", messages: user("slow 0.3 4"), stream: true });
+seen.silent = "";
+for await (const chunk of silent) seen.silent += chunk.choices[0]?.delta?.content ?? "";
+
+const generated = await generateText({ model: provider("Plain"), prompt: "say: one two three" });
+seen.aiWhole = { text: generated.text, usage: generated.usage.totalTokens };
+
+const aiStream = streamText({ model: provider("Tools"), prompt: 'call add {"a": 2, "b": 3}' });
+let aiText = "";
+for await (const piece of aiStream.textStream) aiText += piece;
+seen.aiStreamed = { text: aiText, calls: (await aiStream.toolCalls).length, finish: await aiStream.finishReason };
+
+try {
+  await generateText({ model: provider("Nobody"), prompt: "hi", maxRetries: 0 });
+} catch (error) {
+  seen.aiUnknown = error.statusCode;
+}
+
+const controller = new AbortController();
+const cancelled = streamText({
+  model: provider("Plain"), prompt: "endless", abortSignal: controller.signal, onError: () => {},
+});
+for await (const _ of cancelled.textStream) { controller.abort(); break; }
+
+console.log(JSON.stringify(seen));

@@ -1,0 +1,72 @@
+"""Clients that others wrote, in their own languages, against the real command: nothing here is ours but the questions."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import records, upstream
+from tests.acceptance.test_chat import server
+
+__all__ = ["records", "server", "upstream"]
+
+HERE = Path(__file__).parent
+INSTALL_SECONDS = 120
+RUN_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def node_folder(tmp_path_factory) -> Path:
+    """A folder in which Node finds its clients."""
+    if not shutil.which("npm"):
+        pytest.skip("Node is not installed")
+    folder = tmp_path_factory.mktemp("node")
+    for name in ("package.json", "clients.mjs"):
+        shutil.copy(HERE / name, folder)
+    install = ["npm", "install", "--silent", "--no-fund", "--no-audit"]
+    if subprocess.run(install, cwd=folder, timeout=INSTALL_SECONDS).returncode != 0:
+        pytest.skip("npm cannot install the clients here")
+    return folder
+
+
+def test_javascript_clients(server, upstream, records, node_folder):
+    ran = subprocess.run(
+        ["node", "clients.mjs", f"{server.url}/v1"],
+        cwd=node_folder,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+    )
+    assert ran.returncode == 0, ran.stderr
+    seen = json.loads(ran.stdout)
+    assert {"Plain", "Tools"} <= set(seen["models"])
+    assert seen["whole"]["text"] == seen["streamed"]["text"] == "one two three"
+    assert seen["whole"]["usage"] == seen["streamed"]["usage"] > 0
+    assert seen["tool"]["content"] == "tool said: 5"
+    assert not seen["tool"].get("tool_calls"), "what the gateway ran is not the client's to run"
+    assert seen["unknown"] == {"isNotFound": True, "code": "model_not_found"}
+    assert "broke off" in seen["broken"]["message"]
+    assert len(seen["silent"].split()) == 4
+    assert seen["aiWhole"] == {"text": "one two three", "usage": seen["whole"]["usage"]}
+    assert seen["aiStreamed"] == {"text": "tool said: 5", "calls": 0, "finish": "stop"}
+    assert seen["aiUnknown"] == 404
+    left = [record for record in upstream.records if record.request.user_text == "endless"]
+    assert len(left) == 2
+    for record in left:
+        assert record.closed_early.wait(5), "a client that leaves its loop ends the upstream's work"
+
+
+def test_langchain(server):
+    from langchain_openai import ChatOpenAI
+
+    model = ChatOpenAI(model="Tools", base_url=f"{server.url}/v1", api_key="any", max_retries=0, stream_usage=True)
+    answer = model.invoke('call add {"a": 2, "b": 3}')
+    assert answer.content == "tool said: 5"
+    assert not answer.tool_calls
+    assert answer.usage_metadata["total_tokens"] > 0
+    chunks = list(model.stream("say: one two three"))
+    assert "".join(chunk.content for chunk in chunks) == "one two three"
+    assert chunks[-1].usage_metadata or any(chunk.usage_metadata for chunk in chunks)
+    assert [each.content for each in model.batch(["say: a", "say: b"])] == ["a", "b"]
