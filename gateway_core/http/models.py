@@ -35,7 +35,7 @@ class Models:
 
 
 def _model(agent: ServedAgent) -> dict[str, Any]:
-    # `name` and `description` are no part of OpenAI's object; Open WebUI shows them.
+    # `name`, `description` and `info` are no part of OpenAI's object; Open WebUI shows them.
     return {
         "id": agent.id,
         "object": "model",
@@ -43,6 +43,7 @@ def _model(agent: ServedAgent) -> dict[str, Any]:
         "owned_by": "agent-gateway",
         "name": agent.display_name,
         "description": agent.description,
+        "info": {"meta": {"description": agent.description}},
     }
 
 

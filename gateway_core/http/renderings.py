@@ -104,7 +104,8 @@ class OpenWebUIRendering(Rendering):
                 self._arguments[event.call_id] = event.arguments
                 return [_status(f"{_one_line(event.name)} …", done=False)]
             case ToolFinished():
-                return [_status(_one_line(event.name), done=True), TextDelta(self._block(event))]
+                # The block says what the line said, so the line goes.
+                return [_status(_one_line(event.name), done=True, hidden=True), TextDelta(self._block(event))]
             case AgentChanged():
                 return [_status(f"{_one_line(event.name)} answers", done=True)]
 
@@ -158,8 +159,9 @@ def _question(event: ApprovalAsked) -> str:
     )
 
 
-def _status(description: str, *, done: bool) -> SideEvent:
-    return SideEvent({"event": {"type": "status", "data": {"description": description, "done": done}}})
+def _status(description: str, *, done: bool, hidden: bool = False) -> SideEvent:
+    data = {"description": description, "done": done} | ({"hidden": True} if hidden else {})
+    return SideEvent({"event": {"type": "status", "data": data}})
 
 
 def _attribute(value: str) -> str:

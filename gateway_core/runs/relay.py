@@ -140,6 +140,10 @@ class Relay:
         if self._pending_break:
             self._pending_break = False
             text = PARAGRAPH + text
+        if not self._answers and not self._wrote:
+            # Several may think on the way to one answer: each says who it is.
+            text = f"{PARAGRAPH if self._scope.steps_told else ''}{self._agent}: {text}"
+            self._scope.steps_told = True
         self._wrote = self._spoke_last = True
         if self._answers:
             self._told.append(text)

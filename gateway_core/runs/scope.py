@@ -38,6 +38,8 @@ class RunScope:
     """For a workflow: which of its runs answer the client."""
     text: str = ""
     """What the user wrote last."""
+    steps_told: bool = False
+    """Whether a run that does not answer the client has told anything."""
     may_pause: bool = False
     """Whether the run may stop to wait for a person's approval, and go on later."""
     history: Sequence[Mapping[str, Any]] = ()

@@ -1,4 +1,4 @@
-"""Clients that others wrote, in their own languages, against the real command: nothing here is ours but the questions."""
+"""Clients that others wrote, in their own languages, against the real command."""
 
 import json
 import shutil

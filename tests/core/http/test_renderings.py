@@ -95,7 +95,7 @@ def test_reasoning_shows_activity_there():
 def test_open_webui_gets_a_status_and_a_block():
     before, after, block, speaker = show("openwebui", STARTED, FINISHED, AgentChanged("Billing"))
     assert before == SideEvent({"event": {"type": "status", "data": {"description": "get_weather …", "done": False}}})
-    assert after.data["event"]["data"] == {"description": "get_weather", "done": True}
+    assert after.data["event"]["data"] == {"description": "get_weather", "done": True, "hidden": True}
     assert speaker.data["event"]["data"]["description"] == "Billing answers"
     attributes = block_of(block.text)
     assert attributes["id"] == "c1"
@@ -239,3 +239,17 @@ async def test_librechat_sees_tools_and_handoffs_as_reasoning():
     reasoning = "".join(getattr(c.choices[0].delta, "reasoning_content", None) or "" for c in chunks)
     assert reasoning.index("**get_weather**") < reasoning.index("→ **Billing**")
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == "Your bill is paid."
+
+
+async def test_agents_on_the_way_to_an_answer_say_who_they_are():
+    poet = Agent(name="Poet", model=script("roses", "violets"))
+    outer = Agent(
+        name="Outer",
+        tools=[poet.as_tool("ask_poet", "Ask.")],
+        model=script(call("ask_poet", input="1"), call("ask_poet", input="2"), "Done."),
+    )
+    async with gateway_in_memory({"W": outer}) as g:
+        chunks = await chunks_of(g)
+    reasoning = "".join(getattr(c.choices[0].delta, "reasoning_content", None) or "" for c in chunks)
+    assert reasoning == "Poet: roses\n\nPoet: violets"
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "Done."
