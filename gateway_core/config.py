@@ -71,6 +71,9 @@ class RunsConfig:
     refusal: str
     workflow_history: bool
     sdk_tracing: bool
+    refused_tool: Literal["tell", "fail"]
+    tool_threads: int
+    tool_threads_per_agent: int
 
 
 @frozen
@@ -85,6 +88,7 @@ class AgentConfig:
     """`[agents.NAME]`: an operator's settings for one agent."""
 
     model: str | None = None
+    tools: list[str] = field(factory=list)
 
 
 @frozen

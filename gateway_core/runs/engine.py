@@ -23,12 +23,15 @@ from agents import (
 from attrs import field, frozen
 
 from gateway_core.config import Config
+from gateway_core.equipping import Equipper
 from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
 from gateway_core.hooks import Hooks
 from gateway_core.runnables import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
 from gateway_core.runs.failures import as_gateway_error
+from gateway_core.runs.hosted import HostedToolsProvider
 from gateway_core.runs.models import ScopedProvider
 from gateway_core.runs.scope import POSITION, Position, RunScope
+from gateway_core.runs.tools import ToolGovernor
 from gateway_core.runs.workflow import history, run_workflow
 from gateway_core.types import (
     AgentEntry,
@@ -76,11 +79,13 @@ class Engine:
     Args:
         hooks: Asked for models, told of ends.
         config: Limits of runs, and operators' settings for agents.
+        equipper: Equips agents that appear only when they run.
     """
 
-    def __init__(self, hooks: Hooks, config: Config) -> None:
+    def __init__(self, hooks: Hooks, config: Config, equipper: Equipper) -> None:
         self._hooks = hooks
         self._config = config
+        self._tools = ToolGovernor(hooks, self.announce, equipper, config.runs.refused_tool)
         self._active: set[ActiveRun] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -108,14 +113,18 @@ class Engine:
             settings=request.settings,
             text=request.text,
             hold_answers=self._config.runs.output_guardrails == "buffer",
+            entry=served.entry,
+            tools=self._tools,
         )
+        if scope.provider is not None and self._hooks.decides_on_tools:
+            scope.provider = HostedToolsProvider(scope.provider, scope)
         return ActiveRun(self, request, scope)
 
     @contextmanager
     def importing(self, entry: AgentEntry) -> Iterator[RunScope]:
         """While a module is imported: runs that it starts then use the gateway's models, in the gateway's loop."""
         run = RunContext(f"import_{entry.id}", Principal("gateway"), entry.id)
-        scope = RunScope(run, self._provider(run, entry, fallback=None, settings={}), live=False)
+        scope = RunScope(run, self._provider(run, entry, fallback=None, settings={}), live=False, tools=self._tools)
         token = POSITION.set(Position(scope, 0))
         try:
             yield scope
@@ -148,6 +157,8 @@ class Engine:
         try:
             async with asyncio.timeout(limit) as clock:
                 await self._run(request, scope)
+                if scope.fatal is not None:
+                    raise scope.fatal
             last: RunEvent = Completed(scope.usage, "content_filter" if scope.refused else "stop")
         except _GUARDRAILS as trip:
             logger.info("a guardrail of %s stopped a run: %s", request.served.id, type(trip).__name__)
@@ -162,6 +173,7 @@ class Engine:
             last = Failed(as_gateway_error(error), scope.usage)
         finally:
             POSITION.reset(token)
+            self._tools.close(scope)
         scope.channel.put(last)
 
     async def _run(self, request: RunRequest, scope: RunScope) -> None:
@@ -201,7 +213,9 @@ class Engine:
                 outcome.error,
                 f" [{type(cause).__name__} at {_place(cause)}]" if cause is not None else "",
             )
-            self.announce(outcome.error, run.context)
+            # A refused tool's call was announced when it was made.
+            if outcome.error.request_id is None:
+                self.announce(outcome.error, run.context)
         self._hooks.on_run_end(run.context, outcome)
 
     def announce(self, error: GatewayError, run: RunContext) -> None:
