@@ -12,9 +12,10 @@ from gateway_core.errors import (
     PluginError,
     UpstreamError,
 )
+from gateway_core.gateway_tools import matches, path_name, use_gateway_tool, use_gateway_tools
 from gateway_core.hookspecs import Gateway, RecordStore, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
-from gateway_core.provenance import ToolOrigin, mark_tool
+from gateway_core.provenance import ToolOrigin, mark_tool, origin_of
 from gateway_core.structure import Bytes, Seconds, Secret
 from gateway_core.trial import command as trial_command
 from gateway_core.types import (
@@ -63,5 +64,10 @@ __all__ = [
     "hookimpl",
     "load_isolated",
     "mark_tool",
+    "matches",
+    "origin_of",
+    "path_name",
     "trial_command",
+    "use_gateway_tool",
+    "use_gateway_tools",
 ]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 
 from gateway_core.diagnosis import diagnose
+from gateway_core.equipping import UNKNOWN_TOOL
 from gateway_core.errors import DiscoveryError, GatewayError
 from gateway_core.hooks import Hooks
 from gateway_core.loader import Loader
@@ -19,8 +20,8 @@ from gateway_core.runnables import DiagnosisRunnable
 from gateway_core.threads import DaemonThread
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
 
-# What keeps an agent out although its files may be right: an installed package or a variable may have come since.
-_MENDED_ELSEWHERE = frozenset({"dependency", "environment"})
+# What keeps an agent out although its files may be right: a package, a variable or a tool may have come since.
+_MENDED_ELSEWHERE = frozenset({"dependency", "environment", UNKNOWN_TOOL})
 _VALID_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -51,6 +52,7 @@ class CatalogBuilder:
         async with self._lock:
             importlib.invalidate_caches()
             entries = await DaemonThread(lambda: self._hooks.discover_agents(self._announce)).result()
+            self._loader.equipper.refresh()
             agents: dict[str, ServedAgent] = {}
             broken: dict[str, BrokenAgent] = {}
             for entry in self._distinct(entries):
@@ -93,9 +95,9 @@ class CatalogBuilder:
             return serving, tried
         if isinstance(getattr(serving, "runnable", None), DiagnosisRunnable):
             serving = None
-        if serving is not None and serving.entry.digest == entry.digest:
-            return serving, None
         try:
+            if serving is not None and serving.entry.digest == entry.digest and self._loader.equipper.rebind(serving):
+                return serving, None
             return await self._load(entry), None
         except Exception as error:
             diagnosis = diagnose(error, entry.source)

@@ -94,6 +94,9 @@ class RunsConfig:
     grace: Seconds
     keep_results: Seconds
     approval_timeout: Seconds
+    refused_tool: Literal["tell", "fail"]
+    tool_threads: int
+    tool_threads_per_agent: int
 
 
 @frozen
@@ -110,6 +113,7 @@ class AgentConfig:
     model: str | None = None
     background_tasks: bool = True
     on_disconnect: OnDisconnect | None = None
+    tools: list[str] = field(factory=list)
 
 
 @frozen

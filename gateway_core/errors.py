@@ -21,6 +21,7 @@ This module must not import anything of the gateway; every other module may impo
     │   ├── ModelBehaviorError 502                  the model answered nonsense
     │   ├── RunTimeoutError    504                  it took more time than it may
     │   └── ToolError                 tool          a tool failed, and the agent lets that end the run
+    │       └── ToolRefusedError 403                a policy refuses a tool's call
     └── UpstreamError          502    upstream      the LLM behind the agent failed
         ├── UpstreamRateLimitError 429              it is out of quota or too busy
         └── UpstreamTimeoutError   504              it did not answer in time
@@ -256,6 +257,14 @@ class ToolError(RunError):
 
     stage = Stage.TOOL
     default_code = "tool_failed"
+
+
+class ToolRefusedError(ToolError):
+    """A policy refuses the call of a tool. `[runs] refused_tool` says whether that ends the run."""
+
+    default_status = 403
+    default_code = "tool_refused"
+    kind = "permission_error"
 
 
 class UpstreamError(GatewayError):

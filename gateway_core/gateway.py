@@ -9,9 +9,11 @@ import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from gateway_core.catalog import CatalogBuilder
 from gateway_core.config import Config
+from gateway_core.equipping import Equipper
 from gateway_core.errors import GatewayError
 from gateway_core.hooks import Hooks
 from gateway_core.loader import Loader
@@ -21,6 +23,8 @@ from gateway_core.runs import runner
 from gateway_core.runs.containment import contain
 from gateway_core.runs.engine import Engine
 from gateway_core.runs.left import LeftRuns
+from gateway_core.runs.tool_threads import LoopExecutor
+from gateway_core.runs.tools import governing
 from gateway_core.sdk_settings import SdkSettings
 from gateway_core.state import make_folder
 from gateway_core.types import Catalog
@@ -46,6 +50,7 @@ class RunningGateway:
         self.engine: Engine
         self.left_runs: LeftRuns
         self._builder: CatalogBuilder | None = None
+        self._equipper: Equipper | None = None
         self._held = AsyncExitStack()
 
     @property
@@ -62,6 +67,10 @@ class RunningGateway:
     def ready(self) -> bool:
         """Whether the first catalog is there, and the gateway is not stopping."""
         return self.catalog.generation > 0 and not self.engine.stopping
+
+    def tools(self) -> list[dict[str, Any]]:
+        """The gateway tools there are and the agents that have them, as JSON for operators."""
+        return self._equipper.facts(self.catalog.agents.values()) if self._equipper else []
 
     async def reload(self) -> Catalog:
         """Discover again, load what changed, and swap the catalog."""
@@ -82,14 +91,20 @@ class RunningGateway:
         """Start: hold the plugins' resources, then build the first catalog."""
         await self._held.__aenter__()
         try:
-            contain(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            contain(loop)
+            loop.set_default_executor(
+                LoopExecutor(self.config.runs.tool_threads, self.config.runs.tool_threads_per_agent)
+            )
             await runner.self_test()
             for lifespan in self.hooks.lifespans():
                 await self._held.enter_async_context(lifespan)
-            self.engine = Engine(self.hooks, self.config, self.hooks.record_store() or MemoryRecords())
+            self._equipper = Equipper(self.hooks, self.config, governing(self.hooks), self.report)
+            records = self.hooks.record_store() or MemoryRecords()
+            self.engine = Engine(self.hooks, self.config, self._equipper, records)
             self.left_runs = LeftRuns(lambda: self.config.runs)
             settings = SdkSettings(tracing=self.config.runs.sdk_tracing)
-            loader = Loader(self.hooks, self.config, settings, self.engine.importing)
+            loader = Loader(self.hooks, self.config, settings, self.engine.importing, self._equipper)
             self._builder = CatalogBuilder(self.hooks, loader, self.report, show_broken=self.config.catalog.show_broken)
             await self.reload()
         except BaseException:

@@ -75,6 +75,16 @@ class Hooks:
         """Whether any plugin decides who may use an agent; without one the gateway is open."""
         return bool(self._implementations["authorize"])
 
+    @property
+    def decides_on_tools(self) -> bool:
+        """Whether any plugin decides which tools may be called; without one each tool's own default holds."""
+        return bool(self._implementations["authorize_tool"])
+
+    @property
+    def hears_tools(self) -> bool:
+        """Whether any plugin wants to know of tool calls."""
+        return bool(self._implementations["on_tool_end"])
+
     def routes(self) -> "list[BaseRoute]":
         """Concatenated."""
         return self._concatenate("routes")

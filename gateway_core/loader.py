@@ -13,7 +13,7 @@ from attrs import frozen
 
 from gateway_core.config import Config
 from gateway_core.diagnosis import blame
-from gateway_core.equipping import equip
+from gateway_core.equipping import Equipper
 from gateway_core.errors import LoadError
 from gateway_core.exports import Offer, resolve
 from gateway_core.hooks import Hooks
@@ -42,10 +42,11 @@ class Loader:
     """Loads agents, one at a time.
 
     Args:
-        hooks: Asked whether an agent may be imported, and for tools.
+        hooks: Asked whether an agent may be imported.
         config: The time that a load may take.
         settings: The SDK's process-wide settings, put back after each import.
         importing: Wraps each import, so that runs which a module starts then use the gateway's models.
+        equipper: Gives agents the gateway's tools.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Loader:
         config: Config,
         settings: SdkSettings,
         importing: Callable[[AgentEntry], AbstractContextManager[ImportScope]],
+        equipper: Equipper,
     ) -> None:
+        self.equipper = equipper
         self._hooks = hooks
         self._seconds = config.catalog.load_timeout
         self._trial = config.catalog.trial_import
@@ -65,12 +68,13 @@ class Loader:
         """Load it.
 
         Raises:
-            LoadError: It took too long, may not be imported, or exports nothing to serve.
+            LoadError: It took too long, may not be imported, exports nothing to serve, or asks for a tool that is
+                not there.
             Exception: Whatever the module raised.
         """
         warnings: list[str] = []
         offer = await self._import(entry, warnings)
-        equip(offer.runnable, entry, self._hooks)
+        warnings += self.equipper.equip(offer.runnable, entry)
         held = AsyncExitStack()
         try:
             async with asyncio.timeout(self._seconds):

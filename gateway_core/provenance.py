@@ -21,6 +21,8 @@ class ToolOrigin:
     """For an MCP tool: the server's name, as configured."""
     open: bool = True
     """Whether it may be called when no policy has an opinion on it."""
+    name: str | None = None
+    """What policies know it by, where an agent's author may have renamed it."""
 
 
 def mark_tool(tool: Any, origin: ToolOrigin) -> None:
@@ -29,6 +31,10 @@ def mark_tool(tool: Any, origin: ToolOrigin) -> None:
 
 
 def origin_of(tool: Any) -> ToolOrigin:
-    """What `mark_tool` said; else the tool is the agent's own."""
-    origin: ToolOrigin = vars(tool).get(_MARK) or ToolOrigin()
-    return origin
+    """What `mark_tool` said; else what the SDK knows of an MCP server's tool; else the tool is the agent's own."""
+    marked: ToolOrigin | None = vars(tool).get(_MARK)
+    if marked is not None:
+        return marked
+    # The SDK makes the tools of an agent's own MCP servers anew in each turn, and keeps this binding on them.
+    binding = getattr(tool, "_mcp_tool_binding", None)
+    return ToolOrigin("mcp", server=binding[0]) if binding else ToolOrigin()

@@ -37,12 +37,16 @@ def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
             }
         )
 
+    async def tools(_: Request) -> Response:
+        return _json({"tools": gateway.tools()})
+
     async def reload(_: Request) -> Response:
         return _json(_catalog(await gateway.reload()))
 
     return [
         Route("/admin/agents", agents),
         Route("/admin/plugins", plugins),
+        Route("/admin/tools", tools),
         Route("/admin/reload", reload, methods=["POST"]),
     ]
 

@@ -23,15 +23,18 @@ from agents import (
 from attrs import field, frozen
 
 from gateway_core.config import Config, OnDisconnect
+from gateway_core.equipping import Equipper
 from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
 from gateway_core.hooks import Hooks
 from gateway_core.hookspecs import RecordStore
 from gateway_core.runnables import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
 from gateway_core.runs.approvals import Approvals, question_of, verdict_of
 from gateway_core.runs.failures import as_gateway_error
+from gateway_core.runs.hosted import HostedToolsProvider
 from gateway_core.runs.models import ScopedProvider
 from gateway_core.runs.scope import POSITION, Position, RunScope
 from gateway_core.runs.tasks import answer_task
+from gateway_core.runs.tools import ToolGovernor
 from gateway_core.runs.workflow import history, run_workflow
 from gateway_core.types import (
     AgentEntry,
@@ -82,13 +85,15 @@ class Engine:
     Args:
         hooks: Asked for models, told of ends.
         config: Limits of runs, and operators' settings for agents.
+        equipper: Equips agents that appear only when they run.
         records: Keeps runs that wait for a person.
     """
 
-    def __init__(self, hooks: Hooks, config: Config, records: RecordStore) -> None:
+    def __init__(self, hooks: Hooks, config: Config, equipper: Equipper, records: RecordStore) -> None:
         self._approvals = Approvals(records, config.runs.approval_timeout)
         self._hooks = hooks
         self._config = config
+        self._tools = ToolGovernor(hooks, self.announce, equipper, config.runs.refused_tool)
         self._active: set[ActiveRun] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -117,7 +122,11 @@ class Engine:
             settings=request.settings,
             text=request.text,
             hold_answers=self._config.runs.output_guardrails == "buffer",
+            entry=served.entry,
+            tools=self._tools,
         )
+        if scope.provider is not None and self._hooks.decides_on_tools:
+            scope.provider = HostedToolsProvider(scope.provider, scope)
         runs = self._config.runs
         return ActiveRun(self, request, scope, self._config.agent(served.id).on_disconnect or runs.on_disconnect)
 
@@ -125,7 +134,7 @@ class Engine:
     def importing(self, entry: AgentEntry) -> Iterator[RunScope]:
         """While a module is imported: runs that it starts then use the gateway's models, in the gateway's loop."""
         run = RunContext(f"import_{entry.id}", Principal("gateway"), entry.id)
-        scope = RunScope(run, self._hooks.model_provider(run, entry), live=False)
+        scope = RunScope(run, self._hooks.model_provider(run, entry), live=False, tools=self._tools)
         token = POSITION.set(Position(scope, 0))
         try:
             yield scope
@@ -159,6 +168,8 @@ class Engine:
         try:
             async with asyncio.timeout(limit) as clock:
                 await self._run(request, scope)
+                if scope.fatal is not None:
+                    raise scope.fatal
             last: RunEvent = Completed(scope.usage, "content_filter" if scope.refused else "stop")
         except _GUARDRAILS as trip:
             logger.info("a guardrail of %s stopped a run: %s", request.served.id, type(trip).__name__)
@@ -173,6 +184,7 @@ class Engine:
             last = Failed(as_gateway_error(error), scope.usage)
         finally:
             POSITION.reset(token)
+            self._tools.close(scope)
         scope.channel.put(last)
 
     async def _run(self, request: RunRequest, scope: RunScope) -> None:
@@ -232,7 +244,9 @@ class Engine:
                 outcome.error,
                 f" [{type(cause).__name__} at {_place(cause)}]" if cause is not None else "",
             )
-            self.announce(outcome.error, run.context)
+            # A refused tool's call was announced when it was made.
+            if outcome.error.request_id is None:
+                self.announce(outcome.error, run.context)
         self._hooks.on_run_end(run.context, outcome)
 
     def announce(self, error: GatewayError, run: RunContext) -> None:

@@ -38,9 +38,17 @@ def _of_sdk(error: BaseException) -> GatewayError | None:
             return errors.ToolError(f"the tool {error.tool_name} did not end within {error.timeout_seconds:g} s")
         case agents.ModelTimeoutError():
             return errors.UpstreamTimeoutError("the model did not answer in time")
-        case agents.UserError() if str(error).startswith("Error running tool"):
-            tool = str(error).removeprefix("Error running tool ").partition(":")[0]
+        case agents.UserError() if (tool := failed_tool(error)) is not None:
             return errors.ToolError(f"the tool {tool} failed")
+    return None
+
+
+def failed_tool(error: BaseException) -> str | None:
+    """The name of the tool whose failure ended a run, as the SDK says."""
+    if isinstance(error, agents.ToolTimeoutError):
+        return error.tool_name
+    if isinstance(error, agents.UserError) and str(error).startswith("Error running tool"):
+        return str(error).removeprefix("Error running tool ").partition(":")[0]
     return None
 
 

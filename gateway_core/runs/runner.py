@@ -20,10 +20,14 @@ from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_d
 
 from gateway_core.errors import PluginError, RunError
 from gateway_core.graph import reachable
+from gateway_core.runs.failures import failed_tool
 from gateway_core.runs.relay import Relay
 from gateway_core.runs.scope import POSITION, Position, RunScope
 from gateway_core.runs.workflow import with_history
 from gateway_core.types import Usage
+
+# Calls that OpenAI's servers make by themselves, as they stand in a response.
+_HOSTED_CALLS = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"})
 
 
 class GatewayRunner(AgentRunner):
@@ -38,6 +42,7 @@ class GatewayRunner(AgentRunner):
             # A synchronous tool called `run_sync` in its thread. The models' connections live in the gateway's loop.
             there = self.run(starting_agent, input, **options)
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there, scope.loop))
+        _adopt(scope, starting_agent)
         answers = _answers(position, starting_agent)
         if position.depth == 0 and scope.terminal is not None:
             # A session of the author's own has the earlier turns already.
@@ -50,12 +55,16 @@ class GatewayRunner(AgentRunner):
             relay = Relay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
                 relay.go_on(given.get_interruptions())
-            if scope.live:
-                result = await self._follow(relay, scope, starting_agent, given, options)
-            else:
-                result = await super().run(starting_agent, given, **options)
-                for item in result.new_items[_told_before(given) :]:
-                    relay.item(item)
+            try:
+                if scope.live:
+                    result = await self._follow(relay, scope, starting_agent, given, options)
+                else:
+                    result = await super().run(starting_agent, given, **options)
+                    for item in result.new_items[_told_before(given) :]:
+                        relay.item(item)
+            except BaseException as error:
+                options["hooks"].broke_off(error)
+                raise
         if answers and result.interruptions and not scope.may_pause:
             tools = ", ".join(dict.fromkeys(item.name or "a tool" for item in result.interruptions))
             raise RunError(
@@ -73,6 +82,7 @@ class GatewayRunner(AgentRunner):
         position = POSITION.get()
         if position is None:
             return super().run_streamed(starting_agent, input, **options)
+        _adopt(position.scope, starting_agent)
         # Whoever streams a run reads it: its text is theirs to pass on.
         with _deeper(position, answers=False):
             return super().run_streamed(starting_agent, input, **_with_scope(options, position.scope, answers=False))
@@ -102,7 +112,7 @@ class GatewayRunner(AgentRunner):
 
 
 class ScopeHooks(RunHooks[Any]):
-    """Counts the tokens of each model call, and passes every call on to the hooks of the author's own.
+    """Counts the tokens of each model call, follows tool calls, and passes everything on to the author's own hooks.
 
     Args:
         scope: Whose usage to count.
@@ -112,6 +122,12 @@ class ScopeHooks(RunHooks[Any]):
     def __init__(self, scope: RunScope, inner: RunHooks[Any] | None) -> None:
         self._scope = scope
         self._inner = inner or RunHooks()
+        self._calls: set[int] = set()
+
+    def broke_off(self, error: BaseException) -> None:
+        """The run has failed or was cancelled: tool calls that were on have no result."""
+        if self._scope.tools is not None and self._calls:
+            self._scope.tools.close(self._scope, self._calls, failed_tool(error))
 
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
         used = response.usage
@@ -122,12 +138,21 @@ class ScopeHooks(RunHooks[Any]):
             used.input_tokens_details.cached_tokens or 0,
             used.output_tokens_details.reasoning_tokens or 0,
         )
+        if self._scope.tools is not None:
+            for item in response.output:
+                if item.type in _HOSTED_CALLS:
+                    status = getattr(item, "status", None)
+                    self._scope.tools.hosted(
+                        self._scope, agent, item.type.removesuffix("_call"), item.id or "", failed=status == "failed"
+                    )
         await self._inner.on_llm_end(context, agent, response)
 
     async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
+        # Before the SDK reads its tools: it may have been made a moment ago, by a handoff.
+        _adopt(self._scope, agent)
         await self._inner.on_agent_start(context, agent)
 
     async def on_agent_end(self, context: Any, agent: Any, output: Any) -> None:
@@ -137,9 +162,15 @@ class ScopeHooks(RunHooks[Any]):
         await self._inner.on_handoff(context, from_agent, to_agent)
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+        if self._scope.tools is not None:
+            self._scope.tools.began(self._scope, context, agent, tool)
+            self._calls.add(id(context))
         await self._inner.on_tool_start(context, agent, tool)
 
     async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: Any) -> None:
+        if self._scope.tools is not None:
+            self._scope.tools.ended(self._scope, context, tool)
+            self._calls.discard(id(context))
         await self._inner.on_tool_end(context, agent, tool, result)
 
 
@@ -171,6 +202,11 @@ async def self_test() -> None:
             source="openai-agents",
             hint="install the version that this release of the gateway asks for",
         )
+
+
+def _adopt(scope: RunScope, agent: Any) -> None:
+    if scope.tools is not None:
+        scope.tools.adopt(scope, agent)
 
 
 def _answers(position: Position, agent: Agent[Any]) -> bool:

@@ -7,14 +7,18 @@ starts a run.
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents import ModelProvider
 from attrs import define, field
 
+from gateway_core.errors import GatewayError
 from gateway_core.runs.channel import Channel
 from gateway_core.terminal_runs import TerminalRuns
-from gateway_core.types import RunContext, RunEvent, Usage
+from gateway_core.types import AgentEntry, RunContext, RunEvent, Usage
+
+if TYPE_CHECKING:
+    from gateway_core.runs.tools import OpenCall, ToolGovernor
 
 
 @define(eq=False)
@@ -54,6 +58,14 @@ class RunScope:
     """Tokens so far, of every model call inside this scope."""
     refused: bool = False
     """Whether a model refused, or its provider filtered the answer."""
+    entry: AgentEntry | None = None
+    """The served agent that the request is for."""
+    tools: "ToolGovernor | None" = None
+    """Who decides on tool calls and hears of them; without one, nobody does."""
+    calls: "dict[int, OpenCall]" = field(factory=dict)
+    """The tool calls that are on."""
+    fatal: GatewayError | None = None
+    """What ends the run badly, although the agent's code may have caught it."""
 
 
 @define(eq=False)

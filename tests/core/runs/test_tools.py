@@ -1,0 +1,486 @@
+"""Every tool call is decided on and heard of, wherever the tool and its agent come from; models notice nothing."""
+
+import asyncio
+import threading
+
+import pytest
+from agents import (
+    Agent,
+    FunctionTool,
+    Model,
+    ModelResponse,
+    ModelSettings,
+    Runner,
+    Usage,
+    WebSearchTool,
+    function_tool,
+    handoff,
+)
+from agents.mcp import MCPServer
+from agents.testing import assistant_message, function_call
+from agents.tool_context import ToolContext
+from mcp.types import CallToolResult, TextContent
+from mcp.types import Tool as McpTool
+from openai import APIError
+
+from gateway_core import Decision, ToolOrigin, hookimpl, mark_tool, use_gateway_tool
+from gateway_core.testing import call, gateway_in_memory, script
+
+
+def listening(refused=(), offered=()):
+    """A plugin class that refuses tools by name, and what it hears."""
+    heard = {"calls": [], "asked": [], "decided": [], "errors": []}
+
+    class Listener:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        async def authorize_tool(self, run, tool):
+            heard["asked"].append(tool)
+            return Decision(False, "test", reason="not today") if tool.name in refused else None
+
+        @hookimpl
+        def offer_tools(self):
+            return offered
+
+        @hookimpl
+        def on_tool_end(self, call):
+            heard["calls"].append(call)
+
+        @hookimpl
+        def on_decision(self, made):
+            heard["decided"].append(made)
+
+        @hookimpl
+        def on_error(self, error):
+            heard["errors"].append(error)
+
+    return Listener, heard
+
+
+def ended(heard):
+    return [(c.tool.name, c.tool.source, c.tool.agent_name, c.outcome) for c in heard["calls"]]
+
+
+async def ask(g, model, *, stream=False, **options):
+    messages = [{"role": "user", "content": "hi"}]
+    answer = await g.openai.chat.completions.create(model=model, messages=messages, stream=stream, **options)
+    if not stream:
+        return answer.choices[0].message.content
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in answer if chunk.choices])
+
+
+def outputs(model, call=-1):
+    items = model.calls[call].input
+    return [i["output"] for i in items if isinstance(i, dict) and i.get("type") == "function_call_output"]
+
+
+@function_tool
+def native(text: str = "") -> str:
+    """Does it."""
+    return f"native {text}"
+
+
+@function_tool
+async def failing() -> str:
+    """Fails."""
+    raise ValueError("inner secret")
+
+
+class Mcp(MCPServer):
+    """An MCP server without a wire."""
+
+    name = "files"
+
+    async def connect(self):
+        pass
+
+    async def cleanup(self):
+        pass
+
+    async def list_tools(self, run_context=None, agent=None):
+        return [McpTool(name="read", description="Reads.", inputSchema={"type": "object", "properties": {}})]
+
+    async def call_tool(self, tool_name, arguments, meta=None):
+        return CallToolResult(content=[TextContent(type="text", text="read it")])
+
+    async def list_prompts(self):
+        raise NotImplementedError
+
+    async def get_prompt(self, name, arguments=None):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_refused_call_is_told_to_the_model_and_announced(stream):
+    plugin, heard = listening(refused={"native"})
+    model = script(call("native", text="argument"), "as you wish")
+    agent = Agent(name="inner name", tools=[native])
+    async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
+        assert await ask(g, "X", stream=stream) == "as you wish"
+        [(run, outcome)] = g.ended
+    assert outputs(model) == ["The tool native may not be called: not today."]
+    [error] = heard["errors"]
+    assert (error.code, str(error.stage), error.agent_id, error.request_id, error.principal_id) == (
+        "tool_refused",
+        "tool",
+        "X",
+        run.request_id,
+        run.principal.id,
+    )
+    assert error.source == "tool native of inner name"
+    assert "argument" not in str(error)
+    assert ended(heard) == [("native", "sdk-native", "inner name", "refused")]
+    [made] = [made for made in heard["decided"] if made.kind == "tool"]
+    assert (made.kind, made.subject, made.agent_id, made.decision.allowed) == ("tool", "native", "X", False)
+    assert outcome.error is None
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("nested", [False, True], ids=["own", "agent as tool"])
+async def test_a_refused_call_fails_the_run_where_that_is_set(stream, nested):
+    plugin, heard = listening(refused={"native"})
+    agent = Agent(name="a", tools=[native], model=script(call("native"), "never"))
+    if nested:
+        inner = agent.as_tool("inner", "Asks the other.")
+        agent = Agent(name="b", tools=[inner], model=script(call("inner", input="x"), "hides it"))
+    config = {"runs": {"refused_tool": "fail"}}
+    async with gateway_in_memory({"X": agent}, plugins={"p": plugin}, config=config) as g:
+        with pytest.raises(APIError) as caught:
+            await ask(g, "X", stream=stream)
+        assert caught.value.code == "tool_refused"
+        [(_, outcome)] = g.ended
+    assert outcome.error is heard["errors"][0]
+    assert len(heard["errors"]) == 1
+
+
+async def test_the_source_is_right_wherever_the_tool_is():
+    @function_tool(name_override="ours")
+    async def ours() -> str:
+        """Ours."""
+        return "ours"
+
+    @function_tool(name_override="git__search")
+    async def remote() -> str:
+        """Remote."""
+        return "remote"
+
+    mark_tool(remote, ToolOrigin("mcp", server="git"))
+    plugin, heard = listening(offered=[ours, remote])
+    model = script(
+        [call("native"), call("renamed"), call("git__search"), call("read")],
+        call("helper", input="x"),
+        call("native"),
+        "helped",
+        call("transfer_to_target"),
+        call("native"),
+        "done",
+    )
+    helper = Agent(name="helper", tools=[native])
+    target = Agent(name="target", tools=[native])
+    agent = Agent(
+        name="first",
+        tools=[
+            native,
+            use_gateway_tool("ours", rename="renamed"),
+            use_gateway_tool("git/search"),
+            helper.as_tool("helper", "Helps."),
+        ],
+        handoffs=[target],
+        mcp_servers=[Mcp()],
+    )
+    async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
+        assert await ask(g, "X") == "done"
+    expected = [
+        ("git/search", "mcp", "first", "ok"),
+        ("helper", "sdk-native", "first", "ok"),
+        ("native", "sdk-native", "first", "ok"),
+        ("native", "sdk-native", "helper", "ok"),
+        ("native", "sdk-native", "target", "ok"),
+        ("ours", "gateway", "first", "ok"),
+        ("read", "mcp", "first", "ok"),
+    ]
+    assert sorted(ended(heard)) == expected
+    # A policy is asked of the same tools that are heard of, and by the same names.
+    assert sorted((t.name, t.source, t.agent_name) for t in heard["asked"]) == [e[:3] for e in expected]
+    assert {t.server for t in heard["asked"]} == {None, "git", "files"}
+    assert all(c.seconds > 0 and c.call_id.startswith("call_") and c.run.agent_id == "X" for c in heard["calls"])
+
+
+async def test_a_renamed_gateway_tool_is_refused_by_its_own_name():
+    @function_tool(name_override="danger")
+    async def danger() -> str:
+        """Dangerous."""
+        raise AssertionError
+
+    plugin, _ = listening(refused={"danger"}, offered=[danger])
+    model = script(call("harmless"), "fine")
+    agent = Agent(name="x", tools=[use_gateway_tool("danger", rename="harmless")])
+    async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
+        await ask(g, "X")
+    assert "may not be called" in outputs(model)[0]
+
+
+async def test_tools_of_agents_that_appear_only_at_run_time_are_governed():
+    def made(*_):
+        return Agent(name="made", tools=[function_tool(lambda: "x", name_override="late", description_override="d")])
+
+    async def make(*_):
+        return made()
+
+    async def run_workflow(question: str):
+        await Runner.run(made(), question)
+        return "done"
+
+    # A handoff that makes its agent when it happens; no look at the graph finds that one.
+    link = handoff(made(), tool_name_override="go")
+    link._agent_ref, link.on_invoke_handoff = None, make
+    first = Agent(name="first", handoffs=[link])
+    plugin, heard = listening(refused={"late"})
+    model = script(call("late"), "x", call("go"), call("late"), "y")
+    async with gateway_in_memory({"W": run_workflow, "X": first}, model=model, plugins={"p": plugin}) as g:
+        await ask(g, "W")
+        assert "may not" in outputs(model)[0]
+        await ask(g, "X")
+        assert "may not" in outputs(model)[-1]
+    assert ended(heard) == [("late", "sdk-native", "made", "refused")] * 2
+
+
+async def test_an_mcp_servers_tool_is_refused():
+    plugin, heard = listening(refused={"read"})
+    model = script(call("read"), "fine")
+    async with gateway_in_memory({"X": Agent(name="x", mcp_servers=[Mcp()])}, model=model, plugins={"p": plugin}) as g:
+        await ask(g, "X")
+    assert "may not be called" in outputs(model)[0]
+    assert ended(heard) == [("read", "mcp", "x", "refused")]
+
+
+async def test_hosted_tools_are_kept_from_the_model_by_name():
+    plugin, heard = listening(refused={"web_search"})
+    model = script("one", "two")
+    agent = Agent(name="x", tools=[native, WebSearchTool()])
+    async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
+        await ask(g, "X")
+        await ask(g, "X", stream=True)
+    assert [[tool.name for tool in c.tools] for c in model.calls] == [["native"], ["native"]]
+    assert [(t.name, t.source) for t in heard["asked"]] == [("web_search", "hosted")] * 2
+    assert {e.code for e in heard["errors"]} == {"tool_refused"}
+
+
+async def test_the_guard_is_put_on_once_and_only_where_somebody_decides():
+    @function_tool
+    def fresh() -> str:
+        """Fresh."""
+        return ""
+
+    agents = {"A": Agent(name="a", tools=[fresh]), "B": Agent(name="b", tools=[fresh])}
+    async with gateway_in_memory(agents, model=script("x")) as g:
+        if not g.gateway.hooks.decides_on_tools:
+            assert fresh.tool_input_guardrails is None
+    plugin, _ = listening()
+    for _ in range(2):
+        async with gateway_in_memory(agents, model=script("x"), plugins={"p": plugin}) as g:
+            await g.gateway.reload()
+    assert len([x for x in fresh.tool_input_guardrails if x.get_name() == "agent_gateway"]) == 1
+
+
+async def test_a_closed_tool_needs_somebody_who_allows_it():
+    @function_tool(name_override="closed")
+    async def closed() -> str:
+        """Closed."""
+        return "open"
+
+    mark_tool(closed, ToolOrigin("gateway", open=False))
+
+    class Offers:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        def offer_tools(self):
+            return [closed]
+
+    model = script(call("closed"), "x")
+    agent = Agent(name="x", tools=[use_gateway_tool("closed")])
+    async with gateway_in_memory({"X": agent}, model=model, plugins={"p": Offers}) as g:
+        await ask(g, "X")
+    assert outputs(model) == ["The tool closed may not be called: no policy allows it."]
+
+
+@function_tool
+async def parsing(number: int) -> int:
+    """Parses."""
+    return number
+
+
+@function_tool(failure_error_function=lambda _, error: f"custom: {error}")
+def custom() -> str:
+    """Fails in its own words."""
+    raise ValueError("why")
+
+
+@function_tool(timeout=0.01)
+async def slow() -> str:
+    """Is slow."""
+    await asyncio.Event().wait()
+    return ""
+
+
+async def _raw(context: ToolContext, arguments: str) -> str:
+    return arguments
+
+
+raw = FunctionTool("raw", "Raw.", {"type": "object", "properties": {}}, _raw, strict_json_schema=False)
+
+FAILURES = [
+    ("failing", {}, "error"),
+    ("parsing", {"number": "x"}, "error"),
+    ("parsing", {"number": 7}, "ok"),
+    ("custom", {}, "error"),
+    ("slow", {}, "error"),
+    ("raw", {"a": 1}, "ok"),
+    ("native", {"text": "x"}, "ok"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "outcome"), FAILURES)
+async def test_a_tool_looks_to_the_model_as_without_a_gateway(name, arguments, outcome):
+    def agent():
+        return Agent(name="x", tools=[failing, parsing, custom, slow, raw, native])
+
+    alone = script(call(name, **arguments), "done")
+    await Runner.run(agent().clone(model=alone), "hi")
+    governed = script(call(name, **arguments), "done")
+    plugin, heard = listening()
+    async with gateway_in_memory({"X": agent()}, model=governed, plugins={"p": plugin}) as g:
+        await ask(g, "X")
+    assert outputs(governed) == outputs(alone)
+    assert [vars(t) for t in governed.calls[0].tools] == [vars(t) for t in alone.calls[0].tools]
+    assert ended(heard) == [(name, "sdk-native", "x", outcome)]
+
+
+async def test_a_tool_that_ends_the_run_is_heard_of_and_so_are_those_beside_it():
+    started = asyncio.Event()
+
+    @function_tool(failure_error_function=None)
+    async def fatal() -> str:
+        """Ends the run."""
+        await started.wait()
+        raise ValueError
+
+    @function_tool
+    async def beside() -> str:
+        """Waits."""
+        started.set()
+        await asyncio.Event().wait()
+        return ""
+
+    plugin, heard = listening()
+    agent = Agent(name="x", tools=[fatal, beside], model_settings=ModelSettings(parallel_tool_calls=True))
+    model = script([call("fatal"), call("beside")])
+    async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
+        with pytest.raises(APIError):
+            await ask(g, "X")
+    assert sorted(ended(heard)) == [
+        ("beside", "sdk-native", "x", "cancelled"),
+        ("fatal", "sdk-native", "x", "error"),
+    ]
+
+
+async def test_a_call_in_a_run_that_is_stopped_is_cancelled():
+    started = asyncio.Event()
+
+    @function_tool
+    async def endless() -> str:
+        """Waits."""
+        started.set()
+        await asyncio.Event().wait()
+        return ""
+
+    plugin, heard = listening()
+    model = script(call("endless"), "x")
+    async with gateway_in_memory({"X": Agent(name="x", tools=[endless])}, model=model, plugins={"p": plugin}) as g:
+        task = asyncio.create_task(ask(g, "X"))
+        await started.wait()
+        await g.gateway.engine.drain(0)
+        with pytest.raises(APIError):
+            await task
+    assert ended(heard) == [("endless", "sdk-native", "x", "cancelled")]
+
+
+async def test_tools_that_block_keep_nobody_else_waiting():
+    release = threading.Event()
+    running = threading.Semaphore(0)
+
+    @function_tool
+    def block() -> str:
+        """Blocks."""
+        running.release()
+        release.wait(20)
+        return "unblocked"
+
+    # Four agents hold all 64 threads, and one of them wants more.
+    agents = {f"A{i}": Agent(name="a", tools=[block], model=Always("block")) for i in range(4)}
+    async with gateway_in_memory(agents) as g:
+        calls = [asyncio.create_task(ask(g, f"A{i % 4}")) for i in range(68)]
+        loop = asyncio.get_running_loop()
+        try:
+            for _ in range(64):
+                assert await asyncio.wait_for(_acquired(running), 10)
+            assert not running.acquire(blocking=False)
+            # What the gateway needs itself: names, and threads outside of runs.
+            assert await asyncio.wait_for(loop.getaddrinfo("localhost", 80), 5)
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
+        finally:
+            release.set()
+        assert await asyncio.gather(*calls) == ["done"] * 68
+
+
+async def test_no_agent_takes_all_threads():
+    release = threading.Event()
+    held = []
+
+    @function_tool
+    def block() -> str:
+        """Blocks."""
+        held.append(1)
+        release.wait(20)
+        return ""
+
+    agents = {"Greedy": Agent(name="g", tools=[block], model=Always("block")), "Small": Agent(name="s", tools=[native])}
+    config = {"runs": {"tool_threads": 4, "tool_threads_per_agent": 2}}
+    model = script(call("native"), "answered")
+    async with gateway_in_memory(agents, model=model, config=config) as g:
+        greedy = [asyncio.create_task(ask(g, "Greedy")) for _ in range(6)]
+        try:
+            async with asyncio.timeout(10):
+                while len(held) < 2:
+                    await asyncio.sleep(0.01)
+                assert await ask(g, "Small") == "answered"
+            assert len(held) == 2
+        finally:
+            release.set()
+        assert await asyncio.gather(*greedy) == ["done"] * 6
+    assert len(held) == 6
+
+
+async def _acquired(semaphore):
+    while not semaphore.acquire(blocking=False):
+        await asyncio.sleep(0.005)
+    return True
+
+
+class Always(Model):
+    """Calls a tool when it has not yet, and then says so: any number of runs may share it."""
+
+    def __init__(self, tool):
+        self._tool = tool
+
+    async def get_response(self, system_instructions, input, *_, **__):
+        told = not isinstance(input, str) and any(i.get("type") == "function_call_output" for i in input)
+        item = assistant_message("done") if told else function_call(self._tool, {}, call_id="c")
+        return ModelResponse(output=[item], usage=Usage(), response_id=None)
+
+    def stream_response(self, *_, **__):
+        raise NotImplementedError
