@@ -15,6 +15,7 @@ from gateway_core.errors import (
 from gateway_core.gateway_tools import matches, path_name, use_gateway_tool, use_gateway_tools
 from gateway_core.hookspecs import Gateway, RecordStore, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
+from gateway_core.log_context import add_log_context, in_log_context, log_context
 from gateway_core.provenance import ToolOrigin, mark_tool, origin_of
 from gateway_core.structure import Bytes, Seconds, Secret
 from gateway_core.trial import command as trial_command
@@ -61,8 +62,11 @@ __all__ = [
     "UpstreamError",
     "Usage",
     "__version__",
+    "add_log_context",
     "hookimpl",
+    "in_log_context",
     "load_isolated",
+    "log_context",
     "mark_tool",
     "matches",
     "origin_of",

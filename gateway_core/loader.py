@@ -17,6 +17,7 @@ from gateway_core.equipping import Equipper
 from gateway_core.errors import LoadError
 from gateway_core.exports import Offer, resolve
 from gateway_core.hooks import Hooks
+from gateway_core.log_context import in_log_context
 from gateway_core.mcp_servers import connect_servers
 from gateway_core.sdk_settings import SdkSettings
 from gateway_core.threads import DaemonThread
@@ -72,6 +73,11 @@ class Loader:
                 not there.
             Exception: Whatever the module raised.
         """
+        # The import's thread gets it too, and so do the module's own lines.
+        with in_log_context(agent_id=entry.id, namespace=entry.namespace, module_path=entry.source, stage="load"):
+            return await self._load(entry)
+
+    async def _load(self, entry: AgentEntry) -> Loaded:
         warnings: list[str] = []
         offer = await self._import(entry, warnings)
         warnings += self.equipper.equip(offer.runnable, entry)

@@ -16,6 +16,7 @@ from gateway_core.errors import (
 )
 from gateway_core.gateway import RunningGateway
 from gateway_core.http.front import request_id_of
+from gateway_core.log_context import add_log_context
 from gateway_core.types import Catalog, Decision, DecisionMade, Principal, ServedAgent
 
 LOCAL = Principal("local", admin=True)
@@ -29,11 +30,12 @@ async def authenticated(request: Request, gateway: RunningGateway) -> Principal:
         AuthenticationError: There is no credential where one is needed, or it is a bad one.
     """
     principal = await gateway.hooks.authenticate(request)
-    if principal is not None:
-        return principal
-    if gateway.hooks.guarded:
-        raise AuthenticationError("no API key was given", hint="send it as `Authorization: Bearer KEY`")
-    return LOCAL
+    if principal is None:
+        if gateway.hooks.guarded:
+            raise AuthenticationError("no API key was given", hint="send it as `Authorization: Bearer KEY`")
+        principal = LOCAL
+    add_log_context(principal=principal.id)
+    return principal
 
 
 async def admin_only(request: Request, gateway: RunningGateway) -> Principal:
@@ -76,6 +78,7 @@ async def permitted_agent(name: str, principal: Principal, gateway: RunningGatew
     began = time.perf_counter()
     decision = await gateway.hooks.authorize(principal, served.entry)
     _announce(gateway, request, principal, "agent", served.id, decision, began)
+    add_log_context(agent_id=served.id, namespace=served.entry.namespace, module_path=served.entry.source)
     if not decision.allowed:
         raise PermissionDeniedError(f"'{principal.id}' may not use the model '{served.id}'")
     return served

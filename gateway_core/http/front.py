@@ -13,11 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway_core.errors import GatewayError
 from gateway_core.http import problems
+from gateway_core.log_context import add_log_context
 
 logger = logging.getLogger(__name__)
 
 HEADER = b"x-request-id"
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 # An answer that is sent before the request was read leaves its rest in the connection; this much of it is read on.
 _DRAIN_BYTES = 64 * 1024 * 1024
 _DRAIN_SECONDS = 10.0
@@ -45,6 +47,7 @@ class Front:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        add_log_context(request_id=request_id, trace_id=_trace_id(scope))
         exchange = _Exchange(receive, send, request_id)
         await self._app(scope, exchange.receive, exchange.send)
 
@@ -147,6 +150,15 @@ class _Exchange:
                     read += len((await self.receive()).get("body", b""))
         except TimeoutError:
             logger.debug("a client did not end its body after an early answer")
+
+
+def _trace_id(scope: Scope) -> str | None:
+    """The trace that the client says the request belongs to (https://www.w3.org/TR/trace-context/#traceparent-header)."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    for name, value in headers:
+        if name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
+            return match[1].decode()
+    return None
 
 
 def _request_id(scope: Scope) -> str:
