@@ -1,22 +1,120 @@
-"""The last failures can be looked up, without what people wrote."""
+"""An operator finds the cause of a failure by the id that the client was told, and nothing of what people wrote."""
 
-from agents import Agent
+import pytest
+from agents import Agent, function_tool
+from gateway_plugins.error_recorder.ring import ErrorRing
+from gateway_plugins.error_recorder.storage import load, save
 
+from gateway_core import GatewayError
+from gateway_core.hookspecs import hookimpl
 from gateway_core.testing import call, gateway_in_memory, script
+from gateway_core.types import Principal
 
 
-async def test_the_last_failures_are_remembered_with_their_request():
-    agent = Agent(name="x", model=script(call("nothing")))
-    config = {"plugins": {"error_recorder": {"capacity": 2}}}
-    async with gateway_in_memory({"X": agent}, config=config) as g:
+def failing() -> Agent:
+    @function_tool(failure_error_function=None)
+    def look(what: str) -> str:
+        """Look."""
+        raise ValueError("canary-of-an-error")
+
+    turn = call("look", what="canary-of-an-argument")
+    return Agent(name="x", tools=[look], model=script(turn, turn, turn, turn))
+
+
+async def ask(g, request_id: str, model: str = "X") -> None:
+    body = {"model": model, "messages": [{"role": "user", "content": "canary-of-a-prompt"}]}
+    await g.http.post("/v1/chat/completions", json=body, headers={"x-request-id": request_id})
+
+
+async def test_from_a_requests_id_to_the_file_and_line():
+    async with gateway_in_memory({"X": failing()}) as g:
+        await ask(g, "r1")
+        answer = await g.http.get("/admin/agents/errors/r1")
+        [error] = answer.json()["errors"]
+        assert (error["stage"], error["kind"], error["agent_id"]) == ("tool", "ToolError", "X")
+        assert error["principal_id"] == "local"
+        places = [place for cause in error["traceback"] for place in cause["stack"]]
+        assert any(__file__ in place and place.endswith(" look") for place in places)
+        assert "builtins.ValueError" in [cause["type"] for cause in error["traceback"]]
+        assert "canary" not in answer.text
+        missing = await g.http.get("/admin/agents/errors/r2")
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "error_not_found")
+
+
+async def test_what_repeats_is_kept_once_and_counted():
+    async with gateway_in_memory({"X": failing()}) as g:
         for number in range(3):
-            await g.http.post(
-                "/v1/chat/completions",
-                json={"model": "X" if number else "nope", "messages": [{"role": "user", "content": "canary"}]},
-                headers={"x-request-id": f"r{number}"},
-            )
-        facts = g.gateway.hooks.describe()["error_recorder"]
-    assert facts["total"] == 3
-    assert [error["request_id"] for error in facts["errors"]] == ["r1", "r2"]
-    assert facts["errors"][0]["agent_id"] == "X"
-    assert "canary" not in str(facts)
+            await ask(g, f"r{number}")
+        await ask(g, "other", model="nope")
+        page = (await g.http.get("/admin/agents/errors")).json()
+        assert page["total"] == 2
+        assert [error["stage"] for error in page["errors"]] == ["route", "tool"]
+        repeated = page["errors"][1]
+        assert (repeated["count"], repeated["request_ids"]) == (3, ["r0", "r1", "r2"])
+        assert repeated["first_seen"] <= repeated["last_seen"]
+
+
+async def test_filters_and_pages():
+    async with gateway_in_memory({"X": failing()}) as g:
+        await ask(g, "r1")
+        await ask(g, "r2", model="nope")
+
+        async def stages(query: str) -> list[str]:
+            return [e["stage"] for e in (await g.http.get(f"/admin/agents/errors?{query}")).json()["errors"]]
+
+        assert await stages("agent=x") == ["tool"]
+        assert await stages("stage=route") == ["route"]
+        assert await stages("request_id=r2") == ["route"]
+        assert await stages("since=2100-01-01T00:00:00Z") == []
+        assert await stages("since=0") == ["route", "tool"]
+        assert await stages("limit=1") == ["route"]
+        assert await stages("limit=1&offset=1") == ["tool"]
+        for query in ("since=yesterday", "limit=-1", "offset=x", "limit=99999999999"):
+            assert (await g.http.get(f"/admin/agents/errors?{query}")).status_code == 400
+        assert (await g.http.delete("/admin/agents/errors")).status_code == 204
+        assert await stages("") == []
+
+
+async def test_only_an_admin_reads_them():
+    class User:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        async def authenticate(self):
+            return Principal("user")
+
+    async with gateway_in_memory({}, plugins={"user": User}) as g:
+        for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/r1")):
+            assert (await g.http.request(method, f"/admin/agents/errors{path}")).status_code == 403
+
+
+async def test_a_restart_forgets_nothing(tmp_path):
+    config = {"state": {"folder": str(tmp_path / "state")}}
+    async with gateway_in_memory({"X": failing()}, config=config) as g:
+        await ask(g, "r1")
+    async with gateway_in_memory({"X": failing()}, config=config) as g:
+        assert (await g.http.get("/admin/agents/errors/r1")).status_code == 200
+        await ask(g, "r2")
+        assert (await g.http.get("/admin/agents/errors")).json()["errors"][0]["count"] == 2
+    assert (tmp_path / "state" / "errors.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '[{"stage": 1}]', "null"])
+def test_a_file_that_is_broken_is_left_out(tmp_path, content):
+    file = tmp_path / "errors.json"
+    file.write_text(content)
+    assert load(file) == []
+
+
+def test_a_full_disk_is_no_reason_to_stop(tmp_path, caplog):
+    save(tmp_path / "no" / "such" / "folder" / "errors.json", [])
+    assert "cannot be kept" in caplog.text
+
+
+def test_the_one_that_was_seen_longest_ago_is_forgotten_first():
+    ring = ErrorRing(2)
+    for message in ("a", "b", "a", "c"):
+        ring.add(GatewayError(message))
+    assert [error.message for error in ring.entries()] == ["c", "a"]
+    assert ring.total == 4

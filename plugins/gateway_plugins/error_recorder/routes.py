@@ -1,0 +1,90 @@
+"""`/admin/agents/errors`: the failures that are remembered, for an admin. It changes nothing but by `DELETE`."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from gateway_core import InvalidRequestError, NotFoundError
+from gateway_plugins.error_recorder.ring import ErrorRing, RecordedError
+
+MOST_SHOWN = 1000
+
+
+def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseRoute]:
+    """The routes.
+
+    Args:
+        ring: What they tell of.
+        changed: Called when it was cleared.
+    """
+
+    async def errors(request: Request) -> Response:
+        query = request.query_params
+        wanted = [error for error in ring.entries() if _fits(error, request)]
+        offset, limit = _number(query.get("offset"), "offset", 0), _number(query.get("limit"), "limit", 100)
+        page = wanted[offset : offset + min(limit, MOST_SHOWN)]
+        return _json({"total": len(wanted), "offset": offset, "errors": [error.as_json() for error in page]})
+
+    async def clear(_: Request) -> Response:
+        ring.clear()
+        changed()
+        return Response(status_code=204)
+
+    async def of_request(request: Request) -> Response:
+        request_id = request.path_params["request_id"]
+        found = [error.as_json() for error in ring.entries() if request_id in error.request_ids]
+        if not found:
+            raise NotFoundError(
+                f"no failure of the request '{request_id[:128]}' is remembered",
+                code="error_not_found",
+                hint="it did not fail, or too much failed since",
+            )
+        return _json({"request_id": request_id, "errors": found})
+
+    return [
+        Route("/admin/agents/errors", errors),
+        Route("/admin/agents/errors", clear, methods=["DELETE"]),
+        Route("/admin/agents/errors/{request_id}", of_request),
+    ]
+
+
+def _fits(error: RecordedError, request: Request) -> bool:
+    query = request.query_params
+    agent, stage = query.get("agent"), query.get("stage")
+    request_id, since = query.get("request_id"), query.get("since")
+    return (
+        (agent is None or (error.agent_id or "").casefold() == agent.casefold())
+        and (stage is None or error.stage == stage)
+        and (request_id is None or request_id in error.request_ids)
+        and (since is None or error.last_seen >= _moment(since))
+    )
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise InvalidRequestError(
+            "'since' must be seconds since the epoch, or a time such as 2026-11-23T07:00:00Z", param="since"
+        ) from None
+
+
+def _number(text: str | None, name: str, default: int) -> int:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidRequestError(f"'{name}' must be a whole number", param=name)
+    return int(text)
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
