@@ -104,7 +104,11 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
             )
         )
     # Inside CORS, so that a browser may read an error.
-    return [*layers, Middleware(ErrorAnswers, announce=announce), *gateway.hooks.middleware()]
+    return [
+        *layers,
+        Middleware(ErrorAnswers, announce=announce, limits=gateway.config.http),
+        *gateway.hooks.middleware(),
+    ]
 
 
 def _not_here(request: Request, error: Exception) -> Response:

@@ -36,6 +36,7 @@ class ServerConfig:
     port: int
     backlog: int
     keep_alive: Seconds
+    send_timeout: Seconds
     drain_delay: Seconds
     drain_timeout: Seconds
 
@@ -44,6 +45,8 @@ class ServerConfig:
 class HttpConfig:
     """`[http]`: what a request may look like."""
 
+    max_headers: int
+    max_header_bytes: Bytes
     max_body: Bytes
     body_timeout: Seconds
     max_json_depth: int
@@ -84,6 +87,7 @@ OnDisconnect = Literal["cancel", "grace", "detach"]
 class RunsConfig:
     """`[runs]`: what a run may take."""
 
+    max_runs: int
     timeout: Seconds
     max_turns: int
     output_guardrails: Literal["buffer", "stream"]

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+FEW_FILES = 4096
+MANY_FILES = 65536
+
 # Beyond the time that running answers get, the process may take this long for its own cleaning up.
 EXIT_GRACE_SECONDS = 10.0
 
@@ -53,6 +56,7 @@ def listen(config: ServerConfig) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _cut_dead_peers(listener, config.send_timeout)
         listener.bind((host, config.port))
         listener.listen(config.backlog)
     except (OSError, OverflowError) as error:
@@ -86,6 +90,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
             source="[server] host",
             hint="listen on 127.0.0.1, or switch on a plugin that implements `authorize`",
         )
+    _allow_many_files()
     listener = listen(config)
     try:
         _run_loop(_serve(app, gateway, config, listener, on_start))
@@ -130,6 +135,45 @@ async def _serve(
         if failed:
             raise failed[0] from None
         raise
+
+
+def _cut_dead_peers(listener: socket.socket, seconds: float) -> None:
+    """Let the kernel close a connection whose peer takes nothing of what was sent, or is not there any more.
+
+    Nobody else can: a server that waits for room in a socket waits for ever.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_USER_TIMEOUT", int(seconds * 1000)),
+        ("TCP_KEEPIDLE", 30),
+        ("TCP_KEEPINTVL", 10),
+        ("TCP_KEEPCNT", 3),
+    ):
+        if hasattr(socket, name):  # not every system has all of them
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _allow_many_files() -> None:
+    """A connection is a file: take as many as the system allows, and refuse to start with too few.
+
+    Raises:
+        ConfigError: There are too few even so.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    if soft != resource.RLIM_INFINITY and soft < FEW_FILES:
+        raise ConfigError(
+            f"the system lets this process open {soft} files, which is too few for a server",
+            source="ulimit -n",
+            hint=f"raise it to at least {FEW_FILES}",
+        )
 
 
 def _hypercorn_config(config: ServerConfig, listener: socket.socket) -> HypercornConfig:

@@ -11,8 +11,10 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway_core.config import HttpConfig
 from gateway_core.errors import GatewayError
 from gateway_core.http import problems
+from gateway_core.http.framing import check_head
 from gateway_core.log_context import add_log_context
 
 logger = logging.getLogger(__name__)
@@ -58,11 +60,13 @@ class ErrorAnswers:
     Args:
         app: What is inside.
         announce: Called once for each error that becomes an answer.
+        limits: What a request's head may look like.
     """
 
-    def __init__(self, app: ASGIApp, announce: Callable[[GatewayError, str], None]) -> None:
+    def __init__(self, app: ASGIApp, announce: Callable[[GatewayError, str], None], limits: HttpConfig) -> None:
         self._app = app
         self._announce = announce
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,6 +80,7 @@ class ErrorAnswers:
             await send(message)
 
         try:
+            check_head(scope, self._limits)
             await self._app(scope, receive, watched_send)
         except Exception as error:
             problem = self._problem(error, request_id_of(scope))

@@ -108,10 +108,12 @@ class Engine:
         """A run, to be entered as an async context manager.
 
         Raises:
-            UnavailableError: The gateway is stopping.
+            UnavailableError: The gateway is stopping, or has as many runs as it may.
         """
         if self.stopping:
             raise UnavailableError("the gateway is stopping", code="shutting_down", retry_after=1)
+        if self.active >= self._config.runs.max_runs:
+            raise UnavailableError("the gateway is busy with other runs", code="too_many_runs", retry_after=1)
         served = request.served
         scope = RunScope(
             request.run,

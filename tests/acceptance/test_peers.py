@@ -1,0 +1,137 @@
+"""Peers that are slow, greedy or ambiguous are refused or cut, and nobody else notices."""
+
+import json
+import resource
+import socket
+import subprocess
+
+import pytest
+
+from tests.acceptance.conftest import COMMAND, serving
+from tests.acceptance.test_chat import DROP_INS, text_of, user
+from tests.acceptance.test_leaving import connect, post
+from tests.support.upstream import FakeUpstream
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with FakeUpstream() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def server(upstream, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gateway")
+    (folder / "gateway.toml").write_text(
+        f"""
+        [server]
+        send_timeout = "1s"
+        keep_alive = "1s"
+        [http]
+        body_timeout = "1s"
+        [runs]
+        max_runs = 3
+        [plugins.upstreams.fake]
+        base_url = "{upstream.base_url}"
+        default_model = "m"
+        max_retries = 0
+        [plugins.entry_point_discovery]
+        enabled = false
+        """
+    )
+    with serving(folder, "--agents", str(DROP_INS)) as running:
+        yield running
+
+
+def answer_to(server, data: bytes, *, timeout: float = 10) -> bytes:
+    """Everything that comes back until the server closes, or a whole answer is there."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=timeout) as client:
+        client.sendall(data)
+        seen = b""
+        while chunk := client.recv(65536):
+            seen += chunk
+            if b"}}" in seen:
+                break
+    return seen
+
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (HEAD + b"x: y\r\n" * 150 + b"content-length: 0\r\n\r\n", b"431"),
+        (HEAD + b"x: " + b"y" * 17_000 + b"\r\ncontent-length: 0\r\n\r\n", b"431"),
+        (HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello", b"400"),
+        (b"GET /" + b"x" * 17_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", b"414"),
+    ],
+    ids=["many headers", "large headers", "two framings", "two lengths", "long path"],
+)
+def test_a_head_that_is_too_much_or_ambiguous(server, head, status):
+    assert answer_to(server, head).startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_body_that_does_not_arrive(server):
+    seen = answer_to(server, HEAD + b"content-length: 100\r\n\r\n{")
+    assert seen.startswith(b"HTTP/1.1 408")
+
+
+def test_headers_that_do_not_arrive(server):
+    with connect(server) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nhost: loc")
+        assert client.recv(100) == b"", "the connection is closed"
+
+
+def test_a_client_that_reads_nothing_is_cut_and_its_run_ends(server, upstream):
+    upstream.reset()
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(10)
+    client.connect(("127.0.0.1", server.port))
+    with client:
+        client.sendall(post("endless", stream=True))
+        [record] = upstream.wait_for_records(1)
+        assert record.closed_early.wait(15), "the run of a client that takes nothing goes on"
+
+
+def test_more_runs_than_there_may_be(server, upstream):
+    upstream.reset()
+    waiting = [connect(server) for _ in range(3)]
+    try:
+        for client in waiting:
+            client.sendall(post("hang", stream=True))
+        upstream.wait_for_records(3)
+        seen = answer_to(server, post("say: no", stream=True))
+        assert seen.startswith(b"HTTP/1.1 503")
+        assert b"\r\nretry-after: 1\r\n" in seen
+        assert json.loads(seen.partition(b"\r\n\r\n")[2])["error"]["code"] == "too_many_runs"
+    finally:
+        for client in waiting:
+            client.close()
+    for record in upstream.records:
+        assert record.closed_early.wait(5)
+    answer = (
+        server.client()
+        .with_options(max_retries=5)
+        .chat.completions.create(model="Plain", messages=user("say: room again"), stream=True)
+    )
+    assert text_of(answer) == "room again"
+
+
+def test_too_few_files_are_refused_at_start(tmp_path):
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+    ran = subprocess.run(
+        [str(COMMAND), "serve", "--port", "0", "--offline"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        preexec_fn=few,
+    )
+    assert ran.returncode == 78
+    assert "256 files" in ran.stderr
+    assert "raise it to at least 4096" in ran.stderr
