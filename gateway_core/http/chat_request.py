@@ -59,8 +59,7 @@ def parse_chat_request(body: Mapping[str, Any], *, max_messages: int) -> ChatReq
 def _refuse_what_agents_cannot_do(body: Mapping[str, Any]) -> None:
     if (fields.integer(body, "n", low=1) or 1) > 1:
         raise InvalidRequestError("'n' must be 1: an agent gives one answer", param="n")
-    if fields.boolean(body, "logprobs"):
-        raise InvalidRequestError("'logprobs' cannot be had from an agent", param="logprobs")
+    fields.boolean(body, "logprobs")
     if "audio" in (fields.listing(body, "modalities") or ()):
         raise InvalidRequestError("'modalities' must be [\"text\"]: an agent answers in text", param="modalities")
 
@@ -71,7 +70,10 @@ def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
         "top_p": fields.number(body, "top_p", low=0, high=1),
         "frequency_penalty": fields.number(body, "frequency_penalty", low=-2, high=2),
         "presence_penalty": fields.number(body, "presence_penalty", low=-2, high=2),
-        "max_tokens": fields.integer(body, "max_completion_tokens", low=1) or fields.integer(body, "max_tokens", low=1),
+        # 0 is no limit that anybody could mean.
+        "max_tokens": fields.integer(body, "max_completion_tokens", low=0)
+        or fields.integer(body, "max_tokens", low=0)
+        or None,
         "verbosity": _one_of(body, "verbosity", ("low", "medium", "high")),
         "reasoning_effort": _one_of(body, "reasoning_effort", REASONING_EFFORTS),
         "seed": fields.integer(body, "seed", low=-(2**63), high=2**63 - 1),
