@@ -275,9 +275,9 @@ async def test_the_guard_is_put_on_once_and_only_where_somebody_decides():
         return ""
 
     agents = {"A": Agent(name="a", tools=[fresh]), "B": Agent(name="b", tools=[fresh])}
-    async with gateway_in_memory(agents, model=script("x")) as g:
-        if not g.gateway.hooks.decides_on_tools:
-            assert fresh.tool_input_guardrails is None
+    nobody = {"plugins": {"tool_policy": {"enabled": False}}}
+    async with gateway_in_memory(agents, model=script("x"), config=nobody):
+        assert fresh.tool_input_guardrails is None
     plugin, _ = listening()
     for _ in range(2):
         async with gateway_in_memory(agents, model=script("x"), plugins={"p": plugin}) as g:
