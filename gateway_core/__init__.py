@@ -12,11 +12,11 @@ from gateway_core.errors import (
     PluginError,
     UpstreamError,
 )
-from gateway_core.gateway_tools import matches, path_name, use_gateway_tool, use_gateway_tools
+from gateway_core.gateway_tools import matches, path_name, sdk_name, use_gateway_tool, use_gateway_tools
 from gateway_core.hookspecs import Gateway, RecordStore, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
 from gateway_core.provenance import ToolOrigin, mark_tool, origin_of
-from gateway_core.structure import Bytes, Seconds, Secret
+from gateway_core.structure import Bytes, Seconds, Secret, near_miss
 from gateway_core.trial import command as trial_command
 from gateway_core.types import (
     AgentEntry,
@@ -63,8 +63,10 @@ __all__ = [
     "load_isolated",
     "mark_tool",
     "matches",
+    "near_miss",
     "origin_of",
     "path_name",
+    "sdk_name",
     "trial_command",
     "use_gateway_tool",
     "use_gateway_tools",

@@ -66,7 +66,9 @@ def test_every_plugin_has_a_page_that_lists_its_settings(name):
     page = read("plugins", f"{name}.md")
     assert page.startswith(f"# {name}\n")
     settings = getattr(PLUGINS[name].load(), "Config", None)
-    own = [field.name for field in attrs.fields(settings) if field.name != "upstreams"] if settings else []
+    own = (
+        [field.name for field in attrs.fields(settings) if field.name not in ("upstreams", "tools")] if settings else []
+    )
     assert first_column(page, "## Settings")[: len(own)] == own
     first_sentence = re.sub(r"\s+", " ", inspect.getmodule(PLUGINS[name].load()).__doc__).split(". ")[0]
     assert first_sentence.split(":")[0].split(",")[0][:25] in re.sub(r"\s+", " ", page)
@@ -77,6 +79,16 @@ def test_every_setting_of_an_upstream_is_on_its_page():
 
     listed = first_column(read("plugins", "upstreams.md"), "For each `[plugins.upstreams.NAME]`")
     assert listed == [field.name for field in attrs.fields(Upstream)]
+
+
+@pytest.mark.parametrize("kind", ["python", "http"])
+def test_every_setting_of_a_gateway_tool_is_on_its_page(kind):
+    from gateway_plugins.gateway_tools.settings import HttpTool, PythonTool
+
+    cls = {"python": PythonTool, "http": HttpTool}[kind]
+    assert first_column(read("plugins", "gateway_tools.md"), f'With `kind = "{kind}"`') == [
+        field.name for field in attrs.fields(cls)
+    ]
 
 
 def test_every_hook_is_in_the_reference_with_its_arguments():
