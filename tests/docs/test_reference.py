@@ -164,7 +164,7 @@ def test_the_agent_of_the_readme_is_served(tmp_path):
 
     from gateway_core.testing import call, gateway_in_memory, script
 
-    [module] = re.findall(r"```python\n(from agents.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    module, _ = re.findall(r"```python\n(from agents.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "Greeter").mkdir()
     (tmp_path / "Greeter" / "agent.py").write_text(module)
 
@@ -176,3 +176,23 @@ def test_the_agent_of_the_readme_is_served(tmp_path):
             return answer.choices[0].message.content or ""
 
     assert asyncio.run(ask()) == "Hello, Ada!"
+
+
+def test_both_kinds_of_tools_of_the_readme_work_in_one_agent(tmp_path):
+    import asyncio
+
+    from gateway_core.testing import call, gateway_in_memory, script
+
+    _, module = re.findall(r"```python\n(from agents.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in module.splitlines() if line]) <= 10
+    (tmp_path / "Weather.py").write_text(module)
+    model = script([call("get_weather", city="Paris"), call("current_time", time_zone="Europe/Paris")], "done")
+
+    async def ask() -> None:
+        async with gateway_in_memory(folder=tmp_path, model=model) as g:
+            await g.openai.chat.completions.create(model="Weather", messages=[{"role": "user", "content": "hi"}])
+
+    asyncio.run(ask())
+    weather, time = [str(item["output"]) for item in model.calls[1].input[-2:]]
+    assert weather == "18 °C and sunny in Paris"
+    assert re.search(r"\d{4}-\d\d-\d\d .* CES?T", time)
