@@ -3,6 +3,8 @@
 This is the public door: what plugins and agents may import. It does not import the SDK, which takes over a second.
 """
 
+from gateway_core.addresses import ForbiddenAddressError, Network
+from gateway_core.addresses import resolve as resolve_host
 from gateway_core.errors import (
     AuthenticationError,
     ConfigError,
@@ -14,12 +16,12 @@ from gateway_core.errors import (
     PluginError,
     UpstreamError,
 )
-from gateway_core.gateway_tools import matches, path_name, use_gateway_tool, use_gateway_tools
+from gateway_core.gateway_tools import matches, path_name, sdk_name, use_gateway_tool, use_gateway_tools
 from gateway_core.hookspecs import Gateway, RecordStore, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
 from gateway_core.log_context import add_log_context, in_log_context, log_context
 from gateway_core.provenance import ToolOrigin, mark_tool, origin_of
-from gateway_core.structure import Bytes, Seconds, Secret
+from gateway_core.structure import Bytes, Seconds, Secret, near_miss
 from gateway_core.trial import command as trial_command
 from gateway_core.types import (
     AgentEntry,
@@ -47,11 +49,13 @@ __all__ = [
     "Decision",
     "DecisionMade",
     "DiscoveryError",
+    "ForbiddenAddressError",
     "Gateway",
     "GatewayError",
     "InvalidRequestError",
     "IsolatedModule",
     "LoadError",
+    "Network",
     "NotFoundError",
     "Outcome",
     "PluginError",
@@ -73,8 +77,11 @@ __all__ = [
     "log_context",
     "mark_tool",
     "matches",
+    "near_miss",
     "origin_of",
     "path_name",
+    "resolve_host",
+    "sdk_name",
     "trial_command",
     "use_gateway_tool",
     "use_gateway_tools",

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from attrs import field, frozen
 
+from gateway_core.addresses import Network
 from gateway_core.errors import ConfigError
 from gateway_core.structure import MASK, Bytes, EnvText, Seconds, Structurer, near_miss
 
@@ -53,7 +54,7 @@ class HttpConfig:
     max_messages: int
     max_images: int
     fetch_images: bool
-    fetch_images_from: list[str]
+    fetch_images_from: list[Network]
     cors_origins: list[str]
     sse_keep_alive: Seconds
 

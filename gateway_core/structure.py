@@ -4,6 +4,7 @@ It must not know which tables there are; `config.py` does.
 """
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from attrs import field, frozen
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn
 
+from gateway_core.addresses import Network
 from gateway_core.errors import ConfigError
 
 T = TypeVar("T")
@@ -171,6 +173,13 @@ def _quantity(units: Mapping[str, float], example: str) -> Callable[[Any, Any], 
     return structure
 
 
+def _network(value: Any, _: Any) -> Network:
+    try:
+        return ipaddress.ip_network(_text(value, _), strict=False)
+    except ValueError as error:
+        raise ConfigError(str(error), hint='an address or a network, such as "127.0.0.1" or "10.0.0.0/8"') from None
+
+
 def _secret(value: Any, _: Any) -> Secret:
     if isinstance(value, str):
         return Secret(str(value))
@@ -220,6 +229,7 @@ def _make_converter(base: Path) -> cattrs.Converter:
     converter.register_structure_hook(
         Path | None, lambda value, _: base / Path(value).expanduser() if _text(value, _) else None
     )
+    converter.register_structure_hook(Network, _network)
     seconds, size = _quantity(_DURATION_UNITS, '"30s" or "10m"'), _quantity(_SIZE_UNITS, '"10 MiB"')
     converter.register_structure_hook_func(lambda t: t == Seconds, seconds)
     converter.register_structure_hook_func(lambda t: t == Bytes, lambda value, t: int(size(value, t)))

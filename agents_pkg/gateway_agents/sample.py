@@ -1,9 +1,11 @@
-"""An agent with one tool: it tells the weather.
+"""An agent with a tool of its own and one of the gateway's: it tells the weather, and the time.
 
 The forecasts are a table in this file, so it needs no network and always gives the same answer.
 """
 
 from agents import Agent, function_tool
+
+from gateway_core import use_gateway_tool
 
 FORECASTS = {
     "berlin": "12 °C, light rain",
@@ -37,5 +39,6 @@ agent = Agent(
         "city, and answer in one short sentence. If there is no forecast for a city, say so and name the cities "
         "that have one; never guess."
     ),
-    tools=[get_weather],
+    # A gateway tool is defined once, for all agents. This agent does without it where there is none.
+    tools=[get_weather, use_gateway_tool("current_time", optional=True)],
 )

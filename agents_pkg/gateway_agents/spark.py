@@ -1,4 +1,4 @@
-"""A planner with two tools: it looks up what is known, then writes a plan.
+"""A planner with two tools of its own and one of the gateway's: it looks up what is known, then writes a plan.
 
 Its knowledge is a handful of notes in this file; put a search of your own behind `search_knowledge`.
 """
@@ -6,6 +6,8 @@ Its knowledge is a handful of notes in this file; put a search of your own behin
 import re
 
 from agents import Agent, function_tool
+
+from gateway_core import use_gateway_tool
 
 KNOWLEDGE = {
     "Launching a service": (
@@ -73,7 +75,8 @@ agent = Agent(
         "1. Call search_knowledge with the subject of the goal.\n"
         "2. Call make_plan with the goal and three to seven steps that use what you found.\n"
         "3. Show the plan as make_plan returned it, and say in one sentence what to start with today.\n"
+        "Where amounts of time or money have to be added up, call calculate, if you have it.\n"
         "If the goal is unclear, ask one question first. Say so when the knowledge base had nothing to offer."
     ),
-    tools=[search_knowledge, make_plan],
+    tools=[search_knowledge, make_plan, use_gateway_tool("calculate", optional=True)],
 )

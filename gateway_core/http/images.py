@@ -13,7 +13,7 @@ import httpx2
 
 from gateway_core.config import HttpConfig
 from gateway_core.errors import InvalidRequestError
-from gateway_core.outbound import GuardedTransport, RefusedAddress
+from gateway_core.outbound import GuardedTransport, RefusedAddressError
 
 _FETCH_BYTES = 10 * 1024 * 1024
 _FETCH_SECONDS = 10.0
@@ -70,7 +70,7 @@ async def _inline(image: dict[str, Any], client: httpx2.AsyncClient) -> None:
                 data += piece
                 if len(data) > _FETCH_BYTES:
                     raise _unfetched(f"it is larger than {_FETCH_BYTES} bytes")
-    except RefusedAddress as error:
+    except RefusedAddressError as error:
         raise _unfetched(str(error)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
         raise _unfetched("its server cannot be reached, or does not answer in time") from error

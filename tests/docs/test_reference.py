@@ -66,7 +66,9 @@ def test_every_plugin_has_a_page_that_lists_its_settings(name):
     page = read("plugins", f"{name}.md")
     assert page.startswith(f"# {name}\n")
     settings = getattr(PLUGINS[name].load(), "Config", None)
-    own = [field.name for field in attrs.fields(settings) if field.name != "upstreams"] if settings else []
+    own = (
+        [field.name for field in attrs.fields(settings) if field.name not in ("upstreams", "tools")] if settings else []
+    )
     assert first_column(page, "## Settings")[: len(own)] == own
     first_sentence = re.sub(r"\s+", " ", inspect.getmodule(PLUGINS[name].load()).__doc__).split(". ")[0]
     assert first_sentence.split(":")[0].split(",")[0][:25] in re.sub(r"\s+", " ", page)
@@ -77,6 +79,16 @@ def test_every_setting_of_an_upstream_is_on_its_page():
 
     listed = first_column(read("plugins", "upstreams.md"), "For each `[plugins.upstreams.NAME]`")
     assert listed == [field.name for field in attrs.fields(Upstream)]
+
+
+@pytest.mark.parametrize("kind", ["python", "http"])
+def test_every_setting_of_a_gateway_tool_is_on_its_page(kind):
+    from gateway_plugins.gateway_tools.settings import HttpTool, PythonTool
+
+    cls = {"python": PythonTool, "http": HttpTool}[kind]
+    assert first_column(read("plugins", "gateway_tools.md"), f'With `kind = "{kind}"`') == [
+        field.name for field in attrs.fields(cls)
+    ]
 
 
 def test_every_hook_is_in_the_reference_with_its_arguments():
@@ -152,7 +164,7 @@ def test_the_agent_of_the_readme_is_served(tmp_path):
 
     from gateway_core.testing import call, gateway_in_memory, script
 
-    [module] = re.findall(r"```python\n(from agents.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    module, _ = re.findall(r"```python\n(from agents.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "Greeter").mkdir()
     (tmp_path / "Greeter" / "agent.py").write_text(module)
 
@@ -164,3 +176,23 @@ def test_the_agent_of_the_readme_is_served(tmp_path):
             return answer.choices[0].message.content or ""
 
     assert asyncio.run(ask()) == "Hello, Ada!"
+
+
+def test_both_kinds_of_tools_of_the_readme_work_in_one_agent(tmp_path):
+    import asyncio
+
+    from gateway_core.testing import call, gateway_in_memory, script
+
+    _, module = re.findall(r"```python\n(from agents.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in module.splitlines() if line]) <= 10
+    (tmp_path / "Weather.py").write_text(module)
+    model = script([call("get_weather", city="Paris"), call("current_time", time_zone="Europe/Paris")], "done")
+
+    async def ask() -> None:
+        async with gateway_in_memory(folder=tmp_path, model=model) as g:
+            await g.openai.chat.completions.create(model="Weather", messages=[{"role": "user", "content": "hi"}])
+
+    asyncio.run(ask())
+    weather, time = [str(item["output"]) for item in model.calls[1].input[-2:]]
+    assert weather == "18 °C and sunny in Paris"
+    assert re.search(r"\d{4}-\d\d-\d\d .* CES?T", time)

@@ -11,6 +11,9 @@ from agents.items import ToolCallOutputItem
 from agents.testing import ScriptedModel, assistant_message, function_call
 from gateway_agents import guarded, sample, spark, triage
 
+from gateway_core.testing import call as tool_call
+from gateway_core.testing import gateway_in_memory, script
+
 PACKAGE = Path(__file__).resolve().parents[2] / "agents_pkg"
 
 
@@ -48,7 +51,6 @@ def test_an_entry_point_names_an_agent_of_its_name(name: str, value: str) -> Non
     assert isinstance(agent, Agent)
     assert agent.name == name
     assert agent.handoff_description
-    assert "gateway_core" not in Path(importlib.import_module(module).__file__ or "").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,35 @@ def test_an_entry_point_names_an_agent_of_its_name(name: str, value: str) -> Non
 )
 def test_no_agent_names_a_model(agent: Agent[Any]) -> None:
     assert agent.model is None
+
+
+@pytest.mark.parametrize(
+    ("agent", "own", "tool", "arguments", "answer"),
+    [
+        (sample.agent, "get_weather", "current_time", {"time_zone": "Asia/Tokyo"}, "JST"),
+        (spark.agent, "make_plan", "calculate", {"expression": "3 * 14"}, "42"),
+    ],
+)
+async def test_in_the_gateway_they_have_one_of_its_tools_beside_their_own(
+    agent: Agent[Any], own: str, tool: str, arguments: dict[str, str], answer: str
+) -> None:
+    model = script(tool_call(tool, **arguments), "done")
+    async with gateway_in_memory({agent.name: agent}, model=model) as g:
+        await g.openai.chat.completions.create(model=agent.name, messages=[{"role": "user", "content": "go on"}])
+    assert {own, tool} <= {t.name for t in model.calls[0].tools}
+    assert answer in str(model.calls[1].input[-1])
+
+
+async def test_without_the_gateways_tools_they_are_served_all_the_same() -> None:
+    off = {"plugins": {"gateway_tools": {"enabled": False}}}
+    model = script("one", "two")
+    agents = {"SampleAgent": sample.agent, "Spark": spark.agent}
+    async with gateway_in_memory(agents, model=model, config=off) as g:
+        for name in agents:
+            await g.openai.chat.completions.create(model=name, messages=[{"role": "user", "content": "go on"}])
+            assert "does without" in g.gateway.catalog.agents[name].warnings[0]
+    offered = [{t.name for t in c.tools if t.is_enabled} for c in model.calls]
+    assert offered == [{"get_weather"}, {"search_knowledge", "make_plan"}]
 
 
 async def test_the_sample_tells_the_weather() -> None:

@@ -49,7 +49,7 @@ async def test_by_default_the_upstream_gets_the_url(url):
 async def test_a_fetched_image_reaches_the_model_as_data():
     agent, model = agent_and_model(2)
     with FakeUpstream(serve) as host:
-        config = {"http": {"fetch_images": True, "fetch_images_from": ["127.0.0.1"]}}
+        config = {"http": {"fetch_images": True, "fetch_images_from": ["127.0.0.0/8"]}}
         async with gateway_in_memory({"A": agent}, config=config) as g:
             await g.openai.chat.completions.create(**image(f"{host.base_url}/cat.png"))
             assert seen(model) == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"]
@@ -63,7 +63,7 @@ async def test_a_fetched_image_reaches_the_model_as_data():
 async def test_what_cannot_be_fetched_is_said(path, why):
     agent, _ = agent_and_model()
     with FakeUpstream(serve) as host:
-        config = {"http": {"fetch_images": True, "fetch_images_from": ["127.0.0.1"]}}
+        config = {"http": {"fetch_images": True, "fetch_images_from": ["127.0.0.0/8"]}}
         async with gateway_in_memory({"A": agent}, config=config) as g:
             with pytest.raises(openai.BadRequestError, match=why) as caught:
                 await g.openai.chat.completions.create(**image(f"{host.base_url}/{path}"))

@@ -275,9 +275,9 @@ async def test_the_guard_is_put_on_once_and_only_where_somebody_decides():
         return ""
 
     agents = {"A": Agent(name="a", tools=[fresh]), "B": Agent(name="b", tools=[fresh])}
-    async with gateway_in_memory(agents, model=script("x")) as g:
-        if not g.gateway.hooks.decides_on_tools:
-            assert fresh.tool_input_guardrails is None
+    nobody = {"plugins": {"tool_policy": {"enabled": False}}}
+    async with gateway_in_memory(agents, model=script("x"), config=nobody):
+        assert fresh.tool_input_guardrails is None
     plugin, _ = listening()
     for _ in range(2):
         async with gateway_in_memory(agents, model=script("x"), plugins={"p": plugin}) as g:
@@ -420,8 +420,16 @@ async def test_tools_that_block_keep_nobody_else_waiting():
         release.wait(20)
         return "unblocked"
 
-    # Four agents hold all 64 threads, and one of them wants more.
+    @function_tool
+    async def resolve() -> str:
+        """Resolves a name, as a connection to a model does."""
+        assert await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo("localhost", 80), 5)
+        return "resolved"
+
+    # Four agents hold all 64 threads, and want more.
     agents = {f"A{i}": Agent(name="a", tools=[block], model=Always("block")) for i in range(4)}
+    model = script(call("resolve"), "done")
+    agents["Resolving"] = Agent(name="r", tools=[resolve], model=model)
     async with gateway_in_memory(agents) as g:
         calls = [asyncio.create_task(ask(g, f"A{i % 4}")) for i in range(68)]
         loop = asyncio.get_running_loop()
@@ -432,6 +440,8 @@ async def test_tools_that_block_keep_nobody_else_waiting():
             # What the gateway needs itself: names, and threads outside of runs.
             assert await asyncio.wait_for(loop.getaddrinfo("localhost", 80), 5)
             assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
+            await ask(g, "Resolving")
+            assert outputs(model) == ["resolved"]
         finally:
             release.set()
         assert await asyncio.gather(*calls) == ["done"] * 68

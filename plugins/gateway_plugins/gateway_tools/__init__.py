@@ -1,0 +1,102 @@
+"""Tools that are defined once, for any agent to use by name: functions, files in a folder, and requests to servers.
+
+It offers them, and neither decides who may call them nor which agent has them.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway_core import AgentEntry, ConfigError, Gateway, hookimpl, path_name
+from gateway_plugins.gateway_tools.settings import HttpTool, PythonTool, Settings
+
+if TYPE_CHECKING:
+    from agents import FunctionTool, Tool
+
+    from gateway_plugins.gateway_tools.functions import ToolFiles
+    from gateway_plugins.gateway_tools.http import HttpCaller
+
+
+class GatewayTools:
+    """The plugin `gateway_tools`."""
+
+    Config = Settings
+
+    def __init__(self, gateway: Gateway, config: Settings) -> None:
+        self._gateway = gateway
+        self._config = config
+        self._files: ToolFiles | None = None
+        self._callers: list[HttpCaller] = []
+        # Made at the first discovery: making them imports the SDK.
+        self._fixed: list[FunctionTool] | None = None
+        self._builtin: list[FunctionTool] = []
+        self._tools: dict[str, FunctionTool] = {}
+
+    @hookimpl
+    def discover_agents(self) -> Iterable[AgentEntry]:
+        """No agents: it is the moment at which everything is looked for again, in a thread that may block."""
+        from gateway_plugins.gateway_tools.functions import ToolFiles
+
+        if self._fixed is None:
+            self._fixed = list(self._configured())
+            self._builtin = list(self._made_in()) if self._config.builtin else []
+        self._files = self._files or ToolFiles(self._config.path, self._gateway.report)
+        tools: dict[str, FunctionTool] = {}
+        # An operator's own tool of a built-in one's name is meant to replace it.
+        for tool in [*self._fixed, *self._files.read(), *self._builtin]:
+            tools.setdefault(tool.name, tool)
+        self._tools = tools
+        return ()
+
+    @hookimpl
+    def offer_tools(self) -> "Iterable[Tool]":
+        """What the last look found."""
+        return list(self._tools.values())
+
+    @hookimpl
+    def watch_paths(self) -> Iterable[Path]:
+        """The folder, whether it exists yet or not."""
+        return [self._config.path]
+
+    @hookimpl
+    def lifespan(self) -> AbstractAsyncContextManager[None]:
+        """Connections to the servers of http tools."""
+
+        @asynccontextmanager
+        async def hold() -> AsyncIterator[None]:
+            yield
+            for caller in self._callers:
+                await caller.close()
+
+        return hold()
+
+    @hookimpl
+    def describe(self) -> Mapping[str, Any]:
+        """Where it looks, and what it has found."""
+        path = self._config.path
+        return {"path": str(path), "exists": path.is_dir(), "tools": [path_name(name) for name in self._tools]}
+
+    def _configured(self) -> "Iterator[FunctionTool]":
+        from gateway_plugins.gateway_tools.functions import imported
+
+        for name, settings in self._config.tools.items():
+            match settings:
+                case HttpTool():
+                    from gateway_plugins.gateway_tools.http import HttpCaller
+
+                    caller = HttpCaller(name, settings)
+                    self._callers.append(caller)
+                    yield caller.tool
+                case PythonTool():
+                    try:
+                        yield imported(name, settings)
+                    except ConfigError as error:
+                        self._gateway.report(error)
+
+    def _made_in(self) -> "Iterator[FunctionTool]":
+        from gateway_plugins.gateway_tools import builtin
+        from gateway_plugins.gateway_tools.functions import as_tool
+
+        for function in (builtin.current_time, builtin.calculate):
+            yield as_tool(function, function.__name__)
