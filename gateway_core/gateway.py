@@ -78,9 +78,10 @@ class RunningGateway:
             return Catalog()
         return await self._builder.refresh()
 
-    def state_folder(self) -> Path | None:
+    def state_folder(self, *, create: bool = True) -> Path | None:
         """The folder for what must outlive the process; `None` when nothing is to be kept."""
-        return make_folder(self.config.state.folder) if self.config.state.folder else None
+        folder = self.config.state.folder
+        return make_folder(folder) if folder and create else folder
 
     def report(self, error: GatewayError) -> None:
         """Announce an error to every plugin."""

@@ -53,10 +53,11 @@ class Gateway(Protocol):
     def report(self, error: GatewayError) -> None:
         """Announce an error of the plugin's own to every plugin's `on_error`."""
 
-    def state_folder(self) -> Path | None:
-        """The folder for what must outlive the process, made if it is not there, for the gateway's user alone.
+    def state_folder(self, *, create: bool = True) -> Path | None:
+        """The folder for what must outlive the process, for the gateway's user alone; `None` when nothing is kept.
 
-        `None` when nothing is to be kept on disk.
+        Args:
+            create: Make it if it is not there. A gateway that has nothing to keep yet makes no folder.
 
         Raises:
             ConfigError: It cannot be made.

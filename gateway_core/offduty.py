@@ -16,7 +16,7 @@ class OffDuty:
         """Nothing is loaded."""
         return self.catalog
 
-    def state_folder(self) -> None:
+    def state_folder(self, *, create: bool = True) -> None:
         """Nothing is kept."""
 
     def report(self, error: GatewayError) -> None:

@@ -17,6 +17,7 @@ from gateway_plugins.error_recorder.ring import ErrorRing
 from gateway_plugins.error_recorder.routes import error_routes
 from gateway_plugins.error_recorder.storage import load, save
 
+FILE = "errors.json"
 SAVE_SECONDS = 1.0
 """What happened within this time before a sudden death is lost."""
 
@@ -43,20 +44,17 @@ class ErrorRecorder:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Remember what was kept on disk, and keep it there, when the gateway has a state folder."""
-        folder = self._gateway.state_folder()
+        folder = self._gateway.state_folder(create=False)
         if folder is None:
             yield
             return
-        file = folder / "errors.json"
-        self._ring.restore(load(file))
-
+        self._ring.restore(load(folder / FILE))
         stopped = asyncio.Event()
 
         async def keep() -> None:
             while not stopped.is_set():
                 await self._changed.wait()
-                self._changed.clear()
-                await asyncio.to_thread(save, file, self._ring.entries())
+                await asyncio.to_thread(self._save)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), SAVE_SECONDS)
 
@@ -65,10 +63,17 @@ class ErrorRecorder:
             yield
         finally:
             stopped.set()
-            self._changed.set()
-            await keeper
-            # What failed while the keeper was at it.
-            save(file, self._ring.entries())
+            if not self._changed.is_set():
+                keeper.cancel()
+            await asyncio.wait([keeper])
+            if self._changed.is_set():  # what failed while the keeper was at it
+                self._save()
+
+    def _save(self) -> None:
+        self._changed.clear()
+        folder = self._gateway.state_folder()
+        if folder is not None:
+            save(folder / FILE, self._ring.entries())
 
     @hookimpl
     def on_error(self, error: GatewayError) -> None:
