@@ -9,7 +9,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any
 
 from agents import (
@@ -97,8 +97,7 @@ class Engine:
         Raises:
             UnavailableError: The gateway is stopping.
         """
-        if self.stopping:
-            raise UnavailableError("the gateway is stopping", code="shutting_down", retry_after=1)
+        self.refuse_when_stopping()
         served = request.served
         scope = RunScope(
             request.run,
@@ -110,6 +109,15 @@ class Engine:
             hold_answers=self._config.runs.output_guardrails == "buffer",
         )
         return ActiveRun(self, request, scope)
+
+    def refuse_when_stopping(self) -> None:
+        """Nothing starts any more.
+
+        Raises:
+            UnavailableError: The gateway is stopping.
+        """
+        if self.stopping:
+            raise UnavailableError("the gateway is stopping", code="shutting_down", retry_after=1)
 
     @contextmanager
     def importing(self, entry: AgentEntry) -> Iterator[RunScope]:
@@ -139,6 +147,10 @@ class Engine:
         except TimeoutError:
             for run in list(self._active):
                 run.stop(UnavailableError("the gateway is stopping", code="shutting_down"))
+
+    def admissions(self, request: RunRequest) -> list[AbstractAsyncContextManager[None]]:
+        """What a run has to enter before it may start."""
+        return self._hooks.admissions(request.run, request.served.entry)
 
     async def perform(self, request: RunRequest, scope: RunScope) -> None:
         """Do the run, and put its last event on the channel. Raises nothing but a cancellation from outside."""
@@ -229,8 +241,16 @@ class ActiveRun:
         self._task: asyncio.Task[None] | None = None
         self._began = 0.0
         self._last: Completed | Failed | None = None
+        self._admitted = AsyncExitStack()
 
     async def __aenter__(self) -> "ActiveRun":
+        # A run that is refused never began: nothing is announced but the error, by whoever answers the request.
+        async with AsyncExitStack() as admitted:
+            for admission in self._engine.admissions(self._request):
+                await admitted.enter_async_context(admission)
+            # Being admitted may have taken a while.
+            self._engine.refuse_when_stopping()
+            self._admitted = admitted.pop_all()
         self._began = time.perf_counter()
         self._engine.entered(self)
         self._task = asyncio.create_task(self._engine.perform(self._request, self._scope))
@@ -247,6 +267,7 @@ class ActiveRun:
                 cancelled=self._last is None,
             )
             self._engine.left(self, outcome)
+            await self._admitted.aclose()
 
     async def take(self, timeout: float | None = None) -> list[RunEvent]:
         """The events since the last call, at least one; none only when `timeout` seconds passed.
