@@ -3,6 +3,7 @@
 This is the public door: what plugins and agents may import. It does not import the SDK, which takes over a second.
 """
 
+from gateway_core.config import Config, load_config
 from gateway_core.errors import (
     AuthenticationError,
     ConfigError,
@@ -42,6 +43,7 @@ __all__ = [
     "AuthenticationError",
     "Bytes",
     "Catalog",
+    "Config",
     "ConfigError",
     "Decision",
     "DecisionMade",
@@ -69,6 +71,7 @@ __all__ = [
     "Usage",
     "__version__",
     "hookimpl",
+    "load_config",
     "load_isolated",
     "mark_tool",
     "trial_command",
