@@ -10,27 +10,26 @@ from pathlib import Path
 import click
 from attrs import asdict
 
-from gateway_core import ConfigError
+from gateway_core import ConfigError, load_config
 from gateway_plugins.security.audit_verify import Report, verify
 
 
-def verify_command(state_folder: Path | None) -> click.Command:
-    """The command `verify`, for the group `audit`.
-
-    Args:
-        state_folder: Where the log is unless a file is named.
-    """
+def verify_command() -> click.Command:
+    """The command `verify`, for the group `audit`."""
 
     @click.command("verify")
     @click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=True))
+    @click.option(
+        "--config", "settings", type=click.Path(path_type=Path, dir_okay=False), help="The gateway.toml to read."
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-    def verify_(file: Path | None, as_json: bool) -> None:
+    def verify_(file: Path | None, settings: Path | None, as_json: bool) -> None:
         """Check that nothing was edited in the audit log, and nothing removed.
 
         FILE is one file of the log, all of which is read; or a folder (default: the [state] folder). The exit status is
         1 when something is wrong.
         """
-        reports = [_verify(path) for path in _logs(file or state_folder)]
+        reports = [_verify(path) for path in _logs(file or load_config(settings).state.folder)]
         if as_json:
             click.echo(json.dumps([{**asdict(report), "ok": report.ok} for report in reports], indent=2))
         else:

@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 512
 _MOST_WRITERS = 16
 _BLOCK = 64 * 1024
+# So far back a last record is looked for.
+_FURTHEST = 1024 * 1024
 # Not everywhere is there a call that leaves out the times of the file.
 _sync = getattr(os, "fdatasync", os.fsync)
 
@@ -71,7 +73,9 @@ class AuditFile:
         self._now = now
         self._own: deque[bytes] = deque()
         self._fd = self._head_fd = -1
-        self._seq, self._seal, self._size, self._torn = 0, GENESIS, 0, 0
+        self._seq, self._seal, self._size = 0, GENESIS, 0
+        # Bytes at the end that are no whole record; and whether one is whole but for the end of its line.
+        self._torn, self._unended = 0, False
         self.path = folder / "audit.jsonl"
 
     def open(self) -> None:
@@ -122,15 +126,14 @@ class AuditFile:
 
     def _take_up(self, noted: Head | None) -> None:
         files = [file for file in chain_files(self.path) if file.exists() and file.stat().st_size]
-        last, self._torn = _tail(files[-1]) if files else (None, 0)
-        if last is None and files and noted is not None:
-            last, noted = noted, None  # its last line was edited, which `verify` tells
-        if last is not None:
-            self._seq, self._seal = last.seq, last.seal
+        tail = _tail(files[-1]) if files else _Tail()
+        self._torn, self._unended = tail.torn, tail.unended
+        if tail.last is not None:
+            self._seq, self._seal = tail.last.seq, tail.last.seal
         self._fd = _open(self.path)
         self._size = os.fstat(self._fd).st_size
         if files and files[-1] != self.path:
-            self._torn = 0
+            self._torn, self._unended = 0, False
             self._record(FILE_BEGAN, prev=self._seal, continues=files[-1].name)
         if noted is not None and noted.seq > self._seq:
             self._record(LOST, **{"from": self._seq + 1, "to": noted.seq})
@@ -167,7 +170,7 @@ class AuditFile:
         for record, source in sources:
             seq += 1
             data, digest = seal(record, seq, digest)
-            if self._torn and not lines:
+            if (self._torn or self._unended) and not lines:
                 data = b"\n" + data
             size += len(data)
             # What is the file's own is written wherever it is: a file begins with it.
@@ -186,11 +189,14 @@ class AuditFile:
             problem = error
         end = 0
         for line in lines:
-            if end + len(line.data) > written:
+            # Without the end of its line it is whole all the same, and must not be written a second time.
+            size = min(len(line.data), written - end)
+            if size < len(line.data) - 1:
                 break
-            end += len(line.data)
+            end += size
             self._seq, self._seal = line.seq, line.seal
-            self._size += len(line.data)
+            self._size += size
+            self._unended = size < len(line.data)
             if line.source is None:
                 self._torn = 0
             else:
@@ -206,8 +212,10 @@ class AuditFile:
         try:
             os.ftruncate(self._fd, self._size)
         except OSError:
-            self._torn += left_over
             self._size += left_over
+            # The first byte of it may be the end of the line before.
+            self._torn += left_over - self._unended
+            self._unended = False
 
     def _note(self) -> None:
         # Not forced to the disk: it is never ahead of the records but after a power cut, and then they are missing.
@@ -234,7 +242,7 @@ class AuditFile:
     def _remove(self, full: list[Path]) -> None:
         for file in full[: -self._keep] if self._keep else []:
             with suppress(OSError):
-                last, _ = _tail(file)
+                last = _tail(file).last
                 file.unlink()
                 self._record(REMOVED, file=file.name, to=last.seq if last else 0)
 
@@ -256,15 +264,32 @@ def _sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def _tail(path: Path) -> tuple[Head | None, int]:
-    """The last whole line of a file, if it is a record; and how many bytes follow it."""
+@frozen
+class _Tail:
+    """How a file ends."""
+
+    last: Head | None = None
+    """Its last record."""
+    torn: int = 0
+    """The bytes after that, which are none."""
+    unended: bool = False
+    """Whether that lacks the end of its line."""
+
+
+def _tail(path: Path) -> _Tail:
     with path.open("rb") as file:
         start = file.seek(0, os.SEEK_END)
         tail = b""
-        while start > 0 and tail.count(b"\n") < 2:
+        while start > 0 and len(tail) < _FURTHEST:
             block = min(_BLOCK, start)
             start = file.seek(start - block)
             tail = file.read(block) + tail
-    whole, _, torn = tail.rpartition(b"\n")
-    sealed = take_apart(whole.rpartition(b"\n")[2])
-    return (Head(sealed.seq, sealed.seal) if sealed else None), len(torn)
+            lines = tail.split(b"\n")
+            after = -1
+            # The first of them may be a piece of one.
+            for index in range(len(lines) - 1, 0 if start else -1, -1):
+                sealed = take_apart(lines[index])
+                if sealed is not None:
+                    return _Tail(Head(sealed.seq, sealed.seal), max(after, 0), index == len(lines) - 1)
+                after += len(lines[index]) + 1
+    return _Tail(torn=len(tail))

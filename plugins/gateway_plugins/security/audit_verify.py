@@ -100,7 +100,7 @@ class _Verification:
         for file in filter(Path.exists, files):
             for number, line in enumerate(_lines_of(file), 1):
                 self._line(file.name, number, line)
-        self._odd_end(files[-1].name)
+        self._odd_end(files[-1].name, head)
         self._beginning(files[0].name)
         self._end(files[-1].name, head)
         return Report(
@@ -113,7 +113,7 @@ class _Verification:
         )
 
     def _line(self, file: str, number: int, line: bytes) -> None:
-        sealed = take_apart(line[:-1]) if line.endswith(b"\n") else None
+        sealed = take_apart(line.removesuffix(b"\n"))
         if sealed is None:
             if not self.odd:
                 self.odd_at = (file, number)
@@ -162,11 +162,13 @@ class _Verification:
         if not sealed.follows(self.previous):
             self.problems.append(Problem(file, number, f"record {sealed.seq} was edited, or what it follows was"))
 
-    def _odd_end(self, file: str) -> None:
+    def _odd_end(self, file: str, head: Head | None) -> None:
         if not self.odd:
             return
         name, number = self.odd_at
-        if name == file and len(self.odd) == 1 and not self.odd[0].endswith(b"\n"):
+        cut_off = len(self.odd) == 1 and not self.odd[0].endswith(b"\n")
+        # Where no record is missing, one was cut off more than once on a full disk.
+        if name == file and (cut_off or (head is not None and head.seq <= self.seq)):
             self.notes.append(f"{name}:{number}: the last record is cut off, as a killed process leaves it")
         else:
             self.problems.append(Problem(name, number, "is no record of this log, or was edited"))

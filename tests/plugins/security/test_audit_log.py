@@ -1,21 +1,22 @@
 """The audit log holds every decision once, and shows what was done to it."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import resource
 import stat
 from collections import deque
-from contextlib import contextmanager
 
 import pytest
+from click.testing import CliRunner
 from gateway_plugins.security import audit_writer
 from gateway_plugins.security.audit_command import verify_command
 from gateway_plugins.security.audit_file import AuditFile
 from gateway_plugins.security.audit_log import AuditLog, AuditSettings
 from gateway_plugins.security.audit_verify import verify
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway_core import ConfigError, Decision, DecisionMade, Principal, UnavailableError
@@ -234,7 +235,7 @@ async def test_more_than_can_wait_is_counted(tmp_path, monkeypatch):
     assert (written[10]["event"], written[10]["records"]) == ("agent.security.audit.dropped", 15)
 
 
-@contextmanager
+@contextlib.contextmanager
 def room_for(size):
     """No file may grow larger: writes are cut off in the middle, as on a disk that fills."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -252,6 +253,9 @@ def opened(folder, **given):
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(room=329, truncates=False, reopen=False)
+@example(room=329, truncates=False, reopen=True)
+@example(room=329, truncates=True, reopen=True)
 @given(room=st.integers(200, 900), truncates=st.booleans(), reopen=st.booleans())
 def test_a_record_that_is_cut_off_is_written_again_whole(tmp_path_factory, room, truncates, reopen):
     folder = tmp_path_factory.mktemp("a")
@@ -267,6 +271,7 @@ def test_a_record_that_is_cut_off_is_written_again_whole(tmp_path_factory, room,
         with room_for(room), pytest.raises(OSError, match="too large"):
             file.append(pending)
     assert pending
+    assert verify(folder / "audit.jsonl").ok
     if reopen:
         file.close()
         file = opened(folder)
@@ -394,26 +399,59 @@ def test_the_seal_is_sha256_over_the_one_before_and_the_line(tmp_path):
         assert rest == previous + '"}'
 
 
-def run(command, *arguments):
-    from click.testing import CliRunner
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The command, in a folder whose settings keep the state in `state`."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "gateway.toml").write_text('[state]\nfolder = "state"\n')
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(verify_command(), [str(argument) for argument in arguments])
 
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
-
-def test_the_command_says_whether_it_is_whole(tmp_path):
-    path = made(tmp_path)
-    command = verify_command(tmp_path)
-    good = run(command)
+def test_the_command_says_whether_it_is_whole(tmp_path, run):
+    path = made(tmp_path / "state")
+    good = run()
     assert (good.exit_code, good.output) == (0, "ok: audit.jsonl: 8 records (1 to 8)\n")
+    assert run("--config", tmp_path / "gateway.toml").output == run(tmp_path / "state").output == good.output
     path.write_bytes(path.read_bytes().replace(b'"number":3', b'"number":4'))
-    bad = run(command, path)
+    bad = run(path)
     assert bad.exit_code == 1
     assert "audit.jsonl:4: record 4 was edited" in bad.output
-    assert json.loads(run(command, "--json").output)[0]["problems"][0]["line"] == 4
+    assert json.loads(run("--json").output)[0]["problems"][0]["line"] == 4
     path.unlink()
-    assert run(command).exit_code == 1
+    assert run().exit_code == 1
 
 
-def test_the_command_without_a_log(tmp_path):
-    assert isinstance(run(verify_command(tmp_path)).exception, ConfigError)
-    assert isinstance(run(verify_command(None)).exception, ConfigError)
+def test_the_command_without_a_log(tmp_path, run):
+    assert isinstance(run().exception, ConfigError)
+    (tmp_path / "gateway.toml").write_text('[state]\nfolder = ""\n')
+    assert isinstance(run().exception, ConfigError)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(rooms=st.lists(st.integers(100, 900), min_size=1, max_size=6), reopens=st.lists(st.booleans(), min_size=6))
+def test_cut_off_again_and_again(tmp_path_factory, rooms, reopens):
+    """As for a file that may only be appended to, on a disk that fills and is made room on, in any steps."""
+    folder = tmp_path_factory.mktemp("a")
+    file = opened(folder)
+    pending = deque(b'{"event":"test","number":%d}' % number for number in range(10))
+
+    def refuse(*_):
+        raise PermissionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "ftruncate", refuse)
+        for room, reopen in zip(sorted(rooms), reopens, strict=False):
+            with room_for(room), contextlib.suppress(OSError):
+                file.append(pending)
+            if reopen:
+                file.close()
+                file = opened(folder)
+            assert verify(folder / "audit.jsonl").problems == ()
+        file.append(pending)
+    file.close()
+    report = verify(folder / "audit.jsonl")
+    assert report.ok, (report.problems, (folder / "audit.jsonl").read_text())
+    lines = (folder / "audit.jsonl").read_text().splitlines()
+    written = [json.loads(line) for line in lines if line.endswith('"}')]
+    assert [r["number"] for r in written if r["event"] == "test"] == [*range(10)]

@@ -367,7 +367,7 @@ def run(folder, *arguments, toml=""):
     if not file.exists():
         file.touch(0o600)
         file.write_text(toml)
-    return CliRunner().invoke(audit_command(folder), ["--config", str(file), "--offline", *arguments])
+    return CliRunner().invoke(audit_command(), ["--config", str(file), "--offline", *arguments])
 
 
 CLEAN = '[state]\nfolder = ""\n[plugins.security]\n'
@@ -404,6 +404,6 @@ def test_the_exit_status_is_that_of_the_worst(tmp_path, monkeypatch, toml, statu
 
 
 def test_verify_is_a_command_of_the_group(tmp_path):
-    result = CliRunner().invoke(audit_command(tmp_path), ["verify", "--help"])
+    result = CliRunner().invoke(audit_command(), ["verify", "--help"])
     assert result.exit_code == 0
     assert "nothing was edited" in result.output

@@ -24,12 +24,8 @@ from gateway_plugins.security.nightly.situation import Situation, read_history
 _LEVELS = [severity.name.lower() for severity in Severity]
 
 
-def audit_command(state_folder: Path | None) -> click.Group:
-    """The group `audit`; the plugin returns it from `commands`.
-
-    Args:
-        state_folder: Where the audit log is that `verify` reads when none is named.
-    """
+def audit_command() -> click.Group:
+    """The group `audit`; the plugin returns it from `commands`."""
 
     @click.group(invoke_without_command=True)
     @click.option("--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The gateway.toml to read.")
@@ -66,7 +62,7 @@ def audit_command(state_folder: Path | None) -> click.Group:
         worst = max((finding.severity for finding in findings), default=Severity.INFO)
         sys.exit(int(worst) if worst >= Severity[fail_on.upper()] else 0)
 
-    audit.add_command(verify_command(state_folder))
+    audit.add_command(verify_command())
     return audit
 
 
