@@ -86,6 +86,8 @@ class OverrideStore:
         self._announce = announce
         self._clock = clock or Clock()
         self._held: dict[str, _Held] = {}
+        # The same, by kind and whom they are for: each request asks, and few are for whoever asks.
+        self._for: dict[tuple[str, str | None], list[_Held]] = {}
         # No longer in force, and still in the file.
         self._stale: set[str] = set()
         self._changed = asyncio.Event()
@@ -116,17 +118,14 @@ class OverrideStore:
                 await asyncio.to_thread(self._file.close)
 
     def deciding(self, question: Question) -> Override | None:
-        """An override in force that allows it, the oldest one if there are several."""
+        """An override in force that allows it, if there is one."""
+        if not self._held:
+            return None
         now = self._clock.steady()
-        for held in self._held.values():
-            override = held.override
-            if (
-                now < held.deadline
-                and override.kind == question.kind
-                and override.principal in (question.principal, question.key)
-                and matches(override.pattern, question.subject)
-            ):
-                return override
+        for whom in (question.principal, question.key):
+            for held in self._for.get((question.kind, whom), ()):
+                if now < held.deadline and matches(held.override.pattern, question.subject):
+                    return held.override
         return None
 
     def active(self) -> list[tuple[Override, float]]:
@@ -193,15 +192,25 @@ class OverrideStore:
         held = self._held.get(override_id)
         if held is None or held.deadline <= self._clock.steady():
             return None
-        del self._held[override_id]
+        self._drop(held)
         self._tell(OverrideEvent("agent.security.override.revoked", held.override, revoked_by))
         self._stale.add(override_id)
         await asyncio.shield(asyncio.create_task(self._clean()))
         return held.override
 
     def _hold(self, override: Override, left: float) -> None:
-        self._held[override.id] = _Held(override, self._clock.steady() + left)
+        held = _Held(override, self._clock.steady() + left)
+        self._held[override.id] = held
+        self._for.setdefault((override.kind, override.principal), []).append(held)
         self._changed.set()
+
+    def _drop(self, held: _Held) -> None:
+        override = held.override
+        del self._held[override.id]
+        others = self._for[override.kind, override.principal]
+        others.remove(held)
+        if not others:
+            del self._for[override.kind, override.principal]
 
     def _left_at_rest(self, override: Override) -> float:
         # A clock that was set back in between must not lengthen it: it never has more than it was granted.
@@ -214,7 +223,7 @@ class OverrideStore:
             now = self._clock.steady()
             over = [held for held in self._held.values() if held.deadline <= now]
             for held in over:
-                del self._held[held.override.id]
+                self._drop(held)
                 self._stale.add(held.override.id)
                 self._tell(OverrideEvent("agent.security.override.expired", held.override, None))
             await asyncio.shield(asyncio.create_task(self._try_to_clean()))
