@@ -73,6 +73,11 @@ def verify(path: Path) -> Report:
     return report
 
 
+def _missing(first: int, last: int, where: str = "") -> str:
+    which = f"record {first} is missing" if first == last else f"records {first} to {last} are missing"
+    return f"{which} {where}".rstrip()
+
+
 def _lines_of(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         yield from file
@@ -149,7 +154,7 @@ class _Verification:
                 Problem(file, number, f"records {record.get('from')} to {record.get('to')} were gone at a start")
             )
         elif self.records and sealed.seq > self.seq + 1:
-            self.problems.append(Problem(file, number, f"records {self.seq + 1} to {sealed.seq - 1} are missing"))
+            self.problems.append(Problem(file, number, _missing(self.seq + 1, sealed.seq - 1)))
             return
         elif self.records and sealed.seq <= self.seq:
             self.problems.append(Problem(file, number, f"record {sealed.seq} is not in its place"))
@@ -177,7 +182,7 @@ class _Verification:
 
     def _beginning(self, file: str) -> None:
         if self.first > 1 and self.removed_to < self.first - 1 and not any(p.line == 1 for p in self.problems):
-            self.problems.append(Problem(file, 0, f"records 1 to {self.first - 1} are missing"))
+            self.problems.append(Problem(file, 0, _missing(1, self.first - 1)))
         elif self.first > 1 and self.removed_to:
             self.notes.append(f"records 1 to {self.first - 1} were removed by the gateway, as `keep` says")
 
@@ -185,6 +190,6 @@ class _Verification:
         if head is None:
             self.notes.append(f"there is no {head_of(self.path).name}: records cut off at the end would not show")
         elif head.seq > self.seq:
-            self.problems.append(Problem(file, 0, f"records {self.seq + 1} to {head.seq} are missing at the end"))
+            self.problems.append(Problem(file, 0, _missing(self.seq + 1, head.seq, "at the end")))
         elif head.seq == self.seq and self.previous not in (None, head.seal):
             self.problems.append(Problem(file, 0, f"record {self.seq} is not the one that was written"))

@@ -312,7 +312,7 @@ def test_each_line_that_is_removed_is_named(tmp_path):
     for index in range(len(whole)):
         path.write_bytes(b"".join(whole[:index] + whole[index + 1 :]))
         [problem] = verify(path).problems
-        assert f"records {index + 1} to {index + 1} are missing" in problem.text
+        assert f"record {index + 1} is missing" in problem.text
 
 
 def test_an_edited_line_with_a_new_seal_shows_in_the_next(tmp_path):

@@ -233,7 +233,7 @@ async def test_a_changed_audit_log_is_told(tmp_path):
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     [finding] = check_audit_log(here)
     assert (finding.severity, finding.check) == (Severity.CRITICAL, "audit_log_changed")
-    assert "records 2 to 2 are missing" in finding.message
+    assert "record 2 is missing at the end" in finding.message
 
 
 async def test_the_history_is_read_from_the_audit_log(tmp_path):
