@@ -2,7 +2,8 @@
 
 It keeps nothing: `overrides.py` does. Whether the caller may is asked of `granter` before a body is read.
 
-The plugin mounts these among its admin routes, with a `granter` that returns the authenticated admin.
+The plugin mounts these among its admin routes, with a `granter` that returns the authenticated admin, and the audit
+log's `settled` as `recorded`.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway_core import InvalidRequestError, NotFoundError, PermissionDeniedError, Principal
+from gateway_core import GatewayError, InvalidRequestError, NotFoundError, PermissionDeniedError, Principal
 from gateway_plugins.security.grants import parse_grant
 from gateway_plugins.security.overrides import OverrideStore
 from gateway_plugins.security.questions import Override
@@ -27,14 +28,21 @@ _MAX_BODY = 16 * 1024
 _BODY_SECONDS = 10.0
 
 
-def override_routes(store: OverrideStore, granter: Granter) -> list[BaseRoute]:
+async def _nowhere() -> None:
+    """Where changes are not put on record."""
+
+
+def override_routes(
+    store: OverrideStore, granter: Granter, recorded: Callable[[], Awaitable[None]] = _nowhere
+) -> list[BaseRoute]:
     """The routes.
 
     Args:
         store: What is in force.
         granter: Asked on each request.
+        recorded: Returns when what was announced is on record; raises a `GatewayError` when it cannot be.
     """
-    handlers = _Handlers(store, granter)
+    handlers = _Handlers(store, granter, recorded)
     return [
         Route("/security/override", handlers.grant, methods=["POST"]),
         Route("/security/override", handlers.list, methods=["GET"]),
@@ -44,14 +52,20 @@ def override_routes(store: OverrideStore, granter: Granter) -> list[BaseRoute]:
 
 
 class _Handlers:
-    def __init__(self, store: OverrideStore, granter: Granter) -> None:
+    def __init__(self, store: OverrideStore, granter: Granter, recorded: Callable[[], Awaitable[None]]) -> None:
         self._store = store
         self._granter = granter
+        self._recorded = recorded
 
     async def grant(self, request: Request) -> Response:
         principal = await self._may_change(request)
         grant = parse_grant(await _json_object(request), principal.id)
         override = await self._store.grant(grant, principal.id)
+        try:
+            await self._recorded()
+        except GatewayError:
+            await self._store.revoke(override.id, principal.id)
+            raise
         return _json(_shown(override, override.expires - override.created), 201)
 
     async def list(self, request: Request) -> Response:
@@ -71,6 +85,7 @@ class _Handlers:
         override = await self._store.revoke(request.path_params["id"], principal.id)
         if override is None:
             raise _not_there()
+        await self._recorded()
         return _json({"id": override.id, "object": "security.override.deleted", "deleted": True})
 
     async def _may_change(self, request: Request) -> Principal:

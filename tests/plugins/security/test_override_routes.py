@@ -8,7 +8,7 @@ from gateway_plugins.security.override_routes import override_routes
 from gateway_plugins.security.overrides import OverrideSettings, OverrideStore
 from gateway_plugins.security.questions import Question
 
-from gateway_core import PermissionDeniedError, Principal, hookimpl
+from gateway_core import PermissionDeniedError, Principal, UnavailableError, hookimpl
 from gateway_core.testing import GatewayInMemory, gateway_in_memory
 
 URL = "/security/override"
@@ -16,7 +16,7 @@ GOOD = {"kind": "agent", "pattern": "labs/*", "principal": "ann", "reason": "dem
 
 
 @asynccontextmanager
-async def serving(folder=None, **settings):
+async def serving(folder=None, *, recorded=None, **settings):
     """A gateway with the routes, and the store behind them; the caller says who it is in `x-who`."""
     store = OverrideStore(OverrideSettings(**settings), folder, lambda event: None)
 
@@ -32,7 +32,7 @@ async def serving(folder=None, **settings):
 
         @hookimpl
         def routes(self):
-            return override_routes(store, granter)
+            return override_routes(store, granter, *([recorded] if recorded else []))
 
     async with gateway_in_memory({}, plugins={"routes": Routes}) as g, store:
         yield g, store
@@ -133,4 +133,13 @@ async def test_what_cannot_be_kept_is_answered_503(tmp_path):
         answer = await post(g, GOOD)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "state_not_writable")
         assert str(tmp_path) not in answer.text
+        assert store.active() == []
+
+
+async def test_what_cannot_be_put_on_record_is_not_granted():
+    async def recorded():
+        raise UnavailableError("the audit log cannot be written")
+
+    async with serving(recorded=recorded) as (g, store):
+        assert (await post(g, GOOD)).status_code == 503
         assert store.active() == []

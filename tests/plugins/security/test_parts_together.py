@@ -65,7 +65,7 @@ def security(folder, **settings):
 
         @hookimpl
         def admin_routes(self):
-            return override_routes(self.overrides, self.granter)
+            return override_routes(self.overrides, self.granter, self.audit.settled)
 
         @hookimpl
         async def authenticate(self, request):
