@@ -5,6 +5,7 @@ This is the public door: what plugins and agents may import. It does not import 
 
 from gateway_core.addresses import ForbiddenAddressError, Network
 from gateway_core.addresses import resolve as resolve_host
+from gateway_core.config import Config, load_config
 from gateway_core.errors import (
     AuthenticationError,
     ConfigError,
@@ -13,7 +14,10 @@ from gateway_core.errors import (
     InvalidRequestError,
     LoadError,
     NotFoundError,
+    PermissionDeniedError,
     PluginError,
+    RateLimitError,
+    UnavailableError,
     UpstreamError,
 )
 from gateway_core.gateway_tools import matches, path_name, sdk_name, use_gateway_tool, use_gateway_tools
@@ -45,6 +49,7 @@ __all__ = [
     "BackgroundTask",
     "Bytes",
     "Catalog",
+    "Config",
     "ConfigError",
     "Decision",
     "DecisionMade",
@@ -58,8 +63,10 @@ __all__ = [
     "Network",
     "NotFoundError",
     "Outcome",
+    "PermissionDeniedError",
     "PluginError",
     "Principal",
+    "RateLimitError",
     "RecordStore",
     "RunContext",
     "Seconds",
@@ -67,12 +74,14 @@ __all__ = [
     "ToolCall",
     "ToolInfo",
     "ToolOrigin",
+    "UnavailableError",
     "UpstreamError",
     "Usage",
     "__version__",
     "add_log_context",
     "hookimpl",
     "in_log_context",
+    "load_config",
     "load_isolated",
     "log_context",
     "mark_tool",

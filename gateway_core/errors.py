@@ -12,6 +12,7 @@ This module must not import anything of the gateway; every other module may impo
     │   └── RequestTooLargeError 413                the body is over the limit
     ├── AuthenticationError    401    authenticate  no credential, or a bad one
     ├── PermissionDeniedError  403    authorize     this principal may not do this
+    ├── RateLimitError         429    authorize     this principal has had its share for now
     ├── NotFoundError          404    route         no such model or page
     │   └── MethodNotAllowedError 405               the page is there, the method is not
     ├── AgentBrokenError       503    load          the agent exists, but its last load failed
@@ -191,6 +192,15 @@ class PermissionDeniedError(GatewayError):
     default_status = 403
     default_code = "permission_denied"
     kind = "permission_error"
+
+
+class RateLimitError(GatewayError):
+    """A limit of the gateway's own is reached: requests, runs at a time, or tokens."""
+
+    stage = Stage.AUTHORIZE
+    default_status = 429
+    default_code = "rate_limit_exceeded"
+    kind = "rate_limit_error"
 
 
 class NotFoundError(GatewayError):

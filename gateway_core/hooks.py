@@ -191,6 +191,11 @@ class Hooks:
         found: ModelProvider | None = self._first("model_provider", run, entry)
         return found
 
+    def admissions(self, run: RunContext, entry: AgentEntry) -> list[AbstractAsyncContextManager[None]]:
+        """One context manager of each plugin that has one, in the order in which to enter them."""
+        answers = (call(run, entry) for _, call in self._implementations["admission"])
+        return [admission for admission in answers if admission is not None]
+
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
         """Every plugin, guarded."""
         self._announce("on_run_end", run, outcome)

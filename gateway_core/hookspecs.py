@@ -175,6 +175,11 @@ class Hookspecs:
         """Where this run's models come from. Asked once a run; the first answer counts."""
 
     @hookspec
+    def admission(self, run: RunContext, entry: AgentEntry) -> AbstractAsyncContextManager[None] | None:
+        """What a run needs before it may start, such as a place among those that run at a time. Asked once a run. All
+        are entered in order, left in reverse when the run is over; entering refuses by raising a `GatewayError`."""
+
+    @hookspec
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
         """A run ended, well or not. Every plugin hears it; one that raises is logged, and the rest go on."""
 

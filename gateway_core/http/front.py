@@ -36,6 +36,9 @@ def request_id_of(scope: Scope) -> str:
 class Front:
     """The outermost ASGI middleware: gives a request its id, and reads on what an early answer left unread.
 
+    `scope["state"]["headers"]`, a list of pairs of bytes, is what every answer to the request carries beside its own
+    headers, an error's answer too; whoever handles the request adds to it before the answer starts.
+
     Args:
         app: What is inside.
     """
@@ -48,9 +51,10 @@ class Front:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        headers = [(HEADER, request_id.encode())]
+        scope.setdefault("state", {}).update(request_id=request_id, headers=headers)
         add_log_context(request_id=request_id, trace_id=_trace_id(scope))
-        exchange = _Exchange(receive, send, request_id)
+        exchange = _Exchange(receive, send, headers)
         await self._app(scope, exchange.receive, exchange.send)
 
 
@@ -103,10 +107,10 @@ class ErrorAnswers:
 class _Exchange:
     """One request and its answer: knows what was read and what was sent."""
 
-    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         self._receive = receive
         self._send = send
-        self._header = (HEADER, request_id.encode())
+        self._headers = headers
         self._body_read = False
         self._start: Message | None = None
 
@@ -118,7 +122,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), self._header]}
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
             if not self._body_read:
                 self._start = message
                 return

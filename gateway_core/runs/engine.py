@@ -9,7 +9,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any
 
 from agents import (
@@ -110,8 +110,7 @@ class Engine:
         Raises:
             UnavailableError: The gateway is stopping, or has as many runs as it may.
         """
-        if self.stopping:
-            raise UnavailableError("the gateway is stopping", code="shutting_down", retry_after=1)
+        self.refuse_when_stopping()
         if self.active >= self._config.runs.max_runs:
             raise UnavailableError("the gateway is busy with other runs", code="too_many_runs", retry_after=1)
         served = request.served
@@ -131,6 +130,15 @@ class Engine:
             scope.provider = HostedToolsProvider(scope.provider, scope)
         runs = self._config.runs
         return ActiveRun(self, request, scope, self._config.agent(served.id).on_disconnect or runs.on_disconnect)
+
+    def refuse_when_stopping(self) -> None:
+        """Nothing starts any more.
+
+        Raises:
+            UnavailableError: The gateway is stopping.
+        """
+        if self.stopping:
+            raise UnavailableError("the gateway is stopping", code="shutting_down", retry_after=1)
 
     @contextmanager
     def importing(self, entry: AgentEntry) -> Iterator[RunScope]:
@@ -161,6 +169,10 @@ class Engine:
         except TimeoutError:
             for run in list(self._active):
                 run.stop(UnavailableError("the gateway is stopping", code="shutting_down"))
+
+    def admissions(self, request: RunRequest) -> list[AbstractAsyncContextManager[None]]:
+        """What a run has to enter before it may start."""
+        return self._hooks.admissions(request.run, request.served.entry)
 
     async def perform(self, request: RunRequest, scope: RunScope) -> None:
         """Do the run, and put its last event on the channel. Raises nothing but a cancellation from outside."""
@@ -283,8 +295,16 @@ class ActiveRun:
         self.closed = False
         self.handed_over = False
         """Whether leaving the context leaves the run to somebody who calls `close`."""
+        self._admitted = AsyncExitStack()
 
     async def __aenter__(self) -> "ActiveRun":
+        # A run that is refused never began: nothing is announced but the error, by whoever answers the request.
+        async with AsyncExitStack() as admitted:
+            for admission in self._engine.admissions(self._request):
+                await admitted.enter_async_context(admission)
+            # Being admitted may have taken a while.
+            self._engine.refuse_when_stopping()
+            self._admitted = admitted.pop_all()
         self._began = time.perf_counter()
         self._engine.entered(self)
         self._task = asyncio.create_task(self._engine.perform(self._request, self._scope))
@@ -319,6 +339,7 @@ class ActiveRun:
                 cancelled=self._last is None,
             )
             self._engine.left(self, outcome)
+            await self._admitted.aclose()
 
     async def take(self, timeout: float | None = None) -> list[RunEvent]:
         """The events since the last call, at least one; none only when `timeout` seconds passed.

@@ -1,0 +1,27 @@
+"""The page of the parts lists their settings with their defaults."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import attrs
+import pytest
+from gateway_plugins.security.audit_log import AuditSettings
+from gateway_plugins.security.limits import LimitSettings
+from gateway_plugins.security.overrides import OverrideSettings
+
+from gateway_core import load_config
+
+DOCS = Path(__file__).parents[3] / "docs" / "plugins"
+[PAGE] = [page for page in (DOCS / "security-parts.md", DOCS / "security.md") if page.exists()][:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"), [("overrides", OverrideSettings), ("limits", LimitSettings), ("audit", AuditSettings)]
+)
+def test_every_setting_is_on_the_page_with_its_default(name, cls):
+    section = PAGE.read_text().partition(f"## `[plugins.security.{name}]`")[2].partition("\n## ")[0]
+    written = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", section, re.MULTILINE))
+    assert list(written) == [field.name for field in attrs.fields(cls)]
+    table = {key: tomllib.loads(f"value = {value}")["value"] for key, value in written.items()}
+    assert load_config(environ={}).structure(table, cls, "plugins", "security", name) == cls()
