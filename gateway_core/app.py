@@ -25,6 +25,7 @@ from gateway_core.http.chat import ChatCompletions
 from gateway_core.http.front import HEADER, ErrorAnswers, Front, request_id_of
 from gateway_core.http.health import Health
 from gateway_core.http.models import Models
+from gateway_core.http.responses import Responses
 from gateway_core.http.runs import Runs
 
 
@@ -58,12 +59,18 @@ def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = 
 
 def _routes(gateway: RunningGateway) -> list[BaseRoute]:
     models, health, runs = Models(gateway), Health(gateway), Runs(gateway)
+    responses = Responses(gateway)
     return [
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
         Route("/v1/models", models.list),
         Route("/v1/models/{model:path}", models.one),
         Route("/v1/chat/completions", ChatCompletions(gateway), methods=["POST"]),
+        Route("/v1/responses", responses, methods=["POST"]),
+        Route("/v1/responses/{id}", responses.get),
+        Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
+        Route("/v1/responses/{id}/input_items", responses.input_items),
+        Route("/v1/responses/{id}/cancel", responses.cancel, methods=["POST"]),
         Route("/v1/runs/{id}", runs.get),
         Route("/v1/runs/{id}/cancel", runs.cancel, methods=["POST"]),
         *gateway.hooks.routes(),

@@ -57,6 +57,7 @@ class HttpConfig:
     fetch_images_from: list[Network]
     cors_origins: list[str]
     sse_keep_alive: Seconds
+    keep_responses: Seconds
 
 
 RenderingName = Literal["plain", "reasoning", "openwebui"]

@@ -16,6 +16,7 @@ from gateway_core.config import Config
 from gateway_core.equipping import Equipper
 from gateway_core.errors import GatewayError
 from gateway_core.hooks import Hooks
+from gateway_core.hookspecs import RecordStore
 from gateway_core.loader import Loader
 from gateway_core.loading import Plugins, load_plugins
 from gateway_core.records import MemoryRecords
@@ -49,6 +50,7 @@ class RunningGateway:
         self.plugins: Plugins = load_plugins(config, self, extra_plugins)
         self.engine: Engine
         self.left_runs: LeftRuns
+        self.records: RecordStore
         self._builder: CatalogBuilder | None = None
         self._equipper: Equipper | None = None
         self._held = AsyncExitStack()
@@ -101,8 +103,8 @@ class RunningGateway:
             for lifespan in self.hooks.lifespans():
                 await self._held.enter_async_context(lifespan)
             self._equipper = Equipper(self.hooks, self.config, governing(self.hooks), self.report)
-            records = self.hooks.record_store() or MemoryRecords()
-            self.engine = Engine(self.hooks, self.config, self._equipper, records)
+            self.records = self.hooks.record_store() or MemoryRecords()
+            self.engine = Engine(self.hooks, self.config, self._equipper, self.records)
             self.left_runs = LeftRuns(lambda: self.config.runs)
             settings = SdkSettings(tracing=self.config.runs.sdk_tracing)
             loader = Loader(self.hooks, self.config, settings, self.engine.importing, self._equipper)

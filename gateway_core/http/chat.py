@@ -11,36 +11,16 @@ from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
 from gateway_core.http import problems, renderings
 from gateway_core.http.access import authenticated, permitted_agent
-from gateway_core.http.chat_format import (
-    KEEP_ALIVE,
-    ChunkWriter,
-    completion,
-    error_event,
-    fingerprint,
-    reasoning_fields,
-)
+from gateway_core.http.answering import KEEP_ALIVE, Answering, is_over
+from gateway_core.http.chat_format import ChunkWriter, completion, error_event, fingerprint, reasoning_fields
 from gateway_core.http.chat_id import session_id
 from gateway_core.http.chat_request import ChatRequest, parse_chat_request
 from gateway_core.http.clients import rendering_for
-from gateway_core.http.disconnect import while_connected
 from gateway_core.http.front import request_id_of
 from gateway_core.http.images import prepare_images
 from gateway_core.http.reading import read_json_object
-from gateway_core.runs.engine import ActiveRun, RunRequest
-from gateway_core.types import (
-    BackgroundTask,
-    Completed,
-    Failed,
-    RunContext,
-    RunEvent,
-    ServedAgent,
-)
-
-_STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-]
+from gateway_core.runs.engine import RunRequest
+from gateway_core.types import BackgroundTask, Completed, Failed, RunContext, RunEvent, ServedAgent
 
 
 class ChatCompletions:
@@ -75,7 +55,18 @@ class ChatCompletions:
             max_result=config.clients.max_result,
             reasoning=config.clients.reasoning != "none",
         )
-        await _Answer(self._gateway, chat, served, run, task, rendering, send).give(receive)
+        to_run = RunRequest(
+            served,
+            run,
+            chat.conversation.items,
+            chat.conversation.text,
+            live=chat.stream,
+            system=chat.conversation.system,
+            settings=chat.settings,
+            metadata=chat.metadata,
+            task=task,
+        )
+        await _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage).give(receive)
 
     def _background_task(self, request: Request, chat: ChatRequest, served: ServedAgent) -> BackgroundTask | None:
         if not self._gateway.config.agent(served.id).background_tasks:
@@ -83,54 +74,38 @@ class ChatCompletions:
         return self._gateway.hooks.background_task(served.entry, request.headers, chat.messages, chat.stream)
 
 
-class _Answer:
-    """One answer to one client."""
+class _Answer(Answering):
+    """One chat completion."""
 
     def __init__(
         self,
         gateway: RunningGateway,
-        chat: ChatRequest,
-        served: ServedAgent,
-        run: RunContext,
-        task: BackgroundTask | None,
-        rendering: renderings.Rendering,
+        request: RunRequest,
         send: Send,
+        rendering: renderings.Rendering,
+        *,
+        include_usage: bool,
     ) -> None:
-        self._gateway = gateway
-        self._chat = chat
-        self._served = served
-        self._run = run
-        self._task = task
+        super().__init__(gateway, request, send)
+        self._served = request.served
         self._rendering = rendering
-        self._send = send
+        self._include_usage = include_usage
         self._reasoning_to = reasoning_fields(gateway.config.clients.reasoning)
-        self._active: ActiveRun | None = None
 
     async def give(self, receive: Receive) -> None:
-        """Answer as long as the client is there; what becomes of the run after that is the agent's setting."""
-        work = self._stream() if self._chat.stream else self._whole()
-        left = await while_connected(receive, work, on_leave=self._hand_over)
-        if left and self._active is not None and self._active.handed_over:
-            self._gateway.left_runs.keep(self._active)
-
-    def _hand_over(self) -> None:
-        run = self._active
-        if run is not None and self._task is None:
-            run.handed_over = run.on_disconnect != "cancel" and not run.over
+        """Answer, whole or streamed."""
+        await self._give(self._stream() if self._request.live else self._whole(), receive)
 
     async def _whole(self) -> None:
         """Send one JSON object when the run is over."""
         events: list[RunEvent] = []
         async with self._start() as run:
-            while not _is_over(events):
+            while not is_over(events):
                 events += await run.take()
         if isinstance(last := events[-1], Failed):
             raise last.error
         shown = self._rendering.show(events)
-        body = completion(self._served.id, fingerprint(self._served), shown, self._reasoning_to)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._json(completion(self._served.id, fingerprint(self._served), shown, self._reasoning_to))
 
     async def _stream(self) -> None:
         """Send events as the run tells them."""
@@ -138,52 +113,28 @@ class _Answer:
         writer = ChunkWriter(
             self._served.id,
             fingerprint(self._served),
-            include_usage=self._chat.include_usage,
+            include_usage=self._include_usage,
             reasoning_to=self._reasoning_to,
         )
         async with self._start() as run:
             # Nothing is sent before something is known: a run that fails at once answers with its own status.
             events = await run.take(keep_alive)
             written = writer.events(self._rendering.show(events))
-            while events and not _is_over(events) and not written:
+            while events and not is_over(events) and not written:
                 events = await run.take(keep_alive)
                 written = writer.events(self._rendering.show(events))
-            if _is_over(events) and isinstance(last := events[-1], Failed) and not written:
+            if is_over(events) and isinstance(last := events[-1], Failed) and not written:
                 raise last.error
-            await self._send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+            await self._stream_starts()
             written = writer.start() + written
-            while not _is_over(events):
-                await self._body(written or KEEP_ALIVE)
+            while not is_over(events):
+                await self._piece(written or KEEP_ALIVE)
                 events = await run.take(keep_alive)
                 written = writer.events(self._rendering.show(events))
-            await self._body(written + self._end(writer, events[-1]), more=False)
-
-    def _start(self) -> ActiveRun:
-        conversation = self._chat.conversation
-        self._active = self._gateway.engine.start(
-            RunRequest(
-                self._served,
-                self._run,
-                conversation.items,
-                conversation.text,
-                live=self._chat.stream,
-                system=conversation.system,
-                settings=self._chat.settings,
-                metadata=self._chat.metadata,
-                task=self._task,
-            )
-        )
-        return self._active
+            await self._piece(written + self._end(writer, events[-1]), more=False)
 
     def _end(self, writer: ChunkWriter, last: RunEvent) -> bytes:
         if isinstance(last, Completed):
             return writer.end(last)
         error = last.error if isinstance(last, Failed) else GatewayError("the run ended without an end")
-        return error_event(problems.body(error, self._run.request_id))
-
-    async def _body(self, body: bytes, *, more: bool = True) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-def _is_over(events: list[RunEvent]) -> bool:
-    return bool(events) and isinstance(events[-1], Completed | Failed)
+        return error_event(problems.body(error, self._request.run.request_id))

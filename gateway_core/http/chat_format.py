@@ -15,7 +15,6 @@ from gateway_core.http.renderings import Shown, SideEvent
 from gateway_core.types import Completed, ReasoningDelta, ServedAgent, TextDelta, Usage
 
 DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
 
 
 def fingerprint(served: ServedAgent) -> str:

@@ -74,18 +74,19 @@ def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
         "max_tokens": fields.integer(body, "max_completion_tokens", low=0)
         or fields.integer(body, "max_tokens", low=0)
         or None,
-        "verbosity": _one_of(body, "verbosity", ("low", "medium", "high")),
-        "reasoning_effort": _one_of(body, "reasoning_effort", REASONING_EFFORTS),
+        "verbosity": one_of(body, "verbosity", ("low", "medium", "high")),
+        "reasoning_effort": one_of(body, "reasoning_effort", REASONING_EFFORTS),
         "seed": fields.integer(body, "seed", low=-(2**63), high=2**63 - 1),
         "stop": _stop(body),
     }
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _one_of(body: Mapping[str, Any], name: str, options: tuple[str, ...]) -> str | None:
-    value = fields.text(body, name)
+def one_of(body: Mapping[str, Any], name: str, options: tuple[str, ...], path: str = "") -> str | None:
+    """One of some words, or nothing."""
+    value = fields.text(body, name, path)
     if value is not None and value not in options:
-        raise InvalidRequestError(f"'{name}' must be one of {', '.join(options)}", param=name)
+        raise InvalidRequestError(f"'{path}{name}' must be one of {', '.join(options)}", param=f"{path}{name}")
     return value
 
 

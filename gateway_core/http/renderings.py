@@ -64,7 +64,7 @@ class Rendering:
                 continue
             elif isinstance(event, ApprovalAsked):
                 shown.extend(self._paused())
-                shown.append(TextDelta(("\n\n" if self._line_open else "") + _question(event)))
+                shown.append(TextDelta(("\n\n" if self._line_open else "") + question(event)))
             else:
                 self._line_open = self._line_open or isinstance(event, TextDelta)
                 shown.append(event)
@@ -149,7 +149,8 @@ def without_blocks(text: str) -> str:
     return _BLOCK.sub("", text) if '<details type="' in text else text
 
 
-def _question(event: ApprovalAsked) -> str:
+def question(event: ApprovalAsked) -> str:
+    """What a person is asked, in the chat."""
     # Whoever approves must see what: arguments are never cut here.
     calls = "\n".join(f"- **{_one_line(call.name)}** {_code(_compact(call.arguments))}" for call in event.calls)
     minutes = max(1, round(event.seconds / 60))

@@ -28,7 +28,7 @@ from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
 from gateway_core.hooks import Hooks
 from gateway_core.hookspecs import RecordStore
 from gateway_core.runnables import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
-from gateway_core.runs.approvals import Approvals, question_of, verdict_of
+from gateway_core.runs.approvals import Approvals, Verdict, question_of, verdict_of
 from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.hosted import HostedToolsProvider
 from gateway_core.runs.models import ScopedProvider
@@ -77,6 +77,8 @@ class RunRequest:
     """The request's own, for workflows whose input has more fields than the text."""
     task: BackgroundTask | None = None
     """What to do instead of running the agent."""
+    verdict: tuple[str, Verdict] | None = None
+    """What a person said to an earlier run's question, and the question's id, where the surface knows."""
 
 
 class Engine:
@@ -230,6 +232,8 @@ class Engine:
 
     async def _resumed(self, runnable: AgentRunnable, request: RunRequest) -> Any:
         """The state of an earlier run, when the request decides what that one asked."""
+        if request.verdict is not None:
+            return await self._approvals.resume(*request.verdict, runnable, request.run)
         question = question_of(request.items)
         if question is None:
             return None

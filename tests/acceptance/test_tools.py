@@ -82,13 +82,12 @@ def test_a_refused_tool_is_told_to_the_model_and_to_the_operator(server):
     )
     said = response.json()["choices"][0]["message"]["content"]
     assert said == "tool said: The tool forbidden may not be called: it is denied to all agents."
-    plugins = httpx2.get(f"{server.url}/admin/plugins").json()["plugins"]
-    [recorder] = [plugin for plugin in plugins if plugin["name"] == "error_recorder"]
-    [error] = [e for e in recorder["facts"]["errors"] if e["code"] == "tool_refused"]
-    assert (error["stage"], error["agent_id"], error["request_id"]) == ("tool", "One", "asked-for-it")
+    errors = httpx2.get(f"{server.url}/admin/agents/errors").json()["errors"]
+    [error] = [e for e in errors if e["code"] == "tool_refused"]
+    assert (error["stage"], error["agent_id"], error["request_ids"]) == ("tool", "One", ["asked-for-it"])
     assert error["principal_id"]
     assert error["source"] == "tool forbidden of inner"
-    assert "canary argument" not in str(plugins) + server.text
+    assert "canary argument" not in str(errors) + server.text
 
 
 def test_a_gateway_tool_is_called_listed_and_read_again_at_a_reload(server, folder):

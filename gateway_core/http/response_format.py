@@ -1,0 +1,255 @@
+"""RunEvents in the form of OpenAI's Responses: one object, or a stream of typed events.
+
+Pure: it writes bytes, and sends nothing. Tools that the gateway ran are items of their own, each call with its output,
+so that no client takes one for its own to run. https://platform.openai.com/docs/api-reference/responses-streaming
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from gateway_core.http.ids import new_id
+from gateway_core.http.renderings import question
+from gateway_core.types import (
+    ApprovalAsked,
+    Completed,
+    Failed,
+    ReasoningDelta,
+    RunEvent,
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+    Usage,
+)
+
+Json = dict[str, Any]
+
+_ERROR_CODES = {"upstream_rate_limited": "rate_limit_exceeded", "rate_limit_exceeded": "rate_limit_exceeded"}
+
+
+def usage_object(usage: Usage) -> Json:
+    """OpenAI's usage object of the Responses API, as the upstream counted."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
+    }
+
+
+class ResponseWriter:
+    """Writes one response.
+
+    Args:
+        response_id: Its id.
+        model: The model's name, as the client may use it again.
+        echo: Fields of the request that the response repeats.
+        store: Whether it can be fetched later.
+        reasoning: Whether reasoning is shown.
+    """
+
+    def __init__(self, response_id: str, model: str, echo: Mapping[str, Any], *, store: bool, reasoning: bool) -> None:
+        self._sequence = 0
+        self._reasoning = reasoning
+        self._open: _OpenItem | None = None
+        self.output: list[Json] = []
+        self.response: Json = {
+            "id": response_id,
+            "object": "response",
+            "created_at": int(time.time()),
+            "completed_at": None,
+            "status": "in_progress",
+            "background": False,
+            "error": None,
+            "incomplete_details": None,
+            "model": model,
+            "output": [],
+            "parallel_tool_calls": True,
+            "service_tier": "default",
+            "store": store,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [],
+            "top_logprobs": 0,
+            "truncation": "disabled",
+            "usage": None,
+            **echo,
+            "temperature": 1.0 if echo["temperature"] is None else echo["temperature"],
+            "top_p": 1.0 if echo["top_p"] is None else echo["top_p"],
+        }
+
+    def start(self) -> bytes:
+        """The first two events."""
+        return self._event("response.created", response=self.response) + self._event(
+            "response.in_progress", response=self.response
+        )
+
+    def events(self, events: Iterable[RunEvent]) -> bytes:
+        """The events of the stream for events of the run; the last one of a run ends the response."""
+        return b"".join([self._one(event) for event in events])
+
+    def cancel(self) -> None:
+        """The response was cut off."""
+        self._close()
+        self.response |= {"status": "cancelled", "output": self.output}
+
+    def _one(self, event: RunEvent) -> bytes:
+        match event:
+            case TextDelta():
+                return self._text(event.text)
+            case ReasoningDelta():
+                return self._thought(event.text) if self._reasoning else b""
+            case ToolStarted():
+                return self._call(event)
+            case ToolFinished():
+                return self._whole(
+                    {
+                        "type": "function_call_output",
+                        "id": new_id("fco"),
+                        "call_id": event.call_id,
+                        "output": event.output,
+                        "status": "completed",
+                    }
+                )
+            case ApprovalAsked():
+                return self._asked(event)
+            case Completed():
+                return self._completed(event)
+            case Failed():
+                return self._failed(event)
+        return b""
+
+    def _text(self, text: str) -> bytes:
+        out = b""
+        if not isinstance(self._open, _Message):
+            out += self._close()
+            self._open = item = _Message(new_id("msg"), len(self.output))
+            out += self._event("response.output_item.added", output_index=item.index, item=item.as_json("in_progress"))
+            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+            out += self._event("response.content_part.added", **item.place, content_index=0, part=part)
+            text = text.removeprefix("\n\n")  # what parts paragraphs elsewhere parts items here
+        item = self._open
+        item.texts.append(text)
+        return out + self._event("response.output_text.delta", **item.place, content_index=0, delta=text, logprobs=[])
+
+    def _thought(self, text: str) -> bytes:
+        out = b""
+        if not isinstance(self._open, _Reasoning):
+            out += self._close()
+            self._open = item = _Reasoning(new_id("rs"), len(self.output))
+            out += self._event("response.output_item.added", output_index=item.index, item=item.as_json("in_progress"))
+            part = {"type": "summary_text", "text": ""}
+            out += self._event("response.reasoning_summary_part.added", **item.place, summary_index=0, part=part)
+        item = self._open
+        item.texts.append(text)
+        return out + self._event("response.reasoning_summary_text.delta", **item.place, summary_index=0, delta=text)
+
+    def _call(self, event: ToolStarted) -> bytes:
+        out = self._close()
+        index, item_id = len(self.output), new_id("fc")
+        item = {"type": "function_call", "id": item_id, "call_id": event.call_id, "name": event.name}
+        place = {"item_id": item_id, "output_index": index}
+        started = {**item, "arguments": "", "status": "in_progress"}
+        out += self._event("response.output_item.added", output_index=index, item=started)
+        out += self._event("response.function_call_arguments.delta", **place, delta=event.arguments)
+        out += self._event("response.function_call_arguments.done", **place, name=event.name, arguments=event.arguments)
+        done = {**item, "arguments": event.arguments, "status": "completed"}
+        self.output.append(done)
+        return out + self._event("response.output_item.done", output_index=index, item=done)
+
+    def _asked(self, event: ApprovalAsked) -> bytes:
+        out = self._text(question(event))
+        for position, call in enumerate(event.calls):
+            out += self._whole(
+                {
+                    "type": "mcp_approval_request",
+                    "id": f"{event.id}.{position}",
+                    "server_label": "gateway",
+                    "name": call.name,
+                    "arguments": call.arguments,
+                }
+            )
+        return out
+
+    def _whole(self, item: Json) -> bytes:
+        """An item that is there at once."""
+        out = self._close()
+        index = len(self.output)
+        self.output.append(item)
+        return (
+            out
+            + self._event("response.output_item.added", output_index=index, item=item)
+            + self._event("response.output_item.done", output_index=index, item=item)
+        )
+
+    def _close(self) -> bytes:
+        item, self._open = self._open, None
+        if item is None:
+            return b""
+        done = item.as_json("completed")
+        self.output.append(done)
+        text = "".join(item.texts)
+        if isinstance(item, _Message):
+            out = self._event("response.output_text.done", **item.place, content_index=0, text=text, logprobs=[])
+            out += self._event("response.content_part.done", **item.place, content_index=0, part=done["content"][0])
+        else:
+            out = self._event("response.reasoning_summary_text.done", **item.place, summary_index=0, text=text)
+            out += self._event(
+                "response.reasoning_summary_part.done", **item.place, summary_index=0, part=done["summary"][0]
+            )
+        return out + self._event("response.output_item.done", output_index=item.index, item=done)
+
+    def _completed(self, event: Completed) -> bytes:
+        out = self._close()
+        self.response |= {"output": self.output, "usage": usage_object(event.usage), "completed_at": int(time.time())}
+        if event.finish_reason == "content_filter":
+            self.response |= {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
+            return out + self._event("response.incomplete", response=self.response)
+        self.response["status"] = "completed"
+        return out + self._event("response.completed", response=self.response)
+
+    def _failed(self, event: Failed) -> bytes:
+        out = self._close()
+        error = event.error
+        self.response |= {
+            "status": "failed",
+            "output": self.output,
+            "usage": usage_object(event.usage),
+            "error": {"code": _ERROR_CODES.get(error.code, "server_error"), "message": error.message},
+        }
+        return out + self._event("response.failed", response=self.response)
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        data = orjson.dumps({"type": kind, "sequence_number": self._sequence, **fields})
+        self._sequence += 1
+        return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
+
+
+class _OpenItem:
+    def __init__(self, item_id: str, index: int) -> None:
+        self.id = item_id
+        self.index = index
+        self.texts: list[str] = []
+
+    @property
+    def place(self) -> Json:
+        return {"item_id": self.id, "output_index": self.index}
+
+    def as_json(self, status: str) -> Json:
+        raise NotImplementedError
+
+
+class _Message(_OpenItem):
+    def as_json(self, status: str) -> Json:
+        part = {"type": "output_text", "text": "".join(self.texts), "annotations": [], "logprobs": []}
+        content = [part] if status == "completed" else []
+        return {"type": "message", "id": self.id, "role": "assistant", "status": status, "content": content}
+
+
+class _Reasoning(_OpenItem):
+    def as_json(self, status: str) -> Json:
+        summary = [{"type": "summary_text", "text": "".join(self.texts)}] if status == "completed" else []
+        return {"type": "reasoning", "id": self.id, "summary": summary, "status": status}

@@ -1,0 +1,105 @@
+"""The body of `POST /v1/responses`, checked.
+
+What becomes of each field is decided here and written down in `docs/reference/responses.md`: fields that an agent owns
+are ignored, fields that would change the answer and cannot be kept are refused by name, unknown ones pass.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from gateway_core.errors import InvalidRequestError
+from gateway_core.http import fields
+from gateway_core.http.chat_request import REASONING_EFFORTS, one_of
+from gateway_core.http.conversation import Item
+from gateway_core.http.response_items import ApprovalAnswer, parse_input
+
+# What would change the answer, and that no agent can do.
+_REFUSED = ("background", "conversation", "prompt", "context_management")
+
+
+@frozen
+class ResponsesRequest:
+    """A request as the gateway understands it."""
+
+    model: str
+    items: list[Item]
+    """The new input items, in the form that the SDK takes."""
+    given: list[Item]
+    """The same with ids, as they are listed and stored."""
+    instructions: str | None
+    approvals: tuple[ApprovalAnswer, ...]
+    stream: bool
+    store: bool | None
+    previous_response_id: str | None
+    settings: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    echo: Mapping[str, Any]
+    """Fields that the response repeats."""
+
+    @property
+    def text(self) -> str:
+        """What the user wrote last."""
+        for item in reversed(self.items):
+            if item.get("role") == "user":
+                content = item["content"]
+                return content if isinstance(content, str) else "\n".join(p["text"] for p in content if "text" in p)
+        return ""
+
+
+def parse_responses_request(body: Mapping[str, Any], *, max_items: int) -> ResponsesRequest:
+    """Check a body.
+
+    Raises:
+        InvalidRequestError: A field is missing, of the wrong type, out of range, or asks for what agents cannot do.
+    """
+    model = fields.required_text(body, "model")
+    for name in _REFUSED:
+        if body.get(name):
+            raise InvalidRequestError(f"'{name}' is not supported by this gateway", param=name, code="unsupported")
+    reasoning = fields.mapping(body, "reasoning") or {}
+    text = fields.mapping(body, "text") or {}
+    parsed = parse_input(body.get("input"), max_items=max_items)
+    instructions = fields.text(body, "instructions")
+    return ResponsesRequest(
+        model=model,
+        items=parsed.items,
+        given=parsed.given,
+        instructions="\n\n".join(filter(None, [instructions, parsed.system])) or None,
+        approvals=parsed.approvals,
+        stream=fields.boolean(body, "stream") or False,
+        store=fields.boolean(body, "store"),
+        previous_response_id=fields.text(body, "previous_response_id"),
+        settings=_settings(body, reasoning, text),
+        metadata=fields.mapping(body, "metadata") or {},
+        echo={
+            "instructions": instructions,
+            "max_output_tokens": fields.integer(body, "max_output_tokens", low=0),
+            "metadata": _metadata(body),
+            "previous_response_id": fields.text(body, "previous_response_id"),
+            "reasoning": {"effort": reasoning.get("effort"), "summary": None},
+            "temperature": fields.number(body, "temperature", low=0, high=2),
+            "top_p": fields.number(body, "top_p", low=0, high=1),
+            "user": fields.text(body, "user"),
+        },
+    )
+
+
+def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
+    metadata = fields.mapping(body, "metadata") or {}
+    for name, value in metadata.items():
+        if not isinstance(value, str):
+            raise fields.wrong(f"metadata.{name}", "a string", value)
+    return metadata
+
+
+def _settings(body: Mapping[str, Any], reasoning: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {
+        "temperature": fields.number(body, "temperature", low=0, high=2),
+        "top_p": fields.number(body, "top_p", low=0, high=1),
+        "max_tokens": fields.integer(body, "max_output_tokens", low=0) or None,
+        "verbosity": one_of(text, "verbosity", ("low", "medium", "high"), "text."),
+        "reasoning_effort": one_of(reasoning, "effort", REASONING_EFFORTS, "reasoning."),
+    }
+    return {name: value for name, value in settings.items() if value is not None}
