@@ -1,5 +1,7 @@
 """Tools that the gateway offers: asked for at import time, bound when an agent is loaded, bound again at a reload."""
 
+import asyncio
+
 import pytest
 from agents import Agent, RunConfig, Runner, UserError, function_tool
 from agents.testing import ScriptedModel, function_call
@@ -207,6 +209,47 @@ async def test_an_agent_that_is_made_at_run_time_gets_its_tools():
         assert await ask(g, "W") == "made"
     assert seen == [(["it: 1"], ["t"])]
     assert heard == [("W", "unknown_tool")]
+
+
+async def test_concurrent_runs_of_an_agent_that_nobody_knew_before():
+    """The SDK fails runs of an agent whose list of tools is replaced while they are on."""
+    both = asyncio.Event()
+    arrived = []
+
+    async def together(context, agent):
+        arrived.append(1)
+        if len(arrived) == 2:
+            both.set()
+        await both.wait()
+        return "Both are here."
+
+    async def run_workflow(question: str):
+        model = script("one", "two")
+        agent = Agent(name="made", instructions=together, tools=[use_gateway_tool("t")], model=model)
+        results = await asyncio.gather(Runner.run(agent, "1"), Runner.run(agent, "2"))
+        return " ".join(sorted(result.final_output for result in results))
+
+    async with gateway_in_memory({"W": run_workflow}, plugins={"offer": Offer(tool("t", "")).plugin()}) as g:
+        assert await ask(g, "W")
+        [(_, outcome)] = g.ended
+    assert outcome.error is None
+
+
+async def test_a_plugin_that_fails_costs_only_its_own_tools():
+    class Failing:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        def offer_tools(self):
+            raise OSError("canary")
+
+    plugins = {"failing": Failing, "offer": Offer(tool("t", "")).plugin()}
+    agent = Agent(name="x", tools=[use_gateway_tool("t")])
+    async with gateway_in_memory({"X": agent}, plugins=plugins) as g:
+        assert "X" in g.gateway.catalog.agents
+        [error] = g.gateway.hooks.describe()["error_recorder"]["errors"]
+    assert error["source"] == "plugin failing"
 
 
 async def test_two_agents_share_a_name_and_are_bound_each():

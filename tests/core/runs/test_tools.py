@@ -409,6 +409,32 @@ async def test_a_call_in_a_run_that_is_stopped_is_cancelled():
     assert ended(heard) == [("endless", "sdk-native", "x", "cancelled")]
 
 
+async def test_a_call_in_a_run_that_the_author_streams_is_heard_of():
+    started = asyncio.Event()
+
+    @function_tool
+    async def endless() -> str:
+        """Waits."""
+        started.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async def run_workflow(question: str):
+        agent = Agent(name="streamed", tools=[endless], model=script(call("endless")))
+        async for event in Runner.run_streamed(agent, question).stream_events():
+            del event
+        return "never"
+
+    plugin, heard = listening()
+    async with gateway_in_memory({"W": run_workflow}, plugins={"p": plugin}) as g:
+        task = asyncio.create_task(ask(g, "W"))
+        await started.wait()
+        await g.gateway.engine.drain(0)
+        with pytest.raises(APIError):
+            await task
+    assert ended(heard) == [("endless", "sdk-native", "streamed", "cancelled")]
+
+
 async def test_tools_that_block_keep_nobody_else_waiting():
     release = threading.Event()
     running = threading.Semaphore(0)
