@@ -5,6 +5,8 @@ import asyncio
 import pytest
 from agents import Agent, RunConfig, Runner, UserError, function_tool
 from agents.testing import ScriptedModel, function_call
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway_core import ToolOrigin, hookimpl, mark_tool, use_gateway_tool
 from gateway_core.gateway_tools import matches
@@ -299,3 +301,20 @@ async def test_a_marked_tool_keeps_its_origin():
 )
 def test_patterns_are_matched_by_whole_parts(pattern, name, fits):
     assert matches(pattern, name) is fits
+
+
+def fits(pattern, name):
+    """What `matches` promises, said another way: character by character."""
+    if not pattern:
+        return not name
+    if pattern.startswith("**"):
+        return any(fits(pattern[2:], name[cut:]) for cut in range(len(name) + 1))
+    if pattern[0] == "*":
+        return any("/" not in name[:cut] and fits(pattern[1:], name[cut:]) for cut in range(len(name) + 1))
+    return bool(name) and name[0] == pattern[0] and fits(pattern[1:], name[1:])
+
+
+@given(st.text("ab/*.", max_size=6), st.text("ab/.", max_size=6))
+@settings(max_examples=2000, deadline=None)
+def test_patterns_mean_what_they_say(pattern, name):
+    assert matches(pattern, name) is fits(pattern, name)

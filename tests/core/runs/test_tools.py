@@ -495,9 +495,13 @@ async def test_no_agent_takes_all_threads():
                     await asyncio.sleep(0.01)
                 assert await ask(g, "Small") == "answered"
             assert len(held) == 2
+            assert (await g.http.get("/admin/tools")).json()["threads"]["Greedy"] == 2
         finally:
             release.set()
         assert await asyncio.gather(*greedy) == ["done"] * 6
+        async with asyncio.timeout(10):
+            while g.gateway.tool_threads():
+                await asyncio.sleep(0.01)
     assert len(held) == 6
 
 
