@@ -81,6 +81,7 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Requests and tokens a second against a hand-written server; not part of the tests."""
+    """Requests and tokens a second against a hand-written server, and what governing a tool costs; not a test."""
     install(session, "-e", ".", "-r", "benchmarks/requirements.txt")
     session.run("python", "benchmarks/run.py", *session.posargs)
+    session.run("python", "benchmarks/tools.py")

@@ -57,7 +57,7 @@ class Equipper:
     def refresh(self) -> None:
         """Ask which tools there are now. Agents that are served already get them by `rebind`."""
         offered: dict[str, FunctionTool] = {}
-        for tool in self._hooks.offer_tools():
+        for tool in self._hooks.offer_tools(self._report):
             if not isinstance(tool, FunctionTool):
                 self._report(PluginError(f"the tool {getattr(tool, 'name', tool)!r} cannot be offered by name"))
                 continue

@@ -53,6 +53,7 @@ class RunningGateway:
         self.records: RecordStore
         self._builder: CatalogBuilder | None = None
         self._equipper: Equipper | None = None
+        self._threads: LoopExecutor | None = None
         self._held = AsyncExitStack()
 
     @property
@@ -73,6 +74,10 @@ class RunningGateway:
     def tools(self) -> list[dict[str, Any]]:
         """The gateway tools there are and the agents that have them, as JSON for operators."""
         return self._equipper.facts(self.catalog.agents.values()) if self._equipper else []
+
+    def tool_threads(self) -> dict[str, int]:
+        """How many of the threads for tools each agent holds at this moment."""
+        return self._threads.held if self._threads else {}
 
     async def reload(self) -> Catalog:
         """Discover again, load what changed, and swap the catalog."""
@@ -96,9 +101,9 @@ class RunningGateway:
         try:
             loop = asyncio.get_running_loop()
             contain(loop)
-            loop.set_default_executor(
-                LoopExecutor(self.config.runs.tool_threads, self.config.runs.tool_threads_per_agent)
-            )
+            limits = self.config.runs
+            self._threads = LoopExecutor(limits.tool_threads, limits.tool_threads_per_agent)
+            loop.set_default_executor(self._threads)
             await runner.self_test()
             for lifespan in self.hooks.lifespans():
                 await self._held.enter_async_context(lifespan)

@@ -165,9 +165,15 @@ class Hooks:
         decision = await self._agree("authorize_tool", run, tool)
         return decision or Decision(tool.open, "default", reason=None if tool.open else "no policy allows it")
 
-    def offer_tools(self) -> "list[Tool]":
-        """Concatenated."""
-        return self._concatenate("offer_tools")
+    def offer_tools(self, report: Callable[[GatewayError], None]) -> "list[Tool]":
+        """Concatenated. A plugin that raises costs only its own tools; the error goes to `report`."""
+        tools: list[Tool] = []
+        for plugin, call in self._implementations["offer_tools"]:
+            try:
+                tools.extend(call())
+            except Exception as error:
+                report(_as_plugin_error(error, plugin, "offer_tools"))
+        return tools
 
     def session(self, run: RunContext, entry: AgentEntry) -> "Session | None":
         """First answer."""

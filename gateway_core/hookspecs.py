@@ -134,7 +134,8 @@ class Hookspecs:
     def wrap_tool(self, tool: "Tool", entry: AgentEntry) -> "Tool | None":
         """Look at one tool of an agent, its handoff targets or its agents-as-tools, and return it, changed or
         another one; `None` leaves it as it is. Asked when an agent is equipped; folded: each plugin gets the
-        last one's result."""
+        last one's result. For a tool that is made for one turn, such as an MCP server's, it is asked when that is
+        first called, and can then only be changed in place."""
 
     @hookspec
     async def authenticate(self, request: "Request") -> Principal | None:
@@ -153,7 +154,8 @@ class Hookspecs:
 
     @hookspec
     def offer_tools(self) -> "Iterable[Tool]":
-        """Tools that agents may use by name. Asked when agents are equipped; concatenated, the first of a name wins."""
+        """Function tools that agents may use by name. Asked at start and at each reload, after `discover_agents`;
+        concatenated, the first of a name wins."""
 
     @hookspec
     def session(self, run: RunContext, entry: AgentEntry) -> "Session | None":

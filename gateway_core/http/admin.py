@@ -38,7 +38,7 @@ def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
         )
 
     async def tools(_: Request) -> Response:
-        return _json({"tools": gateway.tools()})
+        return _json({"tools": gateway.tools(), "threads": gateway.tool_threads()})
 
     async def reload(_: Request) -> Response:
         return _json(_catalog(await gateway.reload()))

@@ -33,6 +33,11 @@ class LoopExecutor(ThreadPoolExecutor):
         super().__init__(thread_name_prefix="gateway")
         self._tools = ToolThreads(tools, per_agent)
 
+    @property
+    def held(self) -> dict[str, int]:
+        """How many of the tools' threads each agent holds at this moment."""
+        return self._tools.held
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Run it in a thread; in one of the tools' threads when a run asks for it, and it is not a name to resolve."""
         position = POSITION.get()
@@ -58,6 +63,12 @@ class ToolThreads:
         self._threads = 0
         self._unfinished = 0
         self._lock = threading.Lock()
+
+    @property
+    def held(self) -> dict[str, int]:
+        """How many threads each agent holds; what stays here when the agent's runs have ended, hangs."""
+        with self._lock:
+            return dict(self._held)
 
     def submit(self, agent: str, call: Callable[[], Any]) -> "Future[Any]":
         """Run it for an agent, at once or when a thread is free."""

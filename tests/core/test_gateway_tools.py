@@ -1,8 +1,12 @@
 """Tools that the gateway offers: asked for at import time, bound when an agent is loaded, bound again at a reload."""
 
+import asyncio
+
 import pytest
 from agents import Agent, RunConfig, Runner, UserError, function_tool
 from agents.testing import ScriptedModel, function_call
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway_core import ToolOrigin, hookimpl, mark_tool, use_gateway_tool
 from gateway_core.gateway_tools import matches
@@ -209,6 +213,47 @@ async def test_an_agent_that_is_made_at_run_time_gets_its_tools():
     assert heard == [("W", "unknown_tool")]
 
 
+async def test_concurrent_runs_of_an_agent_that_nobody_knew_before():
+    """The SDK fails runs of an agent whose list of tools is replaced while they are on."""
+    both = asyncio.Event()
+    arrived = []
+
+    async def together(context, agent):
+        arrived.append(1)
+        if len(arrived) == 2:
+            both.set()
+        await both.wait()
+        return "Both are here."
+
+    async def run_workflow(question: str):
+        model = script("one", "two")
+        agent = Agent(name="made", instructions=together, tools=[use_gateway_tool("t")], model=model)
+        results = await asyncio.gather(Runner.run(agent, "1"), Runner.run(agent, "2"))
+        return " ".join(sorted(result.final_output for result in results))
+
+    async with gateway_in_memory({"W": run_workflow}, plugins={"offer": Offer(tool("t", "")).plugin()}) as g:
+        assert await ask(g, "W")
+        [(_, outcome)] = g.ended
+    assert outcome.error is None
+
+
+async def test_a_plugin_that_fails_costs_only_its_own_tools():
+    class Failing:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        def offer_tools(self):
+            raise OSError("canary")
+
+    plugins = {"failing": Failing, "offer": Offer(tool("t", "")).plugin()}
+    agent = Agent(name="x", tools=[use_gateway_tool("t")])
+    async with gateway_in_memory({"X": agent}, plugins=plugins) as g:
+        assert "X" in g.gateway.catalog.agents
+        [error] = g.gateway.hooks.describe()["error_recorder"]["errors"]
+    assert error["source"] == "plugin failing"
+
+
 async def test_two_agents_share_a_name_and_are_bound_each():
     shared = use_gateway_tool("t")
     one, two = Agent(name="one", tools=[shared]), Agent(name="two", tools=[shared])
@@ -256,3 +301,20 @@ async def test_a_marked_tool_keeps_its_origin():
 )
 def test_patterns_are_matched_by_whole_parts(pattern, name, fits):
     assert matches(pattern, name) is fits
+
+
+def fits(pattern, name):
+    """What `matches` promises, said another way: character by character."""
+    if not pattern:
+        return not name
+    if pattern.startswith("**"):
+        return any(fits(pattern[2:], name[cut:]) for cut in range(len(name) + 1))
+    if pattern[0] == "*":
+        return any("/" not in name[:cut] and fits(pattern[1:], name[cut:]) for cut in range(len(name) + 1))
+    return bool(name) and name[0] == pattern[0] and fits(pattern[1:], name[1:])
+
+
+@given(st.text("ab/*.", max_size=6), st.text("ab/.", max_size=6))
+@settings(max_examples=2000, deadline=None)
+def test_patterns_mean_what_they_say(pattern, name):
+    assert matches(pattern, name) is fits(pattern, name)

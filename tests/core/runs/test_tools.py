@@ -10,18 +10,22 @@ from agents import (
     Model,
     ModelResponse,
     ModelSettings,
+    RunHooks,
     Runner,
+    ToolGuardrailFunctionOutput,
     Usage,
     WebSearchTool,
     function_tool,
     handoff,
+    tool_input_guardrail,
 )
 from agents.mcp import MCPServer
-from agents.testing import assistant_message, function_call
+from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tool_context import ToolContext
 from mcp.types import CallToolResult, TextContent
 from mcp.types import Tool as McpTool
 from openai import APIError
+from openai.types.responses import ResponseFunctionWebSearch
 
 from gateway_core import Decision, ToolOrigin, hookimpl, mark_tool, use_gateway_tool
 from gateway_core.testing import call, gateway_in_memory, script
@@ -268,6 +272,60 @@ async def test_hosted_tools_are_kept_from_the_model_by_name():
     assert {e.code for e in heard["errors"]} == {"tool_refused"}
 
 
+async def test_calls_that_the_models_server_made_are_heard_of():
+    def search(call_id, status):
+        action = {"type": "search", "query": "canary", "queries": []}
+        return ResponseFunctionWebSearch(id=call_id, type="web_search_call", status=status, action=action)
+
+    plugin, heard = listening()
+    model = ScriptedModel([[search("ws_1", "completed"), search("ws_2", "failed"), assistant_message("found")]])
+    agent = Agent(name="x", tools=[WebSearchTool()])
+    async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
+        assert await ask(g, "X") == "found"
+    assert [(c.call_id, c.tool.name, c.tool.source, c.outcome) for c in heard["calls"]] == [
+        ("ws_1", "web_search", "hosted", "ok"),
+        ("ws_2", "web_search", "hosted", "error"),
+    ]
+
+
+async def test_the_authors_own_guardrails_and_hooks_go_on_working():
+    seen = []
+
+    @tool_input_guardrail
+    def own(data):
+        seen.append(data.context.tool_arguments)
+        return ToolGuardrailFunctionOutput.reject_content("not on Sundays")
+
+    class Hooks(RunHooks):
+        async def on_tool_start(self, context, agent, tool):
+            seen.append(f"start {tool.name}")
+
+        async def on_tool_end(self, context, agent, tool, result):
+            seen.append(f"end {tool.name} {result}")
+
+    @function_tool(tool_input_guardrails=[own])
+    def guarded() -> str:
+        """Guarded."""
+        raise AssertionError
+
+    @function_tool
+    def free() -> str:
+        """Free."""
+        return "fine"
+
+    model = script(call("guarded"), call("free"), "done")
+
+    async def run_workflow(question: str):
+        await Runner.run(Agent(name="a", tools=[guarded, free], model=model), question, hooks=Hooks())
+        return "done"
+
+    plugin, _ = listening()
+    async with gateway_in_memory({"W": run_workflow}, plugins={"p": plugin}) as g:
+        await ask(g, "W")
+    assert outputs(model) == ["not on Sundays", "fine"]
+    assert seen == ["{}", "start free", "end free fine"]
+
+
 async def test_the_guard_is_put_on_once_and_only_where_somebody_decides():
     @function_tool
     def fresh() -> str:
@@ -409,6 +467,32 @@ async def test_a_call_in_a_run_that_is_stopped_is_cancelled():
     assert ended(heard) == [("endless", "sdk-native", "x", "cancelled")]
 
 
+async def test_a_call_in_a_run_that_the_author_streams_is_heard_of():
+    started = asyncio.Event()
+
+    @function_tool
+    async def endless() -> str:
+        """Waits."""
+        started.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async def run_workflow(question: str):
+        agent = Agent(name="streamed", tools=[endless], model=script(call("endless")))
+        async for event in Runner.run_streamed(agent, question).stream_events():
+            del event
+        return "never"
+
+    plugin, heard = listening()
+    async with gateway_in_memory({"W": run_workflow}, plugins={"p": plugin}) as g:
+        task = asyncio.create_task(ask(g, "W"))
+        await started.wait()
+        await g.gateway.engine.drain(0)
+        with pytest.raises(APIError):
+            await task
+    assert ended(heard) == [("endless", "sdk-native", "streamed", "cancelled")]
+
+
 async def test_tools_that_block_keep_nobody_else_waiting():
     release = threading.Event()
     running = threading.Semaphore(0)
@@ -469,9 +553,13 @@ async def test_no_agent_takes_all_threads():
                     await asyncio.sleep(0.01)
                 assert await ask(g, "Small") == "answered"
             assert len(held) == 2
+            assert (await g.http.get("/admin/tools")).json()["threads"]["Greedy"] == 2
         finally:
             release.set()
         assert await asyncio.gather(*greedy) == ["done"] * 6
+        async with asyncio.timeout(10):
+            while g.gateway.tool_threads():
+                await asyncio.sleep(0.01)
     assert len(held) == 6
 
 
