@@ -55,11 +55,30 @@ async def resolve(exported: object, source: str) -> Offer:
         settings = getattr(exported, "__gateway__", {})
         if not isinstance(settings, dict):
             raise LoadError("`__gateway__` must be a dict", source=source, code="export")
+        _check_memory(settings, runnable, source)
         description = settings.get("description") or _description(runnable) or _first_line(exported.__doc__)
         setup, teardown = (_lifespan_function(exported, name) for name in ("setup", "teardown"))
         return Offer(runnable, str(description), settings, setup, teardown)
     runnable = await _from_object(exported, source)
     return Offer(runnable, _description(runnable))
+
+
+def _check_memory(settings: dict[str, Any], runnable: Runnable, source: str) -> None:
+    memory = settings.get("memory")
+    if memory not in (None, "session"):
+        raise LoadError(
+            f"`__gateway__` asks for the memory {memory!r}",
+            source=source,
+            hint='the one that there is is "session"',
+            code="export",
+        )
+    if memory and not isinstance(runnable, AgentRunnable):
+        raise LoadError(
+            "`__gateway__` asks for a memory, which a workflow cannot be given: its own code starts its runs",
+            source=source,
+            hint="remove `memory`",
+            code="export",
+        )
 
 
 async def _from_module(module: ModuleType, source: str) -> Runnable:

@@ -148,5 +148,6 @@ def _served(entry: AgentEntry, offer: Offer, warnings: list[str]) -> ServedAgent
         display_name=str(name) if name else entry.id,
         description=offer.description or entry.description,
         model=offer.settings.get("model"),
+        memory=offer.settings.get("memory") is not None,
         warnings=tuple(warnings),
     )

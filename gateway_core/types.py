@@ -54,6 +54,8 @@ class ServedAgent:
     description: str = ""
     model: str | None = None
     """The model that its module asks for in `__gateway__`, used where its agents name none."""
+    memory: bool = False
+    """Whether its module asks for a memory of chats, as `__gateway__ = {"memory": "session"}`."""
     warnings: tuple[str, ...] = ()
     """What an operator should know although the agent works."""
     loaded_at: float = Factory(time.time)

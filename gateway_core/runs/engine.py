@@ -31,6 +31,7 @@ from gateway_core.runnables import AgentRunnable, DiagnosisRunnable, Takes, Work
 from gateway_core.runs.approvals import Approvals, Verdict, question_of, verdict_of
 from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.hosted import HostedToolsProvider
+from gateway_core.runs.memory import Memory, new_items
 from gateway_core.runs.models import ScopedProvider
 from gateway_core.runs.scope import POSITION, Position, RunScope
 from gateway_core.runs.tasks import answer_task
@@ -93,6 +94,7 @@ class Engine:
 
     def __init__(self, hooks: Hooks, config: Config, equipper: Equipper, records: RecordStore) -> None:
         self._approvals = Approvals(records, config.runs.approval_timeout)
+        self._memory = Memory(hooks)
         self._hooks = hooks
         self._config = config
         self._tools = ToolGovernor(hooks, self.announce, equipper, config.runs.refused_tool)
@@ -220,13 +222,16 @@ class Engine:
     async def _run_agent(self, runnable: AgentRunnable, request: RunRequest, scope: RunScope) -> None:
         scope.may_pause = True
         state = await self._resumed(runnable, request)
-        # Through the SDK's own door: the default runner is ours, and follows the run.
-        result = await Runner.run(
-            runnable.agent,
-            state or [*request.items],
-            context=None if state else runnable.context_for(request.run),
-            max_turns=self._config.runs.max_turns,
-        )
+        async with self._memory.of(request.run, request.served) as session:
+            items = request.items if session is None or state else await new_items(session, request.items)
+            # Through the SDK's own door: the default runner is ours, and follows the run.
+            result = await Runner.run(
+                runnable.agent,
+                state or [*items],
+                context=None if state else runnable.context_for(request.run),
+                max_turns=self._config.runs.max_turns,
+                session=session,
+            )
         if result.interruptions:
             scope.channel.put(await self._approvals.ask(result, request.run))
 

@@ -1,0 +1,271 @@
+"""What belongs to chats is kept for its owner, for its time, over a restart; agents that ask for it remember."""
+
+import asyncio
+import stat
+from types import ModuleType
+
+import openai
+import pytest
+from agents import Agent, function_tool
+from gateway_plugins.sessions import memory, records
+from gateway_plugins.sessions.database import Database
+from gateway_plugins.sessions.memory import Memory
+from gateway_plugins.sessions.records import SqliteRecords
+
+from gateway_core.hookspecs import hookimpl
+from gateway_core.testing import call, gateway_in_memory, script
+from gateway_core.types import Principal
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def database_in(folder) -> Database:
+    return Database(lambda: str(folder / "sessions.db"), records.SCHEMA + memory.SCHEMA)
+
+
+async def test_a_record_is_its_owners_alone(tmp_path):
+    database = database_in(tmp_path)
+    store = SqliteRecords(database)
+    await store.put("response", "r", "alice", b"1", seconds=None)
+    await store.put("response", "r", "bob", b"2", seconds=None)
+    await store.put("response", "r", "bob", b"3", seconds=None)
+    await store.put("approval", "r", "bob", b"4", seconds=None)
+    assert [await store.get("response", "r", owner) for owner in ("alice", "bob", "eve")] == [b"1", b"3", None]
+    assert [await store.delete("response", "r", owner) for owner in ("eve", "bob", "bob")] == [False, True, False]
+    await database.close()
+    again = database_in(tmp_path)
+    assert await SqliteRecords(again).get("response", "r", "alice") == b"1"
+    assert await SqliteRecords(again).get("approval", "r", "bob") == b"4"
+    await again.close()
+
+
+async def test_what_is_over_is_not_found_and_in_time_removed(tmp_path):
+    clock, database = Clock(), database_in(tmp_path)
+    store = SqliteRecords(database, clock)
+    await store.put("k", "short", "a", b"1", seconds=10)
+    await store.put("k", "long", "a", b"2", seconds=None)
+    clock.now += 10
+    assert await store.get("k", "short", "a") is None
+    assert not await store.delete("k", "short", "a")
+    for number in range(100):
+        await store.put("k", f"{number}", "a", b"", seconds=10)
+    keys = await database.do(lambda connection: [key for (key,) in connection.execute("SELECT key FROM records")])
+    assert "long" in keys
+    assert "short" not in keys
+    await database.close()
+
+
+async def test_memories_that_nobody_uses_are_forgotten(tmp_path):
+    clock, database = Clock(), database_in(tmp_path)
+
+    def memory_of(chat: str) -> Memory:
+        return Memory(database, "p", "a", chat, keep=100, clock=clock)
+
+    item = {"role": "user", "content": "x"}
+    for chat in ("old", "new"):
+        await memory_of(chat).add_items([item])
+    clock.now += 80
+    await memory_of("new").add_items([item])
+    clock.now += 80
+    await memory_of("other").add_items([item])
+    assert [len(await memory_of(chat).get_items()) for chat in ("old", "new", "other")] == [0, 2, 1]
+    await memory_of("new").clear_session()
+    assert await memory_of("new").get_items() == []
+    assert await memory_of("new").pop_item() is None
+    assert await memory_of("other").pop_item() == item
+    await database.close()
+
+
+def module(agent: Agent, **settings) -> ModuleType:
+    made = ModuleType("made")
+    made.agent = agent  # type: ignore[attr-defined]
+    made.__gateway__ = settings  # type: ignore[attr-defined]
+    return made
+
+
+def remembering(*turns, memory="session"):
+    @function_tool
+    def look(what: str) -> str:
+        """Look."""
+        return f"seen {what}"
+
+    model = script(*turns)
+    return model, module(Agent(name="x", tools=[look], model=model), memory=memory)
+
+
+async def say(g, *messages, chat: str | None = "c1", key: str | None = None) -> str:
+    roles = ("user", "assistant")
+    sent = [{"role": roles[index % 2], "content": text} for index, text in enumerate(messages)]
+    headers = ({"x-agent-gateway-session": chat} if chat else {}) | ({"x-person": key} if key else {})
+    answer = await g.openai.chat.completions.create(model="X", messages=sent, extra_headers=headers)
+    return answer.choices[0].message.content
+
+
+def heard(model, number: int = -1) -> list:
+    """What the model was told: texts, and tools' outputs."""
+
+    def text(item):
+        content = item.get("content", item.get("output", item.get("name")))
+        return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+    return [text(item) for item in model.calls[number].input]
+
+
+LOOKED = ["look", "seen it"]
+
+
+async def test_an_agent_remembers_what_its_tools_said(tmp_path):
+    model, agent = remembering(call("look", what="it"), "Seen.", "Yes.", "As before.")
+    config = {"state": {"folder": str(tmp_path)}}
+    async with gateway_in_memory({"X": agent}, config=config) as g:
+        assert await say(g, "Look!") == "Seen."
+        assert await say(g, "Look!", "Seen.", "Did you?") == "Yes."
+        assert heard(model) == ["Look!", *LOOKED, "Seen.", "Did you?"]
+    assert stat.S_IMODE((tmp_path / "sessions.db").stat().st_mode) == 0o600
+    async with gateway_in_memory({"X": agent}, config=config) as g:
+        # A client that sends only what is new.
+        assert await say(g, "And now?") == "As before."
+        assert heard(model) == ["Look!", *LOOKED, "Seen.", "Did you?", "Yes.", "And now?"]
+
+
+async def test_who_goes_back_in_a_chat_is_not_reminded_of_what_came_after():
+    model, agent = remembering("One.", call("look", what="it"), "Two.", "Two again.", "Three.")
+    async with gateway_in_memory({"X": agent}) as g:
+        await say(g, "1")
+        await say(g, "1", "One.", "2")
+        await say(g, "1", "One.", "2, but other")
+        assert heard(model) == ["1", "One.", "2, but other"]
+        await say(g, "1", "One.", "2, but other", "Two again.", "3")
+        assert heard(model) == ["1", "One.", "2, but other", "Two again.", "3"]
+
+
+class People:
+    def __init__(self, *_):
+        pass
+
+    @hookimpl
+    async def authenticate(self, request):
+        return Principal(request.headers.get("x-person", "nobody"))
+
+
+async def test_memories_are_apart():
+    model, agent = remembering("a", "b", "c", "d")
+    async with gateway_in_memory({"X": agent, "Y": agent}, plugins={"people": People}) as g:
+        await say(g, "mine", chat="c", key="alice")
+        await say(g, "other principal", chat="c", key="bob")
+        assert heard(model) == ["other principal"]
+        await say(g, "other chat", chat="d", key="alice")
+        assert heard(model) == ["other chat"]
+        await say(g, "no chat", chat=None, key="alice")
+        assert heard(model) == ["no chat"]
+
+
+async def test_an_agent_that_asks_for_no_memory_has_none():
+    model, agent = remembering("a", "b", memory=None)
+    async with gateway_in_memory({"X": agent}) as g:
+        await say(g, "1")
+        await say(g, "2")
+    assert heard(model) == ["2"]
+
+
+async def test_without_the_plugin_the_client_is_believed():
+    model, agent = remembering("a", "b")
+    config = {"plugins": {"sessions": {"enabled": False}}}
+    async with gateway_in_memory({"X": agent}, config=config) as g:
+        await say(g, "1")
+        await say(g, "1", "a, as the client has it", "2")
+    assert heard(model) == ["1", "a, as the client has it", "2"]
+
+
+async def test_a_chat_that_was_begun_without_a_memory_is_taken_over():
+    model, agent = remembering("a", "b")
+    async with gateway_in_memory({"X": agent}) as g:
+        await say(g, "1", "a", "2")
+        assert heard(model) == ["1", "a", "2"]
+        await say(g, "1", "a", "2", "a", "3")
+        assert heard(model) == ["1", "a", "2", "a", "3"]
+
+
+async def test_the_newest_items_of_a_long_chat_are_told():
+    model, agent = remembering(*"abcd")
+    config = {"plugins": {"sessions": {"history": 2}}}
+    async with gateway_in_memory({"X": agent}, config=config) as g:
+        for text in "1234":
+            await say(g, text)
+    assert heard(model) == ["3", "c", "4"]
+
+
+async def test_a_limit_leaves_no_output_without_its_call():
+    model, agent = remembering(call("look", what="it"), "Seen.", "b")
+    config = {"plugins": {"sessions": {"history": 2}}}
+    async with gateway_in_memory({"X": agent}, config=config) as g:
+        await say(g, "1")
+        await say(g, "2")
+    assert heard(model) == ["Seen.", "2"]
+
+
+async def test_runs_of_one_chat_take_turns():
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @function_tool
+    async def wait() -> str:
+        """Wait."""
+        begun.set()
+        await go_on.wait()
+        return "waited"
+
+    model = script(call("wait"), "first", "second")
+    agent = module(Agent(name="x", tools=[wait], model=model), memory="session")
+    async with gateway_in_memory({"X": agent}) as g, asyncio.timeout(10):
+        first = asyncio.create_task(say(g, "1"))
+        await begun.wait()
+        second = asyncio.create_task(say(g, "2"))
+        other, _ = await asyncio.wait([second], timeout=0.05)
+        assert not other
+        go_on.set()
+        assert [await first, await second] == ["first", "second"]
+    assert heard(model) == ["1", "wait", "waited", "first", "2"]
+
+
+async def test_an_approval_goes_on_within_the_memory():
+    @function_tool(needs_approval=True)
+    def delete(path: str) -> str:
+        """Delete."""
+        return f"deleted {path}"
+
+    model = script(call("delete", path="/x"), "Done.", "Yes, it is gone.")
+    agent = module(Agent(name="x", tools=[delete], model=model), memory="session")
+    async with gateway_in_memory({"X": agent}) as g:
+        asked = await say(g, "Delete it.")
+        assert await say(g, "Delete it.", asked, "approve") == "Done."
+        await say(g, "Delete it.", asked, "approve", "Done.", "Gone?")
+    assert heard(model) == ["Delete it.", "delete", "deleted /x", "Done.", "Gone?"]
+
+
+@pytest.mark.parametrize("memory", ["forever", 1, True])
+async def test_an_unknown_memory_is_refused(memory):
+    _, agent = remembering("a", memory=memory)
+    async with gateway_in_memory({"X": agent}) as g:
+        with pytest.raises(openai.APIStatusError) as refused:
+            await say(g, "1")
+        assert refused.value.status_code == 503
+        [agent] = (await g.http.get("/admin/agents")).json()["agents"]
+        assert agent["diagnosis"]["kind"] == "export"
+        assert repr(memory) in agent["diagnosis"]["message"]
+
+
+async def test_a_workflow_cannot_have_one():
+    async def run_workflow(workflow_input):
+        return "done"
+
+    made = ModuleType("made")
+    made.run_workflow = run_workflow  # type: ignore[attr-defined]
+    made.__gateway__ = {"memory": "session"}  # type: ignore[attr-defined]
+    async with gateway_in_memory({"X": made}) as g:
+        [agent] = (await g.http.get("/admin/agents")).json()["agents"]
+        assert "a workflow cannot be given" in agent["diagnosis"]["message"]
