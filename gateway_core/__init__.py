@@ -12,6 +12,7 @@ from gateway_core.errors import (
     PluginError,
     UpstreamError,
 )
+from gateway_core.file_names import is_passing
 from gateway_core.hookspecs import Gateway, RecordStore, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
 from gateway_core.provenance import ToolOrigin, mark_tool
@@ -59,6 +60,7 @@ __all__ = [
     "Usage",
     "__version__",
     "hookimpl",
+    "is_passing",
     "load_isolated",
     "mark_tool",
     "trial_command",

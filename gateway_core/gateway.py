@@ -64,7 +64,9 @@ class RunningGateway:
         """Discover again, load what changed, and swap the catalog."""
         if self._builder is None:
             return Catalog()
-        return await self._builder.refresh()
+        catalog = await self._builder.refresh()
+        self.hooks.on_catalog(catalog, (*self.hooks.watch_paths(), self.config.file))
+        return catalog
 
     def state_folder(self) -> Path | None:
         """The folder for what must outlive the process; `None` when nothing is to be kept."""

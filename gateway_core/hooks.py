@@ -7,7 +7,7 @@ functions, so that a question costs no more than calling them; and answers are c
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ from gateway_core.hookspecs import PROJECT, Hookspecs, RecordStore
 from gateway_core.structure import near_miss
 from gateway_core.types import (
     AgentEntry,
+    Catalog,
     Decision,
     DecisionMade,
     Outcome,
@@ -116,8 +117,14 @@ class Hooks:
         return entries
 
     def watch_paths(self) -> list[Path]:
-        """Concatenated."""
-        return self._concatenate("watch_paths")
+        """Concatenated. A plugin that raises is logged, and costs only its own paths."""
+        paths: list[Path] = []
+        for plugin, call in self._implementations["watch_paths"]:
+            try:
+                paths.extend(call())
+            except Exception:
+                logger.exception("plugin %s failed in watch_paths", plugin)
+        return paths
 
     def admit_agent(self, entry: AgentEntry) -> None:
         """Every plugin; the first that raises keeps the agent out."""
@@ -172,6 +179,10 @@ class Hooks:
         """First answer."""
         found: ModelProvider | None = self._first("model_provider", run, entry)
         return found
+
+    def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
+        """Every plugin, guarded."""
+        self._announce("on_catalog", catalog, watched)
 
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
         """Every plugin, guarded."""

@@ -5,7 +5,7 @@ same thing: `entry` is an `AgentEntry`, `run` a `RunContext`, `error` a `Gateway
 leave out arguments that it does not need. Whether a hook is `async def` or `def` is part of its contract.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -164,6 +164,12 @@ class Hookspecs:
     @hookspec
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
         """Where this run's models come from. Asked once a run; the first answer counts."""
+
+    @hookspec
+    def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
+        """A catalog was built, at start or by a reload, and is served; it is the last one again when nothing changed.
+        `watched` are all plugins' `watch_paths`, and the `gateway.toml`. Every plugin hears it; one that raises is
+        logged, and the rest go on."""
 
     @hookspec
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import define, frozen
 
+from gateway_core.addresses import is_loopback
 from gateway_core.config import Config, Table
 from gateway_core.errors import GatewayError, PluginError
 from gateway_core.hooks import Hooks
@@ -80,6 +81,9 @@ class _Switch:
 
 
 def _enabled(name: str, table: Table, config: Config) -> bool:
+    # What helps at the own desk, and need not be on where others can reach the gateway.
+    if table.get("enabled") == "loopback":
+        return is_loopback(config.server.host)
     switch = {key: value for key, value in table.items() if key == "enabled"}
     return config.structure(switch, _Switch, "plugins", name).enabled
 

@@ -6,7 +6,6 @@ Another ASGI server could be put in here. It knows nothing of agents: it asks th
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config as HypercornConfig
 from starlette.applications import Starlette
 
+from gateway_core.addresses import is_loopback as is_loopback
 from gateway_core.config import ServerConfig
 from gateway_core.errors import ConfigError
 from gateway_core.gateway import RunningGateway
@@ -29,16 +29,6 @@ T = TypeVar("T")
 
 # Beyond the time that running answers get, the process may take this long for its own cleaning up.
 EXIT_GRACE_SECONDS = 10.0
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host's address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(config: ServerConfig) -> socket.socket:
