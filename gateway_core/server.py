@@ -91,6 +91,7 @@ async def _serve(
     on_start: Callable[[str], None],
 ) -> None:
     stop = _stop_on_signals()
+    _reload_on_hangup(gateway, stop)
     failed: list[BaseException] = []
     draining: list[asyncio.Task[None]] = []
 
@@ -149,6 +150,42 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     return stop
+
+
+def _reload_on_hangup(gateway: RunningGateway, stop: asyncio.Event) -> None:
+    """SIGHUP reloads, unless it means what it is called: then the terminal is gone, and with it who started this."""
+    if not hasattr(signal, "SIGHUP"):
+        return
+    had_terminal = _has_terminal()
+    reloading: set[asyncio.Task[Any]] = set()
+
+    def on_signal() -> None:
+        if had_terminal and not _has_terminal():
+            stop.set()
+            return
+        logger.info("SIGHUP: reloading")
+        task = asyncio.create_task(_reload(gateway))
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
+
+
+async def _reload(gateway: RunningGateway) -> None:
+    try:
+        catalog = await gateway.reload()
+    except Exception:
+        logger.exception("the reload failed")
+    else:
+        logger.info("generation %d: %d agents, %d broken", catalog.generation, len(catalog.agents), len(catalog.broken))
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _exit_for_certain(seconds: float) -> None:

@@ -84,17 +84,21 @@ class Scanner:
 
     def _walk(self, folder: Path, root: Path, depth: int) -> Iterator[tuple[str, Path, Path | None]]:
         try:
-            children = sorted(folder.iterdir())
+            with os.scandir(folder) as found:
+                children = sorted(found, key=lambda child: child.name)
         except OSError as error:
             self._report(DiscoveryError(f"cannot be read: {error.strerror}", source=str(folder)))
             return
-        for path in children:
-            if path.name.startswith((".", "_")) or not self._inside(path, root):
+        for child in children:
+            if child.name.startswith((".", "_")):
                 continue
-            if path.is_dir():
-                if path.name in SKIPPED_FOLDERS:
+            path = folder / child.name
+            if child.is_symlink() and not self._inside(path, root):
+                continue
+            if child.is_dir():
+                if child.name in SKIPPED_FOLDERS:
                     continue
-                agent = next((path / name for name in AGENT_FILES if (path / name).exists()), None)
+                agent = next((path / name for name in AGENT_FILES if os.path.exists(f"{child.path}/{name}")), None)
                 if agent is not None:
                     if self._importable(agent, root):
                         yield path.relative_to(root).as_posix(), agent, path
@@ -138,11 +142,8 @@ class Scanner:
         """What agents may share, such as `_shared/`, with everything that it mentions itself: digests by name."""
         made_of = {
             path.stem.encode(): self._contents(path if path.is_dir() else path.parent, [path], seen)
-            for path in sorted(root.iterdir())
-            if path.name.startswith("_")
-            and path.name not in SKIPPED_FOLDERS
-            and self._inside(path, root)
-            and (path.is_dir() or path.suffix == ".py")
+            for path in sorted(path for path in root.iterdir() if path.name.startswith("_"))
+            if path.name not in SKIPPED_FOLDERS and self._inside(path, root) and (path.is_dir() or path.suffix == ".py")
         }
         return {name: _combined(_reached(name, made_of), made_of) for name in made_of}
 
@@ -150,7 +151,7 @@ class Scanner:
         contents = self._contents(folder or file.parent, [folder or file], seen)
         digest = hashlib.sha256(contents.digest)
         # A change of something shared changes the agents that mention its name.
-        for name in sorted(contents.mentions & shared.keys()):
+        for name in sorted(contents.mentions & shared.keys()) if shared else ():
             digest.update(shared[name])
         return digest.hexdigest()
 
@@ -209,7 +210,7 @@ def _combined(names: set[bytes], made_of: dict[bytes, _Contents]) -> bytes:
 
 def _files(place: Path) -> Iterator[tuple[str, os.stat_result | None]]:
     """A file, or those below a folder in order, with what the system says of each; none for one that cannot be read."""
-    if place.is_dir():
+    if os.path.isdir(place):
         return itertools.islice(_files_below(str(place)), MAX_FILES)
     return iter([(str(place), _status(place))])
 
