@@ -16,6 +16,7 @@ from gateway_core.errors import GatewayError
 from gateway_core.hooks import Hooks
 from gateway_core.loader import Loader
 from gateway_core.loading import Plugins, load_plugins
+from gateway_core.reconfiguring import Reconfiguring
 from gateway_core.runs import runner
 from gateway_core.runs.containment import contain
 from gateway_core.runs.engine import Engine
@@ -42,7 +43,9 @@ class RunningGateway:
         self.config = config
         self.plugins: Plugins = load_plugins(config, self, extra_plugins)
         self.engine: Engine
+        self.reconfiguring = Reconfiguring(config, self.plugins, self._take, self.report)
         self._builder: CatalogBuilder | None = None
+        self._loader: Loader
         self._held = AsyncExitStack()
 
     @property
@@ -61,12 +64,24 @@ class RunningGateway:
         return self.catalog.generation > 0 and not self.engine.stopping
 
     async def reload(self) -> Catalog:
-        """Discover again, load what changed, and swap the catalog."""
+        """Read the configuration again, discover again, load what changed, and swap the catalog."""
         if self._builder is None:
             return Catalog()
-        catalog = await self._builder.refresh()
+        await self.reconfiguring.read_again()
+        return await self._refresh(self._builder)
+
+    async def _refresh(self, builder: CatalogBuilder) -> Catalog:
+        catalog = await builder.refresh()
         self.hooks.on_catalog(catalog, (*self.hooks.watch_paths(), self.config.file))
         return catalog
+
+    def _take(self, config: Config) -> None:
+        """Bring a new configuration into force, for requests and loads that begin from now on."""
+        self.config = config
+        self.engine.configure(config)
+        self._loader.configure(config)
+        if self._builder is not None:
+            self._builder.show_broken = config.catalog.show_broken
 
     def state_folder(self) -> Path | None:
         """The folder for what must outlive the process; `None` when nothing is to be kept."""
@@ -87,9 +102,11 @@ class RunningGateway:
                 await self._held.enter_async_context(lifespan)
             self.engine = Engine(self.hooks, self.config)
             settings = SdkSettings(tracing=self.config.runs.sdk_tracing)
-            loader = Loader(self.hooks, self.config, settings, self.engine.importing)
-            self._builder = CatalogBuilder(self.hooks, loader, self.report, show_broken=self.config.catalog.show_broken)
-            await self.reload()
+            self._loader = Loader(self.hooks, self.config, settings, self.engine.importing)
+            self._builder = CatalogBuilder(
+                self.hooks, self._loader, self.report, show_broken=self.config.catalog.show_broken
+            )
+            await self._refresh(self._builder)
         except BaseException:
             await self._held.aclose()
             raise

@@ -47,7 +47,7 @@ class Gateway(Protocol):
         """The agents served at this moment."""
 
     async def reload(self) -> Catalog:
-        """Discover again, load what changed, and swap the catalog. Returns the new one."""
+        """Read the configuration again, discover again, load what changed, and swap the catalog, which is returned."""
 
     def report(self, error: GatewayError) -> None:
         """Announce an error of the plugin's own to every plugin's `on_error`."""

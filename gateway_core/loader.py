@@ -56,10 +56,14 @@ class Loader:
         importing: Callable[[AgentEntry], AbstractContextManager[ImportScope]],
     ) -> None:
         self._hooks = hooks
-        self._seconds = config.catalog.load_timeout
-        self._trial = config.catalog.trial_import
+        self.configure(config)
         self._settings = settings
         self._importing = importing
+
+    def configure(self, config: Config) -> None:
+        """Take another configuration for loads that begin from now on."""
+        self._seconds = config.catalog.load_timeout
+        self._trial = config.catalog.trial_import
 
     async def load(self, entry: AgentEntry) -> Loaded:
         """Load it.

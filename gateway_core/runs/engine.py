@@ -86,6 +86,10 @@ class Engine:
         self._idle.set()
         self.stopping = False
 
+    def configure(self, config: Config) -> None:
+        """Take another configuration for runs that begin from now on."""
+        self._config = config
+
     @property
     def active(self) -> int:
         """How many runs are on."""

@@ -48,6 +48,11 @@ class ErrorRecorder:
         self._errors: deque[RecordedError] = deque(maxlen=config.capacity)
         self._total = 0
 
+    def reconfigure(self, config: Settings) -> None:
+        """Take another capacity; the newest failures that fit into it are kept."""
+        self._capacity = config.capacity
+        self._errors = deque(self._errors, maxlen=config.capacity)
+
     @hookimpl
     def on_error(self, error: GatewayError) -> None:
         """Remember it."""

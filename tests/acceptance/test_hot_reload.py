@@ -3,10 +3,8 @@
 A real folder, the real watcher, the real command. Each test waits for the answer that is served, at most for a time.
 """
 
-import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -59,6 +59,7 @@ class Follower:
         self._next_look = 0.0
         self._cost = 0.0
         self._heard = False
+        self._finished = False
 
     @property
     def paths(self) -> Sequence[Path]:
@@ -71,10 +72,15 @@ class Follower:
             self._paths = tuple(paths)
             self._wake.set()
 
+    def finish(self) -> None:
+        """End after what it does now."""
+        self._finished = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Follow until cancelled. Nothing else ends it."""
+        """Follow until it is cancelled or told to finish. Nothing else ends it."""
         try:
-            while True:
+            while not self._finished:
                 try:
                     await self._step()
                 except Exception as error:

@@ -49,10 +49,10 @@ def places(paths: Iterable[Path]) -> frozenset[Place]:
     return frozenset(found)
 
 
-def silent_file_system(folders: Iterable[str]) -> str | None:
+def silent_file_system(folders: Iterable[str], table: Path = Path("/proc/self/mountinfo")) -> str | None:
     """The kind of file system, when one of the folders is on one that does not tell of changes from elsewhere."""
     try:
-        mounts = [_mount(line) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        mounts = [_mount(line) for line in table.read_text().splitlines()]
     except OSError:
         return None
     for folder in folders:
