@@ -3,8 +3,11 @@
 A real folder, the real watcher, the real command. Each test waits for the answer that is served, at most for a time.
 """
 
+import json
 import shutil
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +20,6 @@ import pytest
 from tests.acceptance.conftest import Server, serving
 
 SECONDS = 10.0
-# Where events cannot be had, a change is found by looking again.
-LOST_SECONDS = 20.0
 
 
 def until(holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
@@ -261,3 +262,165 @@ def test_what_is_shared_reloads_those_that_use_it(running):
     shutil.rmtree(shared)
     shutil.rmtree(place.agents / "Uses")
     until(lambda: running.says("Uses") is None, "deleting was not noticed")
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
+
+
+def test_a_checkout_of_many_files_is_one_reload(place):
+    place.write("Bystander", "'never changed'")
+    for number in range(50):
+        place.write(f"Agent{number}", "'first'", more="from tools import X, Y, Z")
+        (place.agents / f"Agent{number}" / "tools.py").write_text("X = Y = Z = 1\n")
+    git(place.agents, "init", "-q", "-b", "first")
+    git(place.agents, "add", ".")
+    git(place.agents, "commit", "-qm", "first")
+    for number in range(50):
+        place.write(f"Agent{number}", "'second'", more="from tools import X, Y, Z")
+        for name in "abc":
+            (place.agents / f"Agent{number}" / f"{name}.txt").write_text("second")
+    git(place.agents, "checkout", "-qb", "second")
+    git(place.agents, "add", ".")
+    git(place.agents, "commit", "-qm", "second")
+    with gateway(place) as running:
+        running.settle()
+        assert running.says("Agent7") == "second"
+        generation, imports = running.generation, place.imports()
+        git(place.agents, "checkout", "-q", "first")
+        until(lambda: running.says("Agent49") == "first", "the checkout was not noticed")
+        assert {running.says(f"Agent{number}") for number in range(50)} == {"first"}
+        assert running.generation - generation <= 3
+        assert place.imports()["Bystander"] == imports["Bystander"]
+
+
+def test_nonsense_in_the_configuration_leaves_the_old_one_in_force(place):
+    place.write("One", "'x' * 40")
+    file = place.root / "gateway.toml"
+    file.write_text("[http]\nmax_messages = 3\n")
+    messages = [{"role": "user", "content": "hi"}] * 4
+
+    with gateway(place) as running:
+        running.settle()
+
+        def status() -> int:
+            return running.http.post("/v1/chat/completions", json={"model": "One", "messages": messages}).status_code
+
+        def error() -> str:
+            return (running.admin("plugins")["configuration"]["error"] or {"message": ""})["message"]
+
+        assert status() == 400
+        file.write_text("[http\nmax_messages = 9")
+        until(lambda: "is no valid TOML" in error(), "nonsense was not told")
+        assert status() == 400
+        file.write_text("[http]\nmax_messages = 9\n[runs]\nmax_trns = 3\n")
+        until(lambda: "unknown key" in error(), "a wrong key was not told")
+        assert status() == 400
+        file.write_text("[http]\nmax_messages = 9\n[server]\nbacklog = 9\n[plugins.error_recorder]\ncapacity = 3\n")
+        until(lambda: status() == 200, "the mended file was not noticed")
+        assert error() == ""
+        told = running.admin("plugins")
+        assert told["configuration"]["restart"] == ["[server] backlog"]
+        [recorder] = [plugin["facts"] for plugin in told["plugins"] if plugin["name"] == "error_recorder"]
+        assert recorder["capacity"] == 3
+        file.unlink()
+        until(lambda: not running.admin("plugins")["configuration"]["restart"], "deleting it was not noticed")
+        assert status() == 200
+
+
+def test_the_folder_itself_may_go_and_come_back(place):
+    place.write("One", "'first'")
+    with gateway(place) as running:
+        running.settle()
+        assert running.says("One") == "first"
+        place.agents.rename(place.root / "away")
+        until(lambda: running.says("One") is None, "it was not noticed that the folder went")
+        place.agents.mkdir()
+        place.write("One", "'second'")
+        until(lambda: running.says("One") == "second", "it was not noticed that the folder came")
+        until(lambda: running.watcher()["watcher_alive"], "the watcher did not come back")
+        place.write("One", "'third'")
+        until(lambda: running.says("One") == "third", "an edit in the new folder was not noticed")
+
+
+def test_switched_off_a_reload_is_asked_for(place):
+    place.write("One", "'first'")
+    with gateway(place, GATEWAY_AGENT_WATCH="0") as running:
+        assert "files are not watched; after a change: POST /admin/reload, or send SIGHUP" in running.server.text
+        [plugin] = [p for p in running.admin("plugins")["plugins"] if p["name"] == "hot_reload"]
+        assert plugin["enabled"] is False
+        place.write("One", "'second'")
+        assert running.http.post("/admin/reload").json()["generation"] == 2
+        assert running.says("One") == "second"
+        place.write("One", "'third'")
+        running.server.process.send_signal(signal.SIGHUP)
+        until(lambda: running.says("One") == "third", "SIGHUP did not reload")
+        assert running.server.process.poll() is None
+
+
+STREAMS = 20
+EDITS = 100
+
+
+def test_many_edits_under_running_streams_break_none_and_the_last_one_wins(place):
+    steady = (
+        "import asyncio\n"
+        "async def stream(messages):\n"
+        "    yield VERSION\n"
+        "    for number in range(COUNT):\n"
+        "        await asyncio.sleep(0.02)\n"
+        "        yield f' {number}'\n"
+        "    yield ' ' + VERSION\n"
+    )
+
+    def write(version: int, count: int) -> None:
+        (place.agents / "Steady.py").write_text(f"VERSION, COUNT = 'v{version}', {count}\n{steady}")
+
+    write(0, 150)
+    place.write("Bystander", "'never changed'")
+    answers: list[str] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    with gateway(place) as running:
+        running.settle()
+        url = running.server.url
+        bystanders = place.imports()["Bystander"]
+
+        def stream_again_and_again() -> None:
+            body = {"model": "Steady", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+            try:
+                with httpx2.Client(base_url=url, timeout=30) as http:
+                    while not done.is_set():
+                        with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+                            assert answer.status_code == 200, answer.read()
+                            lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+                        assert lines[-1] == "[DONE]", lines[-3:]
+                        chunks = [json.loads(line) for line in lines[:-1]]
+                        answers.append(
+                            "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"])
+                        )
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=stream_again_and_again) for _ in range(STREAMS)]
+        for thread in threads:
+            thread.start()
+        # An edit each time that another agent has answered: as fast as the gateway can be asked.
+        for version in range(1, EDITS + 1):
+            write(version, 150)
+            assert running.says("Bystander") == "never changed"
+        write(EDITS + 1, 0)
+        until(lambda: running.says("Steady") == f"v{EDITS + 1} v{EDITS + 1}", "the last edit did not win")
+        done.set()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+        assert place.imports()["Bystander"] == bystanders
+    assert not failures
+    assert len(answers) >= STREAMS
+    for answer in answers:
+        words = answer.split()
+        assert words[0] == words[-1], "a stream ends on the version that it began with"
+        assert words[1:-1] in ([str(number) for number in range(150)], [])

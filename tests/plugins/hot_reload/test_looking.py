@@ -23,21 +23,6 @@ PASSING = [
     "tools.cpython-311.pyc",
     "agent.py___jb_tmp___",
 ]
-    ".agent.py.swp",
-    "4913",
-    "agent.py~",
-    "#agent.py#",
-    ".#agent.py",
-    ".git",
-    "agent.py.tmp",
-    "x.part",
-    "run.log",
-    "memory.db",
-    "memory.sqlite3-wal",
-    "x.db-journal",
-    "tools.cpython-311.pyc",
-    "agent.py___jb_tmp___",
-]
 
 
 @pytest.mark.parametrize("name", PASSING)
