@@ -23,6 +23,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
+from watchdog.utils import BaseThread
 
 from gateway_plugins.hot_reload.looking import is_ignored
 from gateway_plugins.hot_reload.places import Place
@@ -75,15 +76,20 @@ class Events:
     @property
     def alive(self) -> bool:
         """Whether every thread that should listen does."""
+        threads = self._threads()
+        return len(threads) > len(self._places) and all(thread.is_alive() for thread in threads)
+
+    @property
+    def died(self) -> bool:
+        """Whether a thread ended that nothing has told to: the one for a folder ends by itself when that is removed."""
+        return any(not thread.is_alive() and thread.should_keep_running() for thread in self._threads())
+
+    def _threads(self) -> list[BaseThread]:
+        if self._observer is None:
+            return []
         # The thread that reads from the system, which only some of watchdog's observers have.
         reader = getattr(self._observer, "_inotify_fd", None)
-        return (
-            self._observer is not None
-            and self._observer.is_alive()
-            and len(self._observer.emitters) == len(self._places)
-            and all(emitter.is_alive() for emitter in self._observer.emitters)
-            and (reader is None or reader.is_alive())
-        )
+        return [self._observer, *self._observer.emitters, *([reader] if reader is not None else [])]
 
     def stop(self) -> None:
         """Stop listening."""

@@ -71,7 +71,7 @@ class Listening:
         wanted = await self._call(lambda: places(paths))
         if wanted == self._places and self.alive:
             return False
-        if wanted == self._places and self._events is not None:
+        if self._events is not None and self._events.died:
             self.restarts += 1
             self._report(
                 PluginError("a thread of the watcher ended; it was started again", source=SOURCE, code="watcher_died")

@@ -81,17 +81,21 @@ async def test_it_watches_and_says_how(watching):
     assert w.facts == {"mode": "off", "watcher_alive": False}
 
 
+def fail(*_, **__):
+    raise RuntimeError("what ends a thread")
+
+
 def end_dispatcher(observer):
-    observer.event_queue.put("what cannot be unpacked ends the thread, as an exception in a handler would")
+    observer.dispatch_events = fail
 
 
 def end_emitters(observer):
     for emitter in observer.emitters:
-        emitter.stop()
+        emitter.queue_events = fail
 
 
 def end_reader(observer):
-    observer._inotify_fd.stop()
+    observer._inotify_fd.read_events = fail
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -100,9 +104,10 @@ async def test_a_thread_that_ends_is_noticed_reported_and_started_again(watching
     async with watching() as w:
         observer = w.plugin._follower.listening._events._observer
         end(observer)
+        w.write("One", "wakes the thread")
         await until(lambda: w.facts["restarts"] == 1 and w.facts["watcher_alive"])
         assert w.reported == ["watcher_died"]
-        assert not observer.is_alive()
+        assert w.plugin._follower.listening._events._observer is not observer
         await w.notices()
 
 
