@@ -20,6 +20,7 @@ from gateway_core.errors import (
     UnavailableError,
     UpstreamError,
 )
+from gateway_core.file_names import is_passing
 from gateway_core.gateway_tools import matches, path_name, sdk_name, use_gateway_tool, use_gateway_tools
 from gateway_core.hookspecs import Gateway, RecordStore, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
@@ -81,6 +82,7 @@ __all__ = [
     "add_log_context",
     "hookimpl",
     "in_log_context",
+    "is_passing",
     "load_config",
     "load_isolated",
     "log_context",

@@ -56,3 +56,13 @@ def is_public(address: Address) -> bool:
         return is_public(address.ipv4_mapped)
     tunnelled = isinstance(address, ipaddress.IPv6Address) and any(address in network for network in _TUNNELS)
     return address.is_global and not address.is_multicast and not address.is_reserved and not tunnelled
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens at a host's address. No name but `localhost` is resolved."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -8,7 +8,7 @@ import asyncio
 import importlib
 import re
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 
 from gateway_core.diagnosis import diagnose
@@ -38,7 +38,7 @@ class CatalogBuilder:
     def __init__(
         self, hooks: Hooks, loader: Loader, announce: Callable[[GatewayError], None], *, show_broken: bool
     ) -> None:
-        self._show_broken = show_broken
+        self.show_broken = show_broken
         self.current = Catalog()
         self._hooks = hooks
         self._loader = loader
@@ -46,64 +46,68 @@ class CatalogBuilder:
         self._lock = asyncio.Lock()
         self._held: set[AsyncExitStack] = set()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._told: set[tuple[str | None, str]] = set()
 
     async def refresh(self) -> Catalog:
-        """Make a new catalog and swap it in. What did not change is not loaded again."""
+        """Make a new catalog and swap it in. What did not change is not loaded again, and if nothing did, it stays."""
         async with self._lock:
             importlib.invalidate_caches()
-            entries = await DaemonThread(lambda: self._hooks.discover_agents(self._announce)).result()
+            problems: list[GatewayError] = []
+            found = await DaemonThread(lambda: self._hooks.discover_agents(problems.append)).result()
+            entries = _distinct(found, problems.append)
+            self._tell(problems)
             self._loader.equipper.refresh()
             agents: dict[str, ServedAgent] = {}
             broken: dict[str, BrokenAgent] = {}
-            for entry in self._distinct(entries):
+            for entry in entries:
                 served, failure = await self._serve(entry)
-                if served is None and failure is not None and self._show_broken:
-                    served = _as_diagnosis(entry, failure)
+                if served is None and failure is not None and self.show_broken:
+                    served = self._diagnosis(entry, failure)
                 if served is not None:
                     agents[entry.id] = served
                 if failure is not None:
                     broken[entry.id] = failure
-            self.current = Catalog(agents, broken, self.current.generation + 1)
+            if self.current.generation == 0 or not _same(agents, broken, self.current):
+                self.current = Catalog(agents, broken, self.current.generation + 1)
             return self.current
 
-    def _distinct(self, entries: Iterable[AgentEntry]) -> list[AgentEntry]:
-        first: dict[str, AgentEntry] = {}
-        for entry in entries:
-            if not _VALID_ID.fullmatch(entry.id):
-                self._announce(
-                    DiscoveryError(
-                        f"{entry.id!r} cannot be a model's name",
-                        source=entry.source,
-                        hint="use letters, digits, '_', '-' and '.', and start with none of the last two",
-                    )
-                )
-                continue
-            other = first.setdefault(entry.id.casefold(), entry)
-            if other is not entry:
-                self._announce(
-                    DiscoveryError(
-                        f"the name '{entry.id}' is taken by {other.source}", source=entry.source, hint="rename one"
-                    )
-                )
-        return list(first.values())
+    def _tell(self, problems: Iterable[GatewayError]) -> None:
+        """Announce what was not wrong at the last discovery already."""
+        known, self._told = self._told, set()
+        for problem in problems:
+            what = (problem.source, problem.message)
+            if what not in known and what not in self._told:
+                self._announce(problem)
+            self._told.add(what)
 
     async def _serve(self, entry: AgentEntry) -> tuple[ServedAgent | None, BrokenAgent | None]:
         """The agent to serve for an entry, and what is wrong with its newest version."""
         serving = self.current.agents.get(entry.id)
-        tried = self.current.broken.get(entry.id)
-        if tried is not None and tried.digest == entry.digest and tried.error.code not in _MENDED_ELSEWHERE:
-            return serving, tried
         if isinstance(getattr(serving, "runnable", None), DiagnosisRunnable):
             serving = None
+        tried = self.current.broken.get(entry.id)
+        if tried is not None and tried.digest != entry.digest:
+            tried = None
+        if tried is not None and tried.error.code not in _MENDED_ELSEWHERE:
+            return serving, tried
         try:
             if serving is not None and serving.entry.digest == entry.digest and self._loader.equipper.rebind(serving):
                 return serving, None
             return await self._load(entry), None
         except Exception as error:
             diagnosis = diagnose(error, entry.source)
+            if tried is not None and str(tried.error) == str(diagnosis):
+                return serving, tried
             diagnosis.agent_id = entry.id
             self._announce(diagnosis)
             return serving, BrokenAgent(entry.id, entry.source, diagnosis, entry.digest)
+
+    def _diagnosis(self, entry: AgentEntry, failure: BrokenAgent) -> ServedAgent:
+        """What is served in place of an agent that never loaded; the one that is served already if it says the same."""
+        serving = self.current.agents.get(entry.id)
+        if serving is not None and self.current.broken.get(entry.id) is failure:
+            return serving
+        return _as_diagnosis(entry, failure)
 
     async def _load(self, entry: AgentEntry) -> ServedAgent:
         loaded = await self._loader.load(entry)
@@ -143,6 +147,37 @@ class CatalogBuilder:
         self._held.clear()
         if self._retiring:
             await asyncio.wait(self._retiring)
+
+
+def _distinct(entries: Iterable[AgentEntry], report: Callable[[GatewayError], None]) -> list[AgentEntry]:
+    first: dict[str, AgentEntry] = {}
+    for entry in entries:
+        if not _VALID_ID.fullmatch(entry.id):
+            report(
+                DiscoveryError(
+                    f"{entry.id!r} cannot be a model's name",
+                    source=entry.source,
+                    hint="use letters, digits, '_', '-' and '.', and start with none of the last two",
+                )
+            )
+            continue
+        other = first.setdefault(entry.id.casefold(), entry)
+        if other is not entry:
+            report(
+                DiscoveryError(
+                    f"the name '{entry.id}' is taken by {other.source}", source=entry.source, hint="rename one"
+                )
+            )
+    return list(first.values())
+
+
+def _same(agents: Mapping[str, ServedAgent], broken: Mapping[str, BrokenAgent], catalog: Catalog) -> bool:
+    return (
+        list(agents) == list(catalog.agents)
+        and list(broken) == list(catalog.broken)
+        and all(agents[agent_id] is served for agent_id, served in catalog.agents.items())
+        and all(broken[agent_id] is failure for agent_id, failure in catalog.broken.items())
+    )
 
 
 def _as_diagnosis(entry: AgentEntry, failure: BrokenAgent) -> ServedAgent:

@@ -8,7 +8,8 @@ Settings are merged in this order, later over earlier: `default.toml`, `gateway.
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -26,6 +27,9 @@ ENV_PREFIX = "GATEWAY__"
 FILE_NAME = "gateway.toml"
 
 _TABLES = ("server", "http", "clients", "catalog", "runs", "state", "agents", "plugins")
+
+SHORT_FORMS = {"GATEWAY_AGENT_WATCH": "GATEWAY__PLUGINS__HOT_RELOAD__ENABLED"}
+"""Environment variables that have a name of their own, and the setting that each is."""
 _SECRET_KEY = re.compile(r"key|secret|token|password|authorization|credential", re.IGNORECASE)
 
 
@@ -134,6 +138,10 @@ class Config:
     state: StateConfig
     agents: dict[str, AgentConfig]
     plugins: dict[str, Table]
+    file: Path
+    """The `gateway.toml`, whether it is there or not."""
+    again: "Callable[[], Config]" = field(repr=False, eq=False)
+    """Reads it once more, with the same command line and the environment of that moment."""
     tables: Table = field(repr=False)
     """Everything as merged, for `agent-gateway config`."""
     structurer: Structurer = field(repr=False)
@@ -173,17 +181,25 @@ def load_config(
     Raises:
         ConfigError: The file cannot be read, is no TOML, or a setting is wrong.
     """
+    named = file or Path(FILE_NAME)
+    # What it is called in messages, and where it is: the working directory may change before it is read again.
+    return _load(named, named.absolute(), file is not None, overrides or {}, environ)
+
+
+def _load(
+    named: Path, path: Path, required: bool, overrides: Mapping[str, Any], environ: Mapping[str, str] | None
+) -> Config:
     tables: Table = {}
     origins: dict[tuple[str, ...], str] = {}
     _merge(tables, tomllib.loads(_default_text()), origins, "default.toml")
-    base = Path.cwd()
-    if file is not None or Path(FILE_NAME).is_file():
-        path = file or Path(FILE_NAME)
+    base = path.parent
+    if required or path.is_file():
         base = path.resolve().parent
-        _merge(tables, _read(path), origins, str(path))
+        _merge(tables, _read(path, named), origins, str(named))
     _merge_environment(tables, os.environ if environ is None else environ, origins)
-    _merge(tables, dict(overrides or {}), origins, "the command line")
-    return _build(tables, origins, base)
+    # A copy: what is merged first is written into.
+    _merge(tables, deepcopy(dict(overrides)), origins, "the command line")
+    return _build(tables, origins, base, path, lambda: _load(named, path, required, overrides, environ))
 
 
 def mask_secrets(table: Table) -> Table:
@@ -207,19 +223,19 @@ def _default_text() -> str:
     return resources.files("gateway_core").joinpath("default.toml").read_text(encoding="utf-8")
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path, named: Path) -> Table:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            "there is no such file", source=str(path), hint="`agent-gateway init` writes one to start from"
+            "there is no such file", source=str(named), hint="`agent-gateway init` writes one to start from"
         ) from None
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", source=str(path)) from error
+        raise ConfigError(f"cannot be read: {error.strerror}", source=str(named)) from error
     except UnicodeDecodeError as error:
-        raise ConfigError("is not UTF-8 text", source=str(path)) from error
+        raise ConfigError("is not UTF-8 text", source=str(named)) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"is no valid TOML: {error}", source=str(path)) from error
+        raise ConfigError(f"is no valid TOML: {error}", source=str(named)) from error
 
 
 def _merge(into: Table, new: Table, origins: dict[tuple[str, ...], str], origin: str, *path: str) -> None:
@@ -243,10 +259,11 @@ def _paths_below(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]
 
 def _merge_environment(tables: Table, environ: Mapping[str, str], origins: dict[tuple[str, ...], str]) -> None:
     for name in sorted(environ):
-        if not name.startswith(ENV_PREFIX):
+        long_form = SHORT_FORMS.get(name, name)
+        if not long_form.startswith(ENV_PREFIX):
             continue
         table, path = tables, []
-        *parents, last = name.removeprefix(ENV_PREFIX).split("__")
+        *parents, last = long_form.removeprefix(ENV_PREFIX).split("__")
         for part in parents:
             key = _existing_key(table, part)
             path.append(key)
@@ -262,7 +279,13 @@ def _existing_key(table: Table, part: str) -> str:
     return next((key for key in table if key.casefold() == part.casefold()), part.lower())
 
 
-def _build(tables: Table, origins: Mapping[tuple[str, ...], str], base: Path) -> Config:
+def _build(
+    tables: Table,
+    origins: Mapping[tuple[str, ...], str],
+    base: Path,
+    file: Path,
+    again: Callable[[], Config],
+) -> Config:
     for name in tables:
         if name not in _TABLES:
             raise ConfigError(
@@ -282,6 +305,8 @@ def _build(tables: Table, origins: Mapping[tuple[str, ...], str], base: Path) ->
         state=check.structure(tables["state"], StateConfig, ("state",)),
         agents=agents,
         plugins=dict(_tables_of(tables.get("plugins", {}), "plugins", origins)),
+        file=file,
+        again=again,
         tables=tables,
         structurer=check,
     )

@@ -29,6 +29,7 @@ _AGENT_MARK = "_agent_gateway_equipped_by"
 _TOOL_MARK = "_agent_gateway_wrapped_by"
 _BOUND_MARK = "_agent_gateway_bound_to"
 _GROUPS_MARK = "_agent_gateway_groups"
+_ADDED_MARK = "_agent_gateway_added"
 
 # Marks hold numbers: they must survive a deep copy of an agent, and never be taken for another gateway's.
 _numbers = itertools.count()
@@ -53,6 +54,10 @@ class Equipper:
         self._report = report
         self._number = next(_numbers)
         self._offered: dict[str, FunctionTool] = {}
+
+    def configure(self, config: Config) -> None:
+        """Take another configuration. Agents to which operators now add other tools are loaded again."""
+        self._config = config
 
     def refresh(self) -> None:
         """Ask which tools there are now. Agents that are served already get them by `rebind`."""
@@ -90,7 +95,8 @@ class Equipper:
         no model is told of them.
 
         Returns:
-            Whether that is all. If not, a group has new members, which only a freshly loaded agent can get.
+            Whether that is all. If not, a group has new members, or operators add other tools than before, which only
+            a freshly loaded agent can get.
 
         Raises:
             LoadError: A tool that it asks for is gone.
@@ -98,7 +104,16 @@ class Equipper:
         missing = _Missing()
         complete = [self._rebind_agent(agent, served.entry, missing) for agent in served.runnable.agents]
         missing.raise_for(served.entry, self._names())
-        return all(complete)
+        return all(complete) and not self._added_changed(served)
+
+    def _added_changed(self, served: ServedAgent) -> bool:
+        tools = self._config.agent(served.id).tools
+        for agent in served.runnable.agents[:1]:
+            before: tuple[str, ...] = vars(agent).get(_ADDED_MARK, ())
+            # A reason to load again once, also where loading gives the same objects as before.
+            vars(agent)[_ADDED_MARK] = tuple(tools)
+            return before != tuple(tools)
+        return False
 
     def adopt(self, agent: Agent[Any], entry: AgentEntry) -> None:
         """Equip an agent that appears only when it runs. Nothing is done for one that was equipped before."""
@@ -157,6 +172,7 @@ class Equipper:
             else:
                 tools += self._resolve(wanted, tool, agent, entry, missing, tools)
         if first:
+            vars(agent)[_ADDED_MARK] = tuple(self._config.agent(entry.id).tools)
             for name in self._config.agent(entry.id).tools:
                 wanted, stand_in = Wanted(name), use_gateway_tool(name)
                 tools += self._resolve(

@@ -19,6 +19,7 @@ from gateway_core.hooks import Hooks
 from gateway_core.hookspecs import RecordStore
 from gateway_core.loader import Loader
 from gateway_core.loading import Plugins, load_plugins
+from gateway_core.reconfiguring import Reconfiguring
 from gateway_core.records import MemoryRecords
 from gateway_core.runs import runner
 from gateway_core.runs.containment import contain
@@ -51,9 +52,11 @@ class RunningGateway:
         self.engine: Engine
         self.left_runs: LeftRuns
         self.records: RecordStore
-        self._builder: CatalogBuilder | None = None
         self._equipper: Equipper | None = None
         self._threads: LoopExecutor | None = None
+        self.reconfiguring = Reconfiguring(config, self.plugins, self._take, self.report)
+        self._builder: CatalogBuilder | None = None
+        self._loader: Loader
         self._held = AsyncExitStack()
 
     @property
@@ -80,10 +83,25 @@ class RunningGateway:
         return self._threads.held if self._threads else {}
 
     async def reload(self) -> Catalog:
-        """Discover again, load what changed, and swap the catalog."""
+        """Read the configuration again, discover again, load what changed, and swap the catalog."""
         if self._builder is None:
             return Catalog()
-        return await self._builder.refresh()
+        await self.reconfiguring.read_again()
+        return await self._refresh(self._builder)
+
+    async def _refresh(self, builder: CatalogBuilder) -> Catalog:
+        catalog = await builder.refresh()
+        self.hooks.on_catalog(catalog, (*self.hooks.watch_paths(), self.config.file))
+        return catalog
+
+    def _take(self, config: Config) -> None:
+        """Bring a new configuration into force, for requests and loads that begin from now on."""
+        self.config = config
+        self.engine.configure(config)
+        self._loader.configure(config)
+        self._loader.equipper.configure(config)
+        if self._builder is not None:
+            self._builder.show_broken = config.catalog.show_broken
 
     def state_folder(self, *, create: bool = True) -> Path | None:
         """The folder for what must outlive the process; `None` when nothing is to be kept."""
@@ -112,9 +130,11 @@ class RunningGateway:
             self.engine = Engine(self.hooks, self.config, self._equipper, self.records)
             self.left_runs = LeftRuns(lambda: self.config.runs)
             settings = SdkSettings(tracing=self.config.runs.sdk_tracing)
-            loader = Loader(self.hooks, self.config, settings, self.engine.importing, self._equipper)
-            self._builder = CatalogBuilder(self.hooks, loader, self.report, show_broken=self.config.catalog.show_broken)
-            await self.reload()
+            self._loader = Loader(self.hooks, self.config, settings, self.engine.importing, self._equipper)
+            self._builder = CatalogBuilder(
+                self.hooks, self._loader, self.report, show_broken=self.config.catalog.show_broken
+            )
+            await self._refresh(self._builder)
         except BaseException:
             await self._held.aclose()
             raise

@@ -20,6 +20,7 @@ from gateway_core.structure import near_miss
 from gateway_core.types import (
     AgentEntry,
     BackgroundTask,
+    Catalog,
     Decision,
     DecisionMade,
     Outcome,
@@ -127,8 +128,14 @@ class Hooks:
         return entries
 
     def watch_paths(self) -> list[Path]:
-        """Concatenated."""
-        return self._concatenate("watch_paths")
+        """Concatenated. A plugin that raises is logged, and costs only its own paths."""
+        paths: list[Path] = []
+        for plugin, call in self._implementations["watch_paths"]:
+            try:
+                paths.extend(call())
+            except Exception:
+                logger.exception("plugin %s failed in watch_paths", plugin)
+        return paths
 
     def admit_agent(self, entry: AgentEntry) -> None:
         """Every plugin; the first that raises keeps the agent out."""
@@ -201,6 +208,10 @@ class Hooks:
         """One context manager of each plugin that has one, in the order in which to enter them."""
         answers = (call(run, entry) for _, call in self._implementations["admission"])
         return [admission for admission in answers if admission is not None]
+
+    def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
+        """Every plugin, guarded."""
+        self._announce("on_catalog", catalog, watched)
 
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
         """Every plugin, guarded."""

@@ -48,7 +48,7 @@ class Gateway(Protocol):
         """The agents served at this moment."""
 
     async def reload(self) -> Catalog:
-        """Discover again, load what changed, and swap the catalog. Returns the new one."""
+        """Read the configuration again, discover again, load what changed, and swap the catalog, which is returned."""
 
     def report(self, error: GatewayError) -> None:
         """Announce an error of the plugin's own to every plugin's `on_error`."""
@@ -180,6 +180,12 @@ class Hookspecs:
     def admission(self, run: RunContext, entry: AgentEntry) -> AbstractAsyncContextManager[None] | None:
         """What a run needs before it may start, such as a place among those that run at a time. Asked once a run. All
         are entered in order, left in reverse when the run is over; entering refuses by raising a `GatewayError`."""
+
+    @hookspec
+    def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
+        """A catalog was built, at start or by a reload, and is served; it is the last one again when nothing changed.
+        `watched` are all plugins' `watch_paths`, and the `gateway.toml`. Every plugin hears it; one that raises is
+        logged, and the rest go on."""
 
     @hookspec
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:

@@ -60,10 +60,14 @@ class Loader:
     ) -> None:
         self.equipper = equipper
         self._hooks = hooks
-        self._seconds = config.catalog.load_timeout
-        self._trial = config.catalog.trial_import
+        self.configure(config)
         self._settings = settings
         self._importing = importing
+
+    def configure(self, config: Config) -> None:
+        """Take another configuration for loads that begin from now on."""
+        self._seconds = config.catalog.load_timeout
+        self._trial = config.catalog.trial_import
 
     async def load(self, entry: AgentEntry) -> Loaded:
         """Load it.

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import define, frozen
 
+from gateway_core.addresses import is_loopback
 from gateway_core.config import Config, Table
 from gateway_core.errors import GatewayError, PluginError
 from gateway_core.hooks import Hooks
@@ -35,10 +36,21 @@ class PluginInfo:
 
 
 @frozen
+class LoadedPlugin:
+    """A plugin that is on."""
+
+    plugin: object
+    settings: object
+    """What it was constructed with."""
+
+
+@frozen
 class Plugins:
     """The plugins of one gateway."""
 
     hooks: Hooks
+    loaded: Mapping[str, LoadedPlugin]
+    """Those that are on, by name."""
     infos: tuple[PluginInfo, ...]
     """All plugins that are installed, in the order in which they are called; those without a table come last."""
 
@@ -59,19 +71,20 @@ def load_plugins(config: Config, gateway: Gateway, extra: Mapping[str, type] | N
     extra = extra or {}
     installed = _installed()
     tables = {**config.plugins, **{name: config.plugins.get(name, {}) for name in extra}}
-    objects: dict[str, object] = {}
+    loaded: dict[str, LoadedPlugin] = {}
     for name, table in tables.items():
-        if not _enabled(name, table, config):
+        if not is_enabled(name, table, config):
             continue
         cls = extra.get(name) or _import(name, installed)
-        objects[name] = _construct(name, cls, table, config, gateway)
-    hooks = Hooks(objects)
+        settings = settings_of(name, cls, table, config)
+        loaded[name] = LoadedPlugin(_construct(name, cls, settings, gateway), settings)
+    hooks = Hooks({name: one.plugin for name, one in loaded.items()})
     known = {**dict.fromkeys(tables), **dict.fromkeys(sorted(installed))}
     infos = (
-        PluginInfo(name, name in objects, _source(installed.get(name)), tuple(hooks.implemented_by(name)))
+        PluginInfo(name, name in loaded, _source(installed.get(name)), tuple(hooks.implemented_by(name)))
         for name in known
     )
-    return Plugins(hooks, tuple(infos))
+    return Plugins(hooks, loaded, tuple(infos))
 
 
 @frozen
@@ -79,7 +92,15 @@ class _Switch:
     enabled: bool = True
 
 
-def _enabled(name: str, table: Table, config: Config) -> bool:
+def is_enabled(name: str, table: Table, config: Config) -> bool:
+    """Whether a plugin's table switches it on.
+
+    Raises:
+        ConfigError: `enabled` is neither true, false nor "loopback".
+    """
+    # What helps at the own desk, and need not be on where others can reach the gateway.
+    if table.get("enabled") == "loopback":
+        return is_loopback(config.server.host)
     switch = {key: value for key, value in table.items() if key == "enabled"}
     return config.structure(switch, _Switch, "plugins", name).enabled
 
@@ -114,15 +135,22 @@ def _import(name: str, installed: Mapping[str, EntryPoint]) -> type:
     return cls
 
 
-def _construct(name: str, cls: type, table: Table, config: Config, gateway: Gateway) -> object:
+def settings_of(name: str, cls: type, table: Table, config: Config) -> object:
+    """A plugin's table as an instance of the class that it names `Config`.
+
+    Raises:
+        ConfigError: It does not fit.
+    """
     wanted: Any = getattr(cls, "Config", NoConfig)
     own = {key: value for key, value in table.items() if key != "enabled"}
     # A plugin whose table holds names of the user's choosing reads it by itself.
     from_table = getattr(wanted, "from_table", None)
     if from_table is not None:
-        settings = from_table(own, lambda part, as_, *path: config.structure(part, as_, "plugins", name, *path))
-    else:
-        settings = config.structure(own, wanted, "plugins", name)
+        return from_table(own, lambda part, as_, *path: config.structure(part, as_, "plugins", name, *path))
+    return config.structure(own, wanted, "plugins", name)
+
+
+def _construct(name: str, cls: type, settings: object, gateway: Gateway) -> object:
     try:
         return cls(gateway, settings)
     except GatewayError:

@@ -6,7 +6,6 @@ Another ASGI server could be put in here. It knows nothing of agents: it asks th
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config as HypercornConfig
 from starlette.applications import Starlette
 
+from gateway_core.addresses import is_loopback as is_loopback
 from gateway_core.config import ServerConfig
 from gateway_core.errors import ConfigError
 from gateway_core.gateway import RunningGateway
@@ -32,16 +32,6 @@ MANY_FILES = 65536
 
 # Beyond the time that running answers get, the process may take this long for its own cleaning up.
 EXIT_GRACE_SECONDS = 10.0
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host's address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(config: ServerConfig) -> socket.socket:
@@ -106,6 +96,7 @@ async def _serve(
     on_start: Callable[[str], None],
 ) -> None:
     stop = _stop_on_signals()
+    _reload_on_hangup(gateway, stop)
     failed: list[BaseException] = []
     draining: list[asyncio.Task[None]] = []
 
@@ -203,6 +194,42 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     return stop
+
+
+def _reload_on_hangup(gateway: RunningGateway, stop: asyncio.Event) -> None:
+    """SIGHUP reloads, unless it means what it is called: then the terminal is gone, and with it who started this."""
+    if not hasattr(signal, "SIGHUP"):
+        return
+    had_terminal = _has_terminal()
+    reloading: set[asyncio.Task[Any]] = set()
+
+    def on_signal() -> None:
+        if had_terminal and not _has_terminal():
+            stop.set()
+            return
+        logger.info("SIGHUP: reloading")
+        task = asyncio.create_task(_reload(gateway))
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
+
+
+async def _reload(gateway: RunningGateway) -> None:
+    try:
+        catalog = await gateway.reload()
+    except Exception:
+        logger.exception("the reload failed")
+    else:
+        logger.info("generation %d: %d agents, %d broken", catalog.generation, len(catalog.agents), len(catalog.broken))
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _exit_for_certain(seconds: float) -> None:

@@ -101,6 +101,7 @@ async def gateway_in_memory(
         "folder_discovery": {"path": str(folder)} if folder else {"enabled": False},
         "entry_point_discovery": {"enabled": False},
         "upstreams": {"probe": False},
+        "hot_reload": {"enabled": False},
         "offline_model": {"word_delay": 0},
     }
     if model is not None:

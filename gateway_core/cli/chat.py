@@ -30,7 +30,9 @@ from gateway_core.types import (
 @click.option("--offline", is_flag=True, help="Use the built-in offline model, whatever upstreams there are.")
 def chat(model: str, text: str | None, file: Path | None, agents: Path | None, offline: bool) -> None:
     """Say TEXT to the agent MODEL and print its answer; without TEXT, converse until the input ends."""
-    overrides: dict[str, Any] = {"plugins": {"upstreams": {"enabled": False}}} if offline else {}
+    overrides: dict[str, Any] = {"plugins": {"hot_reload": {"enabled": False}}}
+    if offline:
+        overrides["plugins"]["upstreams"] = {"enabled": False}
     settings = read_config(file, agents, overrides)
 
     from gateway_core.gateway import RunningGateway

@@ -116,7 +116,10 @@ def _load(
     # What is wrong is in the table; it need not be logged as well.
     logging.basicConfig(handlers=[logging.NullHandler()])
     # No upstream is asked for anything: what is looked at is the agents.
-    overrides: dict[str, Any] = {"plugins": {"upstreams": {"enabled": False}}, "catalog": {"trial_import": trial}}
+    overrides: dict[str, Any] = {
+        "plugins": {"upstreams": {"enabled": False}, "hot_reload": {"enabled": False}},
+        "catalog": {"trial_import": trial},
+    }
     if not installed:
         overrides["plugins"]["entry_point_discovery"] = {"enabled": False}
     settings = read_config(file, folder, overrides)

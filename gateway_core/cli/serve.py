@@ -63,10 +63,19 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
     for served in catalog.agents.values():
         for warning in served.warnings:
             yield f"  note       {served.id}: {warning}"
+    yield f"  reload     {_watching(facts.get('hot_reload'))}"
     if not gateway.hooks.guarded:
         yield "  access     no plugin guards it, so it is open to this machine, and to this machine only"
     yield f"  Open WebUI Admin Settings > Connections > OpenAI API: URL {url}/v1, any key"
     yield "Stop it with Ctrl+C."
+
+
+def _watching(watcher: Mapping[str, Any] | None) -> str:
+    if watcher is None or watcher["mode"] == "off":
+        return "files are not watched; after a change: POST /admin/reload, or send SIGHUP"
+    if watcher["mode"] == "poll":
+        return f"files are looked at again and again ({watcher['reason']}); a saved one is served"
+    return "files are watched; a saved one is served"
 
 
 def _upstream(facts: Mapping[str, Mapping[str, Any]]) -> str:

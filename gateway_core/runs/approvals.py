@@ -69,7 +69,7 @@ class Approvals:
 
     def __init__(self, store: RecordStore, seconds: float) -> None:
         self._store = store
-        self._seconds = seconds
+        self.seconds = seconds
 
     async def ask(self, result: Any, run: RunContext) -> ApprovalAsked:
         """Keep a run that was interrupted, and say what to ask."""
@@ -85,8 +85,8 @@ class Approvals:
             # The author's own context is made anew: only the run's state is kept.
             "state": result.to_state().to_string(context_serializer=lambda _: {}),
         }
-        await self._store.put(KIND, approval_id, run.principal.id, orjson.dumps(record), seconds=self._seconds)
-        return ApprovalAsked(approval_id, calls, self._seconds)
+        await self._store.put(KIND, approval_id, run.principal.id, orjson.dumps(record), seconds=self.seconds)
+        return ApprovalAsked(approval_id, calls, self.seconds)
 
     async def resume(
         self, question: str, verdict: Verdict, runnable: AgentRunnable, run: RunContext

@@ -103,6 +103,12 @@ class Engine:
         self._idle.set()
         self.stopping = False
 
+    def configure(self, config: Config) -> None:
+        """Take another configuration for runs that begin from now on."""
+        self._config = config
+        self._approvals.seconds = config.runs.approval_timeout
+        self._tools.refused = config.runs.refused_tool
+
     @property
     def active(self) -> int:
         """How many runs are on."""

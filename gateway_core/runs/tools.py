@@ -53,7 +53,7 @@ class ToolGovernor:
         self._hooks = hooks
         self._announce = announce
         self._equipper = equipper
-        self._refused = refused
+        self.refused = refused
 
     def adopt(self, scope: RunScope, agent: Any) -> None:
         """Equip an agent that is about to run, if that has not been done when it was loaded."""
@@ -90,7 +90,7 @@ class ToolGovernor:
         if error is None:
             return ToolGuardrailFunctionOutput.allow()
         self._hooks.on_tool_end(ToolCall(scope.run, tool, call_id, 0.0, "refused"))
-        if self._refused == "fail":
+        if self.refused == "fail":
             scope.fatal = error
             raise error
         return ToolGuardrailFunctionOutput.reject_content(f"{error.message[0].upper()}{error.message[1:]}.")

@@ -250,7 +250,7 @@ async def test_a_plugin_that_fails_costs_only_its_own_tools():
     agent = Agent(name="x", tools=[use_gateway_tool("t")])
     async with gateway_in_memory({"X": agent}, plugins=plugins) as g:
         assert "X" in g.gateway.catalog.agents
-        [error] = g.gateway.hooks.describe()["error_recorder"]["errors"]
+        [error] = (await g.http.get("/admin/agents/errors")).json()["errors"]
     assert error["source"] == "plugin failing"
 
 

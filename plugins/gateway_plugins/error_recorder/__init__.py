@@ -40,6 +40,10 @@ class ErrorRecorder:
         self._ring = ErrorRing(config.capacity)
         self._changed = asyncio.Event()
 
+    def reconfigure(self, config: Settings) -> None:
+        """Take another capacity; the newest failures that fit into it are kept."""
+        self._ring.resize(config.capacity)
+
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

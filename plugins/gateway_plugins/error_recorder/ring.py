@@ -92,6 +92,14 @@ class ErrorRing:
             known.request_ids = [*deque((*known.request_ids, error.request_id), maxlen=REQUESTS_KEPT)]
         self.total += 1
         self._errors.move_to_end(new.fingerprint())
+        self._forget()
+
+    def resize(self, capacity: int) -> None:
+        """Remember as many from now on."""
+        self.capacity = capacity
+        self._forget()
+
+    def _forget(self) -> None:
         while len(self._errors) > self.capacity:
             self._errors.popitem(last=False)
 

@@ -27,8 +27,13 @@ class FolderDiscovery:
     Config = Settings
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
+        self._gateway = gateway
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Settings) -> None:
+        """Look into another folder."""
         self._root = config.path
-        self._scanner = Scanner(config.path, gateway.report)
+        self._scanner = Scanner(config.path, self._gateway.report)
 
     @hookimpl
     def discover_agents(self) -> Iterable[AgentEntry]:

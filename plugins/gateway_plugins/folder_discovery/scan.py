@@ -5,14 +5,17 @@ Reads files and imports nothing. The layout decides the ids: `SampleAgent/agent.
 """
 
 import hashlib
+import itertools
+import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attrs import frozen
 
-from gateway_core import DiscoveryError, GatewayError
+from gateway_core import DiscoveryError, GatewayError, is_passing
 
 AGENT_FILES = ("agent.py", "__init__.py")
 """What makes a folder an agent; the first one there is imported."""
@@ -25,6 +28,8 @@ MAX_SOURCE_BYTES = 10 * 1024 * 1024
 MAX_FILES = 5000
 # Contents of larger files (models, databases) are not read at each scan: size and time stand for them.
 _READ_LIMIT = 1024 * 1024
+_CLOCK_TICK_NS = 100_000_000
+_PRIVATE_NAME = re.compile(rb"(?<!\w)_\w+")
 _USES_THE_SDK = re.compile(rb"^\s*(?:from|import)\s+agents\b", re.MULTILINE)
 
 Report = Callable[[GatewayError], None]
@@ -53,7 +58,7 @@ class Scanner:
     def __init__(self, root: Path, report: Report) -> None:
         self._root = root
         self._report = report
-        self._hashes: dict[Path, tuple[tuple[int, int, int], bytes]] = {}
+        self._known: dict[str, tuple[tuple[int, int, int], _Contents]] = {}
 
     def scan(self) -> list[FoundAgent]:
         """All agents, sorted by id."""
@@ -68,28 +73,32 @@ class Scanner:
                     hint="delete it; the gateway does not need it",
                 )
             )
-        shared = self._shared_digests(root)
-        seen: set[Path] = set()
+        seen: set[str] = set()
+        shared = self._shared(root, seen)
         found = [
             FoundAgent(agent_id, file, folder, self._digest(file, folder, shared, seen))
             for agent_id, file, folder in self._walk(root, root, 0)
         ]
-        self._hashes = {path: value for path, value in self._hashes.items() if path in seen}
+        self._known = {path: value for path, value in self._known.items() if path in seen}
         return sorted(found, key=lambda agent: agent.id.casefold())
 
     def _walk(self, folder: Path, root: Path, depth: int) -> Iterator[tuple[str, Path, Path | None]]:
         try:
-            children = sorted(folder.iterdir())
+            with os.scandir(folder) as found:
+                children = sorted(found, key=lambda child: child.name)
         except OSError as error:
             self._report(DiscoveryError(f"cannot be read: {error.strerror}", source=str(folder)))
             return
-        for path in children:
-            if path.name.startswith((".", "_")) or not self._inside(path, root):
+        for child in children:
+            if child.name.startswith((".", "_")):
                 continue
-            if path.is_dir():
-                if path.name in SKIPPED_FOLDERS:
+            path = folder / child.name
+            if child.is_symlink() and not self._inside(path, root):
+                continue
+            if child.is_dir():
+                if child.name in SKIPPED_FOLDERS:
                     continue
-                agent = next((path / name for name in AGENT_FILES if (path / name).exists()), None)
+                agent = next((path / name for name in AGENT_FILES if os.path.exists(f"{child.path}/{name}")), None)
                 if agent is not None:
                     if self._importable(agent, root):
                         yield path.relative_to(root).as_posix(), agent, path
@@ -129,58 +138,100 @@ class Scanner:
         self._report(DiscoveryError(problem, source=str(file)))
         return False
 
-    def _shared_digests(self, root: Path) -> dict[bytes, bytes]:
-        """What agents may share, such as `_shared/`: a change of it changes the agents that mention its name."""
-        seen: set[Path] = set()
-        return {
-            path.stem.encode(): self._hash_all(path if path.is_dir() else path.parent, [path], seen)
-            for path in sorted(root.iterdir())
-            if path.name.startswith("_")
-            and path.name not in SKIPPED_FOLDERS
-            and self._inside(path, root)
-            and (path.is_dir() or path.suffix == ".py")
+    def _shared(self, root: Path, seen: set[str]) -> dict[bytes, bytes]:
+        """What agents may share, such as `_shared/`, with everything that it mentions itself: digests by name."""
+        made_of = {
+            path.stem.encode(): self._contents(path if path.is_dir() else path.parent, [path], seen)
+            for path in sorted(path for path in root.iterdir() if path.name.startswith("_"))
+            if path.name not in SKIPPED_FOLDERS and self._inside(path, root) and (path.is_dir() or path.suffix == ".py")
         }
+        return {name: _combined(_reached(name, made_of), made_of) for name in made_of}
 
-    def _digest(self, file: Path, folder: Path | None, shared: dict[bytes, bytes], seen: set[Path]) -> str:
-        files = list(_files_below(folder)) if folder is not None else [file]
-        digest = hashlib.sha256(self._hash_all(folder or file.parent, files, seen))
-        sources = b"".join(path.read_bytes() for path in files if path.suffix == ".py") if shared else b""
-        for name, value in shared.items():
-            if name in sources:
-                digest.update(value)
+    def _digest(self, file: Path, folder: Path | None, shared: dict[bytes, bytes], seen: set[str]) -> str:
+        contents = self._contents(folder or file.parent, [folder or file], seen)
+        digest = hashlib.sha256(contents.digest)
+        # A change of something shared changes the agents that mention its name.
+        for name in sorted(contents.mentions & shared.keys()) if shared else ():
+            digest.update(shared[name])
         return digest.hexdigest()
 
-    def _hash_all(self, base: Path, files: list[Path], seen: set[Path]) -> bytes:
-        digest = hashlib.sha256()
-        expanded = [f for path in files for f in (_files_below(path) if path.is_dir() else (path,))]
-        for path in expanded:
-            try:
-                content = self._hash(path, seen)
-            except OSError:  # gone, or unreadable: both change the digest when they change
-                content = b"unreadable"
-            digest.update(str(path.relative_to(base)).encode("utf-8", "surrogateescape") + b"\0" + content)
-        return digest.digest()
+    def _contents(self, base: Path, places: list[Path], seen: set[str]) -> "_Contents":
+        digest, mentions, start = hashlib.sha256(), set[bytes](), len(str(base)) + 1
+        for path, status in (found for place in places for found in _files(place)):
+            content = self._content(path, status, seen)
+            digest.update(path[start:].encode("utf-8", "surrogateescape") + b"\0" + content.digest)
+            mentions |= content.mentions
+        return _Contents(digest.digest(), frozenset(mentions))
 
-    def _hash(self, path: Path, seen: set[Path]) -> bytes:
-        status = path.stat()
+    def _content(self, path: str, status: os.stat_result | None, seen: set[str]) -> "_Contents":
+        if status is None:
+            return _UNREADABLE
         stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         seen.add(path)
-        known = self._hashes.get(path)
+        known = self._known.get(path)
         if known is not None and known[0] == stamp:
             return known[1]
-        content = path.read_bytes() if status.st_size <= _READ_LIMIT else repr(stamp).encode()
-        value = hashlib.sha256(content).digest()
-        self._hashes[path] = (stamp, value)
+        try:
+            content = Path(path).read_bytes() if status.st_size <= _READ_LIMIT else repr(stamp).encode()
+        except OSError:  # gone, or unreadable: both change the digest when they change
+            return _UNREADABLE
+        mentions = _PRIVATE_NAME.findall(content) if path.endswith(".py") else ()
+        value = _Contents(hashlib.sha256(content).digest(), frozenset(mentions))
+        # Two writes within one tick of the file system's clock leave the same stamp.
+        if abs(time.time_ns() - status.st_mtime_ns) > _CLOCK_TICK_NS:
+            self._known[path] = (stamp, value)
         return value
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    count = 0
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if any(part.startswith(".") or part in SKIPPED_FOLDERS for part in parts) or not path.is_file():
+@frozen
+class _Contents:
+    """What files are made of."""
+
+    digest: bytes
+    mentions: frozenset[bytes]
+    """Names that begin with `_`, in sources."""
+
+
+_UNREADABLE = _Contents(b"unreadable", frozenset())
+
+
+def _reached(name: bytes, made_of: dict[bytes, _Contents]) -> set[bytes]:
+    """The shared things that a shared thing mentions, also by way of others, and itself."""
+    reached, new = set[bytes](), {name}
+    while new:
+        reached |= new
+        new = {found for one in new for found in made_of[one].mentions & made_of.keys()} - reached
+    return reached
+
+
+def _combined(names: set[bytes], made_of: dict[bytes, _Contents]) -> bytes:
+    return hashlib.sha256(b"".join(made_of[name].digest for name in sorted(names))).digest()
+
+
+def _files(place: Path) -> Iterator[tuple[str, os.stat_result | None]]:
+    """A file, or those below a folder in order, with what the system says of each; none for one that cannot be read."""
+    if os.path.isdir(place):
+        return itertools.islice(_files_below(str(place)), MAX_FILES)
+    return iter([(str(place), _status(place))])
+
+
+def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result | None]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name in SKIPPED_FOLDERS or is_passing(entry.name):
             continue
-        count += 1
-        if count > MAX_FILES:
-            return
-        yield path
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(entry.path)
+        elif entry.is_file():
+            yield entry.path, _status(entry)
+
+
+def _status(file: "Path | os.DirEntry[str]") -> os.stat_result | None:
+    try:
+        return file.stat()
+    except OSError:
+        return None

@@ -33,6 +33,11 @@ class GatewayTools:
         self._builtin: list[FunctionTool] = []
         self._tools: dict[str, FunctionTool] = {}
 
+    def reconfigure(self, config: Settings) -> None:
+        """Make the tools anew at the next discovery. Connections of the old ones are kept until the gateway stops."""
+        self._config = config
+        self._fixed = self._files = None
+
     @hookimpl
     def discover_agents(self) -> Iterable[AgentEntry]:
         """No agents: it is the moment at which everything is looked for again, in a thread that may block."""

@@ -53,6 +53,10 @@ class Requirements:
         # A load that took too long leaves its thread behind, which may still install.
         self._installing = threading.Lock()
 
+    def reconfigure(self, config: Settings) -> None:
+        """Take other settings for loads that begin from now on."""
+        self._settings = config
+
     @hookimpl
     def admit_agent(self, entry: AgentEntry) -> None:
         """Refuse an agent whose requirements are not met, with all that is wrong and the command that mends it."""

@@ -42,6 +42,10 @@ class Sessions:
         self._database = Database(self._file, records.SCHEMA + memory.SCHEMA)
         self._records = SqliteRecords(self._database)
 
+    def reconfigure(self, config: Settings) -> None:
+        """Take other settings for runs that begin from now on."""
+        self._config = config
+
     def _file(self) -> str:
         folder = self._gateway.state_folder()
         return IN_MEMORY if folder is None else str(folder / FILE)

@@ -58,6 +58,14 @@ class ToolPolicy:
     Config = Settings
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Settings) -> None:
+        """Take other rules for calls from now on, and other limits for the tools of agents that are loaded from now on.
+
+        Raises:
+            ConfigError: There is no such source of tools.
+        """
         for source in config.closed:
             if source not in SOURCES:
                 raise ConfigError(

@@ -34,6 +34,10 @@ class UiTasks:
     Config = Settings
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Settings) -> None:
+        """Take other settings for requests from now on."""
         self._config = config
         self._headers = [name.lower() for name in config.headers]
 

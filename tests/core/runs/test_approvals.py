@@ -13,6 +13,9 @@ from gateway_core.types import Principal
 
 ASK = {"role": "user", "content": "delete it"}
 
+# For a store of the test's own.
+OTHER_STORE = {"plugins": {"sessions": {"enabled": False}}}
+
 
 class Deleting:
     """An agent that deletes, once it may."""
@@ -129,7 +132,7 @@ async def test_an_approval_expires():
             return records
 
     it = Deleting()
-    config = {"runs": {"approval_timeout": "5m"}}
+    config = {"runs": {"approval_timeout": "5m"}, **OTHER_STORE}
     async with gateway_in_memory({"A": it.agent}, plugins={"store": Store}, config=config) as g:
         asked = await say(g, ASK)
         assert "within 5 minutes" in asked
@@ -151,9 +154,9 @@ async def test_it_survives_a_restart_where_records_do():
             return records
 
     before, after = Deleting(), Deleting("Done after the restart.")
-    async with gateway_in_memory({"A": before.agent}, plugins={"store": Store}) as g:
+    async with gateway_in_memory({"A": before.agent}, plugins={"store": Store}, config=OTHER_STORE) as g:
         asked = await say(g, ASK)
-    async with gateway_in_memory({"A": after.agent}, plugins={"store": Store}) as g:
+    async with gateway_in_memory({"A": after.agent}, plugins={"store": Store}, config=OTHER_STORE) as g:
         assert await say(g, ASK, answer(asked), user("approve")) == "Done after the restart."
     assert (before.deleted, after.deleted) == ([], ["/x"])
 
@@ -170,10 +173,10 @@ async def test_an_agent_that_changed_says_so():
             return records
 
     it = Deleting()
-    async with gateway_in_memory({"A": it.agent}, plugins={"store": Store}) as g:
+    async with gateway_in_memory({"A": it.agent}, plugins={"store": Store}, config=OTHER_STORE) as g:
         asked = await say(g, ASK)
     renamed = Agent(name="another", model=script("hi"))
-    async with gateway_in_memory({"A": renamed}, plugins={"store": Store}) as g:
+    async with gateway_in_memory({"A": renamed}, plugins={"store": Store}, config=OTHER_STORE) as g:
         with pytest.raises(Exception, match="the agent has changed since it asked"):
             await say(g, ASK, answer(asked), user("approve"))
 
