@@ -12,6 +12,9 @@ from attrs import frozen
 
 from gateway_core import InvalidRequestError
 
+MODULES_FOR = "gateway"
+"""The principal that questions about modules are asked for."""
+
 KINDS = ("agent", "module", "tool")
 _FIELDS = ("kind", "pattern", "principal", "key", "ttl_seconds", "reason")
 _LONGEST = {"pattern": 200, "principal": 200, "key": 200, "reason": 500}
@@ -50,8 +53,12 @@ def parse_grant(body: Mapping[str, Any], asking: str) -> Grant:
         raise _bad("kind", f"must be one of {', '.join(KINDS)}")
     if body.get("principal") is not None and body.get("key") is not None:
         raise _bad("key", "cannot stand beside 'principal': an override is for one of them")
-    whom = next((_text(body, name) for name in ("principal", "key") if body.get(name) is not None), asking)
+    # Modules are loaded by the gateway, for nobody in particular.
+    unsaid = MODULES_FOR if kind == "module" else asking
+    whom = next((_text(body, name) for name in ("principal", "key") if body.get(name) is not None), unsaid)
     pattern = _text(body, "pattern")
+    if kind != "tool" and pattern.casefold().startswith("default/") and pattern.count("/") == 1:
+        pattern = pattern.partition("/")[2]  # the other name of what is at the top level
     check_pattern(pattern)
     return Grant(kind=kind, pattern=pattern, principal=whom, reason=_text(body, "reason"), ttl=_ttl(body))
 
@@ -65,8 +72,8 @@ def check_pattern(pattern: str) -> None:
     segments = pattern.split("/")
     if "**" in segments:
         raise _bad("pattern", "must not have '**'", "an override is for something that you can name")
-    if any(not segment or segment in (".", "..") for segment in segments):
-        raise _bad("pattern", "has an empty segment, or one of dots only")
+    if any(not segment or segment != segment.strip() or segment in (".", "..") for segment in segments):
+        raise _bad("pattern", "has a segment that is empty, of dots only, or begins or ends with a space")
     if any("*" in segment and segment != "*" for segment in segments):
         raise _bad("pattern", "has a '*' within a segment", "'*' stands for one whole segment, as in 'labs/*'")
     if all(segment == "*" for segment in segments):

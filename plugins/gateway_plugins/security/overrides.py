@@ -18,9 +18,9 @@ from attrs import field, frozen
 
 from gateway_core import GatewayError, InvalidRequestError, Seconds
 from gateway_plugins.security.clock import Clock
-from gateway_plugins.security.grants import Grant
+from gateway_plugins.security.grants import Grant, check_pattern
 from gateway_plugins.security.override_file import OverrideFile
-from gateway_plugins.security.patterns import matches
+from gateway_plugins.security.patterns import fold, matches, of_agents
 from gateway_plugins.security.questions import Override, Question
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,14 @@ class OverrideStore:
         """
         if self._file is not None:
             for override in await asyncio.to_thread(self._file.open):
-                self._hold(override, self._left_at_rest(override))
+                try:
+                    check_pattern(override.pattern)
+                except InvalidRequestError as error:
+                    # Granted by an older version, or not by the gateway at all.
+                    logger.warning("the override %s is left out: %s", override.id, error)
+                    self._stale.add(override.id)
+                else:
+                    self._hold(override, self._left_at_rest(override))
         self._timer = asyncio.create_task(self._expire())
         return self
 
@@ -124,7 +131,8 @@ class OverrideStore:
         now = self._clock.steady()
         for whom in (question.principal, question.key):
             for held in self._for.get((question.kind, whom), ()):
-                if now < held.deadline and matches(held.override.pattern, question.subject):
+                pattern = held.override.pattern
+                if now < held.deadline and any(matches(pattern, name) for name in _names(question)):
                     return held.override
         return None
 
@@ -258,3 +266,15 @@ class OverrideStore:
             self._announce(event)
         except Exception:
             logger.exception("%s of %s could not be announced", event.name, event.override.id)
+
+
+def _names(question: Question) -> tuple[str, ...]:
+    """The names under which a subject is known to patterns, as the rules have them."""
+    name = question.subject
+    if question.kind != "tool":
+        return ("/".join(of_agents(fold(name))),)
+    if question.source != "mcp" or question.server is None:
+        return (name,)
+    # A server chooses its tools' names: one with a slash must not pass for another server's tool.
+    qualified = f"{question.server}/{name}"
+    return (qualified,) if "/" in name else (name, qualified)

@@ -24,6 +24,8 @@ class Question:
     """For a tool: whose run it is."""
     source: str | None = None
     """For a tool: `sdk-native`, `gateway`, `mcp` or `hosted`."""
+    server: str | None = None
+    """For an MCP tool: the server's name."""
 
 
 @frozen
@@ -48,3 +50,10 @@ class Overrides(Protocol):
 
     def deciding(self, question: Question) -> Override | None:
         """An active override that allows it, if there is one."""
+
+
+class NoOverrides:
+    """Implements `Overrides` where there are none."""
+
+    def deciding(self, question: Question) -> Override | None:
+        """None."""

@@ -86,6 +86,40 @@ async def test_one_star_is_one_segment():
         assert not overrides.deciding(evolve(ASKED, subject="labsX/a"))
 
 
+async def test_a_tool_of_a_server_is_known_by_both_names_and_by_no_other_servers():
+    asked = Question("tool", "search", "ann", agent_id="X", source="mcp", server="web")
+    async with store() as overrides:
+        granted = await overrides.grant(evolve(GRANT, kind="tool", pattern="web/search"), "root")
+        assert overrides.deciding(asked) == granted
+        assert not overrides.deciding(evolve(asked, server="other"))
+        assert not overrides.deciding(evolve(asked, server="other", subject="web/search"))
+        assert not overrides.deciding(evolve(asked, server=None))
+        await overrides.grant(evolve(GRANT, kind="tool", pattern="search"), "root")
+        assert overrides.deciding(evolve(asked, server="other"))
+
+
+async def test_what_is_at_the_top_level_has_two_names():
+    grant = parse_grant({**GOOD, "pattern": "default/Sample"}, "root")
+    assert grant.pattern == "Sample"
+    async with store() as overrides:
+        await overrides.grant(grant, "root")
+        assert overrides.deciding(evolve(ASKED, subject="sample"))
+        assert overrides.deciding(evolve(ASKED, subject="Default/Sample"))
+        assert not overrides.deciding(evolve(ASKED, subject="labs/Sample"))
+
+
+async def test_one_in_the_file_that_allows_too_much_is_left_out(tmp_path, caplog):
+    async with store(tmp_path) as overrides:
+        await overrides.grant(GRANT, "root")
+    other = sqlite3.connect(tmp_path / "overrides.db", isolation_level=None)
+    other.execute("UPDATE overrides SET pattern = '**'")
+    other.close()
+    async with store(tmp_path) as overrides:
+        assert overrides.active() == []
+    assert "is left out" in caplog.text
+    assert reasons(tmp_path) == []
+
+
 async def test_its_time_is_over_when_it_is_over():
     times = Times()
     async with store(times=times) as overrides:
@@ -305,9 +339,10 @@ def test_a_grant_is_read():
     assert parse_grant(for_key, "root") == Grant("tool", "search", "agw_ab12cd34", "why", None)
 
 
-def test_without_a_principal_it_is_for_whoever_asks():
-    grant = parse_grant({"kind": "agent", "pattern": "a", "reason": "r"}, "root")
-    assert grant.principal == "root"
+@pytest.mark.parametrize(("kind", "whom"), [("agent", "root"), ("tool", "root"), ("module", "gateway")])
+def test_without_a_principal_it_is_for_whoever_asks_and_a_module_for_the_gateway(kind, whom):
+    grant = parse_grant({"kind": kind, "pattern": "a", "reason": "r"}, "root")
+    assert grant.principal == whom
 
 
 @pytest.mark.parametrize(
@@ -319,6 +354,8 @@ def test_without_a_principal_it_is_for_whoever_asks():
         ("pattern", "*"),
         ("pattern", "*/*"),
         ("pattern", "lab*"),
+        ("pattern", "default/*"),
+        ("pattern", "labs/ a"),
         ("pattern", "labs/a*b"),
         ("pattern", "labs//a"),
         ("pattern", "/labs"),
