@@ -19,8 +19,8 @@ from gateway_core.runnables import DiagnosisRunnable
 from gateway_core.threads import DaemonThread
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
 
-# What keeps an agent out although its files may be right: an installed package or a variable may have come since.
-_MENDED_ELSEWHERE = frozenset({"dependency", "environment"})
+# What keeps an agent out although its files may be right: a package, a variable or a rule may have come since.
+_MENDED_ELSEWHERE = frozenset({"dependency", "environment", "security"})
 _VALID_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 

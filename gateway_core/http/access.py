@@ -27,13 +27,19 @@ async def authenticated(request: Request, gateway: RunningGateway) -> Principal:
 
     Raises:
         AuthenticationError: There is no credential where one is needed, or it is a bad one.
+        PermissionDeniedError: The principal may not make this request, whatever it asks for.
     """
     principal = await gateway.hooks.authenticate(request)
-    if principal is not None:
-        return principal
-    if gateway.hooks.guarded:
-        raise AuthenticationError("no API key was given", hint="send it as `Authorization: Bearer KEY`")
-    return LOCAL
+    if principal is None:
+        if gateway.hooks.guarded:
+            raise AuthenticationError("no API key was given", hint="send it as `Authorization: Bearer KEY`")
+        return LOCAL
+    began = time.perf_counter()
+    decision = await gateway.hooks.authorize_request(principal, request)
+    if decision is not None and not decision.allowed:
+        _announce(gateway, request, principal, "admin", request.url.path, decision, began)
+        raise PermissionDeniedError(decision.reason or f"'{principal.id}' may not make this request")
+    return principal
 
 
 async def admin_only(request: Request, gateway: RunningGateway) -> Principal:

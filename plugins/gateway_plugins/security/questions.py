@@ -1,0 +1,59 @@
+"""What a policy is asked, and what may answer beside the rules.
+
+It decides nothing.
+"""
+
+from typing import Literal, Protocol
+
+from attrs import frozen
+
+
+@frozen
+class Question:
+    """What is asked."""
+
+    kind: Literal["agent", "tool", "module", "admin"]
+    subject: str
+    """An agent's id, a tool's name, a module's id at discovery, or the path of an admin page."""
+    principal: str
+    """Who asks: the principal's id."""
+    key: str | None = None
+    """The id of the key, its printable prefix, when one was used."""
+    namespace: str = "default"
+    agent_id: str | None = None
+    """For a tool: whose run it is."""
+    source: str | None = None
+    """For a tool: `sdk-native`, `gateway`, `mcp` or `hosted`."""
+    server: str | None = None
+    """For an MCP tool: the server's name."""
+
+
+@frozen
+class Override:
+    """Something allowed for a time, whatever the rules say."""
+
+    id: str
+    kind: str
+    pattern: str
+    principal: str
+    """The id of the principal, or of the key, that it is for."""
+    reason: str
+    granted_by: str
+    created: float
+    """Seconds since the epoch."""
+    expires: float
+    """Seconds since the epoch, for people; in process the deadline is monotonic."""
+
+
+class Overrides(Protocol):
+    """The overrides that are in force."""
+
+    def deciding(self, question: Question) -> Override | None:
+        """An active override that allows it, if there is one."""
+
+
+class NoOverrides:
+    """Implements `Overrides` where there are none."""
+
+    def deciding(self, question: Question) -> Override | None:
+        """None."""
