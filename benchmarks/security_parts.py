@@ -10,11 +10,12 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway_plugins.security.audit_log import AuditLog, AuditSettings
+from gateway_plugins.security.audit_log import AuditLog
 from gateway_plugins.security.grants import Grant
-from gateway_plugins.security.limits import Limits, LimitSettings
-from gateway_plugins.security.overrides import OverrideSettings, OverrideStore
+from gateway_plugins.security.limits import Limits
+from gateway_plugins.security.overrides import OverrideStore
 from gateway_plugins.security.questions import Question
+from gateway_plugins.security.settings import AuditSettings, LimitSettings, OverrideSettings
 
 from gateway_core import Decision, DecisionMade, Principal
 

@@ -85,7 +85,7 @@ def _guarded(route: BaseRoute, gateway: RunningGateway) -> BaseRoute:
     inner = route.app
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        await admin_only(Request(scope, receive), gateway)
+        scope["state"]["principal"] = await admin_only(Request(scope, receive), gateway)
         await inner(scope, receive, send)
 
     route.app = guard

@@ -20,8 +20,8 @@ from gateway_core.runnables import DiagnosisRunnable
 from gateway_core.threads import DaemonThread
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
 
-# What keeps an agent out although its files may be right: a package, a variable or a tool may have come since.
-_MENDED_ELSEWHERE = frozenset({"dependency", "environment", UNKNOWN_TOOL})
+# What keeps an agent out although its files may be right: a package, a variable, a tool or a rule may have come since.
+_MENDED_ELSEWHERE = frozenset({"dependency", "environment", "security", UNKNOWN_TOOL})
 _VALID_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OPEN = Decision(True, "open", reason="no plugin answers authorize")
+OPEN = Decision(True, "open", reason="no plugin guards access")
 
 
 class _Implementation(NamedTuple):
@@ -65,6 +65,8 @@ class Hooks:
         for name, plugin in reversed(list(plugins.items())):
             _register(manager, name, plugin)
         self._implementations = {name: _resolve(manager, name) for name in hook_names()}
+        # A plugin may begin to guard while the gateway runs, so this is looked up each time.
+        self._guards = [plugins[each.plugin] for each in self._implementations["authorize"]]
         self._names = {plugin: [h for h, i in self._implementations.items() if _has(i, plugin)] for plugin in plugins}
 
     def implemented_by(self, plugin: str) -> list[str]:
@@ -74,7 +76,7 @@ class Hooks:
     @property
     def guarded(self) -> bool:
         """Whether any plugin decides who may use an agent; without one the gateway is open."""
-        return bool(self._implementations["authorize"])
+        return any(getattr(plugin, "guards", True) for plugin in self._guards)
 
     @property
     def decides_on_tools(self) -> bool:
@@ -160,12 +162,16 @@ class Hooks:
                 return principal
         return None
 
+    async def authorize_request(self, principal: Principal, request: "Request") -> Decision | None:
+        """All must agree. An exception refuses; silence is `None`, and allows."""
+        return await self._agree("authorize_request", principal, request)
+
     async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision:
-        """All must agree. Silence refuses, an exception refuses; with nobody to ask, it is open."""
-        if not self._implementations["authorize"]:
-            return OPEN
+        """All must agree. Silence refuses, an exception refuses; with nobody who guards, silence allows."""
         decision = await self._agree("authorize", principal, entry)
-        return decision or Decision(False, "silence", reason="no policy allows it")
+        if decision is not None:
+            return decision
+        return Decision(False, "silence", reason="no policy allows it") if self.guarded else OPEN
 
     async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision:
         """All must agree. An exception refuses; silence leaves the tool's own default."""

@@ -142,10 +142,17 @@ class Hookspecs:
         """Who asks? Asked on each request; the first answer counts. Raise `AuthenticationError` on a bad credential."""
 
     @hookspec
+    async def authorize_request(self, principal: Principal, request: "Request") -> Decision | None:
+        """May this principal make this request at all? Asked on each request of an API or admin page, when it is known
+        who asks. All plugins with an opinion must agree, an exception refuses, silence allows; the client is told the
+        reason of a refusal."""
+
+    @hookspec
     async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision | None:
         """May this principal use this agent? Asked on each request and for each model in a list. All plugins with an
-        opinion must agree; silence refuses, an exception refuses. With no plugin that implements it the gateway is
-        open, and then serves loopback only."""
+        opinion must agree; silence refuses, an exception refuses. With no plugin that implements it and guards, the
+        gateway serves loopback only, and there silence allows. A plugin that does not guard yet says so by an
+        attribute `guards` that is false."""
 
     @hookspec
     async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision | None:

@@ -78,7 +78,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
         raise ConfigError(
             f"will not listen on {config.host}: no plugin guards access, so anybody there could use your agents",
             source="[server] host",
-            hint="listen on 127.0.0.1, or switch on a plugin that implements `authorize`",
+            hint="make a key with `agent-gateway keys create NAME`, or listen on 127.0.0.1",
         )
     _allow_many_files()
     listener = listen(config)

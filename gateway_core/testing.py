@@ -28,7 +28,7 @@ from gateway_core.gateway import RunningGateway
 from gateway_core.hookspecs import hookimpl
 from gateway_core.types import AgentEntry, Outcome, RunContext
 
-BASE_URL = "http://gateway.test/v1"
+BASE_URL = "http://localhost/v1"
 _digests = itertools.count()
 
 
@@ -113,7 +113,9 @@ async def gateway_in_memory(
     gateway: RunningGateway = app.state.gateway
     async with gateway:
         http = httpx2.AsyncClient(
-            transport=AsgiTransport(app), base_url="http://gateway.test", headers={"authorization": f"Bearer {api_key}"}
+            transport=AsgiTransport(app),
+            base_url="http://localhost",
+            headers={"authorization": f"Bearer {api_key}"},
         )
         client = AsyncOpenAI(
             base_url=BASE_URL,
@@ -147,7 +149,7 @@ class AsgiTransport(httpx2.AsyncBaseTransport):
             "query_string": request.url.query,
             "root_path": "",
             "headers": [(name.lower(), value) for name, value in request.headers.raw],
-            "server": ("gateway.test", 80),
+            "server": ("localhost", 80),
             "client": ("127.0.0.1", 1),
         }
         exchange.task = asyncio.create_task(exchange.run(self._app, scope))

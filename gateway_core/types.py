@@ -119,6 +119,8 @@ class Principal:
 
     id: str
     admin: bool = False
+    key: str | None = None
+    """The id of the key that was used, which may be shown; `None` where there was none."""
 
 
 @frozen

@@ -65,7 +65,7 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
             yield f"  note       {served.id}: {warning}"
     yield f"  reload     {_watching(facts.get('hot_reload'))}"
     if not gateway.hooks.guarded:
-        yield "  access     no plugin guards it, so it is open to this machine, and to this machine only"
+        yield "  access     open to this machine, and to it only; `agent-gateway keys create NAME` makes a key"
     yield f"  Open WebUI Admin Settings > Connections > OpenAI API: URL {url}/v1, any key"
     yield "Stop it with Ctrl+C."
 

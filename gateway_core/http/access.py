@@ -28,6 +28,7 @@ async def authenticated(request: Request, gateway: RunningGateway) -> Principal:
 
     Raises:
         AuthenticationError: There is no credential where one is needed, or it is a bad one.
+        PermissionDeniedError: The principal may not make this request, whatever it asks for.
     """
     principal = await gateway.hooks.authenticate(request)
     if principal is None:
@@ -35,6 +36,13 @@ async def authenticated(request: Request, gateway: RunningGateway) -> Principal:
             raise AuthenticationError("no API key was given", hint="send it as `Authorization: Bearer KEY`")
         principal = LOCAL
     add_log_context(principal=principal.id)
+    if principal is LOCAL:
+        return principal
+    began = time.perf_counter()
+    decision = await gateway.hooks.authorize_request(principal, request)
+    if decision is not None and not decision.allowed:
+        _announce(gateway, request, principal, "admin", request.url.path, decision, began)
+        raise PermissionDeniedError(decision.reason or f"'{principal.id}' may not make this request")
     return principal
 
 

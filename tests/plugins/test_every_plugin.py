@@ -49,7 +49,10 @@ async def test_the_gateway_starts_without_it_and_with_nothing_else(name, alone, 
     app = build(load_config(environ={}, overrides={"plugins": tables}))
     import httpx2
 
-    async with app.state.gateway, httpx2.AsyncClient(transport=AsgiTransport(app), base_url="http://g") as client:
+    async with (
+        app.state.gateway,
+        httpx2.AsyncClient(transport=AsgiTransport(app), base_url="http://localhost") as client,
+    ):
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.get("/v1/models")).status_code == 200
 

@@ -11,34 +11,19 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from attrs import frozen
-
-from gateway_core import Bytes, ConfigError, DecisionMade, GatewayError, UnavailableError
+from gateway_core import ConfigError, DecisionMade, GatewayError, UnavailableError
 from gateway_plugins.security.audit_file import AuditFile
-from gateway_plugins.security.audit_writer import RETRY_SECONDS, AuditWriter, Fsync
+from gateway_plugins.security.audit_writer import RETRY_SECONDS, AuditWriter
 from gateway_plugins.security.clock import Clock
+from gateway_plugins.security.settings import AuditSettings
 
 logger = logging.getLogger(__name__)
 
 DECISION = "agent.security.decision"
 _LONGEST = 300
 _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-
-
-@frozen
-class AuditSettings:
-    """`[plugins.security.audit]`."""
-
-    fsync: Fsync = "admin"
-    """What is forced to the disk when it is written: every record, changes by admins, or nothing."""
-    on_full: Literal["serve", "refuse"] = "serve"
-    """Whether runs start while no record can be written. Changes by admins are refused either way."""
-    max_size: Bytes = Bytes(64 * 1024 * 1024)
-    """A file that would grow larger is kept, and a new one begun."""
-    keep: int = 0
-    """How many full files are kept; 0 keeps all."""
 
 
 class AuditLog:

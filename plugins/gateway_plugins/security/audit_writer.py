@@ -8,17 +8,17 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from gateway_plugins.security.audit_chain import DROPPED
 from gateway_plugins.security.audit_file import AuditFile
 from gateway_plugins.security.clock import Clock
+from gateway_plugins.security.settings import Fsync
 
 logger = logging.getLogger(__name__)
 
-Fsync = Literal["always", "admin", "never"]
 
 MOST_PENDING = 10_000
 """So many records wait in memory for a disk that takes none; those that come then are counted and given up."""

@@ -15,43 +15,18 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from attrs import frozen
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway_core import GatewayError, RateLimitError, Usage
 from gateway_plugins.security.budget import TokenBudget
 from gateway_plugins.security.clock import Clock
-from gateway_plugins.security.windows import MEMORY, Window, Windows, seconds_up
+from gateway_plugins.security.settings import LimitSettings
+from gateway_plugins.security.windows import Window, Windows, seconds_up
 
 Headers = list[tuple[bytes, bytes]]
 
 _HEADERS: ContextVar[Headers | None] = ContextVar("headers", default=None)
 _EVERYTHING = "all"
-
-
-@frozen
-class LimitSettings:
-    """`[plugins.security.limits]`. 0 is no limit. What is counted for a key is counted for the principal where the
-    request came with none."""
-
-    requests_per_minute: int = 0
-    """Of one key."""
-    agent_requests_per_minute: int = 0
-    """For one agent, whoever asks."""
-    total_requests_per_minute: int = 0
-    """Of all."""
-    concurrent_runs: int = 0
-    """Of one key."""
-    agent_concurrent_runs: int = 0
-    """Of one agent, whoever asks."""
-    total_concurrent_runs: int = 0
-    """Of all."""
-    tokens_per_day: int = 0
-    """Of one key, as upstreams count them. A run that began within it may end beyond it."""
-    failed_authentications_per_minute: int = 60
-    """From one address."""
-    storage: str = MEMORY
-    """Where requests are counted: here, or such as `redis://host:6379` for several gateways together."""
 
 
 class Limits:

@@ -14,14 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import frozen
 
-from gateway_core import GatewayError, InvalidRequestError, Seconds
+from gateway_core import GatewayError, InvalidRequestError
 from gateway_plugins.security.clock import Clock
 from gateway_plugins.security.grants import Grant, check_pattern
 from gateway_plugins.security.override_file import OverrideFile
 from gateway_plugins.security.patterns import fold, matches, of_agents
 from gateway_plugins.security.questions import Override, Question
+from gateway_plugins.security.settings import OverrideSettings
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +32,6 @@ MOST = 1000
 
 # A timer does not hear of a machine's sleep, so it looks at the clock at least this often.
 _LONGEST_SLEEP = 60.0
-
-
-@frozen
-class OverrideSettings:
-    """`[plugins.security.overrides]`."""
-
-    default_ttl: Seconds = Seconds(900.0)
-    """How long an override lasts that says nothing else."""
-    max_ttl: Seconds = Seconds(86400.0)
-    """The longest that one may last."""
-    granters: list[str] = field(factory=list)
-    """The principals that may grant; empty for every admin."""
 
 
 @frozen

@@ -16,7 +16,8 @@ from gateway_plugins.security.audit_verify import verify
 WRITING = """
     import asyncio, sys
     from pathlib import Path
-    from gateway_plugins.security.audit_log import AuditLog, AuditSettings
+    from gateway_plugins.security.audit_log import AuditLog
+    from gateway_plugins.security.settings import AuditSettings
 
     async def main():
         settings = AuditSettings(fsync=sys.argv[2], max_size=20_000)

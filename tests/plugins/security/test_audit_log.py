@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from gateway_plugins.security import audit_writer
 from gateway_plugins.security.audit_command import verify_command
 from gateway_plugins.security.audit_file import AuditFile
-from gateway_plugins.security.audit_log import AuditLog, AuditSettings
+from gateway_plugins.security.audit_log import AuditLog
 from gateway_plugins.security.audit_verify import verify
+from gateway_plugins.security.settings import AuditSettings
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 

@@ -13,7 +13,8 @@ import pytest
 from agents import Agent, function_tool
 from gateway_plugins.security.budget import TokenBudget
 from gateway_plugins.security.clock import Clock
-from gateway_plugins.security.limits import HeadersInReach, Limits, LimitSettings
+from gateway_plugins.security.limits import HeadersInReach, Limits
+from gateway_plugins.security.settings import LimitSettings
 from gateway_plugins.security.window_storage import WindowStorage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -11,7 +11,7 @@ from importlib.metadata import Distribution
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
-from gateway_plugins.security.audit_log import AuditLog, AuditSettings
+from gateway_plugins.security.audit_log import AuditLog
 from gateway_plugins.security.clock import Clock
 from gateway_plugins.security.grants import Grant
 from gateway_plugins.security.nightly import dependencies
@@ -22,8 +22,9 @@ from gateway_plugins.security.nightly.findings import Severity
 from gateway_plugins.security.nightly.keys import check_keys
 from gateway_plugins.security.nightly.rules import check_rules, covers
 from gateway_plugins.security.nightly.situation import History, Situation, read_history
-from gateway_plugins.security.overrides import OverrideSettings, OverrideStore
+from gateway_plugins.security.overrides import OverrideStore
 from gateway_plugins.security.patterns import matches
+from gateway_plugins.security.settings import AuditSettings, OverrideSettings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

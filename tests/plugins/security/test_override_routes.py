@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 from gateway_plugins.security.override_routes import override_routes
-from gateway_plugins.security.overrides import OverrideSettings, OverrideStore
+from gateway_plugins.security.overrides import OverrideStore
 from gateway_plugins.security.questions import Question
+from gateway_plugins.security.settings import OverrideSettings
 
 from gateway_core import PermissionDeniedError, Principal, UnavailableError, hookimpl
 from gateway_core.testing import GatewayInMemory, gateway_in_memory
@@ -100,7 +101,7 @@ async def test_a_bad_grant_is_a_422_that_names_the_field(change, field):
 )
 async def test_a_body_that_is_none(body, status):
     async with serving() as (g, _):
-        answer = await g.http.post(URL, content=body)
+        answer = await g.http.post(URL, content=body, headers={"content-type": "application/json"})
         assert answer.status_code == status
         assert answer.json()["error"]["type"] == "invalid_request_error"
 

@@ -9,8 +9,9 @@ import pytest
 from attrs import evolve
 from gateway_plugins.security.clock import Clock
 from gateway_plugins.security.grants import Grant, parse_grant
-from gateway_plugins.security.overrides import OverrideSettings, OverrideStore
+from gateway_plugins.security.overrides import OverrideStore
 from gateway_plugins.security.questions import Question
+from gateway_plugins.security.settings import OverrideSettings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

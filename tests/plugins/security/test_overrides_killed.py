@@ -8,14 +8,16 @@ import sys
 import textwrap
 import time
 
-from gateway_plugins.security.overrides import OverrideSettings, OverrideStore
+from gateway_plugins.security.overrides import OverrideStore
 from gateway_plugins.security.questions import Question
+from gateway_plugins.security.settings import OverrideSettings
 
 GRANTING = """
     import asyncio, sys
     from pathlib import Path
     from gateway_plugins.security.grants import Grant
-    from gateway_plugins.security.overrides import OverrideSettings, OverrideStore
+    from gateway_plugins.security.overrides import OverrideStore
+    from gateway_plugins.security.settings import OverrideSettings
 
     async def main():
         async with OverrideStore(OverrideSettings(), Path(sys.argv[1]), lambda event: None) as store:

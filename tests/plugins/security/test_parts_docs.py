@@ -6,14 +6,12 @@ from pathlib import Path
 
 import attrs
 import pytest
-from gateway_plugins.security.audit_log import AuditSettings
-from gateway_plugins.security.limits import LimitSettings
-from gateway_plugins.security.overrides import OverrideSettings
+from gateway_plugins.security.settings import AuditSettings, LimitSettings, OverrideSettings
 
 from gateway_core import load_config
 
 DOCS = Path(__file__).parents[3] / "docs" / "plugins"
-[PAGE] = [page for page in (DOCS / "security-parts.md", DOCS / "security.md") if page.exists()][:1]
+PAGE = DOCS / "security.md"
 
 
 @pytest.mark.parametrize(

@@ -1,109 +1,30 @@
 """Overrides, limits and the audit log as a plugin puts them together: what is granted is decided and on record."""
 
 import json
-from contextlib import asynccontextmanager
 
 import pytest
 from agents import Agent
-from gateway_plugins.security.audit_log import AuditLog, AuditSettings
 from gateway_plugins.security.audit_verify import verify
-from gateway_plugins.security.limits import HeadersInReach, Limits, LimitSettings
-from gateway_plugins.security.override_routes import override_routes
-from gateway_plugins.security.overrides import OverrideSettings, OverrideStore
-from gateway_plugins.security.questions import Question
-from starlette.middleware import Middleware
+from gateway_plugins.security.keys import make_key
 
-from gateway_core import Decision, Principal, hookimpl
 from gateway_core.testing import gateway_in_memory, script
+from tests.plugins.security.support import key_table
 
 URL = "/security/override"
-ADMIN = {"authorization": "Bearer root"}
+ANN, ROOT = make_key(), make_key()
+ADMIN = {"authorization": f"Bearer {ROOT.text}"}
 GRANT = {"kind": "agent", "pattern": "labs/*", "principal": "ann", "reason": "demo"}
 
 
-def security(folder, **settings):
-    class Together:
-        """Everybody is who the key says, and nobody may do anything but by an override."""
-
-        def __init__(self, gateway, _):
-            self.audit = AuditLog(AuditSettings(**settings), folder, gateway.report)
-            self.overrides = OverrideStore(OverrideSettings(), folder, self.announce)
-            self.limits = Limits(LimitSettings(requests_per_minute=100), folder, gateway.report)
-
-        def announce(self, event):
-            override = event.override
-            self.audit.event(
-                event.name,
-                admin=True,
-                override=override.id,
-                kind=override.kind,
-                pattern=override.pattern,
-                principal=override.principal,
-                by=event.by,
-                reason=override.reason,
-                expires=override.expires,
-            )
-
-        async def granter(self, request):
-            # The core let an admin through, which is on record before anything is changed.
-            if request.method != "GET":
-                await self.audit.settled()
-            return await self.authenticate(request)
-
-        @hookimpl
-        def lifespan(self):
-            @asynccontextmanager
-            async def held():
-                async with self.audit, self.overrides, self.limits:
-                    yield
-
-            return held()
-
-        @hookimpl
-        def middleware(self):
-            return [Middleware(HeadersInReach)]
-
-        @hookimpl
-        def admin_routes(self):
-            return override_routes(self.overrides, self.granter, self.audit.settled)
-
-        @hookimpl
-        async def authenticate(self, request):
-            who = request.headers["authorization"].removeprefix("Bearer ")
-            return Principal(who, admin=who == "root")
-
-        @hookimpl
-        async def authorize(self, principal, entry):
-            question = Question("agent", entry.id, principal.id, namespace=entry.namespace)
-            override = self.overrides.deciding(question)
-            if override is None:
-                return Decision(False, "none")
-            return Decision(True, "override", override.pattern, override=override.id)
-
-        @hookimpl
-        def admission(self, run, entry):
-            @asynccontextmanager
-            async def place():
-                self.audit.check()
-                async with self.limits.admission(run.principal.id, entry.id):
-                    yield
-
-            return place()
-
-        @hookimpl
-        def on_decision(self, made):
-            self.audit.decision(made)
-
-        @hookimpl
-        def on_run_end(self, run, outcome):
-            self.limits.spent(run.principal.id, outcome.usage)
-
-    return Together
-
-
-def serving(folder, **settings):
+def serving(folder, **audit):
     agent = Agent(name="x", model=script("hello", "again", "more"))
-    return gateway_in_memory({"labs/X": agent}, plugins={"together": security(folder, **settings)}, api_key="ann")
+    table = {
+        "keys": {"ann": key_table(ANN), "root": key_table(ROOT, admin=True)},
+        "limits": {"requests_per_minute": 100},
+        "audit": audit,
+    }
+    config = {"state": {"folder": str(folder)}, "plugins": {"security": table}}
+    return gateway_in_memory({"labs/X": agent}, config=config, api_key=ANN.text)
 
 
 async def ask(g):

@@ -1,0 +1,155 @@
+"""`POST /security/preview`: would this be allowed, by which rule, and what was looked at?
+
+It asks the rules themselves and changes nothing. Admins only: to everybody else it would tell what there is.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import orjson
+from attrs import asdict
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from gateway_core import Catalog, InvalidRequestError
+from gateway_plugins.security.policy import TOOL_SOURCES, Policy
+from gateway_plugins.security.questions import Question
+from gateway_plugins.security.rules import Rules, Verdict
+
+_FIELDS = ("principal", "key", "agent", "module", "tool", "source", "server")
+_LONGEST = 512
+_MAX_BODY = 16 * 1024
+_BODY_SECONDS = 10.0
+
+
+class Preview:
+    """The endpoint.
+
+    Args:
+        current: Tells the policy and the rules that are in force.
+        catalog: Tells the agents that are served.
+    """
+
+    def __init__(self, current: Callable[[], tuple[Policy, Rules]], catalog: Callable[[], Catalog]) -> None:
+        self._current = current
+        self._catalog = catalog
+
+    async def answer(self, request: Request) -> Response:
+        """One question, as JSON."""
+        asked = _fields(await _json_object(request))
+        policy, rules = self._current()
+        question = _question(asked, policy, self._catalog())
+        shown = _shown(question, rules.decide(question))
+        return Response(orjson.dumps(shown), media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def _question(asked: Mapping[str, str], policy: Policy, catalog: Catalog) -> Question:
+    kinds = [kind for kind in ("module", "tool") if kind in asked] or ["agent"]
+    subject = asked.get(kinds[0])
+    if subject is None or len(kinds) > 1 or ("module" in asked and "agent" in asked):
+        raise InvalidRequestError(
+            "ask for one of 'agent', 'module' and 'tool'", hint="beside a tool, 'agent' says whose it is"
+        )
+    key, principal = _who(asked, policy, needed=kinds[0] != "module")
+    if kinds[0] == "module":
+        return Question("module", subject, principal, key, namespace=_namespace(subject))
+    agent_id = asked.get("agent")
+    if agent_id is not None:
+        # Every other name of an agent means the agent.
+        agent_id = catalog.resolve(agent_id) or agent_id
+    namespace = _namespace(agent_id) if agent_id else "default"
+    if kinds[0] == "agent":
+        return Question("agent", agent_id or subject, principal, key, namespace)
+    source = asked.get("source", "sdk-native")
+    if source not in TOOL_SOURCES:
+        raise InvalidRequestError(f"'source' must be one of {', '.join(TOOL_SOURCES)}", param="source")
+    return Question("tool", subject, principal, key, namespace, agent_id, source, asked.get("server"))
+
+
+def _who(asked: Mapping[str, str], policy: Policy, *, needed: bool) -> tuple[str | None, str]:
+    """The key that is asked for, and whose it is."""
+    if (key_id := asked.get("key")) is not None:
+        key = policy.keys.by_id.get(key_id)
+        if key is None:
+            raise InvalidRequestError("there is no key of this id", param="key", hint="GET /admin/plugins lists them")
+        if asked.get("principal", key.principal.id) != key.principal.id:
+            raise InvalidRequestError("the key is another principal's", param="principal")
+        return key.id, key.principal.id
+    principal = asked.get("principal")
+    if principal is None:
+        if needed:
+            raise InvalidRequestError("'principal' or 'key' is required: who is it that asks?", param="principal")
+        return None, "gateway"
+    keys = [key.id for key in policy.keys.by_id.values() if key.principal.id == principal]
+    if len(keys) > 1:
+        raise InvalidRequestError(
+            f"'{principal}' has several keys", param="key", hint=f"say which one: {', '.join(keys)}"
+        )
+    return (keys[0] if keys else None), principal
+
+
+def _shown(question: Question, verdict: Verdict) -> dict[str, Any]:
+    decision = verdict.decision
+    return {
+        "object": "security.preview",
+        "kind": question.kind,
+        "subject": question.subject,
+        "principal": question.principal,
+        "key": question.key,
+        "allowed": decision.allowed,
+        "source": decision.source,
+        "pattern": decision.pattern,
+        "reason": decision.reason,
+        "override": decision.override,
+        "chain": [asdict(step) for step in verdict.chain],
+        "override_that_would_allow": _override(question, verdict),
+    }
+
+
+def _override(question: Question, verdict: Verdict) -> dict[str, str] | None:
+    """What to send to `/security/override` so that it would be allowed; nothing where no override would help."""
+    if verdict.decision.allowed or question.kind == "module" or not _overridable(verdict):
+        return None
+    kind: Literal["agent", "tool"] = "tool" if question.kind == "tool" else "agent"
+    return {"kind": kind, "pattern": question.subject, "principal": question.key or question.principal}
+
+
+def _overridable(verdict: Verdict) -> bool:
+    return any(step.source == "override" for step in verdict.chain)
+
+
+def _namespace(agent_id: str) -> str:
+    return agent_id.rpartition("/")[0] or "default"
+
+
+def _fields(body: Mapping[str, Any]) -> dict[str, str]:
+    for name, value in body.items():
+        if name not in _FIELDS:
+            raise InvalidRequestError("there is no such field", param=name[:100], hint=f"known: {', '.join(_FIELDS)}")
+        if value is not None and (not isinstance(value, str) or not 0 < len(value) <= _LONGEST):
+            raise InvalidRequestError(f"'{name}' must be a string of 1 to {_LONGEST} characters", param=name)
+    return {name: value for name, value in body.items() if value is not None}
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    body = b""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _MAX_BODY:
+                    raise InvalidRequestError(
+                        f"the body is larger than {_MAX_BODY} bytes", status=413, code="request_too_large"
+                    )
+    except TimeoutError:
+        raise InvalidRequestError("the body did not arrive in time", status=408, code="request_timeout") from None
+    except ClientDisconnect:
+        raise InvalidRequestError("the client left before its body arrived", status=499) from None
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    return value

@@ -1,0 +1,41 @@
+"""Policies and keys for the tests of the plugin `security`."""
+
+from typing import Any
+
+from gateway_plugins.security.keys import NewKey, make_key
+from gateway_plugins.security.policy import Policy, read_policy
+from gateway_plugins.security.questions import NoOverrides, Override, Overrides, Question
+from gateway_plugins.security.rules import Rules
+from gateway_plugins.security.settings import Settings
+
+from gateway_core.config import load_config
+
+
+def settings(table: dict[str, Any]) -> Settings:
+    """A table as the gateway reads it."""
+    return load_config(environ={}).structure(table, Settings, "plugins", "security")
+
+
+def policy(table: dict[str, Any]) -> Policy:
+    return read_policy(settings(table))
+
+
+def rules(table: dict[str, Any], overrides: Overrides | None = None, now: float = 1_800_000_000.0) -> Rules:
+    return Rules(policy(table), overrides or NoOverrides(), lambda: now)
+
+
+def key_table(key: NewKey | None = None, **more: Any) -> dict[str, Any]:
+    """`[plugins.security.keys.NAME]`."""
+    key = key or make_key()
+    return {"id": key.id, "hash": key.hash, **more}
+
+
+class OneOverride:
+    """Implements `Overrides` with one that allows one subject to one principal."""
+
+    def __init__(self, kind: str, subject: str, principal: str) -> None:
+        self.override = Override("ovr_1", kind, subject, principal, "a test", "root", 0.0, 1.0)
+
+    def deciding(self, question: Question) -> Override | None:
+        ours = (self.override.kind, self.override.pattern, self.override.principal)
+        return self.override if (question.kind, question.subject, question.principal) == ours else None

@@ -1,0 +1,320 @@
+"""The plugin in a whole gateway: who gets in, who sees what, and which side each route is on."""
+
+import logging
+from contextlib import asynccontextmanager
+
+import pytest
+from agents import Agent
+from gateway_plugins.security import Security
+from gateway_plugins.security.keys import make_key
+from gateway_plugins.security.settings import Settings
+from starlette.routing import Mount, Route
+
+from gateway_core import ConfigError, LoadError, Principal, RunContext, ToolInfo, hookimpl
+from gateway_core.hooks import Hooks
+from gateway_core.offduty import OffDuty
+from gateway_core.testing import gateway_in_memory, script
+from gateway_core.types import AgentEntry
+from tests.plugins.security.support import key_table, settings
+
+ANN, BOB, ROOT, OLD, OFF = (make_key() for _ in range(5))
+AGENTS = {name: Agent(name="x") for name in ("Open", "labs/A", "labs/B", "Secret")}
+TABLE = {
+    "keys": {
+        "ann": key_table(ANN, agents=["Open", "labs/*"], deny_agents=["labs/B"]),
+        "bob": key_table(BOB),
+        "root": key_table(ROOT, admin=True),
+        "old": key_table(OLD, principal="ann", agents=["**"], expires="2020-01-01"),
+        "off": key_table(OFF, principal="ann", agents=["**"], disabled=True),
+    },
+    "rules": {"agents": ["Open"]},
+}
+
+
+@asynccontextmanager
+async def gateway(key=None, table=TABLE, **more):
+    config = {"plugins": {"security": table}}
+    given = key.text if key else "none"
+    model = script(*["hello"] * 9)
+    async with gateway_in_memory(AGENTS, model=model, config=config, api_key=given, **more) as g:
+        if key is None:
+            del g.http.headers["authorization"]
+        yield g
+
+
+def chat(g, model, **more):
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+    return g.http.post("/v1/chat/completions", json=body, **more)
+
+
+async def listed(g):
+    return [model["id"] for model in (await g.http.get("/v1/models")).json()["data"]]
+
+
+class Heard:
+    """Hears the decisions."""
+
+    made = ()
+
+    def __init__(self, *_):
+        Heard.made = []
+
+    @hookimpl
+    def on_decision(self, made):
+        Heard.made.append(made)
+
+
+async def test_without_a_key_configured_it_is_as_without_the_plugin():
+    async with gateway_in_memory(AGENTS, model=script("hello"), api_key="anything") as g:
+        assert not g.gateway.hooks.guarded
+        assert (await chat(g, "Secret")).status_code == 200
+        assert (await g.http.get("/admin/agents")).status_code == 200
+        assert len(await listed(g)) == 4
+
+
+async def test_each_key_sees_and_uses_what_is_its_own():
+    async with gateway(ANN, plugins={"heard": Heard}) as g:
+        assert await listed(g) == ["Open", "labs/A"]
+        assert [(await chat(g, model)).status_code for model in AGENTS] == [200, 200, 403, 403]
+        assert [(await chat(g, model)).status_code for model in ("LABS/b", "default/secret")] == [403, 403]
+        assert (await g.http.get("/v1/models/labs/B")).status_code == 403
+        assert (await chat(g, "Secre")).json()["error"]["code"] == "model_not_found"
+        assert "Secret" not in (await chat(g, "Secre")).text
+        told = [(m.principal.id, m.principal.key, m.subject, m.decision.allowed, m.decision.source) for m in Heard.made]
+        assert told[1:4] == [
+            ("ann", ANN.id, "labs/A", True, "key"),
+            ("ann", ANN.id, "labs/B", False, "key"),
+            ("ann", ANN.id, "Secret", False, "key"),
+        ]
+    async with gateway(BOB) as g:
+        assert await listed(g) == ["Open"]
+        assert [(await chat(g, model)).status_code for model in AGENTS] == [200, 403, 403, 403]
+
+
+async def test_no_key_no_good_key_and_two_keys_are_401_and_tell_nothing(caplog):
+    unknown = make_key()
+    refused = {
+        "none": {},
+        "unknown": {"authorization": f"Bearer {unknown.text}"},
+        "expired": {"authorization": f"Bearer {OLD.text}"},
+        "disabled": {"x-api-key": OFF.text},
+        "hash": {"authorization": f"Bearer {ANN.hash}"},
+        "id": {"authorization": f"Bearer {ANN.id}"},
+        "two": {"authorization": f"Bearer {ANN.text}", "x-api-key": BOB.text},
+        "basic": {"authorization": "Basic YTpi"},
+        "unicode": {"x-api-key": "ключ".encode()},
+        "long": {"x-api-key": "k" * 10_000},
+    }
+    caplog.set_level(logging.DEBUG)
+    async with gateway() as g:
+        told = {}
+        for name, headers in refused.items():
+            for method, path in [("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/admin/agents")]:
+                answer = await g.http.request(method, path, headers=headers)
+                assert answer.status_code == 401, (name, path)
+                assert answer.headers["www-authenticate"] == "Bearer"
+                told[name] = answer.json()["error"]["message"]
+        assert told["unknown"] == told["expired"] == told["disabled"] == told["hash"] == told["id"] == told["long"]
+        huge = await g.http.get("/v1/models", headers={"x-api-key": "k" * 1_000_000})
+        assert huge.status_code == 431
+        facts = (await g.http.get("/admin/plugins", headers={"x-api-key": ROOT.text})).text
+    seen = caplog.text + repr(told) + facts
+    for key in (ANN, BOB, ROOT, OLD, OFF, unknown):
+        assert key.text[13:] not in seen
+        assert key.hash.removeprefix("sha256:") not in seen
+    assert f"the key {OLD.id} was refused: it is expired" in caplog.text
+
+
+async def test_a_thousand_wrong_keys_are_refused_and_soon_not_even_looked_at():
+    async with gateway() as g:
+        statuses = []
+        for _ in range(1000):
+            answer = await g.http.get("/v1/models", headers={"authorization": f"Bearer {make_key().text}"})
+            statuses.append(answer.status_code)
+        assert statuses == [401] * 60 + [429] * 940
+        assert int(answer.headers["retry-after"]) <= 60
+        # A good key is not refused for what others at the same address do.
+        assert (await g.http.get("/v1/models", headers={"x-api-key": ANN.text})).status_code == 200
+
+
+def routes(app_routes, prefix=""):
+    for route in app_routes:
+        if isinstance(route, Mount):
+            yield from routes(route.routes, prefix + route.path)
+        elif isinstance(route, Route):
+            for method in route.methods or ["GET"]:
+                yield method, prefix + route.path
+
+
+OPEN = {"/healthz", "/readyz"}
+
+
+async def test_every_route_is_on_one_side():
+    """A route that is added must be on a side: open to all, the API, or the admin pages."""
+    from gateway_core.app import build
+    from gateway_core.config import load_config
+
+    app = build(load_config(environ={}, overrides={"plugins": {"security": TABLE}}))
+    async with gateway() as g:
+        asked = 0
+        for method, path in routes(app.routes):
+            url = path.replace("{model:path}", "Open").replace("{id}", "x").replace("{request_id}", "x")
+            assert "{" not in url, f"{path}: say what to ask for"
+            as_user, as_admin, as_nobody = [
+                (
+                    await g.http.request(method, url, headers={"authorization": f"Bearer {key}" if key else ""})
+                ).status_code
+                for key in (ANN.text, ROOT.text, None)
+            ]
+            if path in OPEN:
+                assert as_nobody == as_user == as_admin == 200, path
+                continue
+            assert as_nobody == 401, path
+            if path.startswith("/v1/"):
+                assert (as_admin, as_user in (401, 403)) == (403, False), path
+            else:
+                assert path.startswith(("/admin/", "/security/")), f"{path} is on no side"
+                assert (as_user, as_admin in (401, 403)) == (403, False), path
+            asked += 1
+        assert asked >= 8
+
+
+async def test_an_admin_key_needs_the_scope_and_each_refusal_is_announced_once():
+    reading = make_key()
+    table = {**TABLE, "keys": {**TABLE["keys"], "reader": key_table(reading, admin=True, scopes=["read"])}}
+    async with gateway(reading, table, plugins={"heard": Heard}) as g:
+        assert (await g.http.get("/admin/agents")).status_code == 200
+        refused = await g.http.post("/admin/reload")
+        assert (refused.status_code, "scope 'reload'" in refused.text) == (403, True)
+        assert (await g.http.get("/v1/models")).status_code == 403
+        assert [(m.kind, m.subject, m.decision.allowed) for m in Heard.made] == [
+            ("admin", "/admin/agents", True),
+            ("admin", "/admin/reload", False),
+            ("admin", "/v1/models", False),
+        ]
+
+
+async def test_admin_keys_may_chat_where_that_is_switched_on():
+    async with gateway(ROOT, {**TABLE, "admin_keys_may_chat": True}) as g:
+        assert await listed(g) == ["Open"]
+        assert (await chat(g, "Open")).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["k\r\nx-injected: 1", "k\n", "\x00", "k\tk"])
+async def test_control_characters_in_a_key_are_a_wrong_key(value):
+    async with gateway() as g:
+        answer = await g.http.get("/v1/models", headers={b"x-api-key": value.encode()})
+        assert answer.status_code == 401
+        assert "x-injected" not in answer.headers
+
+
+async def test_a_blocked_module_is_not_imported(tmp_path):
+    for name in ("labs/Good", "labs/Bad"):
+        (tmp_path / name).mkdir(parents=True)
+        mark = tmp_path / f"{name.replace('/', '-')}-was-imported"
+        (tmp_path / name / "agent.py").write_text(
+            f"open({str(mark)!r}, 'w').close()\nfrom agents import Agent\nagent = Agent(name='x')\n"
+        )
+    table = {"namespaces": {"labs": {"deny_modules": ["labs/bad"]}}}
+    async with gateway_in_memory(folder=tmp_path, model=script(), config={"plugins": {"security": table}}) as g:
+        assert (tmp_path / "labs-Good-was-imported").exists()
+        assert not (tmp_path / "labs-Bad-was-imported").exists()
+        assert await listed(g) == ["labs/Good"]
+        [broken] = [a for a in (await g.http.get("/admin/agents")).json()["agents"] if a["state"] == "broken"]
+        assert (broken["id"], broken["diagnosis"]["kind"]) == ("labs/Bad", "security")
+        assert "[plugins.security.namespaces.labs]: labs/bad" in broken["diagnosis"]["hint"]
+        # A rule that is lifted lets it in at the next reload, although its file is the same.
+        await plugin(g).reconfigure(Settings())
+        await g.gateway.reload()
+        assert await listed(g) == ["labs/Bad", "labs/Good"]
+        # One that comes keeps out at once what was loaded before.
+        await plugin(g).reconfigure(settings({"rules": {"deny_modules": ["labs/good"]}}))
+        assert await listed(g) == ["labs/Bad"]
+        assert (await chat(g, "labs/Good")).status_code == 403
+
+
+def plugin(g) -> Security:
+    [found] = [p for p in g.gateway.hooks._guards if isinstance(p, Security)]
+    return found
+
+
+async def test_denials_hold_without_keys():
+    async with gateway_in_memory(AGENTS, config={"plugins": {"security": {"rules": {"deny_agents": ["Secret"]}}}}) as g:
+        assert await listed(g) == ["Open", "labs/A", "labs/B"]
+
+
+async def test_new_settings_hold_from_the_next_request_and_wrong_ones_not_at_all():
+    async with gateway(ANN) as g:
+        security = plugin(g)
+        await security.reconfigure(settings({**TABLE, "keys": {"ann": key_table(ANN, agents=["Secret"])}}))
+        assert await listed(g) == ["Secret"]
+        for wrong in ({}, {"keys": {"ann": key_table(ANN, id="a b")}}, {**TABLE, "rules": {"agents": ["a*"]}}):
+            with pytest.raises(ConfigError):
+                await security.reconfigure(settings(wrong))
+            assert g.gateway.hooks.guarded
+            assert await listed(g) == ["Secret"]
+        await security.reconfigure(settings({"keys": {"bob": key_table(BOB)}, "allowed_hosts": ["x.example"]}))
+        assert (await g.http.get("/v1/models")).status_code == 401
+        assert (await g.http.get("/healthz", headers={"host": "x.example"})).status_code == 200
+
+
+async def test_a_gateway_without_keys_takes_them_at_a_reload():
+    async with gateway(table={}) as g:
+        assert (await g.http.get("/v1/models")).status_code == 200
+        await plugin(g).reconfigure(settings(TABLE))
+        assert (await g.http.get("/v1/models")).status_code == 401
+        assert (await g.http.get("/admin/agents")).status_code == 401
+
+
+def security(table=TABLE) -> Security:
+    return Security(OffDuty(), settings(table))
+
+
+def run(principal):
+    return RunContext("req_1", principal, "labs/A")
+
+
+def tool(name="t", source="sdk-native", open=True, server=None):
+    return ToolInfo(name, source, "labs/A", "A", server, open)
+
+
+async def test_tools_hold_to_their_own_default_where_no_rule_speaks():
+    ann = Principal("ann", key=ANN.id)
+    assert await security().authorize_tool(run(ann), tool()) is None
+    assert await security().authorize_tool(run(ann), tool(source="gateway", open=False)) is None
+    hooks = Hooks({"security": security()})
+    assert not (await hooks.authorize_tool(run(ann), tool(source="gateway", open=False))).allowed
+    assert (await hooks.authorize_tool(run(ann), tool(source="mcp", open=True))).allowed
+    allowing = Hooks({"security": security({**TABLE, "rules": {"tools": ["gateway:mail/*"]}})})
+    assert (await allowing.authorize_tool(run(ann), tool("mail/send", "gateway", open=False))).allowed
+    assert not (await allowing.authorize_tool(run(ann), tool("mail/send", "mcp", open=False))).allowed
+    refusing = Hooks({"security": security({"namespaces": {"labs": {"native_tools": "refuse"}}})})
+    assert not (await refusing.authorize_tool(run(ann), tool())).allowed
+
+
+async def test_a_key_that_is_taken_away_calls_no_more_tools():
+    plugin = security()
+    ann = Principal("ann", key=ANN.id)
+    assert await plugin.authorize_tool(run(ann), tool()) is None
+    await plugin.reconfigure(settings({"keys": {"bob": key_table(BOB)}}))
+    decision = await plugin.authorize_tool(run(ann), tool())
+    assert (decision.allowed, decision.reason) == (False, "the key is gone")
+
+
+def test_a_blocked_module_is_a_load_error():
+    entry = AgentEntry("X", "x.py", "1", lambda: None)
+    with pytest.raises(LoadError) as caught:
+        security({"rules": {"modules": []}}).admit_agent(entry)
+    assert (caught.value.code, caught.value.source) == ("security", "x.py")
+
+
+def test_what_is_described_helps_nobody_to_get_in():
+    facts = security().describe()
+    assert {key["name"]: key["state"] for key in facts["keys"]} == {
+        "ann": "good",
+        "bob": "good",
+        "root": "good",
+        "old": "expired",
+        "off": "disabled",
+    }
+    assert ANN.hash.removeprefix("sha256:") not in repr(facts)

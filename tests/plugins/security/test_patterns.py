@@ -1,0 +1,129 @@
+"""Patterns mean whole segments, in any case: a table of near misses, and an oracle that is written another way."""
+
+import re
+
+import pytest
+from gateway_plugins.security.patterns import PatternSet, fold, matches, of_agents, parse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+NAMES = st.lists(st.sampled_from(["a", "b", "A", "tools", "tools_evil", "x-1", "ß"]), min_size=1, max_size=5)
+PATTERNS = st.lists(st.sampled_from(["a", "b", "B", "tools", "*", "**", "x-1", "ss"]), min_size=1, max_size=5)
+
+
+def oracle(pattern: str, subject: str) -> bool:
+    """As a regular expression over segments that each end in a slash."""
+    segments = pattern.casefold().split("/")
+    text = ""
+    for position, segment in enumerate(segments):
+        if segment == "**":
+            text += "(?:[^/]*/)" + ("+" if position and position == len(segments) - 1 else "*")
+        else:
+            text += "[^/]*/" if segment == "*" else re.escape(segment) + "/"
+    return re.fullmatch(text, subject.casefold() + "/") is not None
+
+
+@settings(max_examples=3000, deadline=None)
+@given(PATTERNS, NAMES)
+def test_an_oracle_agrees(pattern, name):
+    assert matches("/".join(pattern), "/".join(name)) is oracle("/".join(pattern), "/".join(name))
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(PATTERNS, max_size=6), NAMES)
+def test_a_set_tells_the_first_pattern_that_means_the_name(patterns, name):
+    texts, subject = ["/".join(pattern) for pattern in patterns], "/".join(name)
+    expected = next((text for text in texts if oracle(text, subject)), None)
+    listed = PatternSet((text, parse(text)) for text in texts)
+    assert listed.first(fold(subject)) == expected
+    assert listed.first(fold(subject)) == expected, "and says so again"
+
+
+@settings(max_examples=1000, deadline=None)
+@given(PATTERNS, NAMES, st.sampled_from(["_evil", "x", ".", "-"]))
+def test_what_only_begins_alike_is_never_meant(pattern, name, more):
+    literal = [segment for segment in pattern if "*" not in segment] or ["a"]
+    assert not matches("/".join(literal), "/".join(literal) + more)
+    assert not matches("/".join(literal), more + "/".join(literal))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "meant"),
+    [
+        ("tools", "tools", True),
+        ("tools", "Tools", True),
+        ("TOOLS", "tools", True),
+        ("tools", "tools_evil", False),
+        ("tools", "tool", False),
+        ("tools", "tools/x", False),
+        ("tools", "x/tools", False),
+        ("tools", "tools ", False),
+        ("tools", "tools\n", False),
+        ("tools", "", False),
+        ("labs/*", "labs/a", True),
+        ("labs/*", "labs", False),
+        ("labs/*", "labs/a/b", False),
+        ("labs/*", "labs_evil/a", False),
+        ("labs/*", "x/labs/a", False),
+        ("labs/*", "labs/", True),
+        ("labs/**", "labs", False),
+        ("labs/**", "labs/a", True),
+        ("labs/**", "labs/a/b", True),
+        ("labs/**", "labs2/a", False),
+        ("labs/**", "x/labs/a", False),
+        ("**", "a", True),
+        ("**", "a/b/c", True),
+        ("*", "a", True),
+        ("*", "a/b", False),
+        ("*/b", "a/b", True),
+        ("*/b", "b", False),
+        ("**/b", "b", True),
+        ("**/b", "x/y/b", True),
+        ("**/b", "x/y/bb", False),
+        ("a/**/b", "a/b", True),
+        ("a/**/b", "a/x/y/b", True),
+        ("a/**/b", "a/x/y/c", False),
+        ("a/**/b/**", "a/b", False),
+        ("a/**/b/**", "a/b/c", True),
+        ("a/*/c", "a/b/c", True),
+        ("a/*/c", "a/c", False),
+        ("a.b", "axb", False),
+        ("a+", "aa", False),
+        ("[a]", "a", False),
+        ("?", "a", False),
+    ],
+)
+def test_near_misses(pattern, subject, meant):
+    assert matches(pattern, subject) is meant
+
+
+@pytest.mark.parametrize("pattern", ["", "/", "a/", "/a", "a//b", "lab*", "*s", "***", "a/ b", " a", "a/b*c/d"])
+def test_what_is_no_pattern_is_refused(pattern):
+    with pytest.raises(ValueError, match="segment"):
+        parse(pattern)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("default/X", ("x",)),
+        ("default/*", ("*",)),
+        ("default/**", ("*",)),
+        ("default", ("default",)),
+        ("default/a/b", ("default", "a", "b")),
+        ("labs/x", ("labs", "x")),
+    ],
+)
+def test_top_level_agents_have_two_names(written, meant):
+    assert of_agents(parse(written)) == meant
+
+
+def test_a_long_name_is_soon_done():
+    assert not matches("/".join(["**", "a"] * 20), "/".join(["a"] * 400 + ["b"]))
+
+
+def test_what_is_remembered_of_names_has_an_end():
+    listed = PatternSet([("a", ("a",))])
+    for number in range(10_000):
+        listed.first((str(number),))
+    assert len(listed._known) <= 4096
