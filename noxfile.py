@@ -10,6 +10,9 @@ nox.needs_version = ">=2025.2.9"
 
 ROOT = Path(__file__).parent
 
+# Whole files, so that what a file sets up is set up once.
+TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
+
 
 def install(session: nox.Session, *arguments: str) -> None:
     """Install with uv: seven environments in the time of one."""
@@ -48,14 +51,14 @@ def tests(session: nox.Session) -> None:
     """Everything that needs no second process."""
     install_project(session)
     elsewhere = [f"--ignore=tests/{folder}" for folder in ("acceptance", "clients", "docs")]
-    session.run("pytest", "tests", *elsewhere, *session.posargs)
+    session.run("pytest", *TWO_AT_A_TIME, "tests", *elsewhere, *session.posargs)
 
 
 @nox.session
 def acceptance(session: nox.Session) -> None:
     """The real command on a real port, driven by the official client."""
     install_project(session)
-    session.run("pytest", "tests/acceptance", *session.posargs)
+    session.run("pytest", *TWO_AT_A_TIME, "tests/acceptance", *session.posargs)
 
 
 @nox.session

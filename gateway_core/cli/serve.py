@@ -66,7 +66,8 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
     yield f"  reload     {_watching(facts.get('hot_reload'))}"
     if not gateway.hooks.guarded:
         yield "  access     open to this machine, and to it only; `agent-gateway keys create NAME` makes a key"
-    yield f"  Open WebUI Admin Settings > Connections > OpenAI API: URL {url}/v1, any key"
+    key = "a key of yours" if gateway.hooks.guarded else "any key"
+    yield f"  Open WebUI Admin Settings > Connections > OpenAI API: URL {url}/v1, {key}"
     yield "Stop it with Ctrl+C."
 
 

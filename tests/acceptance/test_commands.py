@@ -118,7 +118,7 @@ def test_check_finds_the_module_that_ends_the_process(run, tmp_path):
 def test_plugins_lists_state_order_and_hooks(run, tmp_path):
     (tmp_path / "gateway.toml").write_text("[plugins.error_recorder]\nenabled = false\n")
     rows = json.loads(run("plugins", "--json"))
-    assert [row["plugin"] for row in rows][:3] == ["request_log", "folder_discovery", "entry_point_discovery"]
+    assert [row["plugin"] for row in rows][:3] == ["request_log", "security", "folder_discovery"]
     states = {row["plugin"]: row["state"] for row in rows}
     assert states["error_recorder"] == "off"
     assert "discover_agents" in next(row for row in rows if row["plugin"] == "folder_discovery")["hooks"]

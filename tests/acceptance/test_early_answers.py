@@ -21,8 +21,8 @@ def open_files(pid: int) -> int:
 @pytest.mark.parametrize(
     "request_bytes",
     [
-        b"POST /nope HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + CHUNK * 20 + b"0\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2000000\r\n\r\n" + b"x" * 2_000_000,
+        b"POST /nope HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" + CHUNK * 20 + b"0\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2000000\r\n\r\n" + b"x" * 2_000_000,
     ],
     ids=["chunked", "too large"],
 )

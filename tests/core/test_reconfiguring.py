@@ -83,7 +83,7 @@ class Place:
         await self.gateway.reload()
         import httpx2
 
-        async with httpx2.AsyncClient(transport=AsgiTransport(self.app), base_url="http://g") as client:
+        async with httpx2.AsyncClient(transport=AsgiTransport(self.app), base_url="http://localhost") as client:
             told = (await client.get("/admin/plugins")).json()
         self.configuration = told["configuration"]
         self.facts = {plugin["name"]: plugin["facts"] for plugin in told["plugins"]}

@@ -333,7 +333,7 @@ async def test_the_guard_is_put_on_once_and_only_where_somebody_decides():
         return ""
 
     agents = {"A": Agent(name="a", tools=[fresh]), "B": Agent(name="b", tools=[fresh])}
-    nobody = {"plugins": {"tool_policy": {"enabled": False}}}
+    nobody = {"plugins": {"tool_policy": {"enabled": False}, "security": {"enabled": False}}}
     async with gateway_in_memory(agents, model=script("x"), config=nobody):
         assert fresh.tool_input_guardrails is None
     plugin, _ = listening()
