@@ -88,3 +88,4 @@ def bench(session: nox.Session) -> None:
     install(session, "-e", ".", "-r", "benchmarks/requirements.txt")
     session.run("python", "benchmarks/run.py", *session.posargs)
     session.run("python", "benchmarks/tools.py")
+    session.run("python", "benchmarks/security.py")

@@ -38,7 +38,8 @@ class FolderDiscovery:
     @hookimpl
     def discover_agents(self) -> Iterable[AgentEntry]:
         """One entry for each agent in the folder."""
-        return [_entry(found, self._root) for found in self._scanner.scan()]
+        root = self._root.resolve()
+        return [_entry(found, root) for found in self._scanner.scan()]
 
     @hookimpl
     def watch_paths(self) -> Iterable[Path]:
@@ -55,7 +56,7 @@ def _entry(found: FoundAgent, root: Path) -> AgentEntry:
     loaded: list[IsolatedModule] = []
 
     def load() -> object:
-        module = load_isolated(found.file, folder=found.folder, name=found.id, shared=root.resolve())
+        module = load_isolated(found.file, folder=found.folder, name=found.id, shared=root)
         loaded.append(module)
         return module.module
 
@@ -63,5 +64,5 @@ def _entry(found: FoundAgent, root: Path) -> AgentEntry:
         for module in loaded:
             module.unload()
 
-    trial = trial_command(found.file, found.folder, root.resolve())
+    trial = trial_command(found.file, found.folder, root)
     return AgentEntry(found.id, str(found.file), found.digest, load, unload, folder=found.folder, trial=trial)
