@@ -21,6 +21,7 @@ from gateway_core.types import (
     AgentEntry,
     BackgroundTask,
     Catalog,
+    Check,
     Decision,
     DecisionMade,
     Outcome,
@@ -118,6 +119,17 @@ class Hooks:
                 logger.exception("plugin %s failed in describe", plugin)
                 facts[plugin] = {"error": type(error).__name__}
         return facts
+
+    async def readiness(self) -> list[Check]:
+        """Concatenated. A plugin that raises is logged, and keeps nothing from being ready."""
+        checks: list[Check] = []
+        for plugin, call in self._implementations["readiness"]:
+            try:
+                checks.extend(await call())
+            except Exception:
+                logger.exception("plugin %s failed in readiness", plugin)
+                checks.append(Check(plugin, ok=False, needed=False))
+        return checks
 
     def discover_agents(self, report: Callable[[GatewayError], None]) -> list[AgentEntry]:
         """Concatenated. A plugin that raises costs only its own agents; the error goes to `report`."""

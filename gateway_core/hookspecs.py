@@ -17,6 +17,7 @@ from gateway_core.types import (
     AgentEntry,
     BackgroundTask,
     Catalog,
+    Check,
     Decision,
     DecisionMade,
     Outcome,
@@ -187,6 +188,11 @@ class Hookspecs:
     def admission(self, run: RunContext, entry: AgentEntry) -> AbstractAsyncContextManager[None] | None:
         """What a run needs before it may start, such as a place among those that run at a time. Asked once a run. All
         are entered in order, left in reverse when the run is over; entering refuses by raising a `GatewayError`."""
+
+    @hookspec
+    async def readiness(self) -> Iterable[Check]:
+        """What the plugin needs for its work, and whether it is well. Asked at each `/readyz`; concatenated. The
+        gateway is not ready while something needed is not well."""
 
     @hookspec
     def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:

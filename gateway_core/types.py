@@ -154,6 +154,16 @@ class DecisionMade:
 
 
 @frozen
+class Check:
+    """Something that a gateway needs for its work, or that should be well."""
+
+    name: str
+    ok: bool
+    needed: bool = True
+    """Whether the gateway can take no work without it."""
+
+
+@frozen
 class RunContext:
     """What is known of a run before it starts."""
 

@@ -7,6 +7,7 @@ import httpx2
 import openai
 import pytest
 from agents import Agent, WebSearchTool
+from gateway_plugins.upstreams import reach
 from gateway_plugins.upstreams.choice import choose
 from gateway_plugins.upstreams.client import ChatEndpoint, ChunkStream, UpstreamClient
 from gateway_plugins.upstreams.routing import Router
@@ -201,3 +202,46 @@ async def test_a_hundred_calls_at_once_share_the_pool():
                 return (await endpoint.create(model="m", messages=messages)).choices[0].message.content
 
             assert await asyncio.gather(*map(one, range(100))) == [str(number) for number in range(100)]
+
+
+async def test_an_upstream_that_comes_later_is_noticed_and_one_that_goes_too(monkeypatch):
+    monkeypatch.setattr(reach, "BAD_SECONDS", 0.0)
+    monkeypatch.setattr(reach, "GOOD_SECONDS", 0.0)
+    with FakeUpstream() as first:
+        port, base_url = first.port, first.base_url
+    upstream = {"base_url": base_url, "default_model": "m", "max_retries": 0}
+    config = {"plugins": {"upstreams": {"late": upstream}}}
+
+    async def until(g, status):
+        while (answer := await g.http.get("/readyz")).status_code != status:
+            await asyncio.sleep(0.01)  # bounded by the test's own time limit
+        return answer.text
+
+    async with gateway_in_memory({"X": Agent(name="x")}, config=config) as g:
+        assert await until(g, 503) == "not ready\ncatalog: ok\nupstream: failed\n"
+        [facts] = (await g.http.get("/admin/upstreams")).json()["upstreams"].values()
+        assert (facts["reachable"], facts["models"]) == (False, [])
+        assert facts["problem"] in ("APIConnectionError", "APITimeoutError")
+        with FakeUpstream(port=port):
+            assert await until(g, 200) == "ready\ncatalog: ok\nupstream: ok\n"
+            [facts] = (await g.http.get("/admin/upstreams")).json()["upstreams"].values()
+            assert facts["reachable"] is True
+            assert facts["models"]
+        await until(g, 503)
+
+
+@pytest.mark.parametrize(("status", "reachable"), [(401, True), (404, True), (500, False)])
+async def test_an_answer_that_refuses_is_an_answer(status, reachable):
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}" % status)
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        config = {"plugins": {"upstreams": {"fake": {"base_url": base_url, "default_model": "m"}}}}
+        async with gateway_in_memory({"X": Agent(name="x")}, config=config) as g:
+            assert (await g.http.get("/readyz")).status_code == (200 if reachable else 503)
+            [facts] = (await g.http.get("/admin/upstreams")).json()["upstreams"].values()
+            assert (facts["reachable"], facts["problem"]) == (reachable, f"HTTP {status}")

@@ -4,12 +4,12 @@ It does not know what the files mean, and loads nothing: `gateway.reload()` does
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway_core import Catalog, Gateway, hookimpl
+from gateway_core import Catalog, Check, Gateway, hookimpl
 from gateway_plugins.hot_reload.following import Follower
 from gateway_plugins.hot_reload.settings import Settings
 
@@ -38,6 +38,11 @@ class HotReload:
         self._watched = watched
         if self._follower is not None:
             self._follower.follow(watched)
+
+    @hookimpl
+    async def readiness(self) -> Iterable[Check]:
+        """Whether changes of files are noticed, where they should be."""
+        return [Check("watcher", self.describe()["watcher_alive"], needed=False)] if self._follower is not None else []
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:

@@ -5,15 +5,17 @@ It does not run agents. With no server configured or found it has no opinion, an
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from gateway_core import AgentEntry, ConfigError, Gateway, RunContext, hookimpl
+from gateway_core import AgentEntry, Check, ConfigError, Gateway, RunContext, hookimpl
 from gateway_plugins.upstreams.settings import Settings
 
 if TYPE_CHECKING:
     from agents import ModelProvider
+    from starlette.requests import Request
+    from starlette.routing import BaseRoute
 
     from gateway_plugins.upstreams.provider import UpstreamProvider
 
@@ -61,6 +63,27 @@ class Upstreams:
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
         """The upstreams, if there are any."""
         return self._provider.for_agent(entry.id) if self._provider is not None else None
+
+    @hookimpl
+    async def readiness(self) -> Iterable[Check]:
+        """Whether an upstream answers."""
+        provider = self._provider
+        return [] if provider is None else [Check("upstream", await provider.reach.any_reachable())]
+
+    @hookimpl
+    def admin_routes(self) -> "Iterable[BaseRoute]":
+        """`/admin/upstreams`."""
+        import orjson
+        from starlette.responses import Response
+        from starlette.routing import Route
+
+        async def upstreams(_: "Request") -> Response:
+            """Which upstreams there are, what they have, and whether they answer."""
+            if self._provider is not None:
+                await self._provider.reach.any_reachable()
+            return Response(orjson.dumps(self.describe()), media_type="application/json")
+
+        return [Route("/admin/upstreams", upstreams)]
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:

@@ -3,25 +3,22 @@
 One client an upstream for the whole process, and one model object a name: the SDK asks for it at every turn.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-import openai
 from agents import Model, ModelProvider, set_default_openai_api, set_default_openai_client
 from agents.models import _openai_shared
 
 from gateway_core import UpstreamError
 from gateway_plugins.upstreams.client import UpstreamClient
 from gateway_plugins.upstreams.models import make_model
+from gateway_plugins.upstreams.reach import Reach
 from gateway_plugins.upstreams.routing import Route, Router
 from gateway_plugins.upstreams.settings import Upstream
 
 logger = logging.getLogger(__name__)
-
-LIST_SECONDS = 2.0
 
 
 class UpstreamProvider:
@@ -32,13 +29,13 @@ class UpstreamProvider:
         upstreams: Mapping[str, Upstream],
         clients: Mapping[str, UpstreamClient],
         default: str,
-        listed: Mapping[str, Sequence[str]],
     ) -> None:
         self._upstreams = upstreams
         self._clients = clients
         self._default = default
-        self._listed = listed
-        self._router = Router(upstreams, default, listed)
+        self._listed: dict[str, Sequence[str]] = {}
+        self._router = Router(upstreams, default, self._listed)
+        self.reach = Reach(clients, self._has_models)
         self._models: dict[tuple[Route, str], Model] = {}
         self._dropped: dict[str, set[str]] = {}
         self._substituted: dict[str, set[str]] = {}
@@ -51,9 +48,13 @@ class UpstreamProvider:
             clients = {
                 name: await stack.enter_async_context(UpstreamClient(upstream)) for name, upstream in upstreams.items()
             }
-            listings = await asyncio.gather(*(_list_models(name, client) for name, client in clients.items()))
-            listed = {name: models for name, models in zip(clients, listings, strict=True) if models}
-            yield cls(upstreams, clients, default, listed)
+            provider = cls(upstreams, clients, default)
+            await provider.reach.ask()
+            for name, answer in provider.reach.answers.items():
+                if answer.problem is not None:
+                    logger.warning("the upstream %s does not say which models it has: %s", name, answer.problem)
+            stack.push_async_callback(provider.reach.close)
+            yield provider
 
     def for_agent(self, agent_id: str) -> ModelProvider:
         """The provider for an agent's runs."""
@@ -105,11 +106,18 @@ class UpstreamProvider:
                 "default": name == self._default,
                 "default_model": self._router.route(None).model if name == self._default else upstream.default_model,
                 "models": list(self._listed.get(name, ())),
+                **self.reach.describe(name),
                 "dropped_tools": {a: sorted(t) for a, t in self._dropped.items()} if name == self._default else {},
                 "substituted": {a: sorted(m) for a, m in self._substituted.items()} if name == self._default else {},
             }
             for name, upstream in self._upstreams.items()
         }
+
+    def _has_models(self, name: str, models: Sequence[str]) -> None:
+        """An upstream that was not there at the start says what it has when it is."""
+        if models and list(self._listed.get(name, ())) != list(models):
+            self._listed[name] = models
+            self._router = Router(self._upstreams, self._default, self._listed)
 
     def _hosted_tool(self, agent_id: str, tool: str, upstream: str) -> None:
         if self._upstreams[upstream].hosted_tools == "refuse":
@@ -148,12 +156,3 @@ class _AgentsProvider(ModelProvider):
 
     def get_model(self, model_name: str | None) -> Model:
         return self._upstreams.model(model_name, self._agent_id)
-
-
-async def _list_models(name: str, client: UpstreamClient) -> list[str]:
-    try:
-        async with asyncio.timeout(LIST_SECONDS):
-            return [model.id async for model in client.with_options(max_retries=0).models.list()]
-    except (openai.OpenAIError, TimeoutError, ValueError) as error:
-        logger.warning("the upstream %s does not say which models it has: %s", name, type(error).__name__)
-        return []
