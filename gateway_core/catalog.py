@@ -8,6 +8,7 @@ import asyncio
 import importlib
 import re
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 
@@ -46,10 +47,16 @@ class CatalogBuilder:
         self._lock = asyncio.Lock()
         self._held: set[AsyncExitStack] = set()
         self._retiring: set[asyncio.Task[None]] = set()
+        self.loads: Counter[str] = Counter()
+        """How often each agent was loaded, by its id."""
         self._told: set[tuple[str | None, str]] = set()
 
-    async def refresh(self) -> Catalog:
-        """Make a new catalog and swap it in. What did not change is not loaded again, and if nothing did, it stays."""
+    async def refresh(self, again: str | None = None) -> Catalog:
+        """Make a new catalog and swap it in. What did not change is not loaded again, and if nothing did, it stays.
+
+        Args:
+            again: The id of an agent that is loaded again although its files did not change.
+        """
         async with self._lock:
             importlib.invalidate_caches()
             problems: list[GatewayError] = []
@@ -60,7 +67,7 @@ class CatalogBuilder:
             agents: dict[str, ServedAgent] = {}
             broken: dict[str, BrokenAgent] = {}
             for entry in entries:
-                served, failure = await self._serve(entry)
+                served, failure = await self._serve(entry, again=entry.id == again)
                 if served is None and failure is not None and self.show_broken:
                     served = self._diagnosis(entry, failure)
                 if served is not None:
@@ -80,18 +87,19 @@ class CatalogBuilder:
                 self._announce(problem)
             self._told.add(what)
 
-    async def _serve(self, entry: AgentEntry) -> tuple[ServedAgent | None, BrokenAgent | None]:
+    async def _serve(self, entry: AgentEntry, *, again: bool) -> tuple[ServedAgent | None, BrokenAgent | None]:
         """The agent to serve for an entry, and what is wrong with its newest version."""
         serving = self.current.agents.get(entry.id)
         if isinstance(getattr(serving, "runnable", None), DiagnosisRunnable):
             serving = None
         tried = self.current.broken.get(entry.id)
-        if tried is not None and tried.digest != entry.digest:
+        if tried is not None and (again or tried.digest != entry.digest):
             tried = None
         if tried is not None and tried.error.code not in _MENDED_ELSEWHERE:
             return serving, tried
         try:
-            if serving is not None and serving.entry.digest == entry.digest and self._loader.equipper.rebind(serving):
+            unchanged = serving is not None and serving.entry.digest == entry.digest and not again
+            if serving is not None and unchanged and self._loader.equipper.rebind(serving):
                 return serving, None
             return await self._load(entry), None
         except Exception as error:
@@ -111,6 +119,7 @@ class CatalogBuilder:
 
     async def _load(self, entry: AgentEntry) -> ServedAgent:
         loaded = await self._loader.load(entry)
+        self.loads[entry.id] += 1
         self._hold(loaded.served, loaded.held)
         return loaded.served
 

@@ -17,6 +17,7 @@ from gateway_core.equipping import Equipper
 from gateway_core.errors import GatewayError
 from gateway_core.hooks import Hooks
 from gateway_core.hookspecs import RecordStore
+from gateway_core.inventory import inventory
 from gateway_core.loader import Loader
 from gateway_core.loading import Plugins, load_plugins
 from gateway_core.reconfiguring import Reconfiguring
@@ -25,6 +26,7 @@ from gateway_core.runs import runner
 from gateway_core.runs.containment import contain
 from gateway_core.runs.engine import Engine
 from gateway_core.runs.left import LeftRuns
+from gateway_core.runs.tally import Tally
 from gateway_core.runs.tool_threads import LoopExecutor
 from gateway_core.runs.tools import governing
 from gateway_core.sdk_settings import SdkSettings
@@ -78,19 +80,33 @@ class RunningGateway:
         """The gateway tools there are and the agents that have them, as JSON for operators."""
         return self._equipper.facts(self.catalog.agents.values()) if self._equipper else []
 
+    def facts(self, agent_id: str) -> dict[str, Any]:
+        """What a served agent consists of, how often it was loaded, and how its runs went, as JSON for operators."""
+        served, tally = self.catalog.agents[agent_id], self.engine.tallies.get(agent_id) or Tally()
+        return {
+            "generation": self._builder.loads[agent_id] if self._builder else 0,
+            "model": self.config.agent(agent_id).model or served.model,
+            "agents": inventory(served.runnable.agents),
+            **tally.as_json(),
+        }
+
     def tool_threads(self) -> dict[str, int]:
         """How many of the threads for tools each agent holds at this moment."""
         return self._threads.held if self._threads else {}
 
-    async def reload(self) -> Catalog:
-        """Read the configuration again, discover again, load what changed, and swap the catalog."""
+    async def reload(self, again: str | None = None) -> Catalog:
+        """Read the configuration again, discover again, load what changed, and swap the catalog.
+
+        Args:
+            again: The id of an agent that is loaded again although its files did not change.
+        """
         if self._builder is None:
             return Catalog()
         await self.reconfiguring.read_again()
-        return await self._refresh(self._builder)
+        return await self._refresh(self._builder, again)
 
-    async def _refresh(self, builder: CatalogBuilder) -> Catalog:
-        catalog = await builder.refresh()
+    async def _refresh(self, builder: CatalogBuilder, again: str | None = None) -> Catalog:
+        catalog = await builder.refresh(again)
         self.hooks.on_catalog(catalog, (*self.hooks.watch_paths(), self.config.file))
         return catalog
 

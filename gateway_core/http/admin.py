@@ -10,17 +10,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from gateway_core.errors import NotFoundError
 from gateway_core.gateway import RunningGateway
-from gateway_core.types import BrokenAgent, Catalog, ServedAgent
+from gateway_core.types import BrokenAgent, ServedAgent
 
 
 def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
     """The core's own admin routes."""
 
     async def agents(_: Request) -> Response:
-        return _json(_catalog(gateway.catalog))
+        """Every agent: what it consists of, how its runs went, and what is wrong with it."""
+        return _json(_catalog(gateway))
 
     async def plugins(_: Request) -> Response:
+        """Every plugin with its facts, and what became of the configuration."""
         facts = gateway.hooks.describe()
         return _json(
             {
@@ -40,26 +43,40 @@ def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
         )
 
     async def tools(_: Request) -> Response:
+        """The gateway's tools and who has them, and the threads that tools hold."""
         return _json({"tools": gateway.tools(), "threads": gateway.tool_threads()})
 
     async def reload(_: Request) -> Response:
-        return _json(_catalog(await gateway.reload()))
+        """Read the configuration again, discover again, and load what changed."""
+        await gateway.reload()
+        return _json(_catalog(gateway))
+
+    async def reload_one(request: Request) -> Response:
+        """The same, and load one agent again although its files did not change."""
+        entry_id = gateway.catalog.resolve(request.path_params["id"])
+        if entry_id is None:
+            raise NotFoundError(f"there is no agent '{request.path_params['id'][:100]}'", code="model_not_found")
+        await gateway.reload(entry_id)
+        return _json(_catalog(gateway))
 
     return [
         Route("/admin/agents", agents),
         Route("/admin/plugins", plugins),
         Route("/admin/tools", tools),
         Route("/admin/reload", reload, methods=["POST"]),
+        Route("/admin/agents/{id:path}/reload", reload_one, methods=["POST"]),
     ]
 
 
-def _catalog(catalog: Catalog) -> dict[str, Any]:
-    served = [_served(agent, stale=catalog.broken.get(agent.id)) for agent in catalog.agents.values()]
+def _catalog(gateway: RunningGateway) -> dict[str, Any]:
+    catalog = gateway.catalog
+    served = [_served(agent, gateway) for agent in catalog.agents.values()]
     broken = [_broken(agent) for agent in catalog.broken.values() if agent.id not in catalog.agents]
     return {"generation": catalog.generation, "agents": [*served, *broken]}
 
 
-def _served(agent: ServedAgent, stale: BrokenAgent | None) -> dict[str, Any]:
+def _served(agent: ServedAgent, gateway: RunningGateway) -> dict[str, Any]:
+    stale = gateway.catalog.broken.get(agent.id)
     return {
         "id": agent.id,
         "state": "stale" if stale else "ok",
@@ -69,6 +86,7 @@ def _served(agent: ServedAgent, stale: BrokenAgent | None) -> dict[str, Any]:
         "description": agent.description,
         "warnings": agent.warnings,
         "diagnosis": stale.diagnosis() if stale else None,
+        **gateway.facts(agent.id),
     }
 
 

@@ -34,6 +34,7 @@ from gateway_core.runs.hosted import HostedToolsProvider
 from gateway_core.runs.memory import Memory, new_items
 from gateway_core.runs.models import ScopedProvider
 from gateway_core.runs.scope import POSITION, Position, RunScope
+from gateway_core.runs.tally import Tally
 from gateway_core.runs.tasks import answer_task
 from gateway_core.runs.tools import ToolGovernor
 from gateway_core.runs.workflow import history, run_workflow
@@ -99,6 +100,8 @@ class Engine:
         self._config = config
         self._tools = ToolGovernor(hooks, self.announce, equipper, config.runs.refused_tool)
         self._active: set[ActiveRun] = set()
+        self.tallies: dict[str, Tally] = {}
+        """By the agent's id."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.stopping = False
@@ -257,11 +260,13 @@ class Engine:
     def entered(self, run: "ActiveRun") -> None:
         """A run began."""
         self._active.add(run)
+        self.tallies.setdefault(run.context.agent_id, Tally()).began()
         self._idle.clear()
 
     def left(self, run: "ActiveRun", outcome: Outcome) -> None:
         """A run ended: tell everybody, once."""
         self._active.discard(run)
+        self.tallies[run.context.agent_id].ended(run.context, outcome)
         if not self._active:
             self._idle.set()
         if outcome.error is not None:

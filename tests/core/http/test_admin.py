@@ -74,3 +74,70 @@ async def test_plugins_are_told_with_their_facts(folder):
         plugins = {p["name"]: p for p in (await g.http.get("/admin/plugins")).json()["plugins"]}
         assert plugins["folder_discovery"]["facts"]["path"] == str(folder)
         assert plugins["entry_point_discovery"]["enabled"] is False
+
+
+TEAM = '''
+from agents import Agent, WebSearchTool, function_tool
+from gateway_core import use_gateway_tool
+
+@function_tool
+def look() -> str:
+    """Look."""
+    return "seen"
+
+helper = Agent(name="helper", tools=[WebSearchTool()], model="gpt-x")
+agent = Agent(name="team", tools=[look, use_gateway_tool("calculate")], handoffs=[helper])
+'''
+
+
+async def test_an_agent_is_told_with_all_that_it_consists_of(folder):
+    (folder / "labs").mkdir()
+    (folder / "labs" / "Team.py").write_text(TEAM)
+    async with gateway_in_memory(folder=folder, config={"agents": {"labs/Team": {"model": "gpt-y"}}}) as g:
+        told = {agent["id"]: agent for agent in (await g.http.get("/admin/agents")).json()["agents"]}["labs/Team"]
+    assert told["model"] == "gpt-y"
+    assert [(agent["name"], agent["model"], agent["handoffs"]) for agent in told["agents"]] == [
+        ("team", None, ["helper"]),
+        ("helper", "gpt-x", []),
+    ]
+    assert [(tool["name"], tool["source"]) for agent in told["agents"] for tool in agent["tools"]] == [
+        ("look", "sdk-native"),
+        ("calculate", "gateway"),
+        ("web_search", "hosted"),
+    ]
+
+
+async def test_runs_are_counted_and_the_last_error_leads_to_its_request():
+    async def run(text):
+        if text == "fail":
+            raise ValueError("canary")
+        return "fine"
+
+    async with gateway_in_memory({"X": run}) as g:
+        for number, text in enumerate(("fine", "fail", "fine")):
+            body = {"model": "X", "messages": [{"role": "user", "content": text}]}
+            await g.http.post("/v1/chat/completions", json=body, headers={"x-request-id": f"request-{number}"})
+        answer = await g.http.get("/admin/agents")
+    [told] = answer.json()["agents"]
+    assert [told[name] for name in ("runs", "active", "failed", "cancelled")] == [3, 0, 1, 0]
+    assert (told["last_error"]["request_id"], told["last_error"]["code"]) == ("request-1", "run_failed")
+    assert "canary" not in answer.text
+
+
+async def test_one_agent_is_loaded_again_although_nothing_changed(folder):
+    (folder / "labs").mkdir()
+    (folder / "labs" / "Other.py").write_text(GOOD)
+    async with gateway_in_memory(folder=folder) as g:
+        before = g.gateway.catalog.agents
+        told = (await g.http.post("/admin/agents/labs/other/reload")).json()
+        after = g.gateway.catalog.agents
+        assert after["labs/Other"] is not before["labs/Other"]
+        assert after["Good"] is before["Good"]
+        assert {agent["id"]: agent.get("generation") for agent in told["agents"]} == {
+            "Bad": None,
+            "Good": 1,
+            "labs/Other": 2,
+        }
+        assert (await g.http.post("/admin/agents/bad/reload")).status_code == 200
+        missing = await g.http.post("/admin/agents/nope/reload")
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")

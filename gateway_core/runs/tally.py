@@ -1,0 +1,42 @@
+"""How many runs an agent has had, and what became of the last one that failed. For operators; it decides nothing."""
+
+import time
+from typing import Any
+
+from attrs import asdict, define
+
+from gateway_core.types import Outcome, RunContext
+
+
+@define
+class Tally:
+    """One agent's runs since the gateway started."""
+
+    runs: int = 0
+    active: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    last_error: dict[str, Any] | None = None
+    """Of the last run that failed: `code`, `message`, `request_id`, and `at` in seconds since the epoch."""
+
+    def began(self) -> None:
+        """A run began."""
+        self.runs += 1
+        self.active += 1
+
+    def ended(self, run: RunContext, outcome: Outcome) -> None:
+        """A run ended."""
+        self.active -= 1
+        self.cancelled += outcome.cancelled
+        if (error := outcome.error) is not None:
+            self.failed += 1
+            self.last_error = {
+                "code": error.code,
+                "message": error.message,
+                "request_id": run.request_id,
+                "at": time.time(),
+            }
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it."""
+        return asdict(self)
