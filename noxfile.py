@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "imports", "tests", "acceptance", "clients", "docs", "package"]
+nox.options.sessions = ["lint", "types", "imports", "tests", "acceptance", "reliability", "clients", "docs", "package"]
 nox.options.reuse_existing_virtualenvs = True
 nox.needs_version = ">=2025.2.9"
 
@@ -50,7 +50,7 @@ def imports(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no second process."""
     install_project(session)
-    elsewhere = [f"--ignore=tests/{folder}" for folder in ("acceptance", "clients", "docs")]
+    elsewhere = [f"--ignore=tests/{folder}" for folder in ("acceptance", "reliability", "clients", "docs")]
     session.run("pytest", *TWO_AT_A_TIME, "tests", *elsewhere, *session.posargs)
 
 
@@ -59,6 +59,13 @@ def acceptance(session: nox.Session) -> None:
     """The real command on a real port, driven by the official client."""
     install_project(session)
     session.run("pytest", *TWO_AT_A_TIME, "tests/acceptance", *session.posargs)
+
+
+@nox.session
+def reliability(session: nox.Session) -> None:
+    """What is promised under load and attack, in a short form; longer with EXAMPLES and SOAK_SECONDS."""
+    install(session, "-e", ".", "-e", "./agents_pkg", "--group", "reliability")
+    session.run("pytest", *TWO_AT_A_TIME, "tests/reliability", *session.posargs)
 
 
 @nox.session
@@ -89,3 +96,4 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/run.py", *session.posargs)
     session.run("python", "benchmarks/tools.py")
     session.run("python", "benchmarks/security.py")
+    session.run("python", "benchmarks/reload.py")

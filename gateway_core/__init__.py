@@ -6,6 +6,7 @@ This is the public door: what plugins and agents may import. It does not import 
 from gateway_core.addresses import ForbiddenAddressError, Network
 from gateway_core.addresses import resolve as resolve_host
 from gateway_core.config import Config, load_config
+from gateway_core.description import described
 from gateway_core.errors import (
     AuthenticationError,
     ConfigError,
@@ -82,6 +83,7 @@ __all__ = [
     "Usage",
     "__version__",
     "add_log_context",
+    "described",
     "hookimpl",
     "in_log_context",
     "is_passing",

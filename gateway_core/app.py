@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
+from gateway_core import __version__
 from gateway_core.config import Config, load_config
 from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
@@ -25,6 +26,7 @@ from gateway_core.http.chat import ChatCompletions
 from gateway_core.http.front import HEADER, ErrorAnswers, Front, request_id_of
 from gateway_core.http.health import Health
 from gateway_core.http.models import Models
+from gateway_core.http.openapi import OpenApi
 from gateway_core.http.responses import Responses
 from gateway_core.http.runs import Runs
 
@@ -60,7 +62,9 @@ def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = 
 def _routes(gateway: RunningGateway) -> list[BaseRoute]:
     models, health, runs = Models(gateway), Health(gateway), Runs(gateway)
     responses = Responses(gateway)
-    return [
+    routes: list[BaseRoute] = []
+    routes += [
+        Route("/openapi.json", OpenApi(gateway, __version__, lambda: routes).get),
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
         Route("/v1/models", models.list),
@@ -76,6 +80,7 @@ def _routes(gateway: RunningGateway) -> list[BaseRoute]:
         *gateway.hooks.routes(),
         *(_guarded(route, gateway) for route in [*admin_routes(gateway), *gateway.hooks.admin_routes()]),
     ]
+    return routes
 
 
 def _guarded(route: BaseRoute, gateway: RunningGateway) -> BaseRoute:

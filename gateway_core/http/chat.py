@@ -7,8 +7,10 @@ its own status; after that it is an event in the stream, which then ends without
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from gateway_core.description import described
 from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
+from gateway_core.http import openapi_schemas as schemas
 from gateway_core.http import problems, renderings
 from gateway_core.http.access import authenticated, permitted_agent
 from gateway_core.http.answering import KEEP_ALIVE, Answering, is_over
@@ -23,6 +25,7 @@ from gateway_core.runs.engine import RunRequest
 from gateway_core.types import BackgroundTask, Completed, Failed, RunContext, RunEvent, ServedAgent
 
 
+@described("Chat with an agent", takes=schemas.CHAT, answers=schemas.COMPLETION, content=schemas.STREAM)
 class ChatCompletions:
     """The endpoint, as an ASGI application.
 

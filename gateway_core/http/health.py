@@ -3,7 +3,9 @@
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from gateway_core.description import described
 from gateway_core.gateway import RunningGateway
+from gateway_core.http import openapi_schemas as schemas
 from gateway_core.types import Check
 
 
@@ -17,10 +19,12 @@ class Health:
     def __init__(self, gateway: RunningGateway) -> None:
         self._gateway = gateway
 
+    @described("Whether the process lives", content=schemas.PLAIN)
     async def alive(self, _: Request) -> Response:
         """200 as long as the process answers."""
         return PlainTextResponse("ok\n")
 
+    @described("Whether it can take work", content=schemas.PLAIN)
     async def ready(self, _: Request) -> Response:
         """200 with the catalog built and everything needed well, 503 otherwise and while the gateway stops.
 

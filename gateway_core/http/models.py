@@ -6,7 +6,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway_core.description import described
 from gateway_core.gateway import RunningGateway
+from gateway_core.http import openapi_schemas as schemas
 from gateway_core.http.access import authenticated, permitted_agent, visible
 from gateway_core.types import ServedAgent
 
@@ -21,12 +23,14 @@ class Models:
     def __init__(self, gateway: RunningGateway) -> None:
         self._gateway = gateway
 
+    @described("The agents that the caller may use", answers=schemas.MODELS)
     async def list(self, request: Request) -> Response:
         """All of them."""
         principal = await authenticated(request, self._gateway)
         agents = await visible(principal, self._gateway, self._gateway.catalog)
         return _json({"object": "list", "data": [_model(agent) for agent in agents]})
 
+    @described("One agent", answers=schemas.MODEL)
     async def one(self, request: Request) -> Response:
         """The one that the path names."""
         principal = await authenticated(request, self._gateway)

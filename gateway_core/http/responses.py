@@ -12,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway_core.description import described
 from gateway_core.errors import InvalidRequestError, NotFoundError, RunError
 from gateway_core.gateway import RunningGateway
+from gateway_core.http import openapi_schemas as schemas
 from gateway_core.http.access import authenticated, permitted_agent
 from gateway_core.http.answering import KEEP_ALIVE, Answering, is_over
 from gateway_core.http.chat_id import session_id
@@ -33,6 +35,9 @@ KIND = "response"
 CANCELLED = "run_cancelled"
 
 
+@described(
+    "Make a response of an agent", takes=schemas.RESPONSE_REQUEST, answers=schemas.RESPONSE, content=schemas.STREAM
+)
 class Responses:
     """The endpoints.
 
@@ -74,6 +79,7 @@ class Responses:
         )
         await _Answer(self._gateway, to_run, send, asked, earlier, self._running).give(receive)
 
+    @described("A stored response", answers=schemas.RESPONSE)
     async def get(self, request: Request) -> Response:
         """`GET /v1/responses/{id}`."""
         if request.query_params.get("stream", "").lower() == "true":
@@ -82,6 +88,11 @@ class Responses:
             )
         return _json((await self._stored(request))["response"])
 
+    @described(
+        "The input of a stored response, newest first",
+        answers=schemas.LIST,
+        query=schemas.PAGE,
+    )
     async def input_items(self, request: Request) -> Response:
         """`GET /v1/responses/{id}/input_items`, newest first unless `order=asc`."""
         items: list[Item] = (await self._stored(request))["input"]
@@ -103,6 +114,7 @@ class Responses:
             }
         )
 
+    @described("Forget a stored response", answers=schemas.DELETED)
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/responses/{id}`."""
         principal = await authenticated(request, self._gateway)
@@ -111,6 +123,7 @@ class Responses:
             raise _not_found(response_id)
         return _json({"id": response_id, "object": "response", "deleted": True})
 
+    @described("End a response that is on", answers=schemas.RESPONSE)
     async def cancel(self, request: Request) -> Response:
         """`POST /v1/responses/{id}/cancel`: of one that is on; one that is over stays as it is."""
         principal = await authenticated(request, self._gateway)

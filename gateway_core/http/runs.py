@@ -10,8 +10,10 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway_core.description import described
 from gateway_core.errors import NotFoundError, RunError
 from gateway_core.gateway import RunningGateway
+from gateway_core.http import openapi_schemas as schemas
 from gateway_core.http import problems, renderings
 from gateway_core.http.access import authenticated
 from gateway_core.http.chat_format import completion, fingerprint, reasoning_fields
@@ -31,10 +33,12 @@ class Runs:
     def __init__(self, gateway: RunningGateway) -> None:
         self._gateway = gateway
 
+    @described("A run that outlived its client", answers=schemas.RUN)
     async def get(self, request: Request) -> Response:
         """The state of the run, and its answer as a chat completion when it is through."""
         return self._tell(await self._find(request))
 
+    @described("End a run that outlived its client", answers=schemas.RUN)
     async def cancel(self, request: Request) -> Response:
         """End the run, if it is still on."""
         run = await self._find(request)

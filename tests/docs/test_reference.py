@@ -196,3 +196,13 @@ def test_both_kinds_of_tools_of_the_readme_work_in_one_agent(tmp_path):
     weather, time = [str(item["output"]) for item in model.calls[1].input[-2:]]
     assert weather == "18 °C and sunny in Paris"
     assert re.search(r"\d{4}-\d\d-\d\d .* CES?T", time)
+
+
+def test_every_route_is_in_the_reference():
+    from gateway_core.app import build
+    from gateway_core.config import load_config
+    from gateway_core.http.openapi import document
+
+    written = re.findall(r"^\| `([A-Z]+ /\S*)` \|", read("reference", "http.md"), re.MULTILINE)
+    paths = document(build(load_config(environ={})).routes, "x")["paths"]
+    assert sorted(written) == sorted(f"{method.upper()} {path}" for path, methods in paths.items() for method in methods)

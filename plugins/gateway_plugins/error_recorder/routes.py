@@ -9,10 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway_core import InvalidRequestError, NotFoundError
+from gateway_core import InvalidRequestError, NotFoundError, described
 from gateway_plugins.error_recorder.ring import ErrorRing, RecordedError
 
 MOST_SHOWN = 1000
+_FILTERS: dict[str, dict[str, Any]] = {
+    **{name: {"type": "string"} for name in ("agent", "stage", "request_id", "since")},
+    **{name: {"type": "integer", "minimum": 0} for name in ("offset", "limit")},
+}
 
 
 def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseRoute]:
@@ -23,6 +27,7 @@ def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseR
         changed: Called when it was cleared.
     """
 
+    @described("The failures that are remembered, the last one first", query=_FILTERS)
     async def errors(request: Request) -> Response:
         query = request.query_params
         wanted = [error for error in ring.entries() if _fits(error, request)]
@@ -30,11 +35,13 @@ def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseR
         page = wanted[offset : offset + min(limit, MOST_SHOWN)]
         return _json({"total": len(wanted), "offset": offset, "errors": [error.as_json() for error in page]})
 
+    @described("Forget all failures", status=204)
     async def clear(_: Request) -> Response:
         ring.clear()
         changed()
         return Response(status_code=204)
 
+    @described("The failures of one request")
     async def of_request(request: Request) -> Response:
         request_id = request.path_params["request_id"]
         found = [error.as_json() for error in ring.entries() if request_id in error.request_ids]

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway_core import GatewayError, InvalidRequestError, NotFoundError, PermissionDeniedError, Principal
+from gateway_core import GatewayError, InvalidRequestError, NotFoundError, PermissionDeniedError, Principal, described
 from gateway_plugins.security.grants import parse_grant
 from gateway_plugins.security.overrides import OverrideStore
 from gateway_plugins.security.questions import Override
@@ -26,6 +26,16 @@ Granter = Callable[[Request], Awaitable[Principal]]
 
 _MAX_BODY = 16 * 1024
 _BODY_SECONDS = 10.0
+_GRANT = {
+    "type": "object",
+    "required": ["kind", "pattern", "reason"],
+    "additionalProperties": False,
+    "properties": {
+        "kind": {"enum": ["agent", "module", "tool"]},
+        "ttl_seconds": {"type": "number", "exclusiveMinimum": 0},
+        **{name: {"type": "string", "minLength": 1} for name in ("pattern", "principal", "key", "reason")},
+    },
+}
 
 
 async def _nowhere() -> None:
@@ -57,6 +67,7 @@ class _Handlers:
         self._granter = granter
         self._recorded = recorded
 
+    @described("Allow something for a time", takes=_GRANT, status=201)
     async def grant(self, request: Request) -> Response:
         principal = await self._may_change(request)
         grant = parse_grant(await _json_object(request), principal.id)
@@ -68,11 +79,13 @@ class _Handlers:
             raise
         return _json(_shown(override, override.expires - override.created), 201)
 
+    @described("What is allowed for a time at this moment")
     async def list(self, request: Request) -> Response:
         await self._granter(request)
         shown = [_shown(override, left) for override, left in self._store.active()]
         return _json({"object": "list", "data": shown})
 
+    @described("One override that is in force")
     async def one(self, request: Request) -> Response:
         await self._granter(request)
         for override, left in self._store.active():
@@ -80,6 +93,7 @@ class _Handlers:
                 return _json(_shown(override, left))
         raise _not_there()
 
+    @described("Revoke an override")
     async def revoke(self, request: Request) -> Response:
         principal = await self._may_change(request)
         override = await self._store.revoke(request.path_params["id"], principal.id)

@@ -12,7 +12,7 @@ from attrs import asdict
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway_core import Catalog, InvalidRequestError
+from gateway_core import Catalog, InvalidRequestError, described
 from gateway_plugins.security.policy import TOOL_SOURCES, Policy
 from gateway_plugins.security.questions import Question
 from gateway_plugins.security.rules import Rules, Verdict
@@ -21,6 +21,9 @@ _FIELDS = ("principal", "key", "agent", "module", "tool", "source", "server")
 _LONGEST = 512
 _MAX_BODY = 16 * 1024
 _BODY_SECONDS = 10.0
+
+_NAMES = ("principal", "key", "agent", "module", "tool", "source", "server")
+_QUESTION = {"type": "object", "properties": {name: {"type": "string", "minLength": 1} for name in _NAMES}}
 
 
 class Preview:
@@ -35,6 +38,7 @@ class Preview:
         self._current = current
         self._catalog = catalog
 
+    @described("Would this be allowed, and by which rule?", takes=_QUESTION)
     async def answer(self, request: Request) -> Response:
         """One question, as JSON."""
         asked = _fields(await _json_object(request))

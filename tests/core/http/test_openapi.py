@@ -1,0 +1,71 @@
+"""`/openapi.json` tells every route that there is, to whom it concerns, and what is told of answers is so."""
+
+import jsonschema
+from agents import Agent
+from starlette.routing import Route
+
+from gateway_core import described, hookimpl
+from gateway_core.testing import gateway_in_memory, script
+from tests.core.http.test_admin import Guard
+
+BODY = {"model": "X", "messages": [{"role": "user", "content": "hi"}]}
+
+
+class Page:
+    def __init__(self, *_):
+        pass
+
+    @hookimpl
+    def routes(self):
+        @described("A page of a plugin", takes={"type": "object"}, status=201)
+        async def described_page(request):
+            raise AssertionError
+
+        async def plain_page(request):
+            """Says so in its docstring.
+
+            And more.
+            """
+            raise AssertionError
+
+        return [Route("/a", described_page, methods=["POST"]), Route("/b/{id:path}/c", plain_page)]
+
+
+async def description(g):
+    return (await g.http.get("/openapi.json")).json()
+
+
+async def test_routes_of_plugins_describe_themselves():
+    async with gateway_in_memory({}, plugins={"page": Page}) as g:
+        paths = (await description(g))["paths"]
+    assert paths["/a"]["post"]["summary"] == "A page of a plugin"
+    assert list(paths["/a"]["post"]["responses"]) == ["201", "4XX", "5XX"]
+    assert paths["/b/{id}/c"]["get"]["summary"] == "Says so in its docstring."
+    assert [place["name"] for place in paths["/b/{id}/c"]["get"]["parameters"]] == ["id"]
+    assert all(operation["summary"] for methods in paths.values() for operation in methods.values())
+
+
+async def test_admin_pages_are_for_admins_and_nothing_is_for_nobody():
+    async with gateway_in_memory({}, plugins={"guard": Guard}, api_key="ann") as g:
+        assert not [path for path in (await description(g))["paths"] if path.startswith(("/admin", "/security"))]
+    async with gateway_in_memory({}, plugins={"guard": Guard}, api_key="admin") as g:
+        assert {"/admin/agents", "/security/override"} <= (await description(g))["paths"].keys()
+
+
+async def test_answers_are_what_is_told_of_them():
+    async with gateway_in_memory({"X": Agent(name="x", model=script(*["hello"] * 9))}) as g:
+        told = await description(g)
+        for method, path, url, body in [
+            ("post", "/v1/chat/completions", "/v1/chat/completions", BODY),
+            ("post", "/v1/chat/completions", "/v1/chat/completions", {**BODY, "model": 5}),
+            ("get", "/v1/models", "/v1/models", None),
+            ("get", "/v1/models/{model}", "/v1/models/X", None),
+            ("post", "/v1/responses", "/v1/responses", {"model": "X", "input": "hi"}),
+            ("get", "/v1/responses/{id}", "/v1/responses/nope", None),
+        ]:
+            answer = await g.http.request(method, url, json=body)
+            responses = told["paths"][path][method]["responses"]
+            response = responses.get(str(answer.status_code)) or responses["4XX"]
+            schema = {**response["content"]["application/json"]["schema"], "components": told["components"]}
+            jsonschema.validate(answer.json(), schema)
+    assert told["components"]["schemas"]["ModelId"]["anyOf"][0] == {"enum": ["X"]}

@@ -1,0 +1,44 @@
+"""Whatever is sent to the routes that `/openapi.json` describes: no 500, no status, type or form that it does not tell.
+
+`EXAMPLES` in the environment sets how many requests are made up for each route; the default keeps it short.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import serving
+
+EXAMPLES = os.environ.get("EXAMPLES", "5")
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+AGENT = 'async def run(text):\n    return f"you said {text}"\n'
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("schema")
+    (folder / "agents").mkdir()
+    (folder / "agents" / "Echo.py").write_text(AGENT)
+    (folder / "gateway.toml").write_text("[plugins.entry_point_discovery]\nenabled = false\n")
+    with serving(folder, "--offline") as running:
+        yield running
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nothing_that_is_sent_breaks_it(server, seed, tmp_path):
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json"),
+            *("--checks", CHECKS, "--phases", "coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", str(seed)),
+            *("--generation-database", "none", "--no-color"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
+    assert "passed" in done.stdout
