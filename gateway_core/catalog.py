@@ -7,6 +7,7 @@ know where agents come from; `discover_agents` does.
 import asyncio
 import importlib
 import re
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
@@ -50,6 +51,7 @@ class CatalogBuilder:
     async def refresh(self) -> Catalog:
         """Make a new catalog and swap it in. What did not change is not loaded again."""
         async with self._lock:
+            began = time.perf_counter()
             importlib.invalidate_caches()
             entries = await DaemonThread(lambda: self._hooks.discover_agents(self._announce)).result()
             self._loader.equipper.refresh()
@@ -63,7 +65,7 @@ class CatalogBuilder:
                     agents[entry.id] = served
                 if failure is not None:
                     broken[entry.id] = failure
-            self.current = Catalog(agents, broken, self.current.generation + 1)
+            self.current = Catalog(agents, broken, self.current.generation + 1, time.perf_counter() - began)
             return self.current
 
     def _distinct(self, entries: Iterable[AgentEntry]) -> list[AgentEntry]:
