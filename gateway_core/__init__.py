@@ -42,6 +42,7 @@ from gateway_core.types import (
     ToolInfo,
     Usage,
 )
+from gateway_core.whereabouts import working_for
 
 __version__ = "0.1.0"
 
@@ -98,4 +99,5 @@ __all__ = [
     "trial_command",
     "use_gateway_tool",
     "use_gateway_tools",
+    "working_for",
 ]

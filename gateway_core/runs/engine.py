@@ -184,6 +184,7 @@ class Engine:
 
     async def perform(self, request: RunRequest, scope: RunScope) -> None:
         """Do the run, and put its last event on the channel. Raises nothing but a cancellation from outside."""
+        agent_gateway_run = request.run  # noqa: F841 - for `whereabouts.working_for`
         task = asyncio.current_task()
         token = POSITION.set(Position(scope, 0))
         limit = self._config.runs.timeout
