@@ -26,6 +26,7 @@ from gateway_core.isolation import IsolatedModule, load_isolated
 from gateway_core.log_context import add_log_context, in_log_context, log_context
 from gateway_core.provenance import ToolOrigin, mark_tool, origin_of
 from gateway_core.structure import Bytes, Seconds, Secret, near_miss
+from gateway_core.trace_context import set_trace_headers, trace_headers
 from gateway_core.trial import command as trial_command
 from gateway_core.types import (
     AgentEntry,
@@ -96,6 +97,8 @@ __all__ = [
     "path_name",
     "resolve_host",
     "sdk_name",
+    "set_trace_headers",
+    "trace_headers",
     "trial_command",
     "use_gateway_tool",
     "use_gateway_tools",

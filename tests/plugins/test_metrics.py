@@ -3,8 +3,6 @@
 import asyncio
 import secrets
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx2
 import pytest
@@ -16,6 +14,7 @@ from gateway_core import ConfigError
 from gateway_core.hookspecs import hookimpl
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import BackgroundTask, Decision, Principal
+from tests.support.collector import Collector
 from tests.support.upstream import FakeUpstream
 
 
@@ -253,44 +252,6 @@ async def test_scrapes_at_the_same_time_are_all_whole():
         await g.http.post("/v1/chat/completions", json=body())
         for found in await asyncio.gather(*(scrape(g) for _ in range(8))):
             assert found.sum("agent_gateway_runs_total") == 1
-
-
-class Collector:
-    """Takes OTLP over HTTP, or never answers."""
-
-    def __init__(self, *, dead: bool = False) -> None:
-        self.bodies: list[bytes] = []
-        self.headers: list[str | None] = []
-        self.asked, self.release = threading.Event(), threading.Event()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                collector.asked.set()
-                if dead:
-                    collector.release.wait(20)
-                assert self.path == "/v1/metrics"
-                collector.headers.append(self.headers["x-key"])
-                collector.bodies.append(self.rfile.read(int(self.headers["content-length"])))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    def __enter__(self) -> "Collector":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 async def test_a_collector_gets_them_with_its_headers():
