@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from agents import Agent, GuardrailFunctionOutput, InputGuardrail, Runner, function_tool
+from agents.mcp import MCPServerStdio
 from gateway_plugins.tracing import Settings, Tracing
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -256,3 +257,34 @@ async def test_the_console_shows_them(capsys):
     shown = capsys.readouterr()
     assert '"name": "invoke_agent x"' in shown.err
     assert not shown.out
+
+
+SERVER = """
+from mcp.server.mcpserver import Context, MCPServer
+
+mcp = MCPServer("Traced", log_level="ERROR")
+
+
+@mcp.tool()
+async def which(ctx: Context) -> str:
+    meta = ctx.request_context.meta
+    return str(meta["traceparent"] if isinstance(meta, dict) else getattr(meta, "traceparent", meta))
+
+
+mcp.run(transport="stdio")
+"""
+
+
+async def test_an_mcp_server_is_told_which_span_calls_it(tmp_path):
+    (tmp_path / "server.py").write_text(SERVER)
+    server = MCPServerStdio({"command": sys.executable, "args": [str(tmp_path / "server.py")]}, name="Traced")
+    model = script(call("which"), "done")
+    with Collector() as collector:
+        agent = Agent(name="x", mcp_servers=[server], model=model)
+        async with gateway_in_memory({"X": agent}, config=tables(collector)) as g:
+            await g.http.post("/v1/chat/completions", json=body(), headers={"traceparent": PARENT})
+    by_name = {span.name: span for span in collector.spans}
+    tool = by_name["execute_tool which"]
+    assert f"00-{TRACE}-{tool.span_id}-01" in str(model.calls[1].input[-1]["output"])
+    assert tool.attributes["agent_gateway.mcp.server"] == "Traced"
+    assert by_name["tools/list Traced"].attributes["mcp.method.name"] == "tools/list"
