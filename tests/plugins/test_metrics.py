@@ -3,10 +3,13 @@
 import asyncio
 import secrets
 import socket
+import threading
 
 import httpx2
 import pytest
 from agents import Agent, function_tool
+from gateway_plugins.metrics.cheap import MOST_WAITING, Count, Recorder, flushing
+from gateway_plugins.metrics.export import Export
 from gateway_plugins.metrics.labels import FewValues
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -285,3 +288,42 @@ async def test_without_the_exporters_package_it_is_said(monkeypatch):
     with pytest.raises(ConfigError, match=r"agent-gateway\[otlp\]"):
         async with gateway_in_memory({}, config={"plugins": {"metrics": {"otlp_endpoint": "http://127.0.0.1:1"}}}):
             pass
+
+
+def test_nothing_is_lost_between_the_loop_and_those_who_read():
+    export = Export("", {}, 60.0)
+    recorder = Recorder()
+    histogram = export.meter.create_histogram("h", "{x}", "H.")
+    counted = Count(export.meter, "c", "{x}", "C.", "kind")
+    export.meter.create_observable_gauge("g", [flushing(recorder, lambda: ())])
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            export.text()
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(10_001):
+        recorder.record(histogram, 1.0, {})
+        counted.add(str(number % 3), count=2)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    found = Scrape(export.text().decode())
+    assert found.sum("h_count") == 10_001
+    assert found.sum("c_total") == 20_002
+    export.close()
+
+
+def test_what_waits_is_recorded_before_it_is_much():
+    recorder = Recorder()
+    export = Export("", {}, 60.0)
+    histogram = export.meter.create_histogram("h", "{x}", "H.")
+    for _ in range(MOST_WAITING - 1):
+        recorder.record(histogram, 1.0, {})
+    assert len(recorder._waiting) == MOST_WAITING - 1
+    recorder.record(histogram, 1.0, {})
+    assert not recorder._waiting
+    export.close()

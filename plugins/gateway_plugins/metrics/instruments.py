@@ -21,6 +21,7 @@ from gateway_core import (
     RunContext,
     ToolCall,
 )
+from gateway_plugins.metrics.cheap import Count, Recorder, flushing
 from gateway_plugins.metrics.labels import UNKNOWN, FewValues
 
 # Buckets as the conventions advise; agents take longer than web pages, so some of them go on.
@@ -45,6 +46,8 @@ class Instruments:
 
     def __init__(self, meter: Meter, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._recorder = Recorder()
+        self._record = self._recorder.record
         self._model, self._tool = FewValues(200), FewValues(500)
         self._code, self._source, self._task = FewValues(200), FewValues(50), FewValues(50)
         self.active_requests = 0
@@ -94,14 +97,31 @@ class Instruments:
             "Tool calls.",
             explicit_bucket_boundaries_advisory=_OPERATION_SECONDS,
         )
-        counter = meter.create_counter
-        self._runs = counter("agent_gateway.runs", "{run}", "Runs that ended.")
-        self._errors = counter("agent_gateway.errors", "{error}", "Failures of every stage.")
-        self._load_failures = counter("agent_gateway.load.failures", "{failure}", "Agents that could not be loaded.")
-        self._decisions = counter("agent_gateway.decisions", "{decision}", "Decisions that took effect.")
-        self._tasks = counter("agent_gateway.background_tasks", "{task}", "What chat UIs asked beside a chat.")
-        self._keep_alives = counter("agent_gateway.keep_alives", "{comment}", "Comments sent into silent streams.")
-        self._left = counter("agent_gateway.disconnects", "{client}", "Clients that left before their answer's end.")
+        self._runs = Count(meter, "agent_gateway.runs", "{run}", "Runs that ended.", "agent", "outcome")
+        self._errors = Count(meter, "agent_gateway.errors", "{error}", "Failures of every stage.", "stage", "code")
+        self._load_failures = Count(
+            meter, "agent_gateway.load.failures", "{failure}", "Agents that could not be loaded.", "kind", "agent"
+        )
+        self._decisions = Count(
+            meter,
+            "agent_gateway.decisions",
+            "{decision}",
+            "Decisions that took effect.",
+            *("kind", "source", "outcome"),
+        )
+        self._tasks = Count(
+            meter,
+            "agent_gateway.background_tasks",
+            "{task}",
+            "What chat UIs asked beside a chat.",
+            *("kind", "outcome"),
+        )
+        self._keep_alives = Count(
+            meter, "agent_gateway.keep_alives", "{comment}", "Comments sent into silent streams.", "agent"
+        )
+        self._left = Count(
+            meter, "agent_gateway.disconnects", "{client}", "Clients that left before their answer's end.", "agent"
+        )
 
         self._observe(meter)
 
@@ -112,27 +132,27 @@ class Instruments:
             "http.response.status_code": status,
             "http.route": route or UNKNOWN,
         }
-        self._http_seconds.record(seconds, labels)
+        self._record(self._http_seconds, seconds, labels)
 
     def run(self, run: RunContext, outcome: Outcome) -> None:
         """A run ended."""
         how = "cancelled" if outcome.cancelled else "error" if outcome.error else "ok"
         agent = self._agent(run.agent_id)
         if outcome.client_left:
-            self._left.add(1, {"agent": agent})
+            self._left.add(agent)
         if outcome.keep_alives:
-            self._keep_alives.add(outcome.keep_alives, {"agent": agent})
+            self._keep_alives.add(agent, count=outcome.keep_alives)
         if run.task is not None:
             # The agent has no part in it.
-            self._tasks.add(1, {"kind": self._task(run.task), "outcome": how})
+            self._tasks.add(self._task(run.task), how)
             return
         labels = {**_OWN, "gen_ai.request.model": agent}
-        self._runs.add(1, {"agent": agent, "outcome": how})
+        self._runs.add(agent, how)
         if outcome.first_token_seconds is not None:
-            self._first_token.record(outcome.first_token_seconds, labels)
+            self._record(self._first_token, outcome.first_token_seconds, labels)
         if how != "ok":
-            labels["error.type"] = self._code(outcome.error.code) if outcome.error else how
-        self._run_seconds.record(outcome.seconds, labels)
+            labels = {**labels, "error.type": self._code(outcome.error.code) if outcome.error else how}
+        self._record(self._run_seconds, outcome.seconds, labels)
 
     def model_call(self, call: ModelCall) -> None:
         """A model's call ended."""
@@ -143,35 +163,34 @@ class Instruments:
         }
         used = call.usage
         if used.input_tokens:
-            self._tokens.record(used.input_tokens, {**labels, "gen_ai.token.type": "input"})
+            self._record(self._tokens, used.input_tokens, {**labels, "gen_ai.token.type": "input"})
         if used.output_tokens:
-            self._tokens.record(used.output_tokens, {**labels, "gen_ai.token.type": "output"})
+            self._record(self._tokens, used.output_tokens, {**labels, "gen_ai.token.type": "output"})
         first = call.first_chunk_seconds
         if first is not None:
-            self._first_chunk.record(first, labels)
+            self._record(self._first_chunk, first, labels)
             if used.output_tokens > 1:
-                self._per_token.record((call.seconds - first) / (used.output_tokens - 1), labels)
+                self._record(self._per_token, (call.seconds - first) / (used.output_tokens - 1), labels)
         if call.outcome != "ok":
-            labels["error.type"] = call.outcome
-        self._model_seconds.record(call.seconds, labels)
+            labels = {**labels, "error.type": call.outcome}
+        self._record(self._model_seconds, call.seconds, labels)
 
     def tool_call(self, call: ToolCall) -> None:
         """A tool's call ended."""
         labels = {"tool": self._tool(call.tool.name), "source": call.tool.source, "outcome": call.outcome}
-        self._tool_seconds.record(call.seconds, labels)
+        self._record(self._tool_seconds, call.seconds, labels)
 
     def decision(self, made: DecisionMade) -> None:
         """A decision took effect."""
         outcome = "allowed" if made.decision.allowed else "refused"
-        labels = {"kind": made.kind, "source": self._source(made.decision.source), "outcome": outcome}
-        self._decisions.add(1, labels)
+        self._decisions.add(made.kind, self._source(made.decision.source), outcome)
 
     def error(self, error: GatewayError) -> None:
         """Something failed."""
         code = self._code(error.code)
-        self._errors.add(1, {"stage": error.stage.value, "code": code})
+        self._errors.add(error.stage.value, code)
         if error.stage in ("load", "discover") and error.request_id is None:
-            self._load_failures.add(1, {"kind": code, "agent": self._agent(error.agent_id)})
+            self._load_failures.add(code, self._agent(error.agent_id))
 
     def measure(self, meter: Meter, measurements: Iterable[Measurement]) -> None:
         """Export measurements of the core and of plugins, of these names."""
@@ -193,7 +212,7 @@ class Instruments:
         return agent_id if known and agent_id is not None else UNKNOWN
 
     def _observe(self, meter: Meter) -> None:
-        def agents(_: CallbackOptions) -> Iterable[Observation]:
+        def agents() -> Iterable[Observation]:
             for state, count in agent_states(self._gateway.catalog).items():
                 yield Observation(count, {"state": state})
 
@@ -206,7 +225,9 @@ class Instruments:
         def active_requests(_: CallbackOptions) -> Iterable[Observation]:
             yield Observation(self.active_requests)
 
-        meter.create_observable_gauge("agent_gateway.agents", [agents], "{agent}", "Agents, by state.")
+        meter.create_observable_gauge(
+            "agent_gateway.agents", [flushing(self._recorder, agents)], "{agent}", "Agents, by state."
+        )
         meter.create_observable_counter(
             "agent_gateway.catalog.builds", [builds], "{build}", "Catalogs that were made: one at start, one a reload."
         )
