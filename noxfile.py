@@ -91,9 +91,10 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Requests and tokens a second against a hand-written server, and what governing a tool costs; not a test."""
+    """Requests and tokens a second against a hand-written server, what governing a tool and watching cost."""
     install(session, "-e", ".", "-r", "benchmarks/requirements.txt")
     session.run("python", "benchmarks/run.py", *session.posargs)
     session.run("python", "benchmarks/tools.py")
     session.run("python", "benchmarks/security.py")
     session.run("python", "benchmarks/reload.py")
+    session.run("python", "benchmarks/observability.py")

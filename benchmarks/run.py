@@ -136,4 +136,5 @@ def main() -> None:
         print(f"{figure:28}{base:12.3f}{ours:12.3f}{ratio:8.2f}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,7 @@ from gateway_core.isolation import IsolatedModule, load_isolated
 from gateway_core.log_context import add_log_context, in_log_context, log_context
 from gateway_core.provenance import ToolOrigin, mark_tool, origin_of
 from gateway_core.structure import Bytes, Seconds, Secret, near_miss
+from gateway_core.trace_context import set_trace_headers, trace_headers
 from gateway_core.trial import command as trial_command
 from gateway_core.types import (
     AgentEntry,
@@ -36,6 +37,8 @@ from gateway_core.types import (
     Check,
     Decision,
     DecisionMade,
+    Measurement,
+    ModelCall,
     Outcome,
     Principal,
     RunContext,
@@ -43,6 +46,7 @@ from gateway_core.types import (
     ToolInfo,
     Usage,
 )
+from gateway_core.whereabouts import working_for
 
 __version__ = "0.1.0"
 
@@ -64,6 +68,8 @@ __all__ = [
     "InvalidRequestError",
     "IsolatedModule",
     "LoadError",
+    "Measurement",
+    "ModelCall",
     "Network",
     "NotFoundError",
     "Outcome",
@@ -97,7 +103,10 @@ __all__ = [
     "path_name",
     "resolve_host",
     "sdk_name",
+    "set_trace_headers",
+    "trace_headers",
     "trial_command",
     "use_gateway_tool",
     "use_gateway_tools",
+    "working_for",
 ]

@@ -7,6 +7,7 @@ know where agents come from; `discover_agents` does.
 import asyncio
 import importlib
 import re
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -58,6 +59,7 @@ class CatalogBuilder:
             again: The id of an agent that is loaded again although its files did not change.
         """
         async with self._lock:
+            began = time.perf_counter()
             importlib.invalidate_caches()
             problems: list[GatewayError] = []
             found = await DaemonThread(lambda: self._hooks.discover_agents(problems.append)).result()
@@ -75,7 +77,8 @@ class CatalogBuilder:
                 if failure is not None:
                     broken[entry.id] = failure
             if self.current.generation == 0 or not _same(agents, broken, self.current):
-                self.current = Catalog(agents, broken, self.current.generation + 1)
+                seconds = time.perf_counter() - began
+                self.current = Catalog(agents, broken, self.current.generation + 1, seconds)
             return self.current
 
     def _tell(self, problems: Iterable[GatewayError]) -> None:

@@ -6,7 +6,7 @@ process.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from gateway_core.runs.tool_threads import LoopExecutor
 from gateway_core.runs.tools import governing
 from gateway_core.sdk_settings import SdkSettings
 from gateway_core.state import make_folder
-from gateway_core.types import Catalog
+from gateway_core.types import Catalog, Measurement
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,16 @@ class RunningGateway:
         """How many of the threads for tools each agent holds at this moment."""
         return self._threads.held if self._threads else {}
 
+    def measurements(self) -> list[Measurement]:
+        """What the core and all plugins measure at this moment."""
+        return [*self._own_measurements(), *self.hooks.measurements()]
+
+    def _own_measurements(self) -> Iterator[Measurement]:
+        active = self.engine.active if self._builder is not None else 0
+        yield Measurement("agent_gateway.runs.active", active, "{run}", "Runs that are on.")
+        threads = sum(self.tool_threads().values())
+        yield Measurement("agent_gateway.tool.threads", threads, "{thread}", "Threads that run tools.")
+
     async def reload(self, again: str | None = None) -> Catalog:
         """Read the configuration again, discover again, load what changed, and swap the catalog.
 
@@ -145,7 +155,8 @@ class RunningGateway:
             self.records = self.hooks.record_store() or MemoryRecords()
             self.engine = Engine(self.hooks, self.config, self._equipper, self.records)
             self.left_runs = LeftRuns(lambda: self.config.runs)
-            settings = SdkSettings(tracing=self.config.runs.sdk_tracing)
+            settings = SdkSettings(tracing=self.config.runs.sdk_tracing, processors=self.hooks.trace_processors())
+            self._held.callback(settings.close)
             self._loader = Loader(self.hooks, self.config, settings, self.engine.importing, self._equipper)
             self._builder = CatalogBuilder(
                 self.hooks, self._loader, self.report, show_broken=self.config.catalog.show_broken

@@ -24,6 +24,8 @@ from gateway_core.types import (
     Check,
     Decision,
     DecisionMade,
+    Measurement,
+    ModelCall,
     Outcome,
     Principal,
     RunContext,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import click
     from agents import ModelProvider, Tool
     from agents.memory import Session
+    from agents.tracing import TracingProcessor
     from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.routing import BaseRoute
@@ -89,6 +92,11 @@ class Hooks:
         """Whether any plugin wants to know of tool calls."""
         return bool(self._implementations["on_tool_end"])
 
+    @property
+    def hears_models(self) -> bool:
+        """Whether any plugin wants to know of models' calls."""
+        return bool(self._implementations["on_model_end"])
+
     def routes(self) -> "list[BaseRoute]":
         """Concatenated."""
         return self._concatenate("routes")
@@ -130,6 +138,20 @@ class Hooks:
                 logger.exception("plugin %s failed in readiness", plugin)
                 checks.append(Check(plugin, ok=False, needed=False))
         return checks
+
+    def measurements(self) -> list[Measurement]:
+        """Concatenated, guarded."""
+        found: list[Measurement] = []
+        for plugin, call in self._implementations["measurements"]:
+            try:
+                found.extend(call())
+            except Exception:
+                logger.exception("plugin %s failed in measurements", plugin)
+        return found
+
+    def trace_processors(self) -> "list[TracingProcessor]":
+        """Concatenated."""
+        return self._concatenate("trace_processors")
 
     def discover_agents(self, report: Callable[[GatewayError], None]) -> list[AgentEntry]:
         """Concatenated. A plugin that raises costs only its own agents; the error goes to `report`."""
@@ -234,6 +256,10 @@ class Hooks:
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
         """Every plugin, guarded."""
         self._announce("on_run_end", run, outcome)
+
+    def on_model_end(self, call: ModelCall) -> None:
+        """Every plugin, guarded."""
+        self._announce("on_model_end", call)
 
     def on_tool_end(self, call: ToolCall) -> None:
         """Every plugin, guarded."""

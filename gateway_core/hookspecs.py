@@ -20,6 +20,8 @@ from gateway_core.types import (
     Check,
     Decision,
     DecisionMade,
+    Measurement,
+    ModelCall,
     Outcome,
     Principal,
     RunContext,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import click
     from agents import ModelProvider, Tool
     from agents.memory import Session
+    from agents.tracing import TracingProcessor
     from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.routing import BaseRoute
@@ -53,6 +56,9 @@ class Gateway(Protocol):
 
     def report(self, error: GatewayError) -> None:
         """Announce an error of the plugin's own to every plugin's `on_error`."""
+
+    def measurements(self) -> "list[Measurement]":
+        """What the core and all plugins measure at this moment. May be called in any thread."""
 
     def state_folder(self, *, create: bool = True) -> Path | None:
         """The folder for what must outlive the process, for the gateway's user alone; `None` when nothing is kept.
@@ -112,6 +118,16 @@ class Hookspecs:
     @hookspec
     def describe(self) -> Mapping[str, Any]:
         """Facts for operators, as JSON, without secrets. Asked by the admin pages and the command line."""
+
+    @hookspec
+    def measurements(self) -> Iterable[Measurement]:
+        """Numbers for operators' dashboards, of the same names each time. Asked at start and whenever metrics are
+        collected, in any thread; concatenated."""
+
+    @hookspec
+    def trace_processors(self) -> "Iterable[TracingProcessor]":
+        """Who hears of the Agents SDK's traces and spans. Asked once, at start; concatenated. One that raises is
+        logged, and the run goes on. Every gateway in the process hears of all traces."""
 
     @hookspec
     def discover_agents(self) -> Iterable[AgentEntry]:
@@ -203,6 +219,10 @@ class Hookspecs:
     @hookspec
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
         """A run ended, well or not. Every plugin hears it; one that raises is logged, and the rest go on."""
+
+    @hookspec
+    def on_model_end(self, call: ModelCall) -> None:
+        """A model's call ended, well or not. Every plugin hears it; one that raises is logged, and the rest go on."""
 
     @hookspec
     def on_tool_end(self, call: ToolCall) -> None:

@@ -5,6 +5,7 @@ which tools may be called.
 """
 
 import asyncio
+import inspect
 import logging
 import os
 import sys
@@ -18,6 +19,7 @@ from agents.exceptions import UserError
 from agents.mcp import MCPServer, MCPServerStdio
 
 from gateway_core.errors import ToolError
+from gateway_core.trace_context import trace_headers
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class _Keeper:
     def __init__(self, server: MCPServer) -> None:
         self._server = server
         self._list_tools, self._call_tool = server.list_tools, server.call_tool
+        self._takes_meta = "meta" in inspect.signature(server.call_tool).parameters
         self._lock = asyncio.Lock()
         self._generation = 0
         vars(server).update(list_tools=_Kept(self.list_tools), call_tool=_Kept(self.call_tool))
@@ -83,6 +86,9 @@ class _Keeper:
     async def call_tool(self, *arguments: Any, **options: Any) -> Any:
         """As the server does. A lost connection is made again for later calls; this one may have had its effect."""
         generation = self._generation
+        if self._takes_meta and (trace := trace_headers()):
+            # https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp/#context-propagation
+            options["meta"] = {**trace, **(options.get("meta") or {})}
         try:
             return await self._call_tool(*arguments, **options)
         except Exception as error:

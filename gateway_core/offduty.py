@@ -1,7 +1,7 @@
 """What plugins get as their gateway when nothing is served: the command line asks them for facts only."""
 
 from gateway_core.errors import GatewayError
-from gateway_core.types import Catalog
+from gateway_core.types import Catalog, Measurement
 
 
 class OffDuty:
@@ -15,6 +15,10 @@ class OffDuty:
     async def reload(self) -> Catalog:
         """Nothing is loaded."""
         return self.catalog
+
+    def measurements(self) -> list[Measurement]:
+        """Nothing is measured."""
+        return []
 
     def state_folder(self, *, create: bool = True) -> None:
         """Nothing is kept."""

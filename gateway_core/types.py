@@ -99,6 +99,8 @@ class Catalog:
     """Agents whose newest version could not be loaded; one that is also in `agents` serves its last good version."""
     generation: int = 0
     """Counts the catalogs, from 1."""
+    seconds: float = field(default=0.0, eq=False)
+    """How long it took to make it."""
     _ids: Mapping[str, str] = field(init=False, repr=False, eq=False)
 
     @_ids.default
@@ -259,6 +261,44 @@ class Outcome:
     error: GatewayError | None = None
     cancelled: bool = False
     """Whether the client left, or the gateway stopped, before the run was through."""
+    client_left: bool = False
+    """Whether the client left before its answer was through; the run may have gone on."""
+    first_token_seconds: float | None = None
+    """From the run's start to the first piece of the answer, or of the reasoning before it; `None` without one."""
+    keep_alives: int = 0
+    """How many comments were sent because the run was silent."""
+
+
+@frozen
+class ModelCall:
+    """A call of a model that ended."""
+
+    run: RunContext
+    agent_name: str
+    """The SDK agent that makes it."""
+    model: str | None
+    """As the operator or the agent names it; `None` where nobody does, and the upstream's own default is used."""
+    seconds: float
+    usage: Usage
+    outcome: Literal["ok", "error", "cancelled"]
+    first_chunk_seconds: float | None = None
+    """To the first piece of its answer, where that is streamed to somebody."""
+
+
+@frozen
+class Measurement:
+    """A number to be exported, as it is at this moment."""
+
+    name: str
+    """With dots, such as `agent_gateway.event_loop.lag`."""
+    value: float
+    unit: str
+    """By UCUM, such as `s` or `{run}`."""
+    description: str
+    labels: Mapping[str, str] = Factory(dict)
+    """Few, and none of a client's choosing."""
+    total: bool = False
+    """Whether it only ever grows."""
 
 
 @frozen

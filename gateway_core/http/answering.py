@@ -49,7 +49,10 @@ class Answering:
 
     def _hand_over(self) -> None:
         run = self._active
-        if run is not None and self._request.task is None:
+        if run is None:
+            return
+        run.client_left = True
+        if self._request.task is None:
             run.handed_over = run.on_disconnect != "cancel" and not run.over
 
     async def _json(self, body: bytes) -> None:
@@ -61,6 +64,8 @@ class Answering:
         await self._send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
 
     async def _piece(self, body: bytes, *, more: bool = True) -> None:
+        if body == KEEP_ALIVE and self._active is not None:
+            self._active.keep_alives += 1
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 

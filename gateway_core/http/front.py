@@ -16,12 +16,13 @@ from gateway_core.errors import GatewayError
 from gateway_core.http import problems
 from gateway_core.http.framing import check_head
 from gateway_core.log_context import add_log_context
+from gateway_core.trace_context import set_trace_headers
 
 logger = logging.getLogger(__name__)
 
 HEADER = b"x-request-id"
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?")
 # An answer that is sent before the request was read leaves its rest in the connection; this much of it is read on.
 _DRAIN_BYTES = 64 * 1024 * 1024
 _DRAIN_SECONDS = 10.0
@@ -53,7 +54,10 @@ class Front:
         request_id = _request_id(scope)
         headers = [(HEADER, request_id.encode())]
         scope.setdefault("state", {}).update(request_id=request_id, headers=headers)
-        add_log_context(request_id=request_id, trace_id=_trace_id(scope))
+        trace = _trace(scope)
+        add_log_context(request_id=request_id, trace_id=trace["traceparent"].split("-")[1] if trace else None)
+        if trace:
+            set_trace_headers(lambda: trace)
         exchange = _Exchange(receive, send, headers)
         await self._app(scope, exchange.receive, exchange.send)
 
@@ -161,13 +165,13 @@ class _Exchange:
             logger.debug("a client did not end its body after an early answer")
 
 
-def _trace_id(scope: Scope) -> str | None:
+def _trace(scope: Scope) -> dict[str, str]:
     """The trace that the client says the request belongs to (https://www.w3.org/TR/trace-context/#traceparent-header)."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     for name, value in headers:
-        if name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
-            return match[1].decode()
-    return None
+        if name == b"traceparent" and _TRACEPARENT.fullmatch(value):
+            return {"traceparent": value.decode()}
+    return {}
 
 
 def _request_id(scope: Scope) -> str:

@@ -20,7 +20,7 @@ from gateway_core.http.access import authenticated, visible
 from gateway_core.http.openapi_schemas import ANYTHING, ERROR, model_id
 
 _OPEN = ("/healthz", "/readyz")
-_ADMIN = ("/admin/", "/security/")
+_ADMIN = ("/admin/", "/security/", "/metrics")
 
 
 class OpenApi:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.scope import POSITION
+from gateway_core.types import RunContext
 
 
 def contain(loop: asyncio.AbstractEventLoop) -> None:
@@ -30,15 +31,17 @@ class _GuardingFactory:
     def __call__(
         self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
     ) -> "asyncio.Future[Any]":
-        if POSITION.get() is not None and asyncio.iscoroutine(coroutine):
-            coroutine = _guarded(coroutine)
+        position = POSITION.get()
+        if position is not None and asyncio.iscoroutine(coroutine):
+            coroutine = _guarded(coroutine, position.scope.run)
         if self._before is not None:
             started: asyncio.Future[Any] = self._before(loop, coroutine, **options)
             return started
         return asyncio.Task(coroutine, loop=loop, **options)
 
 
-async def _guarded(coroutine: Coroutine[Any, Any, Any]) -> Any:
+async def _guarded(coroutine: Coroutine[Any, Any, Any], run: RunContext) -> Any:
+    agent_gateway_run = run  # noqa: F841 - for `whereabouts.working_for`
     try:
         return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:

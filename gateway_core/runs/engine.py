@@ -32,6 +32,7 @@ from gateway_core.runs.approvals import Approvals, Verdict, question_of, verdict
 from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.hosted import HostedToolsProvider
 from gateway_core.runs.memory import Memory, new_items
+from gateway_core.runs.model_calls import ModelCalls, ModelNames
 from gateway_core.runs.models import ScopedProvider
 from gateway_core.runs.scope import POSITION, Position, RunScope
 from gateway_core.runs.tally import Tally
@@ -45,6 +46,7 @@ from gateway_core.types import (
     Failed,
     Outcome,
     Principal,
+    ReasoningDelta,
     RunContext,
     RunEvent,
     ServedAgent,
@@ -139,6 +141,10 @@ class Engine:
             entry=served.entry,
             tools=self._tools,
         )
+        if self._hooks.hears_models:
+            operators = request.task.model if request.task else self._config.agent(served.id).model
+            names = ModelNames(operators, None if request.task else served.model)
+            scope.models = ModelCalls(self._hooks, request.run, names)
         if scope.provider is not None and self._hooks.decides_on_tools:
             scope.provider = HostedToolsProvider(scope.provider, scope)
         runs = self._config.runs
@@ -189,6 +195,7 @@ class Engine:
 
     async def perform(self, request: RunRequest, scope: RunScope) -> None:
         """Do the run, and put its last event on the channel. Raises nothing but a cancellation from outside."""
+        agent_gateway_run = request.run  # noqa: F841 - for `whereabouts.working_for`
         task = asyncio.current_task()
         token = POSITION.set(Position(scope, 0))
         limit = self._config.runs.timeout
@@ -212,6 +219,8 @@ class Engine:
         finally:
             POSITION.reset(token)
             self._tools.close(scope)
+            if scope.models is not None:
+                scope.models.close()
         scope.channel.put(last)
 
     async def _run(self, request: RunRequest, scope: RunScope) -> None:
@@ -315,6 +324,11 @@ class ActiveRun:
         self.closed = False
         self.handed_over = False
         """Whether leaving the context leaves the run to somebody who calls `close`."""
+        self.client_left = False
+        """Whether the client left before its answer was through."""
+        self.keep_alives = 0
+        """How many comments were sent because the run was silent."""
+        self._first_token: float | None = None
         self._admitted = AsyncExitStack()
 
     async def __aenter__(self) -> "ActiveRun":
@@ -357,6 +371,9 @@ class ActiveRun:
                 self._scope.usage,
                 error=self._last.error if isinstance(self._last, Failed) else None,
                 cancelled=self._last is None,
+                client_left=self.client_left,
+                first_token_seconds=self._first_token,
+                keep_alives=self.keep_alives,
             )
             self._engine.left(self, outcome)
             await self._admitted.aclose()
@@ -367,6 +384,8 @@ class ActiveRun:
         The last one of all is `Completed` or `Failed`; do not call again after it.
         """
         events = await self._scope.channel.take(timeout)
+        if self._first_token is None and any(isinstance(event, TextDelta | ReasoningDelta) for event in events):
+            self._first_token = time.perf_counter() - self._began
         if self.on_disconnect != "cancel":
             self._told += events
         if events and isinstance(events[-1], Completed | Failed):

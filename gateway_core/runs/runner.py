@@ -97,10 +97,13 @@ class GatewayRunner(AgentRunner):
         result = super().run_streamed(agent, input, **options)
         checks = len(agent.input_guardrails)
         hold_to_end = scope.hold_answers and _has_output_guardrails(agent)
+        hooks = options["hooks"]
         if checks or hold_to_end:
             relay.hold()
         try:
             async for event in result.stream_events():
+                if hooks.silent:
+                    hooks.hears(event)
                 relay.event(event)
                 if relay.held and not hold_to_end and len(result.input_guardrail_results) >= checks:
                     relay.release()
@@ -117,27 +120,42 @@ class ScopeHooks(RunHooks[Any]):
     Args:
         scope: Whose usage to count.
         inner: What the author passed to the run.
+        asked: The model that the run's configuration asks for, whatever its agents name.
     """
 
-    def __init__(self, scope: RunScope, inner: RunHooks[Any] | None) -> None:
+    def __init__(self, scope: RunScope, inner: RunHooks[Any] | None, asked: Any = None) -> None:
         self._scope = scope
         self._inner = inner or RunHooks()
+        self._asked = asked
         self._calls: set[int] = set()
+        self.silent = False
+        """Whether a model was called and has not begun to answer; only where somebody wants to know."""
 
     def broke_off(self, error: BaseException) -> None:
         """The run has failed or was cancelled: tool calls that were on have no result."""
         if self._scope.tools is not None and self._calls:
             self._scope.tools.close(self._scope, self._calls, failed_tool(error))
+        if self._scope.models is not None:
+            self._scope.models.broke_off(self, error)
+
+    def hears(self, event: Any) -> None:
+        """The first event of an answer, perhaps."""
+        if self._scope.models is not None and event.type == "raw_response_event":
+            self._scope.models.first_chunk(self)
+            self.silent = False
 
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
         used = response.usage
-        self._scope.usage += Usage(
+        usage = Usage(
             used.requests or 1,
             used.input_tokens,
             used.output_tokens,
             used.input_tokens_details.cached_tokens or 0,
             used.output_tokens_details.reasoning_tokens or 0,
         )
+        self._scope.usage += usage
+        if self._scope.models is not None:
+            self._scope.models.ended(self, usage)
         if self._scope.tools is not None:
             for item in response.output:
                 if item.type in _HOSTED_CALLS:
@@ -148,6 +166,9 @@ class ScopeHooks(RunHooks[Any]):
         await self._inner.on_llm_end(context, agent, response)
 
     async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
+        if self._scope.models is not None:
+            self._scope.models.began(self, agent.name, self._asked or agent.model)
+            self.silent = True
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
@@ -254,7 +275,7 @@ def _with_scope(options: dict[str, Any], scope: RunScope, *, answers: bool) -> d
     return {
         **options,
         "run_config": dataclasses.replace(config, **changes) if changes else config,
-        "hooks": ScopeHooks(scope, options.get("hooks")),
+        "hooks": ScopeHooks(scope, options.get("hooks"), config.model),
     }
 
 

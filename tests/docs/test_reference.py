@@ -205,4 +205,6 @@ def test_every_route_is_in_the_reference():
 
     written = re.findall(r"^\| `([A-Z]+ /\S*)` \|", read("reference", "http.md"), re.MULTILINE)
     paths = document(build(load_config(environ={})).routes, "x")["paths"]
-    assert sorted(written) == sorted(f"{method.upper()} {path}" for path, methods in paths.items() for method in methods)
+    assert sorted(written) == sorted(
+        f"{method.upper()} {path}" for path, methods in paths.items() for method in methods
+    )

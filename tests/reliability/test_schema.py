@@ -14,7 +14,7 @@ from tests.acceptance.conftest import serving
 
 EXAMPLES = os.environ.get("EXAMPLES", "5")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-AGENT = 'async def run(text):\n    return f"you said {text}"\n'
+AGENT = "async def run(messages):\n    return f'you said {messages[-1]}'\n"
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,7 @@ def server(tmp_path_factory):
     (folder / "agents" / "Echo.py").write_text(AGENT)
     (folder / "gateway.toml").write_text("[plugins.entry_point_discovery]\nenabled = false\n")
     with serving(folder, "--offline") as running:
+        assert "models     Echo" in running.text
         yield running
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway_core import Catalog, Check, Gateway, hookimpl
+from gateway_core import Catalog, Check, Gateway, Measurement, hookimpl
 from gateway_plugins.hot_reload.following import Follower
 from gateway_plugins.hot_reload.settings import Settings
 
@@ -43,6 +43,12 @@ class HotReload:
     async def readiness(self) -> Iterable[Check]:
         """Whether changes of files are noticed, where they should be."""
         return [Check("watcher", self.describe()["watcher_alive"], needed=False)] if self._follower is not None else []
+
+    @hookimpl
+    def measurements(self) -> Iterable[Measurement]:
+        """Whether the watcher lives; 1 too where it is not wanted."""
+        alive = self._follower is None or self.describe()["watcher_alive"]
+        yield Measurement("agent_gateway.watcher.alive", int(alive), "1", "Whether changes of files are noticed.")
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:

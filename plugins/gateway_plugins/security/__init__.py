@@ -20,6 +20,7 @@ from gateway_core import (
     DecisionMade,
     Gateway,
     LoadError,
+    Measurement,
     Outcome,
     Principal,
     RunContext,
@@ -238,6 +239,24 @@ class Security:
         while True:
             self._warnings.look(self._policy.keys.by_id.values(), time.time())
             await asyncio.sleep(_EXPIRY_LOOK_SECONDS)
+
+    @hookimpl
+    def measurements(self) -> Iterable[Measurement]:
+        """Keys that need an operator, overrides in force, and whether decisions are recorded."""
+        now = time.time()
+        keys = list(self._policy.keys.by_id.values())
+        for state, count in (
+            ("expiring", sum(expiring(key, now) and key.fault(now) is None for key in keys)),
+            ("expired", sum(key.fault(now) == "expired" for key in keys)),
+        ):
+            name, told = "agent_gateway.security.keys", "Keys that expire within seven days, or have."
+            yield Measurement(name, count, "{key}", told, {"state": state})
+        overrides = len(self._parts.overrides.active())
+        yield Measurement("agent_gateway.security.overrides", overrides, "{override}", "Overrides that are in force.")
+        failed = int(self._parts.audit.failed)
+        yield Measurement(
+            "agent_gateway.security.audit.failed", failed, "1", "Whether the audit log cannot be written."
+        )
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:

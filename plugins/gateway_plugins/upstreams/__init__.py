@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from gateway_core import AgentEntry, Check, ConfigError, Gateway, RunContext, hookimpl
+from gateway_core import AgentEntry, Check, ConfigError, Gateway, Measurement, RunContext, hookimpl
 from gateway_plugins.upstreams.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,6 +84,19 @@ class Upstreams:
             return Response(orjson.dumps(self.describe()), media_type="application/json")
 
         return [Route("/admin/upstreams", upstreams)]
+
+    @hookimpl
+    def measurements(self) -> Iterable[Measurement]:
+        """Whether each upstream answered when it was last asked."""
+        provider = self._provider
+        for name, answer in list(provider.reach.answers.items()) if provider is not None else ():
+            yield Measurement(
+                "agent_gateway.upstream.reachable",
+                int(answer.reachable),
+                "1",
+                "Whether an upstream answered when it was last asked.",
+                {"upstream": name},
+            )
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:

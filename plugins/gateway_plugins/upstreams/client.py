@@ -24,6 +24,7 @@ from openai import (
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import ValidationError
 
+from gateway_core import trace_headers
 from gateway_plugins.upstreams.settings import Upstream
 
 KEEP_ALIVE_SECONDS = 60.0
@@ -76,6 +77,11 @@ class UpstreamClient(AsyncOpenAI):
                 return await super().post(path, **{**options, "options": request})
         except TimeoutError as error:
             raise APITimeoutError(request=httpx2.Request("POST", self._upstream.base_url)) from error
+
+    async def _prepare_request(self, request: httpx2.Request) -> None:
+        """Tell the upstream which trace the request belongs to. Called by the official client before each sending."""
+        for name, value in trace_headers().items():
+            request.headers.setdefault(name, value)
 
     def _process_response_data(self, *, data: Any, cast_to: Any, response: Any) -> Any:
         if cast_to is ChatCompletion:

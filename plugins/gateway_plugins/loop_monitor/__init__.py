@@ -1,0 +1,177 @@
+"""Notices when code blocks the event loop, on which every other request waits, and says whose code it is.
+
+It stops nothing. Of the stack it tells files, lines and functions, and no value.
+"""
+
+import itertools
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from attrs import frozen
+
+from gateway_core import (
+    ConfigError,
+    Gateway,
+    GatewayError,
+    Measurement,
+    RunContext,
+    Seconds,
+    hookimpl,
+    in_log_context,
+    working_for,
+)
+from gateway_plugins.loop_monitor.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+LEAST_SECONDS = 0.01
+MOST_FRAMES = 40
+_HINT = "let the tool be a plain function, which runs in a thread, or await instead of waiting"
+_LIBRARIES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages", "gateway_core"))
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+
+
+@frozen
+class Settings:
+    """`[plugins.loop_monitor]`."""
+
+    threshold: Seconds = Seconds(0.25)
+    """The event loop counts as blocked when it is late by this much."""
+
+
+@frozen
+class _Culprit:
+    """What blocks the loop."""
+
+    place: str
+    """File and line."""
+    function: str
+    run: RunContext | None
+    agent_id: str | None
+    tool: str | None
+
+    def __str__(self) -> str:
+        what = f"the tool {self.tool}" if self.tool else self.function
+        return f"{what} of the agent {self.agent_id}" if self.agent_id else what
+
+
+class LoopMonitor:
+    """The plugin `loop_monitor`."""
+
+    Config = Settings
+
+    def __init__(self, gateway: Gateway, config: Settings) -> None:
+        if config.threshold < LEAST_SECONDS:
+            raise ConfigError(f"must be at least {LEAST_SECONDS:g} s", source="[plugins.loop_monitor] threshold")
+        self._gateway = gateway
+        self._watch = Watch(config.threshold, self._blocked, self._free)
+        self._culprit: _Culprit | None = None
+        self._times = 0
+        self._seconds = 0.0
+
+    @hookimpl
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Watch the loop."""
+        self._watch.start()
+        try:
+            yield
+        finally:
+            self._watch.stop()
+
+    @hookimpl
+    def measurements(self) -> Iterable[Measurement]:
+        """How late the loop is, and for how long it was blocked."""
+        name = "agent_gateway.event_loop"
+        yield Measurement(f"{name}.lag", self._watch.lag, "s", "The event loop's worst delay within a minute.")
+        yield Measurement(f"{name}.blocks", self._times, "{block}", "Times the event loop was blocked.", total=True)
+        yield Measurement(f"{name}.blocked", self._seconds, "s", "Time the event loop was blocked.", total=True)
+
+    @hookimpl
+    def describe(self) -> Mapping[str, Any]:
+        """How late the loop is, and for how long it was blocked."""
+        return {"lag": round(self._watch.lag, 3), "blocks": self._times, "blocked_seconds": round(self._seconds, 3)}
+
+    def _blocked(self, frame: FrameType) -> None:
+        """In the watching thread. The loop may never go on, so this is logged at once."""
+        if not self._gateway.catalog.generation:
+            return  # Nobody waits yet.
+        run, tool = working_for(frame)
+        stack = _stack(frame)
+        owner, culprit = self._owner(stack)
+        agent_id = run.agent_id if run else owner
+        place, function = _place(culprit), culprit.f_code.co_name
+        self._culprit = found = _Culprit(place, function, run, agent_id, tool)
+        with in_log_context(request_id=run.request_id if run else None, agent_id=agent_id):
+            lines = "\n".join(f"  {_place(each)} {each.f_code.co_name}" for each in stack)
+            logger.warning("the event loop is blocked by %s, at %s; innermost first:\n%s", found, place, lines)
+
+    def _free(self, seconds: float) -> None:
+        """In the loop, when it goes on."""
+        culprit, self._culprit = self._culprit, None
+        if not self._gateway.catalog.generation:
+            return
+        self._times += 1
+        self._seconds += seconds
+        by = culprit or "something that ended before it was seen"
+        error = GatewayError(
+            f"the event loop was blocked for {seconds:.1f} s by {by}",
+            source=culprit.place if culprit else None,
+            hint=_HINT if culprit and culprit.agent_id else None,
+            code="event_loop_blocked",
+        )
+        if culprit is not None:
+            error.agent_id = culprit.agent_id
+            error.request_id = culprit.run.request_id if culprit.run else None
+            error.principal_id = culprit.run.principal.id if culprit.run else None
+        with in_log_context(request_id=error.request_id, agent_id=error.agent_id):
+            self._gateway.report(error)
+
+    def _owner(self, stack: list[FrameType]) -> tuple[str | None, FrameType]:
+        """The agent whose file stands innermost in a stack, and the frame to blame: that one, or the first that is
+        nobody's library."""
+        files = {agent.entry.source: agent.id for agent in self._gateway.catalog.agents.values()}
+        folders = {
+            agent.entry.folder: agent.id for agent in self._gateway.catalog.agents.values() if agent.entry.folder
+        }
+        for frame in stack:
+            path = Path(frame.f_code.co_filename)
+            agent_id = files.get(str(path)) or next((folders[f] for f in path.parents if f in folders), None)
+            if agent_id is not None:
+                return agent_id, frame
+        return None, _called_by_sdk(stack) or next((frame for frame in stack if not _is_library(frame)), stack[0])
+
+
+def _stack(frame: FrameType) -> list[FrameType]:
+    found: list[FrameType] = []
+    here: FrameType | None = frame
+    while here is not None and len(found) < MOST_FRAMES:
+        found.append(here)
+        here = here.f_back
+    return found
+
+
+def _called_by_sdk(stack: list[FrameType]) -> FrameType | None:
+    """The function that the SDK called, such as a tool of an agent that is installed among the libraries."""
+    for inner, outer in itertools.pairwise(stack):
+        if _is_sdk(outer):
+            return None if _is_sdk(inner) else inner
+    return None
+
+
+def _is_sdk(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith("agents.")
+
+
+def _is_library(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return file.startswith((_STANDARD_LIBRARY, "<")) or any(part in file for part in _LIBRARIES)
+
+
+def _place(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,53 @@
+"""A span for each HTTP request: continues the client's trace, and tells the log which one it is.
+
+It reads neither body nor query.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway_core import add_log_context, set_trace_headers
+
+if TYPE_CHECKING:
+    from gateway_plugins.tracing.spans import Spans
+
+
+class RequestSpans:
+    """ASGI middleware.
+
+    Args:
+        app: What is inside.
+        spans: Gives the spans; none before the start and after the stop.
+    """
+
+    def __init__(self, app: ASGIApp, spans: "Callable[[], Spans | None]") -> None:
+        self._app = app
+        self._spans = spans
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        spans = self._spans()
+        if scope["type"] != "http" or spans is None:
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        with spans.request(scope["headers"]) as span:
+            add_log_context(trace_id=format(span.get_span_context().trace_id, "032x"))
+            set_trace_headers(spans.headers)
+            try:
+                await self._app(scope, receive, watched_send)
+            except Exception as error:
+                # What is raised becomes an answer further out.
+                status = status or getattr(error, "status", 500)
+                raise
+            finally:
+                route = getattr(scope.get("route"), "path", None)
+                spans.answered(span, scope["method"], route, status, scope["state"]["request_id"])

@@ -1,0 +1,160 @@
+"""Code that blocks the event loop is named: the agent, the tool, the file and the line; never a value."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from agents import Agent, function_tool
+from gateway_plugins.loop_monitor.watch import Watch
+
+from gateway_core import ConfigError
+from gateway_core.testing import call, gateway_in_memory, script
+
+FAST = {"plugins": {"loop_monitor": {"threshold": 0.05}}}
+
+
+async def ask(g, request_id: str = "r1", model: str = "X") -> None:
+    body = {"model": model, "messages": [{"role": "user", "content": "canary-of-a-prompt"}]}
+    assert (await g.http.post("/v1/chat/completions", json=body, headers={"x-request-id": request_id})).is_success
+
+
+async def blocks(g) -> dict:
+    """What is measured, when the loop has gone on after it was blocked."""
+    while not (found := {m.name: m.value for m in g.gateway.measurements()})["agent_gateway.event_loop.blocks"]:
+        await asyncio.sleep(0.005)
+    return found
+
+
+def line_of(text: str, function) -> int:
+    """The line in this file at which the function has this text."""
+    code = function.__code__
+    lines = Path(__file__).read_text().splitlines()
+    return next(n for n in range(code.co_firstlineno, len(lines) + 1) if text in lines[n - 1])
+
+
+async def test_a_tool_that_blocks_is_named_with_its_agent_and_line(caplog):
+    @function_tool
+    async def stall(what: str) -> str:
+        """Stall."""
+        time.sleep(0.3)  # the line to blame
+        return what
+
+    agent = Agent(name="x", tools=[stall], model=script(call("stall", what="canary-of-an-argument"), "done"))
+    async with gateway_in_memory({"X": agent}, config=FAST) as g:
+        await ask(g)
+        found = await blocks(g)
+        [error] = (await g.http.get("/admin/agents/errors/r1")).json()["errors"]
+    assert error["code"] == "event_loop_blocked"
+    assert error["message"].endswith("by the tool stall of the agent X")
+    line = line_of("# the line to blame", test_a_tool_that_blocks_is_named_with_its_agent_and_line)
+    assert error["source"] == f"{__file__}:{line}"
+    assert (error["agent_id"], error["request_ids"]) == ("X", ["r1"])
+    assert found["agent_gateway.event_loop.blocks"] == 1
+    assert 0.2 < found["agent_gateway.event_loop.blocked"] <= found["agent_gateway.event_loop.lag"] < 5
+    assert f"{__file__}:{line} stall" in caplog.text
+    assert "canary" not in caplog.text
+
+
+FILE = """
+import time
+from agents import Agent
+
+class Mine(Agent):
+    pass
+
+async def run_workflow(text: str) -> str:
+    helper()
+    return "done"
+
+def helper():
+    time.sleep(0.3)  # here
+"""
+
+
+@pytest.mark.parametrize("path", ["Stall.py", "Stall/agent.py"])
+async def test_an_agents_file_that_blocks_is_named(tmp_path, path):
+    file = tmp_path / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(FILE)
+    async with gateway_in_memory(folder=tmp_path, config=FAST, model=script("a")) as g:
+        await ask(g, model="Stall")
+        await blocks(g)
+        [error] = (await g.http.get("/admin/agents/errors")).json()["errors"]
+    assert error["message"].endswith("by helper of the agent Stall")
+    assert error["source"] == f"{file}:13"
+    assert error["request_ids"] == ["r1"]
+
+
+async def test_what_an_agent_left_behind_in_the_loop_is_named_by_its_file(tmp_path):
+    (tmp_path / "Later.py").write_text(
+        "import asyncio, time\n"
+        "def late():\n    time.sleep(0.3)\n"
+        "async def run_workflow(text: str) -> str:\n"
+        "    asyncio.get_running_loop().call_soon(late)\n    return 'done'\n"
+    )
+    async with gateway_in_memory(folder=tmp_path, config=FAST, model=script("a")) as g:
+        await ask(g, model="Later")
+        await blocks(g)
+        [error] = (await g.http.get("/admin/agents/errors")).json()["errors"]
+    assert error["message"].endswith("by late of the agent Later")
+    assert error["request_ids"] == []
+
+
+async def test_a_function_that_runs_in_a_thread_blocks_nobody():
+    @function_tool
+    def slow() -> str:
+        """Take time, in a thread."""
+        time.sleep(0.3)
+        return "done"
+
+    agent = Agent(name="x", tools=[slow], model=script(call("slow"), "done"))
+    config = {"plugins": {"loop_monitor": {"threshold": 0.25}}}
+    async with gateway_in_memory({"X": agent}, config=config) as g:
+        await ask(g)
+        found = {m.name: m.value for m in g.gateway.measurements()}
+    assert found["agent_gateway.event_loop.blocked"] == 0
+
+
+async def test_it_is_told_while_the_loop_is_blocked_and_once():
+    told: list[tuple[str, str]] = []
+    seen, freed = threading.Event(), asyncio.Event()
+
+    def blocked(frame):
+        told.append((threading.current_thread().name, frame.f_code.co_name))
+        seen.set()
+
+    def free(seconds):
+        told.append((threading.current_thread().name, "free"))
+        freed.set()
+
+    watch = Watch(0.02, blocked, free)
+    watch.start()
+    try:
+        assert seen.wait(10)  # blocks the loop until it was noticed
+        time.sleep(0.1)
+        async with asyncio.timeout(10):
+            await freed.wait()
+    finally:
+        watch.stop()
+    assert told == [("loop-monitor", "wait"), ("MainThread", "free")]
+    assert not [thread for thread in threading.enumerate() if thread.name == "loop-monitor"]
+
+
+async def test_the_lag_of_the_last_minute_is_forgotten_in_time(monkeypatch):
+    watch = Watch(1.0, lambda frame: None, lambda seconds: None)
+    for moment, late in [(1000, 0.5), (1009, 0.1), (1011, 0.2)]:
+        watch._note(moment, late)
+    for moment, worst in [(1011, 0.5), (1069, 0.5), (1071, 0.2), (1081, 0.0)]:
+        monkeypatch.setattr(time, "monotonic", lambda moment=moment: float(moment))
+        assert watch.lag == worst
+    for moment in range(2000, 3000, 10):
+        watch._note(moment, 0.1)
+    assert len(watch._worst) == 7
+
+
+async def test_a_threshold_that_makes_no_sense_is_refused():
+    with pytest.raises(ConfigError, match="at least"):
+        async with gateway_in_memory({}, config={"plugins": {"loop_monitor": {"threshold": 0}}}):
+            pass
