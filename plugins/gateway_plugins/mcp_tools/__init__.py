@@ -82,7 +82,7 @@ class McpTools:
         """What operators ask of the servers, and the approval of tools that changed."""
         from gateway_plugins.mcp_tools.routes import admin_routes
 
-        return admin_routes(lambda: self._servers.all if self._servers else {})
+        return admin_routes(lambda: self._servers)
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 It tells no credential, no address and no header.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,23 +14,24 @@ from starlette.routing import BaseRoute, Route
 from gateway_core import NotFoundError
 
 if TYPE_CHECKING:
-    from gateway_plugins.mcp_tools.server import Server
+    from gateway_plugins.mcp_tools.servers import Servers
 
 
-def admin_routes(servers: "Callable[[], Mapping[str, Server]]") -> list[BaseRoute]:
+def admin_routes(servers: "Callable[[], Servers | None]") -> list[BaseRoute]:
     """The plugin's routes.
 
     Args:
-        servers: The servers there are, by name.
+        servers: The servers, while there are any.
     """
 
     async def state(_: Request) -> Response:
-        told = {name: {**server.facts(), "changes": server.changes()} for name, server in servers().items()}
-        return _json({"servers": told})
+        known = servers()
+        return _json({"servers": known.facts() if known else {}, "changes": known.changes() if known else []})
 
     async def approve(request: Request) -> Response:
         name = request.query_params.get("server", "")
-        server = servers().get(name)
+        known = servers()
+        server = known.all.get(name) if known else None
         if server is None:
             raise NotFoundError("there is no such MCP server", param="server")
         try:

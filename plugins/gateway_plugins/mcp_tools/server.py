@@ -179,7 +179,7 @@ class Server:
     async def _call(self, name: str, arguments: Mapping[str, Any], *, safe: bool, tell: ProgressFnT) -> CallToolResult:
         link = self._link_of_run()
         for again in (False, True):
-            exchange = Exchange(headers=FORWARDED.get().get(self.settings_key, {}))
+            exchange = Exchange(headers=FORWARDED.get().get(self.table, {}))
             session = await link.session()
             try:
                 async with session.use() as client, self._within_time():
@@ -196,9 +196,14 @@ class Server:
         raise AssertionError("the second try returns or raises")
 
     @property
-    def settings_key(self) -> str:
+    def table(self) -> str:
         """The name of the table that it is configured by."""
         return self.name.partition("/")[0]
+
+    @property
+    def adapter(self) -> str:
+        """For a server behind an mcp-gateway: its name there."""
+        return self.name.partition("/")[2]
 
     @asynccontextmanager
     async def _within_time(self) -> AsyncIterator[None]:
