@@ -131,6 +131,8 @@ class Session:
         while True:
             try:
                 async with client.listen(tools_list_changed=True) as changes:
+                    # What changed before the server began to tell.
+                    self._on_change()
                     async for _ in changes:
                         self._on_change()
             except ListenNotSupportedError:

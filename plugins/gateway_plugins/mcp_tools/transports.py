@@ -9,7 +9,9 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from string import punctuation
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 from mcp import Client, StdioServerParameters
@@ -23,11 +25,11 @@ import gateway_core
 from gateway_plugins.mcp_tools.exchange import WatchedTransport
 from gateway_plugins.mcp_tools.settings import McpServer
 from gateway_plugins.mcp_tools.stderr import dropped_stderr, logged_stderr
-from gateway_plugins.mcp_tools.words import printable
 
 logger = logging.getLogger(__name__)
 
 _SSE_SILENCE_SECONDS = 300.0
+_AS_THEY_ARE = punctuation.replace("%", "")
 
 
 @asynccontextmanager
@@ -72,8 +74,8 @@ async def open_session(
 
 def identity_headers(settings: McpServer, principal: str | None) -> dict[str, str]:
     """The headers that tell a server for whom a session is."""
-    told = printable(principal if principal is not None else "agent-gateway")
-    told = told.encode("ascii", errors="replace").decode()
+    # Percent-encoded where a header takes no such character, so that no two principals look the same.
+    told = quote(principal if principal is not None else "agent-gateway", safe=_AS_THEY_ARE)
     return {name: value.replace("{principal}", told) for name, value in settings.identity_headers.items()}
 
 
