@@ -15,7 +15,7 @@ from attrs import frozen
 
 from gateway_plugins.mcp_tools.exchange import EXCHANGE, Exchange
 from gateway_plugins.mcp_tools.failures import reason
-from gateway_plugins.mcp_tools.sessions import pause_after
+from gateway_plugins.mcp_tools.link import pause_after
 from gateway_plugins.mcp_tools.settings import McpServer
 from gateway_plugins.mcp_tools.transports import http_client
 from gateway_plugins.mcp_tools.words import printable

@@ -1,6 +1,6 @@
-"""One MCP server: its sessions, the list of its tools, and the calls that are made of them.
+"""One MCP server: the list of its tools, what is offered of it, and what an operator should know.
 
-A call is made again only where that can do no harm. Who may make it is not decided here.
+How a call is made is in `calls.py`; who may make it is not decided in this plugin.
 """
 
 import asyncio
@@ -8,25 +8,20 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-from attrs import frozen
 from mcp import Client
-from mcp.shared.dispatcher import ProgressFnT
-from mcp.shared.exceptions import MCPError
-from mcp_types import REQUEST_TIMEOUT, CallToolResult
 
-from gateway_core import current_run, progress_teller
-from gateway_plugins.mcp_tools import results, tools
+from gateway_plugins.mcp_tools import tools
+from gateway_plugins.mcp_tools.calls import Calls, session_lost
 from gateway_plugins.mcp_tools.credentials import credential
 from gateway_plugins.mcp_tools.exchange import EXCHANGE, Exchange
-from gateway_plugins.mcp_tools.failures import McpCallError, UnreachableError, is_lost, reason
-from gateway_plugins.mcp_tools.forwarding import FORWARDED
+from gateway_plugins.mcp_tools.failures import McpCallError, UnreachableError, reason
+from gateway_plugins.mcp_tools.link import Link
 from gateway_plugins.mcp_tools.listing import Book, Entry, Listed
-from gateway_plugins.mcp_tools.sessions import Link, Session
+from gateway_plugins.mcp_tools.session import Limits, Session
 from gateway_plugins.mcp_tools.settings import McpServer
 from gateway_plugins.mcp_tools.transports import open_session
 from gateway_plugins.mcp_tools.words import printable
@@ -37,18 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_PAGES = 100
-MAX_PRINCIPALS = 100
-IDLE_SECONDS = 600.0
-_PROGRESS_SECONDS = 0.25
-_PROGRESS_CHARACTERS = 200
-
-
-@frozen
-class Limits:
-    """Seconds."""
-
-    connect: float
-    call: float
 
 
 class Server:
@@ -86,8 +69,7 @@ class Server:
         self._changed = asyncio.Event()
         self._listing: asyncio.Task[None] | None = None
         self._own = self._link(None)
-        self._of_principals: dict[str, Link] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._calls = Calls(name, settings, self._own, self._link)
         self._made: dict[str, tuple[Entry, FunctionTool]] = {}
 
     def start(self) -> None:
@@ -100,8 +82,7 @@ class Server:
         if self._listing is not None:
             self._listing.cancel()
             await asyncio.wait([self._listing])
-        links = [self._own, *self._of_principals.values()]
-        await asyncio.gather(*(link.close() for link in links), *self._closing)
+        await asyncio.gather(self._own.close(), self._calls.close())
 
     @property
     def is_known(self) -> bool:
@@ -141,7 +122,7 @@ class Server:
             "failing": link.is_open,
             "last_error": link.last_error,
             "reconnects": max(0, link.sessions - 1),
-            "principals": len(self._of_principals),
+            "principals": self._calls.principals,
             "listed_at": self.listed_at,
             "pin": self.settings.pin,
             "tools": [printable(name) for name, entry in self.book.entries.items() if entry.listed],
@@ -171,29 +152,7 @@ class Server:
         safe = name in self.settings.idempotent or (
             entry is not None and entry.listed is not None and entry.listed.safe
         )
-        result = await self._call(name, arguments, safe=safe, tell=_slowly(progress_teller(call_id)))
-        if result.is_error:
-            raise McpCallError(results.as_text(result, self.settings.max_result))
-        return results.as_output(result, self.settings.max_result)
-
-    async def _call(self, name: str, arguments: Mapping[str, Any], *, safe: bool, tell: ProgressFnT) -> CallToolResult:
-        link = self._link_of_run()
-        for again in (False, True):
-            exchange = Exchange(headers=FORWARDED.get().get(self.table, {}))
-            session = await link.session()
-            try:
-                async with session.use() as client, self._within_time():
-                    return await _with(exchange, client, name, arguments, self.settings.timeout, tell)
-            except McpCallError:
-                raise
-            except Exception as error:
-                if not _session_lost(error, exchange):
-                    raise self._failure(error, exchange) from None
-                link.lost(session)
-                # A server that knows no such session, or took no connection, has not begun with the call.
-                if again or not (safe or exchange.unsent or exchange.status == 404):
-                    raise self._failure(error, exchange) from None
-        raise AssertionError("the second try returns or raises")
+        return await self._calls.make(name, arguments, call_id, safe=safe)
 
     @property
     def table(self) -> str:
@@ -204,46 +163,6 @@ class Server:
     def adapter(self) -> str:
         """For a server behind an mcp-gateway: its name there."""
         return self.name.partition("/")[2]
-
-    @asynccontextmanager
-    async def _within_time(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self.settings.timeout):
-                yield
-        except TimeoutError:
-            raise self._too_slow() from None
-
-    def _too_slow(self) -> McpCallError:
-        return McpCallError(f"The tool's server did not answer within {self.settings.timeout:g} seconds.")
-
-    def _failure(self, error: Exception, exchange: Exchange) -> McpCallError:
-        if isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT:
-            return self._too_slow()
-        logger.info("a call of the MCP server %s failed: %s", self.name, reason(error, exchange))
-        return McpCallError(f"The call failed at the tool's server: {reason(error, exchange)}.")
-
-    def _link_of_run(self) -> Link:
-        run = current_run()
-        if self.settings.identity == "shared" or run is None:
-            return self._own
-        principal = run.principal.id
-        link = self._of_principals.pop(principal, None) or self._link(principal)
-        # The last one used stands last.
-        self._of_principals[principal] = link
-        self._forget_idle()
-        return link
-
-    def _forget_idle(self) -> None:
-        now = time.monotonic()
-        for principal, link in [*self._of_principals.items()]:
-            if len(self._of_principals) <= MAX_PRINCIPALS and now - link.used < IDLE_SECONDS:
-                break
-            if link.busy:
-                continue
-            del self._of_principals[principal]
-            closing = asyncio.create_task(link.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
 
     def _link(self, principal: str | None) -> Link:
         opener = partial(open_session, self.name, self.settings, self._url, auth=self._auth, principal=principal)
@@ -279,7 +198,7 @@ class Server:
         except Exception as error:
             self._own.last_error = f"its tools cannot be listed: {reason(error, exchange)}"
             logger.warning("the tools of the MCP server %s cannot be listed: %s", self.name, reason(error, exchange))
-            if session is not None and (_session_lost(error, exchange) or isinstance(error, TimeoutError)):
+            if session is not None and (session_lost(error, exchange) or isinstance(error, TimeoutError)):
                 self._own.lost(session)
             return
         self.listed_at = time.time()
@@ -301,21 +220,6 @@ class Server:
         return entry, tool
 
 
-async def _with(
-    exchange: Exchange,
-    client: Client,
-    name: str,
-    arguments: Mapping[str, Any],
-    seconds: float,
-    tell: ProgressFnT,
-) -> CallToolResult:
-    token = EXCHANGE.set(exchange)
-    try:
-        return await client.call_tool(name, dict(arguments), seconds, tell)
-    finally:
-        EXCHANGE.reset(token)
-
-
 async def _all_tools(client: Client) -> AsyncIterator[Any]:
     cursor: str | None = None
     for _ in range(MAX_PAGES):
@@ -326,29 +230,6 @@ async def _all_tools(client: Client) -> AsyncIterator[Any]:
         if cursor is None:
             return
     logger.warning("an MCP server lists its tools on more than %d pages; the rest is left out", MAX_PAGES)
-
-
-def _session_lost(error: Exception, exchange: Exchange) -> bool:
-    """Whether another session is needed. Some gateways answer 500 where a session is unknown."""
-    if exchange.too_big:
-        return False
-    status = exchange.status or 0
-    return exchange.failed or is_lost(error) or (exchange.in_session and (status == 404 or status >= 500))
-
-
-def _slowly(tell: Callable[[str], None]) -> ProgressFnT:
-    """Passes on a server's notices of progress, a few a second."""
-    last = 0.0
-
-    async def tell_now(progress: float, total: float | None, message: str | None) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _PROGRESS_SECONDS:
-            last = now
-            amount = f"{progress:g} of {total:g}" if total else f"{progress:g}"
-            tell(printable(message or amount, _PROGRESS_CHARACTERS))
-
-    return tell_now
 
 
 def _shown(listed: Listed | None) -> dict[str, Any] | None:
