@@ -20,10 +20,17 @@ from pathlib import Path
 
 from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import BaseModel
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+
+
+class Which(BaseModel):
+    """What is asked."""
+
+    which: str
 
 
 def make(describe: str = "Add two numbers.", log: Path | None = None) -> MCPServer:
@@ -90,6 +97,12 @@ def make(describe: str = "Add two numbers.", log: Path | None = None) -> MCPServ
         """The headers of this call."""
         known = ("authorization", "x-user", "x-tenant", "x-other")
         return str({name: value for name, value in (ctx.headers or {}).items() if name.lower() in known})
+
+    @server.tool()
+    async def ask_back(ctx: Context) -> str:
+        """Ask the user something."""
+        answer = await ctx.elicit("Which one?", Which)
+        return answer.action
 
     @server.tool(name="odd.name")
     def odd_name() -> str:

@@ -11,6 +11,10 @@ from gateway_plugins.mcp_tools.exchange import Exchange
 from gateway_plugins.mcp_tools.words import printable
 
 
+# What the protocol's client says where a status came without words of the server's.
+_STAND_INS = frozenset({"Server returned an error response", "Session terminated", "Not Found"})
+
+
 class McpCallError(Exception):
     """Why a call failed, in words that a model may read."""
 
@@ -33,7 +37,8 @@ def reason(error: BaseException, exchange: Exchange) -> str:
         return "it takes no connection"
     if exchange.failed:
         return "it ended the connection"
-    if exchange.status is not None and exchange.status >= 400:
+    own_words = isinstance(error, MCPError) and error.message not in _STAND_INS
+    if exchange.status is not None and exchange.status >= 400 and not own_words:
         return f"it answered with status {exchange.status}"
     if isinstance(error, TimeoutError) or (isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT):
         return "it did not answer in time"

@@ -1,5 +1,6 @@
 """Calls of real MCP servers, by each way to reach one: results, failures, limits, and servers that die."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -8,8 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 from agents import Agent
+from gateway_plugins.mcp_tools.exchange import EXCHANGE, Exchange, WatchedTransport
 
 from gateway_core import hookimpl, use_gateway_tool
 from gateway_core.testing import call, gateway_in_memory, script
@@ -124,6 +127,12 @@ async def test_a_tool_may_take_longer_than_the_protocols_client_would_wait_by_de
     assert await outputs(servers["http"](), call("server__wait", seconds=5.5)) == ["waited"]
 
 
+@pytest.mark.parametrize("way", ["http", "sessions"])
+async def test_a_server_that_asks_back_is_told_that_nobody_answers(way, servers):
+    [told] = await outputs({**servers[way](), "timeout": 10}, call("server__ask_back"))
+    assert "licitation" in told
+
+
 @pytest.mark.parametrize("way", ["http", "sessions", "stdio"])
 async def test_fifty_calls_at_once(way, servers):
     calls = [call("server__add", a=n, b=1) for n in range(50)]
@@ -175,6 +184,38 @@ async def test_a_server_that_is_killed_and_started_again_is_used_again(protocol)
     assert said(model, 1) == [str(first.pid)]
     assert said(model, 3)[-1] == str(second.pid)
     assert facts["state"] == "up"
+
+
+async def test_a_call_that_never_reached_the_server_is_made_when_it_is_back():
+    model = script(call("server__add", a=1, b=1), "done")
+    with running() as (first, port):
+        settings = {"kind": "http", "url": f"http://127.0.0.1:{port}/mcp"}
+        async with gateway(model, settings, tools=["add"]) as g:
+            first.kill()
+            first.wait()
+            asking = asyncio.create_task(ask(g))
+            while g.gateway.hooks.describe()["mcp_tools"]["servers"]["server"]["state"] == "up":
+                await asyncio.sleep(0.005)
+            with running(port=port):
+                await asking
+    assert said(model, 1) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("error", "unsent"), [(httpx2.ConnectError, True), (httpx2.ConnectTimeout, True), (httpx2.ReadError, False)]
+)
+async def test_a_lost_connection_is_an_answer_of_one_request_and_no_end_of_the_session(error, unsent):
+    def lose(request):
+        raise error("lost")
+
+    exchange = Exchange()
+    EXCHANGE.set(exchange)
+    transport = WatchedTransport(100, httpx2.MockTransport(lose))
+    async with httpx2.AsyncClient(transport=transport) as client:
+        assert (await client.post("https://mcp.example")).status_code == 502
+        assert (exchange.failed, exchange.unsent) == (True, unsent)
+        with pytest.raises(error):
+            await client.get("https://mcp.example")
 
 
 async def test_a_stdio_server_that_ended_is_started_again():

@@ -4,7 +4,9 @@ import base64
 import json
 import re
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import httpx2
@@ -81,6 +83,22 @@ def test_a_wrong_table_is_told_exactly(name, table, told):
 )
 def test_a_right_table_is_taken(table):
     load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {"x": table}}}), OffDuty())
+
+
+def test_the_example_of_a_deployment_is_taken():
+    config = load_config(Path(__file__).parents[3] / "deploy" / "gateway.toml", environ={})
+    load_plugins(config, OffDuty())
+    assert config.agent("Assistant").tools == ["time/*"]
+
+
+def test_the_tables_of_the_page_are_taken(monkeypatch):
+    page = (Path(__file__).parents[3] / "docs" / "plugins" / "mcp_tools.md").read_text()
+    tables = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(tables) == 3
+    for name in ("GITHUB_MCP_TOKEN", "CORP_SECRET"):
+        monkeypatch.setenv(name, "secret")
+    for table in tables:
+        load_plugins(load_config(environ={}, overrides=tomllib.loads(table)), OffDuty())
 
 
 def test_names_are_changed_as_little_as_can_be():
