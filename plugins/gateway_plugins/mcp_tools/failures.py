@@ -10,7 +10,6 @@ from gateway_plugins.mcp_tools.credentials import CredentialError
 from gateway_plugins.mcp_tools.exchange import Exchange
 from gateway_plugins.mcp_tools.words import printable
 
-
 # What the protocol's client says where a status came without words of the server's.
 _STAND_INS = frozenset({"Server returned an error response", "Session terminated", "Not Found"})
 
