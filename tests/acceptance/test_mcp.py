@@ -40,6 +40,9 @@ def folder(tmp_path_factory, remote):
     (folder / "agents").mkdir()
     (folder / "agents" / "Helper.py").write_text(AGENT)
     (folder / "gateway.toml").write_text(f"""
+[plugins.mcp_tools]
+start_timeout = 20
+
 [plugins.mcp_tools.local]
 kind = "stdio"
 command = ["python", "-m", "tests.support.mcp_server"]

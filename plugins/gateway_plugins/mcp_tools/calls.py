@@ -101,6 +101,7 @@ class Calls:
     @asynccontextmanager
     async def _within_time(self) -> AsyncIterator[None]:
         try:
+            # The client's own limit begins when a call is written, which a server that reads nothing can prevent.
             async with asyncio.timeout(self._settings.timeout):
                 yield
         except TimeoutError:

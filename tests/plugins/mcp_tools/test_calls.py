@@ -52,7 +52,7 @@ def servers(request):
 @asynccontextmanager
 async def gateway(model, settings, *, tools=(), config=None) -> AsyncIterator:
     agent = Agent(name="caller", tools=[use_gateway_tool(f"server/{name}") for name in tools])
-    plugins = {"mcp_tools": {"server": settings}, **(config or {})}
+    plugins = {"mcp_tools": {"start_timeout": 25, "server": settings}, **(config or {})}
     async with gateway_in_memory({"Caller": agent}, model=model, config={"plugins": plugins}) as g:
         yield g
 
@@ -100,7 +100,7 @@ async def test_a_server_that_says_it_failed_is_believed(servers):
 
     model = script(call("server__broken"), "done")
     agent = Agent(name="caller", tools=[use_gateway_tool("server/broken")])
-    config = {"plugins": {"mcp_tools": {"server": servers["http"]()}}}
+    config = {"plugins": {"mcp_tools": {"start_timeout": 25, "server": servers["http"]()}}}
     async with gateway_in_memory({"C": agent}, model=model, config=config, plugins={"listener": Listener}) as g:
         await g.openai.chat.completions.create(model="C", messages=[{"role": "user", "content": "go"}])
     assert model.calls[1].input[-1]["output"] == "out of order"
@@ -121,6 +121,19 @@ async def test_a_tool_that_takes_too_long_is_told_so_and_the_session_goes_on(way
     )
     assert slow == "The tool's server did not answer within 0.5 seconds."
     assert quick == "2"
+
+
+async def test_a_server_that_reads_nothing_fails_its_call_in_time():
+    # The first one fills the pipe, and the second one is not even written.
+    stuck = [call("server__add", a=1, b="x" * 1_000_000)] * 2
+    model = script(call("server__process_id"), "done", stuck, "done")
+    config = {"tool_policy": {"max_arguments": "2 MiB"}}
+    async with gateway(model, {**STDIO, "timeout": 1}, tools=["process_id", "add"], config=config) as g:
+        await ask(g)
+        os.kill(int(said(model, 1)[0]), signal.SIGSTOP)
+        await ask(g)
+        os.kill(int(said(model, 1)[0]), signal.SIGCONT)
+    assert said(model, 3)[-2:] == ["The tool's server did not answer within 1 seconds."] * 2
 
 
 async def test_a_tool_may_take_longer_than_the_protocols_client_would_wait_by_default(servers):

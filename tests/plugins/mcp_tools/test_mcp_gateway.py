@@ -24,7 +24,7 @@ def caller(*tools):
 
 
 def settings(double, **more):
-    return {"plugins": {"mcp_tools": {"corp": {"kind": "mcp-gateway", "url": double.url, **more}}}}
+    return {"plugins": {"mcp_tools": {"start_timeout": 25, "corp": {"kind": "mcp-gateway", "url": double.url, **more}}}}
 
 
 async def ask(g, **headers):
@@ -52,9 +52,16 @@ async def test_the_tools_of_adapters_and_of_the_router_are_found_and_called(port
         assert (tool["source"], tool["server"], tool["agents"]) == ("mcp", "corp/math", ["Caller"])
 
 
-async def test_only_what_is_asked_for(port):
+async def test_only_the_adapters_that_are_asked_for(port):
     with McpGatewayDouble({"math": port, "other": port, "": port}) as double:
-        config = settings(double, adapters=["math"], router=False, tools=["math/add"])
+        config = settings(double, adapters=["math"])
+        async with gateway_in_memory({}, model=script(), config=config) as g:
+            assert set(g.gateway.hooks.describe()["mcp_tools"]["servers"]) == {"corp", "corp/math", "corp/*"}
+
+
+async def test_only_the_tools_that_are_asked_for(port):
+    with McpGatewayDouble({"math": port, "other": port, "": port}) as double:
+        config = settings(double, tools=["math/add"])
         async with gateway_in_memory(caller("corp/math/add"), model=script("done"), config=config) as g:
             assert [t["name"] for t in g.gateway.tools() if t["source"] == "mcp"] == ["corp/math/add"]
 

@@ -38,7 +38,7 @@ def at(port, **more):
     return {"kind": "http", "url": f"http://127.0.0.1:{port}/mcp", **more}
 
 
-def config(state="", start_timeout=2.0, **servers):
+def config(state="", start_timeout=25.0, **servers):
     return {"state": {"folder": str(state)}, "plugins": {"mcp_tools": {"start_timeout": start_timeout, **servers}}}
 
 
@@ -163,6 +163,22 @@ async def test_a_server_that_hangs_fails_its_call_in_time_and_no_other(port):
             finally:
                 process.send_signal(signal.SIGCONT)
     assert said(model) == ["The tool's server did not answer within 0.5 seconds.", "2"]
+
+
+async def test_a_stdio_server_that_ends_is_started_again_before_anybody_calls_it():
+    model = script(call("server__process_id"), "done")
+    async with gateway_in_memory(caller("server/process_id"), model=model, config=config(server=STDIO)) as g:
+        await ask(g)
+        os.kill(int(said(model)[0]), signal.SIGKILL)
+        await until(lambda: facts(g)["reconnects"] == 1)
+
+
+async def test_a_server_that_is_gone_is_noticed_when_its_tools_are_listed_again():
+    with running() as (process, port):
+        async with gateway_in_memory({}, model=script(), config=config(server=at(port, list_ttl=0.1))) as g:
+            process.kill()
+            await until(lambda: facts(g)["state"] != "up")
+            assert "server/add" in offered(g)
 
 
 async def test_a_command_that_cannot_be_run_is_told():

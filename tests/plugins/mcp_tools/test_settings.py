@@ -191,7 +191,9 @@ async def test_client_credentials_are_turned_into_one_token_for_all_calls():
         oauth = {"token_url": issuer.url, "client_id": "me", "client_secret": "a secret", "scope": "tools"}
         table = {"kind": "http", "url": f"http://127.0.0.1:{port}/mcp", "oauth": oauth}
         agent = Agent(name="caller", tools=[use_gateway_tool("s/headers")])
-        async with gateway_in_memory({"C": agent}, model=model, config={"plugins": {"mcp_tools": {"s": table}}}) as g:
+        async with gateway_in_memory(
+            {"C": agent}, model=model, config={"plugins": {"mcp_tools": {"start_timeout": 25, "s": table}}}
+        ) as g:
             await g.openai.chat.completions.create(model="C", messages=[{"role": "user", "content": "go"}])
     outputs = [item["output"] for item in model.calls[1].input if item.get("type") == "function_call_output"]
     assert outputs == ["{'authorization': 'Bearer token-1'}"] * 2
