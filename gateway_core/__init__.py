@@ -6,6 +6,7 @@ This is the public door: what plugins and agents may import. It does not import 
 from gateway_core.addresses import ForbiddenAddressError, Network
 from gateway_core.addresses import resolve as resolve_host
 from gateway_core.config import Config, load_config
+from gateway_core.current import current_run, progress_teller
 from gateway_core.description import described
 from gateway_core.errors import (
     AuthenticationError,
@@ -18,6 +19,7 @@ from gateway_core.errors import (
     PermissionDeniedError,
     PluginError,
     RateLimitError,
+    ToolError,
     UnavailableError,
     UpstreamError,
 )
@@ -82,6 +84,7 @@ __all__ = [
     "Seconds",
     "Secret",
     "ToolCall",
+    "ToolError",
     "ToolInfo",
     "ToolOrigin",
     "UnavailableError",
@@ -89,6 +92,7 @@ __all__ = [
     "Usage",
     "__version__",
     "add_log_context",
+    "current_run",
     "described",
     "hookimpl",
     "in_log_context",
@@ -101,6 +105,7 @@ __all__ = [
     "near_miss",
     "origin_of",
     "path_name",
+    "progress_teller",
     "resolve_host",
     "sdk_name",
     "set_trace_headers",

@@ -326,6 +326,15 @@ class ToolStarted:
 
 
 @frozen
+class ToolProgress:
+    """A tool that takes its time says what it does at the moment."""
+
+    call_id: str
+    message: str
+    """As the tool wrote it: data, and no part of the answer."""
+
+
+@frozen
 class ToolFinished:
     """A tool's answer went back to the model."""
 
@@ -379,4 +388,14 @@ class Failed:
     usage: Usage = Usage()
 
 
-RunEvent = TextDelta | ReasoningDelta | ToolStarted | ToolFinished | AgentChanged | ApprovalAsked | Completed | Failed
+RunEvent = (
+    TextDelta
+    | ReasoningDelta
+    | ToolStarted
+    | ToolProgress
+    | ToolFinished
+    | AgentChanged
+    | ApprovalAsked
+    | Completed
+    | Failed
+)

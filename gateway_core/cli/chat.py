@@ -19,6 +19,7 @@ from gateway_core.types import (
     RunContext,
     TextDelta,
     ToolFinished,
+    ToolProgress,
     ToolStarted,
 )
 
@@ -81,6 +82,8 @@ class _Session:
                             click.echo(event.text, nl=False)
                         case ToolStarted():
                             click.secho(f"[{event.name} {event.arguments}]", err=True, dim=True)
+                        case ToolProgress():
+                            click.secho(f"[{event.message}]", err=True, dim=True)
                         case ToolFinished():
                             click.secho(f"[{event.name}: {event.output}]", err=True, dim=True)
                         case AgentChanged():

@@ -20,6 +20,7 @@ from gateway_core.types import (
     RunEvent,
     TextDelta,
     ToolFinished,
+    ToolProgress,
     ToolStarted,
 )
 
@@ -33,7 +34,7 @@ class SideEvent:
 
 Shown = RunEvent | SideEvent
 
-_ACTIVITY = ToolStarted | ToolFinished | AgentChanged
+_ACTIVITY = ToolStarted | ToolProgress | ToolFinished | AgentChanged
 
 
 class Rendering:
@@ -89,6 +90,8 @@ class ReasoningRendering(Rendering):
         match event:
             case ToolStarted():
                 return [ReasoningDelta(f"\n\n**{_one_line(event.name)}** {_code(self._cut(event.arguments))}\n")]
+            case ToolProgress():
+                return [ReasoningDelta(f"\n{_code(self._cut(event.message))}\n")]
             case ToolFinished():
                 return [ReasoningDelta(f"\n{_fenced(self._cut(event.output))}\n\n")]
             case AgentChanged():
@@ -103,6 +106,8 @@ class OpenWebUIRendering(Rendering):
             case ToolStarted():
                 self._arguments[event.call_id] = event.arguments
                 return [_status(f"{_one_line(event.name)} …", done=False)]
+            case ToolProgress():
+                return [_status(_one_line(self._cut(event.message)), done=False)]
             case ToolFinished():
                 # The block says what the line said, so the line goes.
                 return [_status(_one_line(event.name), done=True, hidden=True), TextDelta(self._block(event))]

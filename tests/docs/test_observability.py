@@ -51,6 +51,7 @@ async def exported() -> dict[str, set[str]]:
                 "ui_tasks": {"local": True},
                 "folder_discovery": {"enabled": False},
                 "hot_reload": {"enabled": True},
+                "mcp_tools": {"start_timeout": 0.1, "gone": {"kind": "http", "url": "http://127.0.0.1:9/mcp"}},
             },
         }
         agents = {"X": Agent(name="x", tools=[look]), "Broken": "no agent"}

@@ -67,7 +67,9 @@ def test_every_plugin_has_a_page_that_lists_its_settings(name):
     assert page.startswith(f"# {name}\n")
     settings = getattr(PLUGINS[name].load(), "Config", None)
     own = (
-        [field.name for field in attrs.fields(settings) if field.name not in ("upstreams", "tools")] if settings else []
+        [field.name for field in attrs.fields(settings) if field.name not in ("upstreams", "tools", "servers")]
+        if settings
+        else []
     )
     assert first_column(page, "## Settings")[: len(own)] == own
     first_sentence = re.sub(r"\s+", " ", inspect.getmodule(PLUGINS[name].load()).__doc__).split(". ")[0]
@@ -89,6 +91,14 @@ def test_every_setting_of_a_gateway_tool_is_on_its_page(kind):
     assert first_column(read("plugins", "gateway_tools.md"), f'With `kind = "{kind}"`') == [
         field.name for field in attrs.fields(cls)
     ]
+
+
+def test_every_setting_of_an_mcp_server_is_on_its_page():
+    from gateway_plugins.mcp_tools.settings import McpServer, OAuth
+
+    page = read("plugins", "mcp_tools.md")
+    assert first_column(page, "### For each server") == [field.name for field in attrs.fields(McpServer)]
+    assert first_column(page, "### With `oauth`") == [field.name for field in attrs.fields(OAuth)]
 
 
 def test_every_hook_is_in_the_reference_with_its_arguments():

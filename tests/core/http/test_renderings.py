@@ -20,6 +20,7 @@ from gateway_core.types import (
     ReasoningDelta,
     TextDelta,
     ToolFinished,
+    ToolProgress,
     ToolStarted,
 )
 from tests.support.ui_requests import OPENWEBUI_HEADERS, TOOLS
@@ -253,3 +254,13 @@ async def test_agents_on_the_way_to_an_answer_say_who_they_are():
     reasoning = "".join(getattr(c.choices[0].delta, "reasoning_content", None) or "" for c in chunks)
     assert reasoning == "Poet: roses\n\nPoet: violets"
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == "Done."
+
+
+def test_what_a_tool_says_of_its_progress_is_no_part_of_the_answer():
+    progress = ToolProgress("c1", "half way\n`so far`")
+    assert show("plain", progress) == []
+    assert show("reasoning", progress) == [ReasoningDelta("\n`` half way `so far` ``\n")]
+    [status] = show("openwebui", progress)
+    assert status == SideEvent(
+        {"event": {"type": "status", "data": {"description": "half way `so far`", "done": False}}}
+    )

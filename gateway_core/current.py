@@ -1,0 +1,34 @@
+"""What a tool may ask of the run that it works for: whose it is, and to tell how far it has come.
+
+It starts and changes no run. Importing this module does not import the SDK.
+"""
+
+from collections.abc import Callable
+
+from gateway_core.types import RunContext, ToolProgress
+
+
+def current_run() -> RunContext | None:
+    """The run that the code that runs now works for; `None` outside of any."""
+    from gateway_core.runs.scope import POSITION
+
+    position = POSITION.get()
+    return position.scope.run if position is not None else None
+
+
+def progress_teller(call_id: str) -> Callable[[str], None]:
+    """How to tell the client of the current run what a tool call does at the moment.
+
+    What it returns may be called from other tasks of the same event loop, also when the run is over: then nobody
+    hears it.
+
+    Args:
+        call_id: The call, as the SDK's `ToolContext` names it.
+    """
+    from gateway_core.runs.scope import POSITION
+
+    position = POSITION.get()
+    if position is None or not position.scope.live:
+        return lambda _: None
+    put = position.scope.channel.put
+    return lambda message: put(ToolProgress(call_id, message))

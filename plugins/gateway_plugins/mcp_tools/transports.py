@@ -1,0 +1,162 @@
+"""Opens one session with an MCP server, by the way that its settings name.
+
+It keeps no session alive and repeats nothing; `link.py` does.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from string import punctuation
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+from mcp import Client, StdioServerParameters
+from mcp.client.session import MessageHandlerFnT
+from mcp.client.sse import sse_client
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import Implementation
+
+import gateway_core
+from gateway_plugins.mcp_tools.exchange import WatchedTransport
+from gateway_plugins.mcp_tools.settings import McpServer
+from gateway_plugins.mcp_tools.stderr import dropped_stderr, logged_stderr
+
+logger = logging.getLogger(__name__)
+
+_SSE_SILENCE_SECONDS = 300.0
+_AS_THEY_ARE = punctuation.replace("%", "")
+
+
+@asynccontextmanager
+async def open_session(
+    name: str,
+    settings: McpServer,
+    url: str | None,
+    *,
+    auth: httpx2.Auth | None,
+    principal: str | None,
+    on_message: MessageHandlerFnT,
+    on_end: Callable[[], None],
+) -> AsyncIterator[Client]:
+    """Connect to a server, and let it go when the block is left, in the same task.
+
+    Args:
+        name: The server's, for log lines.
+        settings: How to reach it.
+        url: Where, for the kinds that have one.
+        auth: What signs the requests.
+        principal: For whom; `None` for the gateway itself.
+        on_message: Told of what the server says by itself.
+        on_end: Called when the server has ended the session, as far as that can be noticed.
+    """
+    async with AsyncExitStack() as held:
+        if settings.kind == "stdio":
+            errors = held.enter_context(logged_stderr(name) if settings.stderr == "log" else dropped_stderr())
+            transport: Any = stdio_client(_parameters(settings), errlog=errors)
+        else:
+            assert url is not None
+            transport = await _by_http(url, settings, auth, principal, held)
+        client = Client(
+            _Heard(transport, on_end),
+            mode=settings.protocol,
+            cache=None,  # the listing is kept by us, for longer than a session
+            message_handler=on_message,
+            client_info=Implementation(name="agent-gateway", version=gateway_core.__version__),
+            read_timeout_seconds=settings.connect_timeout,
+        )
+        yield await held.enter_async_context(client)
+
+
+def identity_headers(settings: McpServer, principal: str | None) -> dict[str, str]:
+    """The headers that tell a server for whom a session is."""
+    # Percent-encoded where a header takes no such character, so that no two principals look the same.
+    told = quote(principal if principal is not None else "agent-gateway", safe=_AS_THEY_ARE)
+    return {name: value.replace("{principal}", told) for name, value in settings.identity_headers.items()}
+
+
+def http_client(settings: McpServer, auth: httpx2.Auth | None, principal: str | None) -> httpx2.AsyncClient:
+    """What sends the requests of one session."""
+    headers = {name: secret.reveal() for name, secret in settings.headers.items()}
+    return httpx2.AsyncClient(
+        transport=WatchedTransport(settings.max_message),
+        headers={**headers, **identity_headers(settings, principal)},
+        auth=auth,
+        # A call has a limit of its own; a stream may be silent between two changes.
+        timeout=httpx2.Timeout(settings.connect_timeout, read=max(settings.timeout, _SSE_SILENCE_SECONDS)),
+        trust_env=False,
+    )
+
+
+async def _by_http(
+    url: str, settings: McpServer, auth: httpx2.Auth | None, principal: str | None, held: AsyncExitStack
+) -> Any:
+    client = http_client(settings, auth, principal)
+    if settings.kind == "sse":
+
+        def made(*_: Any, **__: Any) -> httpx2.AsyncClient:
+            return client
+
+        return sse_client(url, httpx_client_factory=made)
+    await held.enter_async_context(client)
+    return streamable_http_client(url, http_client=client, max_sse_event_size=settings.max_message)
+
+
+def _parameters(settings: McpServer) -> StdioServerParameters:
+    # A command such as `python` means the gateway's own, also when its environment is not activated.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    env: Mapping[str, str] = {name: secret.reveal() for name, secret in settings.env.items()}
+    program, *arguments = settings.command
+    return StdioServerParameters(command=program, args=arguments, env={"PATH": path, **env}, cwd=settings.cwd)
+
+
+class _Heard:
+    """A transport that tells when the server's side of it ends; the client would notice at its next call only."""
+
+    def __init__(self, inner: Any, on_end: Callable[[], None]) -> None:
+        self._inner = inner
+        self._on_end = on_end
+
+    async def __aenter__(self) -> tuple[Any, Any]:
+        read, write = await self._inner.__aenter__()
+        return _HeardStream(read, self._on_end), write
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._inner.__aexit__(*error)
+
+
+class _HeardStream:
+    def __init__(self, inner: Any, on_end: Callable[[], None]) -> None:
+        self._inner = inner
+        self._on_end = on_end
+
+    @property
+    def last_context(self) -> Any:
+        return getattr(self._inner, "last_context", None)
+
+    async def receive(self) -> Any:
+        return await self._inner.receive()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def __aiter__(self) -> "_HeardStream":
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._inner.__anext__()
+        except BaseException:
+            self._on_end()
+            raise
+
+    async def __aenter__(self) -> "_HeardStream":
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._inner.__aexit__(*error)

@@ -1,0 +1,229 @@
+"""What a table may say, what tools are called, and how the gateway proves who it is."""
+
+import base64
+import json
+import re
+import threading
+import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import httpx2
+import pytest
+from agents import Agent
+from gateway_plugins.mcp_tools.credentials import ClientCredentials, TokenFile
+from gateway_plugins.mcp_tools.results import as_output
+from gateway_plugins.mcp_tools.settings import McpServer, OAuth
+from gateway_plugins.mcp_tools.tools import names
+from gateway_plugins.mcp_tools.transports import identity_headers
+from hypothesis import given
+from hypothesis import strategies as st
+from mcp_types import CallToolResult, ImageContent, TextContent
+
+from gateway_core import use_gateway_tool
+from gateway_core.config import load_config
+from gateway_core.errors import ConfigError
+from gateway_core.loading import load_plugins
+from gateway_core.offduty import OffDuty
+from gateway_core.structure import Secret
+from gateway_core.testing import call, gateway_in_memory, script
+from tests.support.mcp_server import running
+
+URL = {"kind": "http", "url": "https://mcp.example/mcp"}
+STDIO = {"kind": "stdio", "command": ["server"]}
+OAUTH = {"token_url": "https://auth.example/token", "client_id": "me", "client_secret": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "told"),
+    [
+        ("x", {}, "'kind' is missing"),
+        ("x", {"kind": "htpp"}, "one of: http, sse, stdio, mcp-gateway"),
+        ("x", {"kind": "http"}, "[plugins.mcp_tools.x] url: is no address of a server: None"),
+        ("x", {"kind": "http", "url": "mcp.example"}, "is no address of a server: 'mcp.example'"),
+        ("x", {"kind": "http", "url": "https://me:secret@mcp.example"}, "is no address of a server"),
+        ("x", {**URL, "command": ["rm"]}, "command: is for a server of kind stdio"),
+        ("x", {**URL, "env": {"A": "b"}}, "env: is for a server of kind stdio"),
+        ("x", {"kind": "stdio"}, "command: is missing"),
+        ("x", {"kind": "stdio", "command": "server --flag"}, "must be a list"),
+        ("x", {**STDIO, "url": "https://a.b"}, "url: is for a server that is reached by HTTP"),
+        ("x", {**STDIO, "identity": "principal"}, "identity: is for a server that is reached by HTTP"),
+        ("x", {**URL, "token": "a", "oauth": OAUTH}, "token: is given beside another credential"),
+        ("x", {**URL, "headers": {"Mcp-Session-Id": "a"}}, "headers: is no header that may be set: 'Mcp-Session-Id'"),
+        ("x", {**URL, "headers": {"a b": "a"}}, "is no header that may be set: 'a b'"),
+        (
+            "x",
+            {**URL, "forward_headers": ["Authorization"]},
+            "forward_headers: sends credentials in a session that all",
+        ),
+        ("x", {**URL, "identity_headers": {"x-user": "{principal}"}}, "identity_headers: tells who asks in a session"),
+        ("x", {**URL, "timout": 1}, "did you mean 'timeout'?"),
+        ("x", {**URL, "oauth": {"client_id": "me"}}, "'token_url' is missing"),
+        ("a__b", URL, "[plugins.mcp_tools.a__b]: is no name of a server"),
+        ("a/b", URL, "is no name of a server"),
+        ("a" * 25, URL, "is no name of a server"),
+    ],
+)
+def test_a_wrong_table_is_told_exactly(name, table, told):
+    with pytest.raises(ConfigError) as caught:
+        load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {name: table}}}), OffDuty())
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {**URL, "identity": "principal", "identity_headers": {"x-user": "{principal}"}},
+        {**URL, "identity": "principal", "forward_headers": ["authorization"]},
+        {**URL, "forward_headers": ["x-tenant"], "identity_headers": {"x-user": "all"}},
+        {**URL, "oauth": OAUTH},
+        {**STDIO, "env": {"TOKEN": "secret"}, "stderr": "log"},
+    ],
+)
+def test_a_right_table_is_taken(table):
+    load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {"x": table}}}), OffDuty())
+
+
+def test_the_example_of_a_deployment_is_taken():
+    config = load_config(Path(__file__).parents[3] / "deploy" / "gateway.toml", environ={})
+    load_plugins(config, OffDuty())
+    assert config.agent("Assistant").tools == ["time/*"]
+
+
+def test_the_tables_of_the_page_are_taken(monkeypatch):
+    page = (Path(__file__).parents[3] / "docs" / "plugins" / "mcp_tools.md").read_text()
+    tables = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(tables) == 3
+    for name in ("GITHUB_MCP_TOKEN", "CORP_SECRET"):
+        monkeypatch.setenv(name, "secret")
+    for table in tables:
+        load_plugins(load_config(environ={}, overrides=tomllib.loads(table)), OffDuty())
+
+
+def test_names_are_changed_as_little_as_can_be():
+    assert names("s", ["add", "fs.read", "a b"]) == {"add": "s__add", "fs.read": "s__fs_read", "a b": "s__a_b"}
+
+
+def test_a_tool_cannot_take_the_name_of_another():
+    named = names("s", ["fs.read", "fs_read"])
+    assert named["fs_read"] == "s__fs_read"
+    assert named["fs.read"].startswith("s__fs_read_")
+
+
+@given(st.lists(st.text(min_size=1, max_size=80), unique=True))
+def test_every_tool_has_a_valid_name_of_its_own(tools):
+    named = names("server", tools)
+    assert set(named) == set(tools)
+    assert len(set(named.values())) == len(tools)
+    assert all(re.fullmatch(r"server__[A-Za-z0-9_-]+", name) and len(name) <= 64 for name in named.values())
+
+
+@given(st.text(), st.text())
+def test_a_header_tells_who_asks_and_no_two_principals_look_the_same(one, other):
+    settings = McpServer("http", identity_headers={"x-user": "{principal}"})
+    first, second = (identity_headers(settings, principal)["x-user"] for principal in (one, other))
+    assert first.isascii()
+    assert first.isprintable()
+    assert (first == second) is (one == other)
+
+
+def test_a_header_tells_a_usual_principal_as_it_is():
+    settings = McpServer("http", identity_headers={"x-user": "id {principal}"})
+    assert identity_headers(settings, "ada@example.com")["x-user"] == "id ada@example.com"
+    assert identity_headers(settings, None)["x-user"] == "id agent-gateway"
+
+
+@given(st.text(), st.integers(0, 50))
+def test_a_cut_result_is_never_longer_than_allowed_and_always_text(text, room):
+    output = as_output(CallToolResult(content=[TextContent(type="text", text=text)]), room)
+    size = len(text.encode(errors="replace"))
+    if size <= room:
+        assert output == text
+    else:
+        kept, _, note = output.rpartition("\n[cut off: ")
+        assert len(kept.encode(errors="replace")) <= room
+        assert note == f"{size - room:,} of {size:,} bytes]"
+
+
+def test_an_image_without_room_is_left_out():
+    image = ImageContent(type="image", data="A" * 1000, mime_type="image/png")
+    text = TextContent(type="text", text="after")
+    output = as_output(CallToolResult(content=[image, text]), 500)
+    assert output == "[an image of 1,022 bytes is left out: the result is too big]\nafter"
+
+
+class AuthorizationServer:
+    """Gives a token, another one each time, to whoever has the secret."""
+
+    def __init__(self):
+        self.requests = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
+                outer.requests.append((self.headers["authorization"], body))
+                answer = {"access_token": f"token-{len(outer.requests)}", "token_type": "Bearer", "expires_in": 3600}
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.end_headers()
+                self.wfile.write(json.dumps(answer).encode())
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/token"
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+async def test_client_credentials_are_turned_into_one_token_for_all_calls():
+    model = script([call("s__headers"), call("s__headers")], "done")
+    with AuthorizationServer() as issuer, running() as (_, port):
+        oauth = {"token_url": issuer.url, "client_id": "me", "client_secret": "a secret", "scope": "tools"}
+        table = {"kind": "http", "url": f"http://127.0.0.1:{port}/mcp", "oauth": oauth}
+        agent = Agent(name="caller", tools=[use_gateway_tool("s/headers")])
+        async with gateway_in_memory(
+            {"C": agent}, model=model, config={"plugins": {"mcp_tools": {"start_timeout": 25, "s": table}}}
+        ) as g:
+            await g.openai.chat.completions.create(model="C", messages=[{"role": "user", "content": "go"}])
+    outputs = [item["output"] for item in model.calls[1].input if item.get("type") == "function_call_output"]
+    assert outputs == ["{'authorization': 'Bearer token-1'}"] * 2
+    [(basic, body)] = issuer.requests
+    assert base64.b64decode(basic.removeprefix("Basic ")) == b"me:a+secret"
+    assert body == {"grant_type": ["client_credentials"], "scope": ["tools"]}
+
+
+async def test_a_token_that_is_refused_is_replaced_once():
+    seen = []
+
+    def answer(request):
+        seen.append(request.headers["authorization"])
+        return httpx2.Response(401 if len(seen) < 4 else 200)
+
+    with AuthorizationServer() as issuer:
+        auth = ClientCredentials(OAuth(issuer.url, "me", Secret("secret")))
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), auth=auth) as client:
+            first = await client.get("https://mcp.example")
+            second = await client.get("https://mcp.example")
+    assert (first.status_code, second.status_code) == (401, 200)
+    assert seen == ["Bearer token-1", "Bearer token-2", "Bearer token-2", "Bearer token-3"]
+
+
+async def test_a_token_file_is_read_again_when_it_changes(tmp_path):
+    file = tmp_path / "token"
+    transport = httpx2.MockTransport(lambda r: httpx2.Response(200, text=r.headers.get("authorization", "none")))
+    async with httpx2.AsyncClient(transport=transport, auth=TokenFile(file)) as client:
+        assert (await client.get("https://mcp.example")).text == "none"
+        file.write_text("first\n")
+        assert (await client.get("https://mcp.example")).text == "Bearer first"
+        file.write_text("the second\n")
+        assert (await client.get("https://mcp.example")).text == "Bearer the second"
