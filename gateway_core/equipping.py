@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from agents import Agent, FunctionTool
+from agents import Agent, FunctionTool, Model
 
 from gateway_core.config import Config
 from gateway_core.errors import GatewayError, LoadError, PluginError
@@ -180,6 +180,11 @@ class Equipper:
                 )
             # The author's own tool wins over one of the same name that a plugin adds.
             tools += (self._wrapped(t, entry) for t in self._hooks.extra_tools(entry) if _name(t) not in _names(tools))
+        if not isinstance(agent.model, Model):
+            for tool in [tool for tool in tools if not isinstance(tool, FunctionTool)]:
+                for name in self._hooks.substitutes(tool, entry):
+                    wanted = Wanted(name, optional=True, instead_of=tool.name)
+                    tools += self._resolve(wanted, use_gateway_tool(name), agent, entry, missing, tools)
         if len(tools) != len(agent.tools) or any(new is not old for new, old in zip(tools, agent.tools, strict=True)):
             agent.tools = tools
         for server in agent.mcp_servers:
@@ -232,7 +237,7 @@ class Equipper:
         tool = copy.copy(offered)
         tool.name = wanted.rename or offered.name
         tool.description = wanted.description or offered.description
-        mark_tool(tool, attrs.evolve(origin, name=path_name(offered.name)))
+        mark_tool(tool, attrs.evolve(origin, name=path_name(offered.name), instead_of=wanted.instead_of))
         vars(tool)[_TOOL_MARK] = set()
         wrapped = self._wrapped(tool, entry)
         mark_tool(wrapped, origin_of(tool))

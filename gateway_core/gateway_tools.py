@@ -25,6 +25,8 @@ class Wanted:
     rename: str | None = None
     optional: bool = False
     """Whether the agent does without it where there is none."""
+    instead_of: str | None = None
+    """The hosted tool that it was put beside."""
 
     @property
     def is_pattern(self) -> bool:

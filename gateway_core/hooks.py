@@ -182,6 +182,10 @@ class Hooks:
         """Concatenated."""
         return self._concatenate("extra_tools", entry)
 
+    def substitutes(self, tool: "Tool", entry: AgentEntry) -> list[str]:
+        """Concatenated."""
+        return self._concatenate("substitutes", tool, entry)
+
     def wrap_tool(self, tool: "Tool", entry: AgentEntry) -> "Tool":
         """Folded: each plugin gets the last one's result."""
         for _, call in self._implementations["wrap_tool"]:

@@ -148,6 +148,11 @@ class Hookspecs:
         """Tools to add to an agent. Asked when an agent is equipped; concatenated."""
 
     @hookspec
+    def substitutes(self, tool: "Tool", entry: AgentEntry) -> Iterable[str]:
+        """The names of gateway tools that can do the work of a hosted tool, which only some servers run. Asked when an
+        agent is equipped; concatenated. They are put beside it, and whoever provides models leaves out either."""
+
+    @hookspec
     def wrap_tool(self, tool: "Tool", entry: AgentEntry) -> "Tool | None":
         """Look at one tool of an agent, its handoff targets or its agents-as-tools, and return it, changed or
         another one; `None` leaves it as it is. Asked when an agent is equipped; folded: each plugin gets the

@@ -23,6 +23,8 @@ class ToolOrigin:
     """Whether it may be called when no policy has an opinion on it."""
     name: str | None = None
     """What policies know it by, where an agent's author may have renamed it."""
+    instead_of: str | None = None
+    """The hosted tool whose work it does where a model's server lacks that one."""
 
 
 def mark_tool(tool: Any, origin: ToolOrigin) -> None:

@@ -58,7 +58,7 @@ def _of_client(error: BaseException) -> GatewayError | None:
             return errors.UpstreamRateLimitError(
                 "the model's server is out of quota or too busy", retry_after=_retry_after(error)
             )
-        case openai.APITimeoutError() if not _broke_off(error):
+        case openai.APITimeoutError():
             return errors.UpstreamTimeoutError("the model's server did not answer in time")
         case openai.APIConnectionError():
             return errors.UpstreamError("the model's server could not be reached, or broke off")
@@ -77,12 +77,6 @@ def _of_client(error: BaseException) -> GatewayError | None:
         case openai.OpenAIError():
             return errors.UpstreamError("the model's server answered something that is no answer")
     return None
-
-
-def _broke_off(error: BaseException) -> bool:
-    """Whether a server that closed the connection is at the bottom of it; the transport calls that a timeout."""
-    below = error.__cause__ or error.__context__
-    return type(error).__name__ == "ServerDisconnectedError" or (below is not None and _broke_off(below))
 
 
 def _unknown(error: BaseException) -> GatewayError:

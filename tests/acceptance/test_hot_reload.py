@@ -289,8 +289,12 @@ def test_a_checkout_of_many_files_is_one_reload(place):
         assert running.says("Agent7") == "second"
         generation, imports = running.generation, place.imports()
         git(place.agents, "checkout", "-q", "first")
-        until(lambda: running.says("Agent49") == "first", "the checkout was not noticed")
-        assert {running.says(f"Agent{number}") for number in range(50)} == {"first"}
+
+        def answers() -> set[str]:
+            return {running.says(f"Agent{number}") for number in range(50)}
+
+        # On a busy machine git pauses for longer than files have to be quiet: it may take more reloads than one.
+        until(lambda: answers() == {"first"}, "the checkout was not noticed")
         assert running.generation - generation <= 3
         assert place.imports()["Bystander"] == imports["Bystander"]
 

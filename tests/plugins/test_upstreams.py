@@ -85,16 +85,15 @@ async def stream(raw: bytes | list[bytes], **settings):
             return [chunk async for chunk in chunks]
 
 
-async def pieces(parts: list[bytes]):
+async def pieces(parts: list[bytes], client):
     """What the client reads from a body that arrives in exactly these pieces, as no socket promises them."""
 
     async def body():
         for part in parts:
             yield part
 
-    async with UpstreamClient(Upstream("http://upstream/v1")) as client:
-        response = httpx2.Response(200, content=body(), request=httpx2.Request("POST", "http://upstream/v1"))
-        return [chunk async for chunk in ChunkStream(cast_to=ChatCompletionChunk, response=response, client=client)]
+    response = httpx2.Response(200, content=body(), request=httpx2.Request("POST", "http://upstream/v1"))
+    return [chunk async for chunk in ChunkStream(cast_to=ChatCompletionChunk, response=response, client=client)]
 
 
 HEAD = '{"id":"x","created":1,"model":"m","object":"chat.completion.chunk","choices":[{"index":0,'
@@ -118,9 +117,10 @@ STOP = HEAD + '"delta":{},"finish_reason":"stop"}]}'
 async def test_streams_of_all_kinds_of_servers_are_read(raw):
     whole = await stream(raw.encode())
     assert [chunk.choices[0].delta.content for chunk in whole if chunk.choices[0].delta][:1] == ["hi"]
-    assert await pieces([bytes([byte]) for byte in raw.encode()]) == whole
-    for cut in range(1, len(raw)):
-        assert await pieces([raw[:cut].encode(), raw[cut:].encode()]) == whole, f"cut after {raw[:cut]!r}"
+    async with UpstreamClient(Upstream("http://upstream/v1")) as client:
+        assert await pieces([bytes([byte]) for byte in raw.encode()], client) == whole
+        for cut in range(1, len(raw)):
+            assert await pieces([raw[:cut].encode(), raw[cut:].encode()], client) == whole, f"cut after {raw[:cut]!r}"
 
 
 @pytest.mark.parametrize(

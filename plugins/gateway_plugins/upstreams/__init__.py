@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from gateway_core import AgentEntry, Check, ConfigError, Gateway, Measurement, RunContext, hookimpl
-from gateway_plugins.upstreams.settings import Settings
+from gateway_core import AgentEntry, Check, ConfigError, Gateway, Measurement, RunContext, hookimpl, near_miss
+from gateway_plugins.upstreams.settings import HOSTED_TOOLS, Settings
 
 if TYPE_CHECKING:
-    from agents import ModelProvider
+    from agents import ModelProvider, Tool
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
@@ -34,6 +34,7 @@ class Upstreams:
                 source="[plugins.upstreams] default",
                 hint=f"add a table [plugins.upstreams.{config.default}]",
             )
+        _check(config)
         self._config = config
         self._provider: UpstreamProvider | None = None
         self._reason = "not started"
@@ -65,6 +66,12 @@ class Upstreams:
         return self._provider.for_agent(entry.id) if self._provider is not None else None
 
     @hookimpl
+    def substitutes(self, tool: "Tool", entry: AgentEntry) -> Iterable[str]:
+        """What any upstream has configured for it."""
+        every = (upstream.substitutes.get(tool.name) for upstream in self._config.upstreams.values())
+        return dict.fromkeys(name for name in every if name is not None)
+
+    @hookimpl
     async def readiness(self) -> Iterable[Check]:
         """Whether an upstream answers."""
         provider = self._provider
@@ -87,8 +94,10 @@ class Upstreams:
 
     @hookimpl
     def measurements(self) -> Iterable[Measurement]:
-        """Whether each upstream answered when it was last asked."""
+        """Whether each upstream answered when it was last asked, and what became of its calls."""
         provider = self._provider
+        if provider is not None:
+            yield from provider.measurements()
         for name, answer in list(provider.reach.answers.items()) if provider is not None else ():
             yield Measurement(
                 "agent_gateway.upstream.reachable",
@@ -103,6 +112,29 @@ class Upstreams:
         """Which upstreams there are, and why these."""
         provider = self._provider
         return {"reason": self._reason, "upstreams": provider.describe() if provider is not None else {}}
+
+
+def _check(config: Settings) -> None:
+    for name, upstream in config.upstreams.items():
+        table = f"[plugins.upstreams.{name}]"
+        for hosted in upstream.substitutes:
+            if hosted not in HOSTED_TOOLS:
+                raise ConfigError(
+                    f"there is no hosted tool '{hosted}'",
+                    source=f"{table} substitutes",
+                    hint=near_miss(hosted, HOSTED_TOOLS),
+                )
+        seen = [name]
+        while (following := config.upstreams[seen[-1]].fallback) is not None:
+            if following not in config.upstreams:
+                raise ConfigError(
+                    f"there is no upstream '{following}'",
+                    source=f"[plugins.upstreams.{seen[-1]}] fallback",
+                    hint=near_miss(following, config.upstreams),
+                )
+            if following in seen:
+                raise ConfigError(f"the fallbacks of '{name}' go round in a circle", source=f"{table} fallback")
+            seen.append(following)
 
 
 @contextmanager

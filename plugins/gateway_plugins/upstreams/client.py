@@ -8,8 +8,9 @@ everything else on the way. Its stream also takes an answer that breaks off for 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
+import aiohttp
 import httpx2
 from openai import (
     APIConnectionError,
@@ -20,11 +21,13 @@ from openai import (
     DefaultAioHttpClient,
     NotGiven,
     Omit,
+    OpenAIError,
 )
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import ValidationError
 
 from gateway_core import trace_headers
+from gateway_plugins.upstreams.calls import Calls
 from gateway_plugins.upstreams.settings import Upstream
 
 KEEP_ALIVE_SECONDS = 60.0
@@ -39,10 +42,12 @@ class UpstreamClient(AsyncOpenAI):
 
     Args:
         upstream: Where it is and how patient to be with it.
+        calls: Told of each call.
     """
 
-    def __init__(self, upstream: Upstream, **options: Any) -> None:
+    def __init__(self, upstream: Upstream, calls: Calls | None = None, **options: Any) -> None:
         self._upstream = upstream
+        self.calls = calls or Calls()
         if "http_client" not in options:
             limits = httpx2.Limits(
                 max_connections=upstream.max_connections,
@@ -53,19 +58,35 @@ class UpstreamClient(AsyncOpenAI):
         options.setdefault("base_url", upstream.base_url)
         # Local servers need no key, and the client insists on one.
         options.setdefault("api_key", upstream.api_key.reveal() if upstream.api_key else _NO_KEY)
-        options.setdefault("max_retries", upstream.max_retries)
+        options.setdefault("max_retries", upstream.retries)
         options.setdefault("default_headers", {name: value.reveal() for name, value in upstream.headers.items()})
         options.setdefault("timeout", httpx2.Timeout(upstream.total_timeout, connect=upstream.connect_timeout))
         super().__init__(**options)
 
     def copy(self, **changes: Any) -> "UpstreamClient":
         """The same client with other options, as `with_options` makes them; it shares the connections."""
-        return super().copy(_extra_kwargs={"upstream": self._upstream, **changes.pop("_extra_kwargs", {})}, **changes)
+        own = {"upstream": self._upstream, "calls": self.calls, **changes.pop("_extra_kwargs", {})}
+        return super().copy(_extra_kwargs=own, **changes)
 
     with_options = copy
 
+    async def request(self, *arguments: Any, **named: Any) -> Any:
+        """Send a request of any kind."""
+        try:
+            return await super().request(*arguments, **named)
+        except APITimeoutError as error:
+            raise _as_it_was(error, error.request) from error
+
     async def post(self, path: str, **options: Any) -> Any:
         """Send a request; a stream has its own limits of patience."""
+        self.calls.made += 1
+        try:
+            return await self._post_in_time(path, **options)
+        except OpenAIError as error:
+            self.calls.failure(error)
+            raise
+
+    async def _post_in_time(self, path: str, **options: Any) -> Any:
         if not options.get("stream"):
             return await super().post(path, **options)
         request = {**options.get("options", {})}
@@ -142,6 +163,9 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
                 yield chunk
             if not ended:
                 raise self._error("the upstream's stream broke off before its end")
+        except APIError as error:
+            cast(UpstreamClient, self._client).calls.failure(error)
+            raise
         finally:
             await self.response.aclose()
 
@@ -167,7 +191,7 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
                 # Not by the book, but some servers leave out the last empty line.
                 yield b"\n".join([*event, rest[5:].strip()] if rest.startswith(b"data:") else event)
         except httpx2.TimeoutException as error:
-            raise APITimeoutError(request=self.response.request) from error
+            raise _as_it_was(error, self.response.request) from error
         except httpx2.HTTPError as error:
             raise APIConnectionError(request=self.response.request) from error
 
@@ -197,3 +221,13 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
 
     def _error(self, message: str) -> APIError:
         return APIError(message, request=self.response.request, body=None)
+
+
+def _as_it_was(error: Exception, request: httpx2.Request) -> APIConnectionError:
+    """The transport calls it a timeout, too, when a connection is refused or closed."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError | aiohttp.ClientConnectionError) and not isinstance(below, TimeoutError):
+            return APIConnectionError(request=request)
+        below = below.__cause__ or below.__context__
+    return APITimeoutError(request=request)

@@ -11,8 +11,11 @@ from typing import Any
 from agents import Model, ModelProvider, set_default_openai_api, set_default_openai_client
 from agents.models import _openai_shared
 
-from gateway_core import UpstreamError
+from gateway_core import Measurement, UpstreamError
+from gateway_plugins.upstreams.calls import KINDS, Calls
 from gateway_plugins.upstreams.client import UpstreamClient
+from gateway_plugins.upstreams.failover import Choice, Failover
+from gateway_plugins.upstreams.hosted import HostedTools
 from gateway_plugins.upstreams.models import make_model
 from gateway_plugins.upstreams.reach import Reach
 from gateway_plugins.upstreams.routing import Route, Router
@@ -36,7 +39,7 @@ class UpstreamProvider:
         self._listed: dict[str, Sequence[str]] = {}
         self._router = Router(upstreams, default, self._listed)
         self.reach = Reach(clients, self._has_models)
-        self._models: dict[tuple[Route, str], Model] = {}
+        self._models: dict[tuple[tuple[Route, ...], str], Model] = {}
         self._dropped: dict[str, set[str]] = {}
         self._substituted: dict[str, set[str]] = {}
 
@@ -65,18 +68,28 @@ class UpstreamProvider:
         route = self._router.route(name)
         if not route.found and name is not None:
             self._note_substitution(agent_id, name, route)
-        model = self._models.get((route, agent_id))
+        routes = (route, *self._fallbacks(route, name))
+        model = self._models.get((routes, agent_id))
         if model is None:
-            upstream = self._upstreams[route.upstream]
-            model = make_model(
-                route.model,
-                self._clients[route.upstream],
-                api=upstream.api,
-                named=route.found,
-                on_hosted_tool=lambda tool: self._hosted_tool(agent_id, tool, route.upstream),
-            )
-            self._models[route, agent_id] = model
+            choices = [Choice(r.upstream, self._clients[r.upstream].calls, self._made(r, agent_id)) for r in routes]
+            model = Failover(choices) if len(choices) > 1 else choices[0].model
+            self._models[routes, agent_id] = model
         return model
+
+    def _fallbacks(self, route: Route, name: str | None) -> Iterator[Route]:
+        following = self._upstreams[route.upstream].fallback
+        while following is not None:
+            yield self._router.route_at(following, name)
+            following = self._upstreams[following].fallback
+
+    def _made(self, route: Route, agent_id: str) -> Model:
+        upstream = self._upstreams[route.upstream]
+        # OpenAI's own API runs them, unless something else is to take their place.
+        drop = None if upstream.api == "responses" else lambda tool: self._hosted_tool(agent_id, tool, route.upstream)
+        hosted = HostedTools(upstream.substitutes, drop)
+        return make_model(
+            route.model, self._clients[route.upstream], api=upstream.api, named=route.found, hosted=hosted
+        )
 
     def environment(self) -> dict[str, str]:
         """What a module that makes its own OpenAI client should find in the environment."""
@@ -97,6 +110,11 @@ class UpstreamProvider:
             for name, value in before.items():
                 setattr(_openai_shared, name, value)
 
+    def measurements(self) -> Iterator[Measurement]:
+        """What became of the calls."""
+        for name, client in self._clients.items():
+            yield from _measured(client.calls, {"upstream": name})
+
     def describe(self) -> dict[str, Any]:
         """Facts for operators; no key is among them."""
         return {
@@ -107,6 +125,8 @@ class UpstreamProvider:
                 "default_model": self._router.route(None).model if name == self._default else upstream.default_model,
                 "models": list(self._listed.get(name, ())),
                 **self.reach.describe(name),
+                **_calls_of(self._clients[name].calls),
+                "fallback": upstream.fallback,
                 "dropped_tools": {a: sorted(t) for a, t in self._dropped.items()} if name == self._default else {},
                 "substituted": {a: sorted(m) for a, m in self._substituted.items()} if name == self._default else {},
             }
@@ -147,6 +167,26 @@ class UpstreamProvider:
                 route.model,
                 route.upstream,
             )
+
+
+def _calls_of(calls: Calls) -> dict[str, Any]:
+    return {
+        "calls": calls.made,
+        "failed": dict(calls.failed),
+        "failed_over": calls.failed_over,
+        "resting": calls.rests,
+    }
+
+
+def _measured(calls: Calls, labels: dict[str, str]) -> Iterator[Measurement]:
+    about = "Calls of an upstream."
+    yield Measurement("agent_gateway.upstream.calls", calls.made, "{call}", about, labels, True)
+    about = "Calls of an upstream that failed."
+    for kind in KINDS:
+        of_kind = {**labels, "kind": kind}
+        yield Measurement("agent_gateway.upstream.failures", calls.failed[kind], "{call}", about, of_kind, True)
+    about = "Calls for which another upstream was asked."
+    yield Measurement("agent_gateway.upstream.failovers", calls.failed_over, "{call}", about, labels, True)
 
 
 class _AgentsProvider(ModelProvider):

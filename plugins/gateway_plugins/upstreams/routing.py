@@ -38,11 +38,23 @@ class Router:
     def route(self, name: str | None) -> Route:
         """Where a name leads; `None` is an agent that names no model."""
         if name is None:
-            return self._fallback(None)
-        return self._alias(name) or self._prefixed(name) or self._offered(name) or self._fallback(name)
+            return self._default_of(self._default, None)
+        order = self._in_order()
+        return (
+            self._alias(name, order)
+            or self._prefixed(name)
+            or self._offered(name, order)
+            or self._default_of(self._default, name)
+        )
 
-    def _alias(self, name: str) -> Route | None:
-        for upstream in self._in_order():
+    def route_at(self, upstream: str, name: str | None) -> Route:
+        """Where a name leads at one upstream, which takes another's place."""
+        if name is None:
+            return self._default_of(upstream, None)
+        return self._alias(name, [upstream]) or self._offered(name, [upstream]) or self._default_of(upstream, name)
+
+    def _alias(self, name: str, order: Sequence[str]) -> Route | None:
+        for upstream in order:
             if (model := self._upstreams[upstream].models.get(name)) is not None:
                 return Route(upstream, model, found=True)
         return None
@@ -51,8 +63,8 @@ class Router:
         prefix, slash, rest = name.partition("/")
         return Route(prefix, rest, found=True) if slash and rest and prefix in self._upstreams else None
 
-    def _offered(self, name: str) -> Route | None:
-        for upstream in self._in_order():
+    def _offered(self, name: str, order: Sequence[str]) -> Route | None:
+        for upstream in order:
             listed = self._listed.get(upstream, ())
             # Ollama lists `llama3.2:latest` for what everybody calls `llama3.2`.
             for candidate in (name, f"{name}:latest"):
@@ -60,15 +72,15 @@ class Router:
                     return Route(upstream, candidate, found=True)
         return None
 
-    def _fallback(self, name: str | None) -> Route:
-        upstream = self._upstreams[self._default]
-        listed = self._listed.get(self._default)
-        if upstream.default_model is not None:
-            return Route(self._default, upstream.default_model, found=False)
+    def _default_of(self, upstream: str, name: str | None) -> Route:
+        configured = self._upstreams[upstream].default_model
+        listed = self._listed.get(upstream)
+        if configured is not None:
+            return Route(upstream, configured, found=False)
         if name is not None and listed is None:
             # It does not say what it has, so the name is worth a try.
-            return Route(self._default, name, found=True)
-        return Route(self._default, listed[0] if listed else OPENAI_DEFAULT, found=False)
+            return Route(upstream, name, found=True)
+        return Route(upstream, listed[0] if listed else OPENAI_DEFAULT, found=False)
 
     def _in_order(self) -> list[str]:
         """The default first."""

@@ -10,6 +10,20 @@ from attrs import Factory, field, frozen
 
 from gateway_core import Seconds, Secret
 
+HOSTED_TOOLS = (
+    "web_search",
+    "file_search",
+    "code_interpreter",
+    "hosted_mcp",
+    "image_generation",
+    "local_shell",
+    "computer_use_preview",
+    "shell",
+    "apply_patch",
+    "tool_search",
+)
+"""What the SDK calls the tools that run elsewhere than in the agent."""
+
 
 @frozen
 class Upstream:
@@ -23,6 +37,8 @@ class Upstream:
     """Used for agents that name no model, or one that no upstream has. Without it, the first model that it lists."""
     hosted_tools: Literal["drop", "refuse"] = "drop"
     """What becomes of tools that only OpenAI can run (web search and the like) where `api` is `chat`."""
+    substitutes: dict[str, str] = Factory(dict)
+    """Gateway tools that take the place of such tools: `web_search` to the name of one that searches."""
     models: dict[str, str] = Factory(dict)
     """Other names for its models: what an agent says to what the upstream calls it."""
     headers: dict[str, Secret] = Factory(dict)
@@ -34,8 +50,18 @@ class Upstream:
     total_timeout: Seconds = Seconds(600.0)
     """For an answer that is not streamed."""
     max_connections: int = 1000
-    max_retries: int = 2
-    """How often a call is repeated that failed before its first byte: on 408, 409, 429, 5xx and lost connections."""
+    max_retries: int | None = None
+    """How often a call is repeated that failed before its first byte: on 408, 409, 429, 5xx and lost connections. None
+    is 2, and 0 where there is a `fallback`, which is the better second try."""
+    fallback: str | None = None
+    """The upstream that is asked where this one fails before it has said anything."""
+
+    @property
+    def retries(self) -> int:
+        """`max_retries`, or its default."""
+        if self.max_retries is not None:
+            return self.max_retries
+        return 0 if self.fallback else 2
 
 
 @frozen
