@@ -103,6 +103,8 @@ async def gateway_in_memory(
         "upstreams": {"probe": False},
         "hot_reload": {"enabled": False},
         "offline_model": {"word_delay": 0},
+        # A busy machine is not an agent that blocks.
+        "loop_monitor": {"threshold": 10.0},
     }
     if model is not None:
         extra["given_model"] = _model_plugin(model)

@@ -15,6 +15,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gateway_core import (
+    AuthenticationError,
+    ConfigError,
     DecisionMade,
     Gateway,
     GatewayError,
@@ -44,7 +46,9 @@ class Settings:
     open: bool = False
     """Whether anybody may read `/metrics`, not only an admin."""
     listen: str = ""
-    """An address of their own, such as `127.0.0.1:9464`, at which metrics can be read without a key."""
+    """An address of their own, such as `127.0.0.1:9464`, at which metrics can be read."""
+    key: Secret | None = None
+    """A scraper's own: whoever sends it may read them, at both addresses, and nobody else."""
     otlp_endpoint: str = ""
     """The base URL of a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`."""
     otlp_headers: dict[str, Secret] = Factory(dict)
@@ -59,6 +63,8 @@ class Metrics:
     Config = Settings
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
+        if config.open and config.key:
+            raise ConfigError("the metrics cannot be open and have a key", source="[plugins.metrics] open")
         self._gateway = gateway
         self._config = config
         self._export: Export | None = None
@@ -80,7 +86,7 @@ class Metrics:
         try:
             with ExitStack() as stack:
                 if config.listen:
-                    stack.enter_context(listening(config.listen, export.registry))
+                    stack.enter_context(listening(config.listen, export.registry, config.key))
                 yield
         finally:
             self._export = self._instruments = None
@@ -93,18 +99,20 @@ class Metrics:
 
     @hookimpl
     def routes(self) -> Iterable[BaseRoute]:
-        """`/metrics`, where it is open to everybody."""
-        return [Route(PATH, self._scrape)] if self._config.open else []
+        """`/metrics`, where it is open to everybody, or to whoever has its key."""
+        return [Route(PATH, self._scrape)] if self._config.open or self._config.key else []
 
     @hookimpl
     def admin_routes(self) -> Iterable[BaseRoute]:
         """`/metrics`, where it is not."""
-        return [] if self._config.open else [Route(PATH, self._scrape)]
+        return [] if self._config.open or self._config.key else [Route(PATH, self._scrape)]
 
     @described("Measurements, for Prometheus", content={"text/plain": {"type": "string"}})
-    async def _scrape(self, _: Request) -> Response:
-        from gateway_plugins.metrics.export import CONTENT_TYPE
+    async def _scrape(self, request: Request) -> Response:
+        from gateway_plugins.metrics.export import CONTENT_TYPE, is_key
 
+        if self._config.key and not is_key(self._config.key, request.headers.get("authorization")):
+            raise AuthenticationError("the metrics have a key of their own, and this is not it")
         if self._export is None:
             raise UnavailableError("the gateway is starting or stopping", retry_after=1)
         text = await asyncio.to_thread(self._export.text)
