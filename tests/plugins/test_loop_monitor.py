@@ -1,6 +1,7 @@
 """Code that blocks the event loop is named: the agent, the tool, the file and the line; never a value."""
 
 import asyncio
+import os
 import threading
 import time
 from pathlib import Path
@@ -140,6 +141,36 @@ async def test_it_is_told_while_the_loop_is_blocked_and_once():
         watch.stop()
     assert told == [("loop-monitor", "wait"), ("MainThread", "free")]
     assert not [thread for thread in threading.enumerate() if thread.name == "loop-monitor"]
+
+
+async def test_a_process_that_has_to_wait_is_not_blocked():
+    told: list[object] = []
+    watch = Watch(0.05, told.append, told.append)
+    watch.start()
+    try:
+        me = os.getpid()
+        stopping = await asyncio.create_subprocess_shell(f"kill -STOP {me}; sleep 0.5; kill -CONT {me}")
+        async with asyncio.timeout(10):
+            await stopping.wait()
+            while watch.lag < 0.3:
+                await asyncio.sleep(0.01)
+    finally:
+        watch.stop()
+    assert told == []
+
+
+async def test_a_computation_is_a_block_also_when_it_lets_nobody_look():
+    freed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    watch = Watch(0.05, lambda frame: None, freed.set_result)
+    watch.start()
+    try:
+        await asyncio.sleep(0)
+        # Holds Python's lock until it is done.
+        sum(range(30_000_000))
+        async with asyncio.timeout(10):
+            assert await freed > 0.05
+    finally:
+        watch.stop()
 
 
 async def test_the_lag_of_the_last_minute_is_forgotten_in_time(monkeypatch):

@@ -118,17 +118,20 @@ class LoopMonitor:
             return
         self._times += 1
         self._seconds += seconds
-        by = culprit or "something that ended before it was seen"
+        if culprit is None or culprit.agent_id is None:
+            # No agent's failure: measured, and logged for whoever looks for it.
+            by = culprit or "something that ended before it was seen"
+            logger.warning("the event loop was blocked for %.1f s by %s", seconds, by)
+            return
         error = GatewayError(
-            f"the event loop was blocked for {seconds:.1f} s by {by}",
-            source=culprit.place if culprit else None,
-            hint=_HINT if culprit and culprit.agent_id else None,
+            f"the event loop was blocked for {seconds:.1f} s by {culprit}",
+            source=culprit.place,
+            hint=_HINT,
             code="event_loop_blocked",
         )
-        if culprit is not None:
-            error.agent_id = culprit.agent_id
-            error.request_id = culprit.run.request_id if culprit.run else None
-            error.principal_id = culprit.run.principal.id if culprit.run else None
+        error.agent_id = culprit.agent_id
+        error.request_id = culprit.run.request_id if culprit.run else None
+        error.principal_id = culprit.run.principal.id if culprit.run else None
         with in_log_context(request_id=error.request_id, agent_id=error.agent_id):
             self._gateway.report(error)
 

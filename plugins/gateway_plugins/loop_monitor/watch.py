@@ -1,6 +1,7 @@
 """Watches an event loop from outside: a beat in the loop, and a thread that looks when the beat is late.
 
-It knows neither agents nor logs; whoever made it is told.
+A loop that is late because the whole process had to wait, on a busy machine, is not blocked. It knows neither agents
+nor logs; whoever made it is told.
 """
 
 import asyncio
@@ -34,6 +35,10 @@ class Watch:
         self._on_blocked = on_blocked
         self._on_free = on_free
         self._due = 0.0
+        self._cpu = 0.0
+        self._loop_clock: int | None = None
+        # The beat, by when it was due, for which it was told that the loop is blocked.
+        self._told: float | None = None
         self._worst: deque[tuple[float, float]] = deque(maxlen=int(WINDOW_SECONDS / _BUCKET_SECONDS) + 1)
         self._timer: asyncio.TimerHandle | None = None
         # Held until the end: waiting for a lock costs less than waiting for an event.
@@ -51,6 +56,9 @@ class Watch:
         """Begin, in the event loop that is to be watched."""
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
+        # Not on every system. Where there is none, a loop that is late counts as blocked, whyever it is.
+        clock_of = getattr(time, "pthread_getcpuclockid", None)
+        self._loop_clock = clock_of(self._loop_thread) if clock_of else None
         self._schedule(time.monotonic())
         self._thread = threading.Thread(target=self._look, name="loop-monitor", daemon=True)
         self._thread.start()
@@ -64,6 +72,7 @@ class Watch:
             self._thread.join()
 
     def _schedule(self, now: float) -> None:
+        self._cpu = time.thread_time()
         self._due = now + self._interval
         self._timer = self._loop.call_later(self._interval, self._beat)
 
@@ -72,7 +81,7 @@ class Watch:
         late = max(0.0, now - self._due)
         self._note(now, late)
         # Before the next beat is due: what the announcement takes is not the agents' doing.
-        if late >= self._threshold:
+        if late >= self._threshold and (self._told == self._due or self._is_working(now)):
             self._on_free(late)
         self._schedule(time.monotonic())
 
@@ -86,16 +95,28 @@ class Watch:
 
     def _look(self) -> None:
         """In the thread: sleep until the beat that is due would be too late, and look whether it has come."""
-        seen = 0.0
+        due = awaited = 0.0
         while True:
-            due = self._due
-            wait = due + self._threshold - time.monotonic()
-            # A beat that was seen to be late is not looked at again before it has come.
-            if self._running.acquire(timeout=self._interval if due == seen else max(wait, 0.0)):
+            if self._due != due:
+                due = self._due
+                awaited = due + self._threshold
+            # A beat that was told to be late is not looked at again before it has come.
+            wait = self._interval if self._told == due else max(awaited - time.monotonic(), 0.0)
+            if self._running.acquire(timeout=wait):
                 return
-            if self._due != due or due == seen:
+            if self._due != due or self._told == due:
                 continue
-            seen = due
+            now = time.monotonic()
+            if now - awaited > self._threshold / 2 and not self._is_working(now):
+                # This thread was kept waiting as well, and the loop's does nothing: look again.
+                awaited = now + self._threshold
+                continue
+            self._told = due
             frame = sys._current_frames().get(self._loop_thread)
             if frame is not None:
                 self._on_blocked(frame)
+
+    def _is_working(self, now: float) -> bool:
+        """Whether the loop's thread has used the CPU for most of the time since its last beat."""
+        began = self._due - self._interval
+        return self._loop_clock is None or time.clock_gettime(self._loop_clock) - self._cpu > (now - began) / 2
