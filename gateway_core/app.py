@@ -90,6 +90,9 @@ def _guarded(route: BaseRoute, gateway: RunningGateway) -> BaseRoute:
     inner = route.app
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        if gateway.admin_port is not None and (scope.get("server") or (None, None))[1] != gateway.admin_port:
+            # As for a page that there is not.
+            raise HTTPException(404)
         scope["state"]["principal"] = await admin_only(Request(scope, receive), gateway)
         await inner(scope, receive, send)
 

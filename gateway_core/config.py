@@ -39,11 +39,28 @@ class ServerConfig:
 
     host: str
     port: int
+    admin_listen: str
     backlog: int
     keep_alive: Seconds
     send_timeout: Seconds
     drain_delay: Seconds
     drain_timeout: Seconds
+
+    @property
+    def admin_address(self) -> tuple[str, int] | None:
+        """The host and port of `admin_listen`.
+
+        Raises:
+            ConfigError: It is no address.
+        """
+        if not self.admin_listen:
+            return None
+        host, _, port = self.admin_listen.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ConfigError(
+                f"'{self.admin_listen}' is no address", source="[server] admin_listen", hint="write it as host:port"
+            )
+        return host, int(port)
 
 
 @frozen

@@ -60,6 +60,9 @@ class RunningGateway:
         self._builder: CatalogBuilder | None = None
         self._loader: Loader
         self._held = AsyncExitStack()
+        address = config.server.admin_address
+        self.admin_port = address[1] if address else None
+        """The port of the second address, where admin pages alone are found."""
 
     @property
     def hooks(self) -> Hooks:

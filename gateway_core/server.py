@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from hypercorn.asyncio import serve as hypercorn_serve
@@ -34,26 +34,26 @@ MANY_FILES = 65536
 EXIT_GRACE_SECONDS = 10.0
 
 
-def listen(config: ServerConfig) -> socket.socket:
-    """The listening socket; what it is told, every connection inherits.
+def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
+    """A listening socket; what it is told, every connection inherits.
 
     Raises:
         ConfigError: The address cannot be used, usually because another process has it.
     """
-    host = config.host.strip("[]")
+    host, port = address[0].strip("[]"), address[1]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _cut_dead_peers(listener, config.send_timeout)
-        listener.bind((host, config.port))
+        listener.bind((host, port))
         listener.listen(config.backlog)
     except (OSError, OverflowError) as error:
         listener.close()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(
-            f"cannot listen on {config.host}:{config.port}: {reason}",
+            f"cannot listen on {address[0]}:{port}: {reason}",
             source="[server]",
             hint="stop the process that has the port, or choose another one: --port",
         ) from error
@@ -74,25 +74,27 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
     """
     gateway: RunningGateway = app.state.gateway
     config = gateway.config.server
-    if not gateway.hooks.guarded and not is_loopback(config.host):
+    addresses = [(config.host, config.port), *([config.admin_address] if config.admin_address else [])]
+    exposed = [host for host, _ in addresses if not is_loopback(host)]
+    if not gateway.hooks.guarded and exposed:
         raise ConfigError(
-            f"will not listen on {config.host}: no plugin guards access, so anybody there could use your agents",
+            f"will not listen on {exposed[0]}: no plugin guards access, so anybody there could use your agents",
             source="[server] host",
             hint="make a key with `agent-gateway keys create NAME`, or listen on 127.0.0.1",
         )
     _allow_many_files()
-    listener = listen(config)
-    try:
-        _run_loop(_serve(app, gateway, config, listener, on_start))
-    finally:
-        listener.close()
+    with contextlib.ExitStack() as held:
+        listeners = [held.enter_context(listen(config, address)) for address in addresses]
+        if config.admin_address:
+            gateway.admin_port = listeners[1].getsockname()[1]
+        _run_loop(_serve(app, gateway, config, listeners, on_start))
 
 
 async def _serve(
     app: Starlette,
     gateway: RunningGateway,
     config: ServerConfig,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     on_start: Callable[[str], None],
 ) -> None:
     stop = _stop_on_signals()
@@ -112,7 +114,7 @@ async def _serve(
     async def until_stopped() -> None:
         # Hypercorn asks for this when the lifespan has started.
         _settle_memory()
-        host, port = listener.getsockname()[:2]
+        host, port = listeners[0].getsockname()[:2]
         on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         await stop.wait()
         gateway.engine.stopping = True
@@ -121,7 +123,7 @@ async def _serve(
         draining.append(asyncio.create_task(gateway.engine.drain(config.drain_timeout)))
 
     try:
-        await hypercorn_serve(lifespan_first, _hypercorn_config(config, listener), shutdown_trigger=until_stopped)
+        await hypercorn_serve(lifespan_first, _hypercorn_config(config, listeners), shutdown_trigger=until_stopped)
     except Exception:
         if failed:
             raise failed[0] from None
@@ -167,9 +169,9 @@ def _allow_many_files() -> None:
         )
 
 
-def _hypercorn_config(config: ServerConfig, listener: socket.socket) -> HypercornConfig:
+def _hypercorn_config(config: ServerConfig, listeners: Sequence[socket.socket]) -> HypercornConfig:
     hypercorn = HypercornConfig()
-    hypercorn.bind = [f"fd://{os.dup(listener.fileno())}"]
+    hypercorn.bind = [f"fd://{os.dup(listener.fileno())}" for listener in listeners]
     hypercorn.backlog = config.backlog
     hypercorn.keep_alive_timeout = config.keep_alive
     hypercorn.graceful_timeout = config.drain_timeout + 1

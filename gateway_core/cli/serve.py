@@ -66,6 +66,9 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
     yield f"  reload     {_watching(facts.get('hot_reload'))}"
     if not gateway.hooks.guarded:
         yield "  access     open to this machine, and to it only; `agent-gateway keys create NAME` makes a key"
+    if gateway.admin_port is not None:
+        host = gateway.config.server.admin_address[0]
+        yield f"  admin      http://{host}:{gateway.admin_port}/admin/..., and only there"
     key = "a key of yours" if gateway.hooks.guarded else "any key"
     yield f"  Open WebUI Admin Settings > Connections > OpenAI API: URL {url}/v1, {key}"
     yield "Stop it with Ctrl+C."

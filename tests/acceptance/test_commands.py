@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 
+import httpx2
 import openai
 import pytest
 
@@ -162,6 +164,31 @@ def test_a_port_that_is_taken_is_told(run):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])
 def test_nothing_but_loopback_is_served_unguarded(run, host):
     assert "no plugin guards access" in run("serve", "--offline", "--host", host, status=78)
+
+
+def test_the_admin_pages_have_an_address_of_their_own(tmp_path):
+    (tmp_path / "gateway.toml").write_text('[server]\nadmin_listen = "127.0.0.1:0"\n')
+    with serving(tmp_path, "--offline") as server:
+        admin = re.search(r"admin +(http://127.0.0.1:\d+)/admin/\.\.\., and only there", server.text)[1]
+        assert admin != server.url
+
+        def statuses(path):
+            return [httpx2.get(f"{url}{path}").status_code for url in (server.url, admin)]
+
+        assert statuses("/admin/agents") == statuses("/metrics") == [404, 200]
+        assert statuses("/healthz") == statuses("/v1/models") == [200, 200]
+        assert httpx2.post(f"{server.url}/admin/reload", json={}).status_code == 404
+
+
+@pytest.mark.parametrize("address", ["8001", "127.0.0.1:http", ":8001"])
+def test_an_address_that_is_none_is_told(run, tmp_path, address):
+    (tmp_path / "gateway.toml").write_text(f'[server]\nadmin_listen = "{address}"\n')
+    assert f"'{address}' is no address" in run("serve", "--offline", status=78)
+
+
+def test_an_admin_address_that_others_reach_needs_a_guard_too(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text('[server]\nadmin_listen = "0.0.0.0:0"\n')
+    assert "will not listen on 0.0.0.0" in run("serve", "--offline", "--port", "0", status=78)
 
 
 def test_ipv6_loopback_is_served(tmp_path):
