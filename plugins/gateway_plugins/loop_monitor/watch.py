@@ -81,7 +81,7 @@ class Watch:
         late = max(0.0, now - self._due)
         self._note(now, late)
         # Before the next beat is due: what the announcement takes is not the agents' doing.
-        if late >= self._threshold and (self._told == self._due or self._is_working(now)):
+        if late >= self._threshold and (self._told == self._due or self._is_working()):
             self._on_free(late)
         self._schedule(time.monotonic())
 
@@ -107,7 +107,7 @@ class Watch:
             if self._due != due or self._told == due:
                 continue
             now = time.monotonic()
-            if now - awaited > self._threshold / 2 and not self._is_working(now):
+            if now - awaited > self._threshold / 2 and not self._is_working():
                 # This thread was kept waiting as well, and the loop's does nothing: look again.
                 awaited = now + self._threshold
                 continue
@@ -116,7 +116,6 @@ class Watch:
             if frame is not None:
                 self._on_blocked(frame)
 
-    def _is_working(self, now: float) -> bool:
-        """Whether the loop's thread has used the CPU for most of the time since its last beat."""
-        began = self._due - self._interval
-        return self._loop_clock is None or time.clock_gettime(self._loop_clock) - self._cpu > (now - began) / 2
+    def _is_working(self) -> bool:
+        """Whether the loop's thread has used the CPU for so long since its last beat."""
+        return self._loop_clock is None or time.clock_gettime(self._loop_clock) - self._cpu >= self._threshold

@@ -209,7 +209,7 @@ def tables_of(drawn):
     return [drawn["key"], *drawn["namespaces"].values(), drawn["rules"]]
 
 
-@tries(max_examples=400, deadline=None)
+@tries(max_examples=150, deadline=None)
 @given(POLICIES, AGENTS, st.data())
 def test_less_permission_never_allows_more(drawn, agent, data):
     before = built(drawn).decide(question(agent)).decision.allowed
@@ -220,7 +220,7 @@ def test_less_permission_never_allows_more(drawn, agent, data):
         assert built(drawn).decide(question(agent)).decision.allowed <= before
 
 
-@tries(max_examples=400, deadline=None)
+@tries(max_examples=150, deadline=None)
 @given(POLICIES, AGENTS, PATTERNS, st.data())
 def test_one_more_denial_never_allows_more(drawn, agent, pattern, data):
     before = built(drawn).decide(question(agent)).decision.allowed
@@ -228,7 +228,7 @@ def test_one_more_denial_never_allows_more(drawn, agent, pattern, data):
     assert built(drawn).decide(question(agent)).decision.allowed <= before
 
 
-@tries(max_examples=400, deadline=None)
+@tries(max_examples=150, deadline=None)
 @given(POLICIES, AGENTS)
 def test_what_is_nearer_never_loses(drawn, agent):
     chain = built(drawn).decide(question(agent)).chain
@@ -239,7 +239,7 @@ def test_what_is_nearer_never_loses(drawn, agent):
     assert places == sorted(places)
 
 
-@tries(max_examples=400, deadline=None)
+@tries(max_examples=150, deadline=None)
 @given(POLICIES, AGENTS)
 def test_case_decides_nothing(drawn, agent):
     asked = built(drawn)
