@@ -73,6 +73,7 @@ class HttpConfig:
     body_timeout: Seconds
     max_json_depth: int
     max_messages: int
+    max_tools: int
     max_images: int
     fetch_images: bool
     fetch_images_from: list[Network]
@@ -111,8 +112,10 @@ class RunsConfig:
     """`[runs]`: what a run may take."""
 
     max_runs: int
+    max_streams: int
     timeout: Seconds
     max_turns: int
+    max_tool_calls: int
     output_guardrails: Literal["buffer", "stream"]
     refusal: str
     workflow_history: bool

@@ -19,6 +19,7 @@ This module must not import anything of the gateway; every other module may impo
     ├── UnavailableError       503    route         the gateway is stopping or full
     ├── RunError               500    run           the agent's run failed
     │   ├── MaxTurnsError                           it took more turns than it may
+    │   ├── MaxToolCallsError                       it called more tools than it may
     │   ├── ModelBehaviorError 502                  the model answered nonsense
     │   ├── RunTimeoutError    504                  it took more time than it may
     │   └── ToolError                 tool          a tool failed, and the agent lets that end the run
@@ -246,6 +247,12 @@ class MaxTurnsError(RunError):
     """The run took more turns than it may."""
 
     default_code = "max_turns_exceeded"
+
+
+class MaxToolCallsError(RunError):
+    """The run called more tools than it may."""
+
+    default_code = "max_tool_calls_exceeded"
 
 
 class ModelBehaviorError(RunError):

@@ -6,6 +6,7 @@ process.
 
 import asyncio
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -106,6 +107,10 @@ class RunningGateway:
         yield Measurement("agent_gateway.runs.active", active, "{run}", "Runs that are on.")
         threads = sum(self.tool_threads().values())
         yield Measurement("agent_gateway.tool.threads", threads, "{thread}", "Threads that run tools.")
+        about = "Threads of the process."
+        yield Measurement("agent_gateway.threads", threading.active_count(), "{thread}", about)
+        left = sum(tally.tasks_left for tally in self.engine.tallies.values()) if self._builder is not None else 0
+        yield Measurement("agent_gateway.tasks.left", left, "{task}", "Tasks that runs left behind, and that are on.")
 
     async def reload(self, again: str | None = None) -> Catalog:
         """Read the configuration again, discover again, load what changed, and swap the catalog.

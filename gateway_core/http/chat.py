@@ -41,7 +41,7 @@ class ChatCompletions:
         principal = await authenticated(request, self._gateway)
         config = self._gateway.config
         body = await read_json_object(request, config.http)
-        chat = parse_chat_request(body, max_messages=config.http.max_messages)
+        chat = parse_chat_request(body, max_messages=config.http.max_messages, max_tools=config.http.max_tools)
         served = await permitted_agent(chat.model, principal, self._gateway, request)
         await prepare_images(chat.conversation.items, config.http)
         task = self._background_task(request, chat, served)

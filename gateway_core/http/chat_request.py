@@ -31,7 +31,7 @@ class ChatRequest:
     metadata: Mapping[str, Any]
 
 
-def parse_chat_request(body: Mapping[str, Any], *, max_messages: int) -> ChatRequest:
+def parse_chat_request(body: Mapping[str, Any], *, max_messages: int, max_tools: int) -> ChatRequest:
     """Check a body.
 
     Raises:
@@ -41,8 +41,8 @@ def parse_chat_request(body: Mapping[str, Any], *, max_messages: int) -> ChatReq
     messages = fields.listing(body, "messages")
     if not messages:
         raise InvalidRequestError("'messages' is required, as a list of at least one message", param="messages")
-    if len(messages) > max_messages:
-        raise InvalidRequestError(f"'messages' has more than {max_messages} entries", param="messages")
+    fields.few_enough(messages, "messages", max_messages)
+    fields.few_enough(fields.listing(body, "tools") or (), "tools", max_tools)
     _refuse_what_agents_cannot_do(body)
     options = fields.mapping(body, "stream_options") or {}
     return ChatRequest(

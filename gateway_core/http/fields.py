@@ -3,7 +3,7 @@
 A field that is `null` counts as absent, as OpenAI's own server has it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from gateway_core.errors import InvalidRequestError
@@ -51,6 +51,12 @@ def mapping(source: Mapping[str, Any], name: str, path: str = "") -> dict[str, A
 def listing(source: Mapping[str, Any], name: str, path: str = "") -> list[Any] | None:
     """A list, or nothing."""
     return _typed(source, name, path, (list,), "a list")
+
+
+def few_enough(values: Sequence[Any], name: str, most: int) -> None:
+    """Refuse a list that is too long."""
+    if len(values) > most:
+        raise InvalidRequestError(f"'{name}' has more than {most} entries", param=name)
 
 
 def wrong(path: str, wanted: str, value: Any) -> InvalidRequestError:

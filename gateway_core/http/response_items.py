@@ -47,8 +47,7 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
         raise InvalidRequestError("'input' is required, as a string or a list of at least one item", param="input")
-    if len(value) > max_items:
-        raise InvalidRequestError(f"'input' has more than {max_items} items", param="input")
+    fields.few_enough(value, "input", max_items)
     items: list[Item] = []
     given: list[Item] = []
     approvals: list[ApprovalAnswer] = []

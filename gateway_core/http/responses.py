@@ -55,7 +55,7 @@ class Responses:
         principal = await authenticated(request, self._gateway)
         config = self._gateway.config
         body = await read_json_object(request, config.http)
-        asked = parse_responses_request(body, max_items=config.http.max_messages)
+        asked = parse_responses_request(body, max_items=config.http.max_messages, max_tools=config.http.max_tools)
         served = await permitted_agent(asked.model, principal, self._gateway, request)
         await prepare_images(asked.items, config.http)
         earlier = await self._earlier(asked, principal.id)

@@ -48,7 +48,7 @@ class ResponsesRequest:
         return ""
 
 
-def parse_responses_request(body: Mapping[str, Any], *, max_items: int) -> ResponsesRequest:
+def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tools: int) -> ResponsesRequest:
     """Check a body.
 
     Raises:
@@ -60,6 +60,7 @@ def parse_responses_request(body: Mapping[str, Any], *, max_items: int) -> Respo
             raise InvalidRequestError(f"'{name}' is not supported by this gateway", param=name, code="unsupported")
     reasoning = fields.mapping(body, "reasoning") or {}
     text = fields.mapping(body, "text") or {}
+    fields.few_enough(fields.listing(body, "tools") or (), "tools", max_tools)
     parsed = parse_input(body.get("input"), max_items=max_items)
     instructions = fields.text(body, "instructions")
     return ResponsesRequest(

@@ -4,6 +4,8 @@ An event loop stops when a task raises `SystemExit` or `KeyboardInterrupt`, and 
 runs tools, guardrails and hooks in tasks of its own, so the guard sits where all of them start: in the loop's task
 factory. Only tasks that are started inside a run are guarded; real signals never arrive as exceptions, because the
 server handles them by itself.
+
+What is on of these tasks is counted, so that it can be told what a run left behind.
 """
 
 import asyncio
@@ -11,8 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from gateway_core.runs.failures import as_gateway_error
-from gateway_core.runs.scope import POSITION
-from gateway_core.types import RunContext
+from gateway_core.runs.scope import POSITION, RunScope
 
 
 def contain(loop: asyncio.AbstractEventLoop) -> None:
@@ -33,16 +34,19 @@ class _GuardingFactory:
     ) -> "asyncio.Future[Any]":
         position = POSITION.get()
         if position is not None and asyncio.iscoroutine(coroutine):
-            coroutine = _guarded(coroutine, position.scope.run)
+            coroutine = _guarded(coroutine, position.scope)
         if self._before is not None:
             started: asyncio.Future[Any] = self._before(loop, coroutine, **options)
             return started
         return asyncio.Task(coroutine, loop=loop, **options)
 
 
-async def _guarded(coroutine: Coroutine[Any, Any, Any], run: RunContext) -> Any:
-    agent_gateway_run = run  # noqa: F841 - for `whereabouts.working_for`
+async def _guarded(coroutine: Coroutine[Any, Any, Any], scope: RunScope) -> Any:
+    agent_gateway_run = scope.run  # noqa: F841 - for `whereabouts.working_for`
+    scope.tasks += 1
     try:
         return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:
         raise as_gateway_error(error) from error
+    finally:
+        scope.tasks -= 1

@@ -100,8 +100,9 @@ class Engine:
         self._memory = Memory(hooks)
         self._hooks = hooks
         self._config = config
-        self._tools = ToolGovernor(hooks, self.announce, equipper, config.runs.refused_tool)
+        self._tools = ToolGovernor(hooks, self.announce, equipper, config.runs.refused_tool, config.runs.max_tool_calls)
         self._active: set[ActiveRun] = set()
+        self._streams = 0
         self.tallies: dict[str, Tally] = {}
         """By the agent's id."""
         self._idle = asyncio.Event()
@@ -113,6 +114,7 @@ class Engine:
         self._config = config
         self._approvals.seconds = config.runs.approval_timeout
         self._tools.refused = config.runs.refused_tool
+        self._tools.max_calls = config.runs.max_tool_calls
 
     @property
     def active(self) -> int:
@@ -123,11 +125,13 @@ class Engine:
         """A run, to be entered as an async context manager.
 
         Raises:
-            UnavailableError: The gateway is stopping, or has as many runs as it may.
+            UnavailableError: The gateway is stopping, or has as many runs or streams as it may.
         """
         self.refuse_when_stopping()
         if self.active >= self._config.runs.max_runs:
             raise UnavailableError("the gateway is busy with other runs", code="too_many_runs", retry_after=1)
+        if request.live and self._streams >= self._config.runs.max_streams:
+            raise UnavailableError("the gateway is busy with other streams", code="too_many_streams", retry_after=1)
         served = request.served
         scope = RunScope(
             request.run,
@@ -269,13 +273,15 @@ class Engine:
     def entered(self, run: "ActiveRun") -> None:
         """A run began."""
         self._active.add(run)
+        self._streams += run.live
         self.tallies.setdefault(run.context.agent_id, Tally()).began()
         self._idle.clear()
 
-    def left(self, run: "ActiveRun", outcome: Outcome) -> None:
+    def left(self, run: "ActiveRun", scope: RunScope, outcome: Outcome) -> None:
         """A run ended: tell everybody, once."""
         self._active.discard(run)
-        self.tallies[run.context.agent_id].ended(run.context, outcome)
+        self._streams -= run.live
+        self.tallies[run.context.agent_id].ended(run.context, outcome, scope)
         if not self._active:
             self._idle.set()
         if outcome.error is not None:
@@ -312,6 +318,8 @@ class ActiveRun:
     def __init__(self, engine: Engine, request: RunRequest, scope: RunScope, on_disconnect: OnDisconnect) -> None:
         self.context = request.run
         self.served = request.served
+        self.live = request.live
+        """Whether its answer is streamed."""
         self.on_disconnect = on_disconnect
         """What becomes of it when its client leaves."""
         self._engine = engine
@@ -375,7 +383,7 @@ class ActiveRun:
                 first_token_seconds=self._first_token,
                 keep_alives=self.keep_alives,
             )
-            self._engine.left(self, outcome)
+            self._engine.left(self, self._scope, outcome)
             await self._admitted.aclose()
 
     async def take(self, timeout: float | None = None) -> list[RunEvent]:

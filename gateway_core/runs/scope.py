@@ -67,6 +67,10 @@ class RunScope:
     """Who hears of models' calls; without one, nobody does."""
     calls: "dict[int, OpenCall]" = field(factory=dict)
     """The tool calls that are on."""
+    tool_calls: int = 0
+    """How many tool calls there have been."""
+    tasks: int = 0
+    """How many of the tasks are on that were started in it."""
     fatal: GatewayError | None = None
     """What ends the run badly, although the agent's code may have caught it."""
 

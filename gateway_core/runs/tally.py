@@ -3,8 +3,9 @@
 import time
 from typing import Any
 
-from attrs import asdict, define
+from attrs import asdict, define, field, fields
 
+from gateway_core.runs.scope import RunScope
 from gateway_core.types import Outcome, RunContext
 
 
@@ -19,13 +20,23 @@ class Tally:
     last_error: dict[str, Any] | None = None
     """Of the last run that failed: `code`, `message`, `request_id`, and `at` in seconds since the epoch."""
 
+    _left: list[RunScope] = field(factory=list)
+
+    @property
+    def tasks_left(self) -> int:
+        """How many tasks are on that runs left behind when they ended."""
+        self._left = [scope for scope in self._left if scope.tasks]
+        return sum(scope.tasks for scope in self._left)
+
     def began(self) -> None:
         """A run began."""
         self.runs += 1
         self.active += 1
 
-    def ended(self, run: RunContext, outcome: Outcome) -> None:
-        """A run ended."""
+    def ended(self, run: RunContext, outcome: Outcome, scope: RunScope) -> None:
+        """A run ended; what it started may go on."""
+        if scope.tasks:
+            self._left = [*(left for left in self._left if left.tasks), scope]
         self.active -= 1
         self.cancelled += outcome.cancelled
         if (error := outcome.error) is not None:
@@ -39,4 +50,5 @@ class Tally:
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
-        return asdict(self)
+        facts = asdict(self, filter=lambda attribute, _: attribute != fields(Tally)._left)
+        return {**facts, "tasks_left": self.tasks_left}

@@ -13,7 +13,7 @@ from agents.tool_guardrails import ToolGuardrailFunctionOutput, ToolInputGuardra
 from attrs import frozen
 
 from gateway_core.equipping import Equipper
-from gateway_core.errors import GatewayError, ToolRefusedError
+from gateway_core.errors import GatewayError, MaxToolCallsError, ToolRefusedError
 from gateway_core.hooks import Hooks
 from gateway_core.provenance import ToolOrigin, origin_of
 from gateway_core.runs.scope import POSITION, RunScope
@@ -41,6 +41,7 @@ class ToolGovernor:
         announce: Tells every plugin of a run's error.
         equipper: Equips agents that appear only when they run.
         refused: What becomes of a call that is refused: the model is told, or the run fails.
+        max_calls: Of tools in one run.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class ToolGovernor:
         announce: Callable[[GatewayError, RunContext], None],
         equipper: Equipper,
         refused: Literal["tell", "fail"],
+        max_calls: int,
     ) -> None:
         self._hooks = hooks
         self._announce = announce
         self._equipper = equipper
         self.refused = refused
+        self.max_calls = max_calls
 
     def adopt(self, scope: RunScope, agent: Any) -> None:
         """Equip an agent that is about to run, if that has not been done when it was loaded."""
@@ -96,7 +99,16 @@ class ToolGovernor:
         return ToolGuardrailFunctionOutput.reject_content(f"{error.message[0].upper()}{error.message[1:]}.")
 
     def began(self, scope: RunScope, context: Any, agent: Any, tool: Any) -> None:
-        """A call was let through."""
+        """A call was let through.
+
+        Raises:
+            MaxToolCallsError: It is one too many.
+        """
+        scope.tool_calls += 1
+        if scope.tool_calls > self.max_calls:
+            # An agent that is used as a tool tells its failure to the model that called it, which may go on.
+            scope.fatal = MaxToolCallsError("the run called more tools than it may", hint="raise [runs] max_tool_calls")
+            raise scope.fatal
         if isinstance(tool, FunctionTool) and scope.entry is not None:
             self._equipper.wrap(tool, scope.entry)
         if not self._hooks.hears_tools:
