@@ -215,7 +215,8 @@ class Engine:
         except BaseException as error:
             if task is not None and task.cancelling():
                 raise
-            last = Failed(as_gateway_error(error), scope.usage)
+            # What ended the run is what is told, whatever somebody's code made of it.
+            last = Failed(as_gateway_error(scope.fatal or error), scope.usage)
         finally:
             POSITION.reset(token)
             self._tools.close(scope)

@@ -166,6 +166,11 @@ class ScopeHooks(RunHooks[Any]):
         await self._inner.on_llm_end(context, agent, response)
 
     async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
+        if self._scope.fatal is not None:
+            # Somebody's code caught it, such as the SDK's own for an agent as a tool; no model is asked any more.
+            raise self._scope.fatal
+        # The agent's own hooks, or a tool, may have given it tools since it started.
+        _adopt(self._scope, agent)
         if self._scope.models is not None:
             self._scope.models.began(self, agent.name, self._asked or agent.model)
             self.silent = True
@@ -184,6 +189,7 @@ class ScopeHooks(RunHooks[Any]):
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
         if self._scope.tools is not None:
+            await self._scope.tools.ask_unguarded(self._scope, context, agent, tool)
             self._scope.tools.began(self._scope, context, agent, tool)
             self._calls.add(id(context))
         await self._inner.on_tool_start(context, agent, tool)
