@@ -54,6 +54,8 @@ class GatewayRunner(AgentRunner):
             options = _with_scope(options, scope, answers=answers)
             relay = Relay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
+                # What was approved is called before the SDK says that the agent has started.
+                await _permit(scope, given._current_agent)
                 relay.go_on(given.get_interruptions())
             try:
                 if scope.live:
@@ -177,6 +179,7 @@ class ScopeHooks(RunHooks[Any]):
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
+        await _permit(self._scope, agent)
         # Before the SDK reads its tools: it may have been made a moment ago, by a handoff.
         _adopt(self._scope, agent)
         await self._inner.on_agent_start(context, agent)
@@ -234,6 +237,11 @@ async def self_test() -> None:
 def _adopt(scope: RunScope, agent: Any) -> None:
     if scope.tools is not None:
         scope.tools.adopt(scope, agent)
+
+
+async def _permit(scope: RunScope, agent: Any) -> None:
+    if scope.others is not None:
+        await scope.others.permit(scope, agent)
 
 
 def _answers(position: Position, agent: Agent[Any]) -> bool:
