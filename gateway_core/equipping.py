@@ -234,7 +234,7 @@ class Equipper:
         return [tool] if tool.name not in taken else []
 
     def _members(self, pattern: str) -> frozenset[str]:
-        return frozenset(name for name in self._offered if matches(pattern, name))
+        return frozenset(name for name in self._offered if matches(pattern, path_name(name)))
 
     def _bound(self, wanted: Wanted, entry: AgentEntry) -> FunctionTool:
         """A tool of this agent's own that does what the offered one does, as plugins want it for this agent."""

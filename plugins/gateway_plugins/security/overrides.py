@@ -259,11 +259,6 @@ class OverrideStore:
 
 def _names(question: Question) -> tuple[str, ...]:
     """The names under which a subject is known to patterns, as the rules have them."""
-    name = question.subject
     if question.kind != "tool":
-        return ("/".join(of_agents(fold(name))),)
-    if question.source != "mcp" or question.server is None:
-        return (name,)
-    # A server chooses its tools' names: one with a slash must not pass for another server's tool.
-    qualified = f"{question.server}/{name}"
-    return (qualified,) if "/" in name else (name, qualified)
+        return ("/".join(of_agents(fold(question.subject))),)
+    return question.tool_names

@@ -7,6 +7,10 @@ from typing import Literal, Protocol
 
 from attrs import frozen
 
+from gateway_core import tool_names
+
+_UNSAID = "sdk-native"
+
 
 @frozen
 class Question:
@@ -26,6 +30,11 @@ class Question:
     """For a tool: `sdk-native`, `gateway`, `mcp` or `hosted`."""
     server: str | None = None
     """For an MCP tool: the server's name."""
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """For a tool: what patterns may call it."""
+        return tool_names(self.subject, self.source or _UNSAID, self.server)
 
 
 @frozen

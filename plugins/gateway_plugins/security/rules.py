@@ -145,11 +145,6 @@ def _ask(level: Level, question: Question, names: list[Segments]) -> Step:
 
 def _names(question: Question) -> list[Segments]:
     """The names under which a subject is known to patterns."""
-    name = fold(question.subject)
     if question.kind != "tool":
-        return [of_agents(name)]
-    if question.source != "mcp" or question.server is None:
-        return [name]
-    # A server chooses its tools' names: one with a slash must not pass for another server's tool.
-    qualified = (*fold(question.server), *name)
-    return [name, qualified] if len(name) == 1 else [qualified]
+        return [of_agents(fold(question.subject))]
+    return [fold(name) for name in question.tool_names]
