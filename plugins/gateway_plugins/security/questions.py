@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from attrs import frozen
 
 from gateway_core import tool_names
+from gateway_plugins.security.patterns import Segments, fold, of_agents
 
 _UNSAID = "sdk-native"
 
@@ -32,9 +33,11 @@ class Question:
     """For an MCP tool: the server's name."""
 
     @property
-    def tool_names(self) -> tuple[str, ...]:
-        """For a tool: what patterns may call it."""
-        return tool_names(self.subject, self.source or _UNSAID, self.server)
+    def names(self) -> list[Segments]:
+        """What patterns may call its subject."""
+        if self.kind != "tool":
+            return [of_agents(fold(self.subject))]
+        return [fold(name) for name in tool_names(self.subject, self.source or _UNSAID, self.server)]
 
 
 @frozen

@@ -90,7 +90,7 @@ class Rules:
         return None
 
     def _ask_levels(self, question: Question, chain: list[Step]) -> None:
-        names = _names(question)
+        names = question.names
         for level in self._levels(question):
             step = _ask(level, question, names)
             chain.append(step)
@@ -141,10 +141,3 @@ def _ask(level: Level, question: Question, names: list[Segments]) -> Step:
     if kind in level.only:
         return Step(level.source, "deny", level.place, None, "the list there does not have it")
     return Step(level.source, "none", level.place)
-
-
-def _names(question: Question) -> list[Segments]:
-    """The names under which a subject is known to patterns."""
-    if question.kind != "tool":
-        return [of_agents(fold(question.subject))]
-    return [fold(name) for name in question.tool_names]
