@@ -24,7 +24,7 @@ from gateway_core.errors import (
     UpstreamError,
 )
 from gateway_core.file_names import is_passing
-from gateway_core.gateway_tools import matches, path_name, sdk_name, use_gateway_tool, use_gateway_tools
+from gateway_core.gateway_tools import matches, path_name, sdk_name, tool_names, use_gateway_tool, use_gateway_tools
 from gateway_core.hookspecs import Gateway, RecordStore, hookimpl
 from gateway_core.isolation import IsolatedModule, load_isolated
 from gateway_core.log_context import add_log_context, in_log_context, log_context
@@ -109,6 +109,7 @@ __all__ = [
     "resolve_host",
     "sdk_name",
     "set_trace_headers",
+    "tool_names",
     "trace_headers",
     "trial_command",
     "use_gateway_tool",

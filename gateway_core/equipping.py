@@ -116,8 +116,12 @@ class Equipper:
         return False
 
     def adopt(self, agent: Agent[Any], entry: AgentEntry) -> None:
-        """Equip an agent that appears only when it runs. Nothing is done for one that was equipped before."""
-        if self._equipped(agent):
+        """Equip an agent that appears only when it runs, or that was given tools or MCP servers since it was equipped.
+
+        A copy of an equipped agent has its marks, and perhaps other tools: each tool is looked at.
+        """
+        if self._equipped(agent) and all(self._seen(tool) for tool in agent.tools):
+            self._govern_servers(agent)
             return
         missing = _Missing()
         self._equip_one(agent, entry, missing, first=False)
@@ -155,6 +159,10 @@ class Equipper:
     def _equipped(self, agent: Agent[Any]) -> bool:
         return self._number in vars(agent).get(_AGENT_MARK, ())
 
+    def _seen(self, tool: Any) -> bool:
+        marks = vars(tool)
+        return self._number in marks.get(_TOOL_MARK, ()) or _BOUND_MARK in marks
+
     def _names(self) -> list[str]:
         return [path_name(name) for name in self._offered]
 
@@ -187,6 +195,9 @@ class Equipper:
                     tools += self._resolve(wanted, use_gateway_tool(name), agent, entry, missing, tools)
         if len(tools) != len(agent.tools) or any(new is not old for new, old in zip(tools, agent.tools, strict=True)):
             agent.tools = tools
+        self._govern_servers(agent)
+
+    def _govern_servers(self, agent: Agent[Any]) -> None:
         for server in agent.mcp_servers:
             self._govern(server, ToolOrigin("mcp", server=server.name))
 
@@ -228,7 +239,7 @@ class Equipper:
         return [tool] if tool.name not in taken else []
 
     def _members(self, pattern: str) -> frozenset[str]:
-        return frozenset(name for name in self._offered if matches(pattern, name))
+        return frozenset(name for name in self._offered if matches(pattern, path_name(name)))
 
     def _bound(self, wanted: Wanted, entry: AgentEntry) -> FunctionTool:
         """A tool of this agent's own that does what the offered one does, as plugins want it for this agent."""

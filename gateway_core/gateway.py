@@ -161,7 +161,7 @@ class RunningGateway:
                 await self._held.enter_async_context(lifespan)
             self._equipper = Equipper(self.hooks, self.config, governing(self.hooks), self.report)
             self.records = self.hooks.record_store() or MemoryRecords()
-            self.engine = Engine(self.hooks, self.config, self._equipper, self.records)
+            self.engine = Engine(self.hooks, self.config, self._equipper, self.records, lambda: self.catalog)
             self.left_runs = LeftRuns(lambda: self.config.runs)
             settings = SdkSettings(tracing=self.config.runs.sdk_tracing, processors=self.hooks.trace_processors())
             self._held.callback(settings.close)

@@ -82,8 +82,32 @@ def path_name(name: str) -> str:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a tool's name fits a pattern, part by part: `*` is one part, or within one; `**` is any number."""
-    return _compiled(path_name(pattern)).fullmatch(path_name(name)) is not None
+    """Whether a tool's name fits a pattern, part by part: `*` is one part, or within one; `**` is any number.
+
+    Args:
+        pattern: `mail/*`, also as `mail__*`.
+        name: As it is: only the gateway's own names are made of parts, so `mail__send` has one.
+    """
+    if _compiled(pattern).fullmatch(name):
+        return True
+    return "__" in pattern and _compiled(path_name(pattern)).fullmatch(name) is not None
+
+
+def tool_names(name: str, source: str, server: str | None = None) -> tuple[str, ...]:
+    """What policies may call a tool, so that none passes for another's.
+
+    Args:
+        name: As policies are told it.
+        source: One of `ToolSource`.
+        server: For an MCP tool, the server's name.
+    """
+    if source == "mcp" and server is not None:
+        # A server chooses its tools' names: one with a slash must not pass for another server's tool.
+        own = name.removeprefix(f"{server}/")
+        qualified = f"{server}/{own}"
+        return (qualified,) if "/" in own else (own, qualified)
+    # Nor does an agent's own tool for one of the gateway's.
+    return (name,) if source == "gateway" else (sdk_name(name),)
 
 
 @functools.lru_cache(maxsize=1024)

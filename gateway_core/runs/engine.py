@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ from gateway_core.runs.hosted import HostedToolsProvider
 from gateway_core.runs.memory import Memory, new_items
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
 from gateway_core.runs.models import ScopedProvider
+from gateway_core.runs.others import Others
 from gateway_core.runs.scope import POSITION, Position, RunScope
 from gateway_core.runs.tally import Tally
 from gateway_core.runs.tasks import answer_task
@@ -42,6 +43,7 @@ from gateway_core.runs.workflow import history, run_workflow
 from gateway_core.types import (
     AgentEntry,
     BackgroundTask,
+    Catalog,
     Completed,
     Failed,
     Outcome,
@@ -93,14 +95,23 @@ class Engine:
         config: Limits of runs, and operators' settings for agents.
         equipper: Equips agents that appear only when they run.
         records: Keeps runs that wait for a person.
+        catalog: Tells the agents that are served at the moment.
     """
 
-    def __init__(self, hooks: Hooks, config: Config, equipper: Equipper, records: RecordStore) -> None:
+    def __init__(
+        self,
+        hooks: Hooks,
+        config: Config,
+        equipper: Equipper,
+        records: RecordStore,
+        catalog: Callable[[], Catalog],
+    ) -> None:
         self._approvals = Approvals(records, config.runs.approval_timeout)
         self._memory = Memory(hooks)
         self._hooks = hooks
         self._config = config
         self._tools = ToolGovernor(hooks, self.announce, equipper, config.runs.refused_tool, config.runs.max_tool_calls)
+        self._others = Others(hooks, catalog, self.announce)
         self._active: set[ActiveRun] = set()
         self._streams = 0
         self.tallies: dict[str, Tally] = {}
@@ -144,6 +155,7 @@ class Engine:
             hold_answers=self._config.runs.output_guardrails == "buffer",
             entry=served.entry,
             tools=self._tools,
+            others=self._others,
         )
         if self._hooks.hears_models:
             operators = request.task.model if request.task else self._config.agent(served.id).model
@@ -219,7 +231,8 @@ class Engine:
         except BaseException as error:
             if task is not None and task.cancelling():
                 raise
-            last = Failed(as_gateway_error(error), scope.usage)
+            # What ended the run is what is told, whatever somebody's code made of it.
+            last = Failed(as_gateway_error(scope.fatal or error), scope.usage)
         finally:
             POSITION.reset(token)
             self._tools.close(scope)
@@ -293,7 +306,7 @@ class Engine:
                 outcome.error,
                 f" [{type(cause).__name__} at {_place(cause)}]" if cause is not None else "",
             )
-            # A refused tool's call was announced when it was made.
+            # What was refused was announced when it was asked for.
             if outcome.error.request_id is None:
                 self.announce(outcome.error, run.context)
         self._hooks.on_run_end(run.context, outcome)

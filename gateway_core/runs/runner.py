@@ -54,6 +54,8 @@ class GatewayRunner(AgentRunner):
             options = _with_scope(options, scope, answers=answers)
             relay = Relay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
+                # What was approved is called before the SDK says that the agent has started.
+                await _permit(scope, given._current_agent)
                 relay.go_on(given.get_interruptions())
             try:
                 if scope.live:
@@ -166,12 +168,18 @@ class ScopeHooks(RunHooks[Any]):
         await self._inner.on_llm_end(context, agent, response)
 
     async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
+        if self._scope.fatal is not None:
+            # Somebody's code caught it, such as the SDK's own for an agent as a tool; no model is asked any more.
+            raise self._scope.fatal
+        # The agent's own hooks, or a tool, may have given it tools since it started.
+        _adopt(self._scope, agent)
         if self._scope.models is not None:
             self._scope.models.began(self, agent.name, self._asked or agent.model)
             self.silent = True
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
+        await _permit(self._scope, agent)
         # Before the SDK reads its tools: it may have been made a moment ago, by a handoff.
         _adopt(self._scope, agent)
         await self._inner.on_agent_start(context, agent)
@@ -184,6 +192,7 @@ class ScopeHooks(RunHooks[Any]):
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
         if self._scope.tools is not None:
+            await self._scope.tools.ask_unguarded(self._scope, context, agent, tool)
             self._scope.tools.began(self._scope, context, agent, tool)
             self._calls.add(id(context))
         await self._inner.on_tool_start(context, agent, tool)
@@ -228,6 +237,11 @@ async def self_test() -> None:
 def _adopt(scope: RunScope, agent: Any) -> None:
     if scope.tools is not None:
         scope.tools.adopt(scope, agent)
+
+
+async def _permit(scope: RunScope, agent: Any) -> None:
+    if scope.others is not None:
+        await scope.others.permit(scope, agent)
 
 
 def _answers(position: Position, agent: Agent[Any]) -> bool:

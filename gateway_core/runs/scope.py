@@ -19,6 +19,7 @@ from gateway_core.types import AgentEntry, RunContext, RunEvent, Usage
 
 if TYPE_CHECKING:
     from gateway_core.runs.model_calls import ModelCalls
+    from gateway_core.runs.others import Others
     from gateway_core.runs.tools import OpenCall, ToolGovernor
 
 
@@ -63,6 +64,8 @@ class RunScope:
     """The served agent that the request is for."""
     tools: "ToolGovernor | None" = None
     """Who decides on tool calls and hears of them; without one, nobody does."""
+    others: "Others | None" = None
+    """Who decides on other served agents that the run comes to; without one, nobody does."""
     models: "ModelCalls | None" = None
     """Who hears of models' calls; without one, nobody does."""
     calls: "dict[int, OpenCall]" = field(factory=dict)

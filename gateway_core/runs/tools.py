@@ -98,6 +98,23 @@ class ToolGovernor:
             raise error
         return ToolGuardrailFunctionOutput.reject_content(f"{error.message[0].upper()}{error.message[1:]}.")
 
+    async def ask_unguarded(self, scope: RunScope, context: Any, agent: Any, tool: Any) -> None:
+        """Ask about a call that came by no guard: of a tool that only just came, or of one that takes no guards.
+
+        Raises:
+            ToolRefusedError: It is refused; too late to tell the model, so that ends the run.
+        """
+        if _is_guarded(tool):
+            return
+        # What is no function, such as a shell, was kept from the model as a hosted tool, if it was refused then.
+        origin = origin_of(tool) if isinstance(tool, FunctionTool) else ToolOrigin("hosted")
+        info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin)
+        error = await self.refusal(scope, info)
+        if error is not None:
+            self._hooks.on_tool_end(ToolCall(scope.run, info, getattr(context, "tool_call_id", ""), 0.0, "refused"))
+            scope.fatal = error
+            raise error
+
     def began(self, scope: RunScope, context: Any, agent: Any, tool: Any) -> None:
         """A call was let through.
 
@@ -187,12 +204,19 @@ def governing(hooks: Hooks) -> Callable[[Any, ToolOrigin], None]:
     """
 
     def govern(target: Any, origin: ToolOrigin) -> None:
-        guards = getattr(target, "tool_input_guardrails", None) or []
         needed = hooks.decides_on_tools or not origin.open
-        if needed and not any(isinstance(guard, ToolGuard) for guard in guards):
-            target.tool_input_guardrails = [ToolGuard(origin), *guards]
+        if needed and not _is_guarded(target):
+            target.tool_input_guardrails = [ToolGuard(origin), *_guards(target)]
 
     return govern
+
+
+def _guards(target: Any) -> list[Any]:
+    return getattr(target, "tool_input_guardrails", None) or []
+
+
+def _is_guarded(target: Any) -> bool:
+    return any(isinstance(guard, ToolGuard) for guard in _guards(target))
 
 
 def _listen_for_failure(tool: Any) -> None:

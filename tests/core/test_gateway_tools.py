@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_core import ToolOrigin, hookimpl, mark_tool, use_gateway_tool
-from gateway_core.gateway_tools import matches
+from gateway_core.gateway_tools import matches, tool_names
 from gateway_core.testing import call, gateway_in_memory, script
 
 
@@ -288,7 +288,9 @@ async def test_a_marked_tool_keeps_its_origin():
     ("pattern", "name", "fits"),
     [
         ("mail/*", "mail/send", True),
-        ("mail/*", "mail__send", True),
+        ("mail/*", "mail__send", False),
+        ("mail__*", "mail/send", True),
+        ("mail__send", "mail__send", True),
         ("mail/*", "mailer/send", False),
         ("mail/*", "mail/a/b", False),
         ("mail/**", "mail/a/b", True),
@@ -312,6 +314,25 @@ def fits(pattern, name):
     if pattern[0] == "*":
         return any("/" not in name[:cut] and fits(pattern[1:], name[cut:]) for cut in range(len(name) + 1))
     return bool(name) and name[0] == pattern[0] and fits(pattern[1:], name[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "server", "names"),
+    [
+        ("send", "sdk-native", None, ("send",)),
+        ("mail/send", "gateway", None, ("mail/send",)),
+        ("mail/send", "sdk-native", None, ("mail__send",)),
+        ("web_search", "hosted", None, ("web_search",)),
+        ("read", "mcp", "files", ("read", "files/read")),
+        ("files/read", "mcp", "files", ("read", "files/read")),
+        ("corp/weather/now", "mcp", "corp/weather", ("now", "corp/weather/now")),
+        ("github/read", "mcp", "files", ("files/github/read",)),
+        ("files/github/read", "mcp", "files", ("files/github/read",)),
+        ("github__read", "mcp", "files", ("github__read", "files/github__read")),
+    ],
+)
+def test_what_policies_may_call_a_tool(name, source, server, names):
+    assert tool_names(name, source, server) == names
 
 
 @given(st.text("ab/*.", max_size=6), st.text("ab/.", max_size=6))

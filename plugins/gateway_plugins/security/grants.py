@@ -11,6 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from gateway_core import InvalidRequestError
+from gateway_plugins.security.policy import TOOL_SOURCES
 
 MODULES_FOR = "gateway"
 """The principal that questions about modules are asked for."""
@@ -59,17 +60,25 @@ def parse_grant(body: Mapping[str, Any], asking: str) -> Grant:
     pattern = _text(body, "pattern")
     if kind != "tool" and pattern.casefold().startswith("default/") and pattern.count("/") == 1:
         pattern = pattern.partition("/")[2]  # the other name of what is at the top level
-    check_pattern(pattern)
+    check_pattern(pattern, kind)
     return Grant(kind=kind, pattern=pattern, principal=whom, reason=_text(body, "reason"), ttl=_ttl(body))
 
 
-def check_pattern(pattern: str) -> None:
+def check_pattern(pattern: str, kind: str) -> None:
     """Whether it is narrow enough for an override.
+
+    Args:
+        pattern: Whole segments; of tools also `SOURCE:NAME`, as rules have them.
+        kind: One of `KINDS`.
 
     Raises:
         InvalidRequestError: It is not (status 422).
     """
-    segments = pattern.split("/")
+    source, colon, name = pattern.partition(":")
+    if colon and (kind != "tool" or source not in TOOL_SOURCES):
+        known = ", ".join(TOOL_SOURCES)
+        raise _bad("pattern", f"has a colon, before which only a tool's source may stand: {known}")
+    segments = (name if colon else pattern).split("/")
     if "**" in segments:
         raise _bad("pattern", "must not have '**'", "an override is for something that you can name")
     if any(not segment or segment != segment.strip() or segment in (".", "..") for segment in segments):

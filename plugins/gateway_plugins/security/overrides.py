@@ -20,7 +20,7 @@ from gateway_core import GatewayError, InvalidRequestError
 from gateway_plugins.security.clock import Clock
 from gateway_plugins.security.grants import Grant, check_pattern
 from gateway_plugins.security.override_file import OverrideFile
-from gateway_plugins.security.patterns import fold, matches, of_agents
+from gateway_plugins.security.policy import Matcher
 from gateway_plugins.security.questions import Override, Question
 from gateway_plugins.security.settings import OverrideSettings
 
@@ -51,6 +51,8 @@ class _Held:
     override: Override
     deadline: float
     """By the steady clock."""
+    means: Matcher
+    """Its pattern, as rules read it."""
 
 
 class OverrideStore:
@@ -92,7 +94,7 @@ class OverrideStore:
         if self._file is not None:
             for override in await asyncio.to_thread(self._file.open):
                 try:
-                    check_pattern(override.pattern)
+                    check_pattern(override.pattern, override.kind)
                 except InvalidRequestError as error:
                     # Granted by an older version, or not by the gateway at all.
                     logger.warning("the override %s is left out: %s", override.id, error)
@@ -120,8 +122,7 @@ class OverrideStore:
         now = self._clock.steady()
         for whom in (question.principal, question.key):
             for held in self._for.get((question.kind, whom), ()):
-                pattern = held.override.pattern
-                if now < held.deadline and any(matches(pattern, name) for name in _names(question)):
+                if now < held.deadline and held.means.first(question.names, question.source) is not None:
                     return held.override
         return None
 
@@ -196,7 +197,7 @@ class OverrideStore:
         return held.override
 
     def _hold(self, override: Override, left: float) -> None:
-        held = _Held(override, self._clock.steady() + left)
+        held = _Held(override, self._clock.steady() + left, Matcher([override.pattern], f"{override.kind}s"))
         self._held[override.id] = held
         self._for.setdefault((override.kind, override.principal), []).append(held)
         self._changed.set()
@@ -255,15 +256,3 @@ class OverrideStore:
             self._announce(event)
         except Exception:
             logger.exception("%s of %s could not be announced", event.name, event.override.id)
-
-
-def _names(question: Question) -> tuple[str, ...]:
-    """The names under which a subject is known to patterns, as the rules have them."""
-    name = question.subject
-    if question.kind != "tool":
-        return ("/".join(of_agents(fold(name))),)
-    if question.source != "mcp" or question.server is None:
-        return (name,)
-    # A server chooses its tools' names: one with a slash must not pass for another server's tool.
-    qualified = f"{question.server}/{name}"
-    return (qualified,) if "/" in name else (name, qualified)

@@ -7,6 +7,11 @@ from typing import Literal, Protocol
 
 from attrs import frozen
 
+from gateway_core import tool_names
+from gateway_plugins.security.patterns import Segments, fold, of_agents
+
+_UNSAID = "sdk-native"
+
 
 @frozen
 class Question:
@@ -26,6 +31,13 @@ class Question:
     """For a tool: `sdk-native`, `gateway`, `mcp` or `hosted`."""
     server: str | None = None
     """For an MCP tool: the server's name."""
+
+    @property
+    def names(self) -> list[Segments]:
+        """What patterns may call its subject."""
+        if self.kind != "tool":
+            return [of_agents(fold(self.subject))]
+        return [fold(name) for name in tool_names(self.subject, self.source or _UNSAID, self.server)]
 
 
 @frozen

@@ -90,7 +90,7 @@ class Rules:
         return None
 
     def _ask_levels(self, question: Question, chain: list[Step]) -> None:
-        names = _names(question)
+        names = question.names
         for level in self._levels(question):
             step = _ask(level, question, names)
             chain.append(step)
@@ -141,15 +141,3 @@ def _ask(level: Level, question: Question, names: list[Segments]) -> Step:
     if kind in level.only:
         return Step(level.source, "deny", level.place, None, "the list there does not have it")
     return Step(level.source, "none", level.place)
-
-
-def _names(question: Question) -> list[Segments]:
-    """The names under which a subject is known to patterns."""
-    name = fold(question.subject)
-    if question.kind != "tool":
-        return [of_agents(name)]
-    if question.source != "mcp" or question.server is None:
-        return [name]
-    # A server chooses its tools' names: one with a slash must not pass for another server's tool.
-    qualified = (*fold(question.server), *name)
-    return [name, qualified] if len(name) == 1 else [qualified]

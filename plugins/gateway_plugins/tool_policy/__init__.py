@@ -19,6 +19,7 @@ from gateway_core import (
     ToolInfo,
     hookimpl,
     matches,
+    tool_names,
 )
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ class ToolPolicy:
 
 
 def _match(patterns: Sequence[str], tool: ToolInfo) -> str | None:
-    """The first pattern that fits its name, or its server's name before it."""
-    names = [tool.name] if tool.server is None else [tool.name, f"{tool.server}/{tool.name}"]
+    """The first pattern that fits one of its names."""
+    names = tool_names(tool.name, tool.source, tool.server)
     return next((pattern for pattern in patterns for name in names if matches(pattern, name)), None)
 
 

@@ -1,11 +1,16 @@
 """Every tool call is decided on and heard of, wherever the tool and its agent come from; models notice nothing."""
 
 import asyncio
+import copy
+import dataclasses
 import threading
+from types import ModuleType
 
 import pytest
 from agents import (
     Agent,
+    AgentHooks,
+    CustomTool,
     FunctionTool,
     Model,
     ModelResponse,
@@ -25,7 +30,7 @@ from agents.tool_context import ToolContext
 from mcp.types import CallToolResult, TextContent
 from mcp.types import Tool as McpTool
 from openai import APIError
-from openai.types.responses import ResponseFunctionWebSearch
+from openai.types.responses import ResponseCustomToolCall, ResponseFunctionWebSearch
 
 from gateway_core import Decision, ToolOrigin, hookimpl, mark_tool, use_gateway_tool
 from gateway_core.testing import call, gateway_in_memory, script
@@ -249,6 +254,136 @@ async def test_tools_of_agents_that_appear_only_at_run_time_are_governed():
         await ask(g, "X")
         assert "may not" in outputs(model)[-1]
     assert ended(heard) == [("late", "sdk-native", "made", "refused")] * 2
+
+
+def late():
+    def never():
+        raise AssertionError
+
+    return function_tool(never, name_override="late", description_override="Comes late.")
+
+
+class GivesOnStart(AgentHooks):
+    """Gives an agent more when it starts, which is after the gateway has looked."""
+
+    def __init__(self, **more):
+        self.more = more
+
+    async def on_start(self, context, agent):
+        for name, given in self.more.items():
+            getattr(agent, name).append(given)
+
+
+def copied(agent):
+    other = copy.copy(agent)
+    other.tools = [late()]
+    return other
+
+
+LATE = {
+    "on_start": lambda: Agent(name="a", tools=[native], hooks=GivesOnStart(tools=late())),
+    "append": lambda: _run_with(lambda agent: agent.tools.append(late()) or agent),
+    "assign": lambda: _run_with(lambda agent: setattr(agent, "tools", [late()]) or agent),
+    "copy": lambda: _run_with(copied),
+    "clone": lambda: _run_with(lambda agent: agent.clone(tools=[late()])),
+    "replaced": lambda: _run_with(
+        lambda agent: agent.clone(tools=[dataclasses.replace(agent.tools[0], name="late", tool_input_guardrails=None)])
+    ),
+}
+
+
+def _run_with(change):
+    """A module whose workflow changes an agent that was equipped when the module was loaded."""
+    module = ModuleType("late_tools")
+    module.helper = Agent(name="a", tools=[native])
+
+    async def run_workflow(question: str):
+        await Runner.run(change(module.helper), question)
+        return "done"
+
+    module.run_workflow = run_workflow
+    return module
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("how", LATE)
+async def test_tools_that_an_equipped_agent_is_given_at_run_time_are_governed(how, stream):
+    plugin, heard = listening(refused={"late"})
+    model = script(call("late"), "x")
+    async with gateway_in_memory({"X": LATE[how]()}, model=model, plugins={"p": plugin}) as g:
+        await ask(g, "X", stream=stream)
+    assert outputs(model) == ["The tool late may not be called: not today."]
+    assert ended(heard) == [("late", "sdk-native", "a", "refused")]
+
+
+async def test_a_tool_that_a_tool_brings_is_governed():
+    @function_tool
+    def bring() -> str:
+        """Brings another."""
+        agent.tools.append(late())
+        return "brought"
+
+    agent = Agent(name="a", tools=[bring])
+    plugin, _ = listening(refused={"late"})
+    model = script(call("bring"), call("late"), "x")
+    async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
+        await ask(g, "X")
+    assert outputs(model) == ["brought", "The tool late may not be called: not today."]
+
+
+async def test_a_gateway_tool_that_an_agent_is_given_at_run_time_works():
+    @function_tool(name_override="offered")
+    async def offered() -> str:
+        """Offered."""
+        return "from the gateway"
+
+    plugin, heard = listening(offered=[offered])
+    model = script(call("offered"), "x")
+    module = _run_with(lambda agent: agent.tools.append(use_gateway_tool("offered")) or agent)
+    async with gateway_in_memory({"W": module}, model=model, plugins={"p": plugin}) as g:
+        await ask(g, "W")
+    assert outputs(model) == ["from the gateway"]
+    assert ended(heard) == [("offered", "gateway", "a", "ok")]
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["own", "agent as tool"])
+async def test_a_call_that_comes_by_no_guard_is_asked_about_and_ends_the_run(nested):
+    """The tools of a server that came in `on_start` were listed before anybody could put a guard on the server."""
+
+    class Server(Mcp):
+        async def call_tool(self, *_, **__):
+            raise AssertionError
+
+    plugin, heard = listening(refused={"read"})
+    agent = Agent(name="a", hooks=GivesOnStart(mcp_servers=Server()), model=script(call("read"), "never"))
+    if nested:
+        inner = agent.as_tool("inner", "Asks the other.")
+        agent = Agent(name="b", tools=[inner], model=script(call("inner", input="x"), "never"))
+    async with gateway_in_memory({"X": agent}, plugins={"p": plugin}) as g:
+        with pytest.raises(APIError) as caught:
+            await ask(g, "X")
+        assert caught.value.code == "tool_refused"
+        [(_, outcome)] = g.ended
+    assert outcome.error is heard["errors"][0]
+    assert len(heard["errors"]) == 1
+    assert ended(heard)[0] == ("read", "mcp", "a", "refused")
+    assert len(agent.model.calls) == 1
+
+
+async def test_a_tool_that_takes_no_guard_is_asked_about_when_it_is_called():
+    async def run(context, text):
+        raise AssertionError
+
+    plugin, heard = listening(refused={"shell"})
+    shell = CustomTool(name="shell", description="Runs anything.", on_invoke_tool=run)
+    called = ResponseCustomToolCall(type="custom_tool_call", call_id="c1", name="shell", input="rm")
+    model = ScriptedModel([[called], [assistant_message("never")]])
+    # Its own model: the gateway could not keep the tool from it.
+    async with gateway_in_memory({"X": Agent(name="a", tools=[shell], model=model)}, plugins={"p": plugin}) as g:
+        with pytest.raises(APIError) as caught:
+            await ask(g, "X")
+    assert caught.value.code == "tool_refused"
+    assert ended(heard) == [("shell", "hosted", "a", "refused")]
 
 
 async def test_an_mcp_servers_tool_is_refused():

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gateway_plugins.security import Security
 from gateway_plugins.security.keys import NewKey, make_key
 from gateway_plugins.security.policy import Policy, read_policy
 from gateway_plugins.security.questions import NoOverrides, Override, Overrides, Question
@@ -9,11 +10,18 @@ from gateway_plugins.security.rules import Rules
 from gateway_plugins.security.settings import Settings
 
 from gateway_core.config import load_config
+from gateway_core.testing import GatewayInMemory
 
 
 def settings(table: dict[str, Any]) -> Settings:
     """A table as the gateway reads it."""
     return load_config(environ={}).structure(table, Settings, "plugins", "security")
+
+
+def plugin(g: GatewayInMemory) -> Security:
+    """The plugin of a gateway."""
+    [found] = [p for p in g.gateway.hooks._guards if isinstance(p, Security)]
+    return found
 
 
 def policy(table: dict[str, Any]) -> Policy:

@@ -16,7 +16,7 @@ from gateway_core.hooks import Hooks
 from gateway_core.offduty import OffDuty
 from gateway_core.testing import gateway_in_memory, script
 from gateway_core.types import AgentEntry
-from tests.plugins.security.support import key_table, settings
+from tests.plugins.security.support import key_table, plugin, settings
 
 ANN, BOB, ROOT, OLD, OFF = (make_key() for _ in range(5))
 AGENTS = {name: Agent(name="x") for name in ("Open", "labs/A", "labs/B", "Secret")}
@@ -235,11 +235,6 @@ async def test_a_blocked_module_is_not_imported(tmp_path):
         await plugin(g).reconfigure(settings({"rules": {"deny_modules": ["labs/good"]}}))
         assert await listed(g) == ["labs/Bad"]
         assert (await chat(g, "labs/Good")).status_code == 403
-
-
-def plugin(g) -> Security:
-    [found] = [p for p in g.gateway.hooks._guards if isinstance(p, Security)]
-    return found
 
 
 async def test_denials_hold_without_keys():

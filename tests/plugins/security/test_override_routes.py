@@ -81,6 +81,9 @@ async def test_from_grant_to_revocation():
     [
         ({"pattern": "labs/**"}, "pattern"),
         ({"pattern": "*"}, "pattern"),
+        ({"pattern": "gateway:mail"}, "pattern"),
+        ({"kind": "tool", "pattern": "shell:mail"}, "pattern"),
+        ({"kind": "tool", "pattern": "gateway:*"}, "pattern"),
         ({"reason": " "}, "reason"),
         ({"kind": "admin"}, "kind"),
         ({"ttl_seconds": 86401}, "ttl_seconds"),

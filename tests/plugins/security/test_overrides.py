@@ -99,6 +99,14 @@ async def test_a_tool_of_a_server_is_known_by_both_names_and_by_no_other_servers
         assert overrides.deciding(evolve(asked, server="other"))
 
 
+async def test_a_tool_may_be_named_with_its_source_as_in_rules():
+    asked = Question("tool", "mail/send", "ann", agent_id="X", source="gateway")
+    async with store() as overrides:
+        granted = await overrides.grant(parse_grant({**GOOD, "kind": "tool", "pattern": "gateway:mail/send"}, "r"), "r")
+        assert overrides.deciding(evolve(asked, principal=granted.principal)) == granted
+        assert not overrides.deciding(evolve(asked, principal=granted.principal, source="mcp", server="mail"))
+
+
 async def test_what_is_at_the_top_level_has_two_names():
     grant = parse_grant({**GOOD, "pattern": "default/Sample"}, "root")
     assert grant.pattern == "Sample"

@@ -6,8 +6,7 @@ from gateway_plugins.security.keys import make_key
 
 from gateway_core import hookimpl
 from gateway_core.testing import gateway_in_memory, script
-from tests.plugins.security.support import key_table
-from tests.plugins.security.test_gateway import plugin
+from tests.plugins.security.support import key_table, plugin
 
 ANN, ROOT, TWO, THREE = (make_key() for _ in range(4))
 AGENTS = {name: Agent(name="x") for name in ("Open", "labs/A", "labs/B", "Secret")}

@@ -137,6 +137,10 @@ def ask_tool(config, name, source="sdk-native", server=None, agent="labs/Researc
         ("mcp:search", "search", "mcp", "web", True),
         ("mcp:web/*", "search", "mcp", "web2", False),
         # A server that names its tool as another server's.
+        ("mcp:web/search", "web/search", "mcp", "web", True),
+        ("web/*", "web/search", "mcp", "web", True),
+        ("search", "web/search", "mcp", "web", True),
+        ("web/search", "web/search", "sdk-native", None, False),
         ("mcp:web/search", "web/search", "mcp", "evil", False),
         ("web/search", "web/search", "mcp", "evil", False),
         ("mcp:evil/**", "web/search", "mcp", "evil", True),
