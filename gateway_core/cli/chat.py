@@ -66,7 +66,7 @@ class _Session:
         self._items: list[dict[str, Any]] = []
 
     async def say(self, text: str) -> None:
-        from gateway_core.runs.engine import RunRequest
+        from gateway_core.runs.request import RunRequest
 
         self._items.append({"role": "user", "content": text})
         context = RunContext(f"req_{uuid.uuid4().hex}", Principal("local", admin=True), self._served.id, "chat")

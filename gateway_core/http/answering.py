@@ -10,7 +10,8 @@ from starlette.types import Receive, Send
 
 from gateway_core.gateway import RunningGateway
 from gateway_core.http.disconnect import while_connected
-from gateway_core.runs.engine import ActiveRun, RunRequest
+from gateway_core.runs.active import ActiveRun
+from gateway_core.runs.request import RunRequest
 from gateway_core.types import Completed, Failed, RunEvent
 
 STREAM_HEADERS = [

@@ -21,7 +21,7 @@ from gateway_core.http.clients import rendering_for
 from gateway_core.http.front import request_id_of
 from gateway_core.http.images import prepare_images
 from gateway_core.http.reading import read_json_object
-from gateway_core.runs.engine import RunRequest
+from gateway_core.runs.request import RunRequest
 from gateway_core.types import BackgroundTask, Completed, Failed, RunContext, RunEvent, ServedAgent
 
 

@@ -27,8 +27,9 @@ from gateway_core.http.reading import read_json_object
 from gateway_core.http.response_format import Json, ResponseWriter
 from gateway_core.http.response_items import ApprovalAnswer
 from gateway_core.http.responses_request import ResponsesRequest, parse_responses_request
+from gateway_core.runs.active import ActiveRun
 from gateway_core.runs.approvals import Verdict
-from gateway_core.runs.engine import ActiveRun, RunRequest
+from gateway_core.runs.request import RunRequest
 from gateway_core.types import Failed, RunContext
 
 KIND = "response"

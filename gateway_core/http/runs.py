@@ -17,7 +17,7 @@ from gateway_core.http import openapi_schemas as schemas
 from gateway_core.http import problems, renderings
 from gateway_core.http.access import authenticated
 from gateway_core.http.chat_format import completion, fingerprint, reasoning_fields
-from gateway_core.runs.engine import ActiveRun
+from gateway_core.runs.active import ActiveRun
 from gateway_core.types import Completed, Failed
 
 CANCELLED = "run_cancelled"

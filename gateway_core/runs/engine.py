@@ -1,15 +1,13 @@
 """Starts runs, tells them as RunEvents, and announces how each one ended.
 
-It renders nothing: every HTTP surface reads the same events. Leaving `ActiveRun` as a context manager ends the run,
-whatever state it is in, and with it the upstream's work.
+It renders nothing: every HTTP surface reads the same events, from the `ActiveRun` that it is given.
 """
 
 import asyncio
 import logging
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 from agents import (
@@ -20,21 +18,22 @@ from agents import (
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
 )
-from attrs import field, frozen
 
-from gateway_core.config import Config, OnDisconnect
+from gateway_core.config import Config
 from gateway_core.equipping import Equipper
 from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
 from gateway_core.hooks import Hooks
 from gateway_core.hookspecs import RecordStore
 from gateway_core.runnables import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
-from gateway_core.runs.approvals import Approvals, Verdict, question_of, verdict_of
+from gateway_core.runs.active import ActiveRun
+from gateway_core.runs.approvals import Approvals, question_of, verdict_of
 from gateway_core.runs.failures import as_gateway_error
 from gateway_core.runs.hosted import HostedToolsProvider
 from gateway_core.runs.memory import Memory, new_items
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
 from gateway_core.runs.models import ScopedProvider
 from gateway_core.runs.others import Others
+from gateway_core.runs.request import RunRequest
 from gateway_core.runs.scope import POSITION, Position, RunScope
 from gateway_core.runs.tally import Tally
 from gateway_core.runs.tasks import answer_task
@@ -48,10 +47,8 @@ from gateway_core.types import (
     Failed,
     Outcome,
     Principal,
-    ReasoningDelta,
     RunContext,
     RunEvent,
-    ServedAgent,
     TextDelta,
 )
 
@@ -63,28 +60,6 @@ _GUARDRAILS = (
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
 )
-
-
-@frozen
-class RunRequest:
-    """What to run."""
-
-    served: ServedAgent
-    run: RunContext
-    items: Sequence[Mapping[str, Any]]
-    """The conversation, as input items of the Responses format."""
-    text: str
-    """The last thing that the user wrote, for workflows that take text."""
-    live: bool
-    """Whether the events are read as they come."""
-    system: str | None = None
-    settings: Mapping[str, Any] = field(factory=dict)
-    metadata: Mapping[str, Any] = field(factory=dict)
-    """The request's own, for workflows whose input has more fields than the text."""
-    task: BackgroundTask | None = None
-    """What to do instead of running the agent."""
-    verdict: tuple[str, Verdict] | None = None
-    """What a person said to an earlier run's question, and the question's id, where the surface knows."""
 
 
 class Engine:
@@ -132,7 +107,7 @@ class Engine:
         """How many runs are on."""
         return len(self._active)
 
-    def start(self, request: RunRequest) -> "ActiveRun":
+    def start(self, request: RunRequest) -> ActiveRun:
         """A run, to be entered as an async context manager.
 
         Raises:
@@ -283,14 +258,14 @@ class Engine:
             return None
         return await self._approvals.resume(question, verdict, runnable, request.run)
 
-    def entered(self, run: "ActiveRun") -> None:
+    def entered(self, run: ActiveRun) -> None:
         """A run began."""
         self._active.add(run)
         self._streams += run.live
         self.tallies.setdefault(run.context.agent_id, Tally()).began()
         self._idle.clear()
 
-    def left(self, run: "ActiveRun", scope: RunScope, outcome: Outcome) -> None:
+    def left(self, run: ActiveRun, scope: RunScope, outcome: Outcome) -> None:
         """A run ended: tell everybody, once."""
         self._active.discard(run)
         self._streams -= run.live
@@ -323,106 +298,3 @@ def _place(error: BaseException) -> str:
     """The file and line that raised it. Its text stays out of logs: it may hold prompts or a tool's arguments."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
-
-
-class ActiveRun:
-    """One run that is on, as an async context manager: leaving it ends the run."""
-
-    def __init__(self, engine: Engine, request: RunRequest, scope: RunScope, on_disconnect: OnDisconnect) -> None:
-        self.context = request.run
-        self.served = request.served
-        self.live = request.live
-        """Whether its answer is streamed."""
-        self.on_disconnect = on_disconnect
-        """What becomes of it when its client leaves."""
-        self._engine = engine
-        self._request = request
-        self._scope = scope
-        self._task: asyncio.Task[None] | None = None
-        self._began = 0.0
-        self._last: Completed | Failed | None = None
-        self._told: list[RunEvent] = []
-        self.closed = False
-        self.handed_over = False
-        """Whether leaving the context leaves the run to somebody who calls `close`."""
-        self.client_left = False
-        """Whether the client left before its answer was through."""
-        self.keep_alives = 0
-        """How many comments were sent because the run was silent."""
-        self._first_token: float | None = None
-        self._admitted = AsyncExitStack()
-
-    async def __aenter__(self) -> "ActiveRun":
-        # A run that is refused never began: nothing is announced but the error, by whoever answers the request.
-        async with AsyncExitStack() as admitted:
-            for admission in self._engine.admissions(self._request):
-                await admitted.enter_async_context(admission)
-            # Being admitted may have taken a while.
-            self._engine.refuse_when_stopping()
-            self._admitted = admitted.pop_all()
-        self._began = time.perf_counter()
-        self._engine.entered(self)
-        self._task = asyncio.create_task(self._engine.perform(self._request, self._scope))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if not self.handed_over:
-            await self.close()
-
-    @property
-    def over(self) -> bool:
-        """Whether its last event was taken."""
-        return self._last is not None
-
-    @property
-    def told(self) -> Sequence[RunEvent]:
-        """All events that were taken, if the run may outlive its client."""
-        return self._told
-
-    async def close(self) -> None:
-        """End the run, whatever state it is in, and tell everybody; once."""
-        if self.closed:
-            return
-        self.closed = True
-        try:
-            await self._end()
-        finally:
-            outcome = Outcome(
-                time.perf_counter() - self._began,
-                self._scope.usage,
-                error=self._last.error if isinstance(self._last, Failed) else None,
-                cancelled=self._last is None,
-                client_left=self.client_left,
-                first_token_seconds=self._first_token,
-                keep_alives=self.keep_alives,
-            )
-            self._engine.left(self, self._scope, outcome)
-            await self._admitted.aclose()
-
-    async def take(self, timeout: float | None = None) -> list[RunEvent]:
-        """The events since the last call, at least one; none only when `timeout` seconds passed.
-
-        The last one of all is `Completed` or `Failed`; do not call again after it.
-        """
-        events = await self._scope.channel.take(timeout)
-        if self._first_token is None and any(isinstance(event, TextDelta | ReasoningDelta) for event in events):
-            self._first_token = time.perf_counter() - self._began
-        if self.on_disconnect != "cancel":
-            self._told += events
-        if events and isinstance(events[-1], Completed | Failed):
-            self._last = events[-1]
-        return events
-
-    def stop(self, error: GatewayError) -> None:
-        """End the run from outside; its reader gets the error."""
-        if self._task is not None:
-            self._task.cancel()
-        self._scope.channel.put(Failed(error, self._scope.usage))
-
-    async def _end(self) -> None:
-        task = self._task
-        if task is None or task.done():
-            return
-        task.cancel()
-        # A tool that does not listen to its cancellation must not hold the request: the task ends by itself.
-        await asyncio.wait([task], timeout=1.0)

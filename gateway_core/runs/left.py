@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway_core.config import RunsConfig
-from gateway_core.runs.engine import ActiveRun
+from gateway_core.runs.active import ActiveRun
 
 MOST_KEPT = 1000
 """Results; beyond that the oldest one is forgotten."""
