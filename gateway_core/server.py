@@ -1,4 +1,4 @@
-"""The only module that knows Hypercorn: sockets, signals, drain, and a certain end.
+"""Hypercorn, as the gateway runs it: sockets, signals, drain, and a certain end.
 
 Another ASGI server could be put in here. It knows nothing of agents: it asks the gateway only to drain its runs.
 """
@@ -22,6 +22,7 @@ from gateway_core.addresses import is_loopback as is_loopback
 from gateway_core.config import ServerConfig
 from gateway_core.errors import ConfigError
 from gateway_core.gateway import RunningGateway
+from gateway_core.pipelining import notice_leaving
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
             hint="make a key with `agent-gateway keys create NAME`, or listen on 127.0.0.1",
         )
     _allow_many_files()
+    notice_leaving()
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(listen(config, address)) for address in addresses]
         if config.admin_address:

@@ -1,6 +1,7 @@
 """A client that leaves stops the spending: its run is cancelled and the upstream's socket is closed."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from tests.acceptance.test_chat import server, user
+from tests.support.http2 import Http2
 
 __all__ = ["server"]
 
@@ -45,6 +47,55 @@ def test_the_upstream_is_closed_when_the_client_leaves(server, records, text, st
     left = time.monotonic()
     assert record.closed_early.wait(5)
     assert time.monotonic() - left < CLOSED_WITHIN_SECONDS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+def test_a_second_request_on_the_connection_hides_nobody_who_leaves(server, records, stream, half):
+    with connect(server) as client:
+        client.sendall(post("hang", stream=stream) + post("hang", stream=stream))
+        [record] = records(1)
+        if half:
+            client.shutdown(socket.SHUT_WR)
+            assert record.closed_early.wait(5)
+    assert record.closed_early.wait(5)
+
+
+def test_requests_that_follow_each_other_on_a_connection_are_answered_in_turn(server):
+    with connect(server) as client:
+        client.sendall(b"".join(post(f"say: answer {n}", stream=False) for n in (1, 2, 3)))
+        seen = b""
+        while seen.count(b"HTTP/1.1 200") < 3 or not seen.endswith(b"}}}"):
+            seen += client.recv(65536)
+    assert re.findall(rb'"answer (\d)"', seen) == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reset_http2_stream_is_a_client_that_left_and_its_neighbour_goes_on(server, records, stream):
+    body = {"model": "Plain", "messages": user("hang"), "stream": stream}
+    with Http2(server.port) as client:
+        left = client.post("/v1/chat/completions", body)
+        [record] = records(1)
+        stays = client.post("/v1/chat/completions", {**body, "messages": user("slow 0.05 10"), "stream": True})
+        records(2)
+        client.reset(left)
+        assert record.closed_early.wait(5)
+        client.read_until(lambda: stays in client.ended)
+        assert b"[DONE]" in client.body[stays]
+
+
+def test_an_early_answer_over_http2_leaves_the_neighbour_alone(server, records):
+    body = {"model": "Plain", "messages": user("slow 0.05 10"), "stream": True}
+    with Http2(server.port) as client:
+        stays = client.post("/v1/chat/completions", body)
+        records(1)
+        refused = client.post("/nope", end=False)
+        for _ in range(20):
+            client.send(refused, b"x" * 2048)
+        client.read_until(lambda: refused in client.status)
+        client.read_until(lambda: stays in client.ended)
+        assert client.status[refused] == 404
+        assert b"[DONE]" in client.body[stays]
 
 
 def test_half_closing_counts_as_leaving(server, records):
