@@ -28,6 +28,9 @@ FILE_NAME = "gateway.toml"
 
 _TABLES = ("server", "http", "clients", "catalog", "runs", "state", "agents", "plugins")
 
+MAX_DEPTH = 100
+"""Levels of tables and lists in each other; what is read walks through them by recursion."""
+
 SHORT_FORMS = {"GATEWAY_AGENT_WATCH": "GATEWAY__PLUGINS__HOT_RELOAD__ENABLED"}
 """Environment variables that have a name of their own, and the setting that each is."""
 _SECRET_KEY = re.compile(r"key|secret|token|password|authorization|credential", re.IGNORECASE)
@@ -245,7 +248,7 @@ def _default_text() -> str:
 
 def _read(path: Path, named: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             "there is no such file", source=str(named), hint="`agent-gateway init` writes one to start from"
@@ -256,6 +259,23 @@ def _read(path: Path, named: Path) -> Table:
         raise ConfigError("is not UTF-8 text", source=str(named)) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"is no valid TOML: {error}", source=str(named)) from error
+    except RecursionError:
+        raise _too_deep(str(named)) from None
+    if _deeper_than(MAX_DEPTH, table):
+        raise _too_deep(str(named))
+    return table
+
+
+def _deeper_than(levels: int, table: Table) -> bool:
+    values: list[Any] = [table]
+    for _ in range(levels):
+        inner = (value.values() if isinstance(value, dict) else value for value in values)
+        values = [each for some in inner for each in some if isinstance(each, dict | list)]
+    return bool(values)
+
+
+def _too_deep(source: str) -> ConfigError:
+    return ConfigError(f"is nested more than {MAX_DEPTH} levels deep", source=source, hint="no setting needs that")
 
 
 def _merge(into: Table, new: Table, origins: dict[tuple[str, ...], str], origin: str, *path: str) -> None:
@@ -284,6 +304,8 @@ def _merge_environment(tables: Table, environ: Mapping[str, str], origins: dict[
             continue
         table, path = tables, []
         *parents, last = long_form.removeprefix(ENV_PREFIX).split("__")
+        if len(parents) >= MAX_DEPTH:
+            raise _too_deep(f"environment variable {name[:100]}")
         for part in parents:
             key = _existing_key(table, part)
             path.append(key)

@@ -107,7 +107,7 @@ def tool_names(name: str, source: str, server: str | None = None) -> tuple[str, 
         qualified = f"{server}/{own}"
         return (qualified,) if "/" in own else (own, qualified)
     # Nor does an agent's own tool for one of the gateway's.
-    return (name,) if source == "gateway" else (sdk_name(name),)
+    return (sdk_name(name),) if source in ("sdk-native", "hosted") else (name,)
 
 
 @functools.lru_cache(maxsize=1024)

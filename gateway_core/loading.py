@@ -140,13 +140,19 @@ def settings_of(name: str, cls: type, table: Table, config: Config) -> object:
 
     Raises:
         ConfigError: It does not fit.
+        PluginError: The plugin fails to read it.
     """
     wanted: Any = getattr(cls, "Config", NoConfig)
     own = {key: value for key, value in table.items() if key != "enabled"}
     # A plugin whose table holds names of the user's choosing reads it by itself.
     from_table = getattr(wanted, "from_table", None)
     if from_table is not None:
-        return from_table(own, lambda part, as_, *path: config.structure(part, as_, "plugins", name, *path))
+        try:
+            return from_table(own, lambda part, as_, *path: config.structure(part, as_, "plugins", name, *path))
+        except GatewayError:
+            raise
+        except Exception as error:
+            raise PluginError(f"cannot read its table: {type(error).__name__}", source=f"plugin {name}") from error
     return config.structure(own, wanted, "plugins", name)
 
 

@@ -48,7 +48,12 @@ class LeftRuns:
             pass  # the client had its time to come back
         finally:
             await run.close()
-            asyncio.get_running_loop().call_later(config.keep_results, self._runs.pop, _key(run), None)
+            asyncio.get_running_loop().call_later(config.keep_results, self._forget, run)
+
+    def _forget(self, run: ActiveRun) -> None:
+        # A later request may have come with the same id, and its run is the one that is found now.
+        if self._runs.get(_key(run)) is run:
+            del self._runs[_key(run)]
 
     async def close(self) -> None:
         """Wait for the followers of runs that were stopped."""

@@ -31,6 +31,15 @@ def test_the_file_in_the_working_directory_is_read(tmp_path, monkeypatch):
     assert load_config(environ={}).server.port == 77
 
 
+DEEP = [
+    f"a = {'[' * 3000}{']' * 3000}",
+    f"a = {'[' * 150}{']' * 150}",
+    f"[plugins.x]\na = {'{a = ' * 3000}1{'}' * 3000}",
+    f"[plugins.{'.'.join('a' * 3000)}]\na = 1",
+    f"plugins.{'.'.join('a' * 150)} = 1",
+]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -45,6 +54,7 @@ def test_the_file_in_the_working_directory_is_read(tmp_path, monkeypatch):
         ("plugins = 1", "[plugins] holds tables, and '' is a int"),
         ("[plugins]\nsecurity = 1", "[plugins] holds tables, and 'security' is a int (write [plugins.security])"),
         ("[server", "is no valid TOML"),
+        *((text, "is nested more than 100 levels deep") for text in DEEP),
     ],
 )
 def test_a_mistake_is_told_with_file_table_and_key(tmp_path, text, told):
@@ -59,6 +69,8 @@ def test_a_mistake_is_told_with_file_table_and_key(tmp_path, text, told):
 def test_a_mistake_in_the_environment_names_the_variable():
     with pytest.raises(ConfigError, match="environment variable GATEWAY__SERVER__PORT"):
         load_config(environ={"GATEWAY__SERVER__PORT": "many"})
+    with pytest.raises(ConfigError, match=r"environment variable GATEWAY__PLUGINS__A.*nested more than 100 levels"):
+        load_config(environ={f"GATEWAY__PLUGINS{'__A' * 3000}": "1"})
 
 
 def test_a_missing_file_is_an_error(tmp_path):

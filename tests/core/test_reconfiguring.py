@@ -50,6 +50,16 @@ class Silent:
         pass
 
 
+class OwnReader(Silent):
+    """Reads its table by itself, and not too well."""
+
+    class Config:
+        @classmethod
+        def from_table(cls, table, structure):
+            if table:
+                raise RuntimeError("secret text")
+
+
 class Listener:
     heard: list
 
@@ -70,7 +80,13 @@ class Place:
         self.file = tmp_path / "gateway.toml"
         self.write("")
         config = load_config(self.file, environ={})
-        plugins = {"speaking": Speaking, "second": Second, "silent": Silent, "listener": Listener}
+        plugins = {
+            "speaking": Speaking,
+            "second": Second,
+            "silent": Silent,
+            "own_reader": OwnReader,
+            "listener": Listener,
+        }
         self.app = build(config, plugins=plugins)
         self.gateway = self.app.state.gateway
 
@@ -161,6 +177,8 @@ async def test_what_needs_a_restart_is_named_until_it_is_as_it_was(place):
     ("text", "told"),
     [
         ("nonsense", "is no valid TOML"),
+        (f"deep = {'[' * 3000}{']' * 3000}", "is nested more than 100 levels deep"),
+        ("[plugins.own_reader]\nword = 'crash'", "cannot read its table: RuntimeError"),
         ("[runs]\nmax_turn = 5", "unknown key"),
         ("[runs]\nmax_turns = 'many'", "must be a whole number"),
         ("[plugins.silent]\nwords = 'x'", "unknown key"),

@@ -8,8 +8,9 @@ import asyncio
 import json
 import random
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import httpx2
 import jmespath
@@ -99,7 +100,9 @@ class HttpCaller:
         """The URL with its arguments, and the others as a body where the method has one."""
         settings = self._settings
         in_url = set(PLACEHOLDER.findall(settings.url))
-        address = httpx2.URL(PLACEHOLDER.sub(lambda found: _quoted(arguments.get(found[1])), settings.url))
+        path, mark, query = settings.url.partition("?")
+        filled = "/".join(_segment(each, arguments) for each in path.split("/"))
+        address = httpx2.URL(f"{filled}{mark}{_with(query, arguments)}")
         rest = {name: value for name, value in arguments.items() if name not in in_url}
         if settings.method in _IN_BODY:
             return address, rest
@@ -130,7 +133,13 @@ class HttpCaller:
         headers = {name: secret.reveal() for name, secret in settings.headers.items()}
         if self._client is None:
             # A connection is made for one host's certificate, so no other tool's client may share it.
-            self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=settings.timeout)
+            self._client = httpx2.AsyncClient(
+                follow_redirects=False,
+                trust_env=False,
+                timeout=settings.timeout,
+                # What a server sets for one call is for whoever that was made for, and the next may be for another.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            )
         request = self._client.build_request(
             settings.method,
             url.copy_with(host=address),
@@ -193,13 +202,27 @@ def _failure(context: Any, error: Exception) -> str:
     return str(error) if isinstance(error, HttpToolError) else default_tool_error_function(context, error)
 
 
+def _segment(template: str, arguments: Mapping[str, Any]) -> str:
+    """A part of the path with its arguments. It stays one part, and the same one for whoever reads it once more."""
+    if PLACEHOLDER.search(template) is None:
+        return template
+    if any(arguments.get(name) == "" for name in PLACEHOLDER.findall(template)):
+        raise HttpToolError("An argument of the address's path may not be empty.")
+    filled = _with(template, arguments)
+    # Servers and proxies read an escaped slash as a slash, and a backslash as one, too.
+    if any(part in (".", "..") for part in unquote(filled).replace("\\", "/").split("/")):
+        raise HttpToolError("An argument of the address's path may not make a part of it '.' or '..'.")
+    return filled
+
+
+def _with(template: str, arguments: Mapping[str, Any]) -> str:
+    return PLACEHOLDER.sub(lambda found: _quoted(arguments.get(found[1])), template)
+
+
 def _quoted(value: Any) -> str:
     if value is None or isinstance(value, dict | list):
         raise HttpToolError("An argument of the address is missing, or no text or number.")
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if text in (".", ".."):
-        raise HttpToolError("An argument of the address may not be '.' or '..'.")
-    return quote(text, safe="")
+    return quote(str(value).lower() if isinstance(value, bool) else str(value), safe="")
 
 
 def _pairs(name: str, value: Any) -> list[tuple[str, str]]:

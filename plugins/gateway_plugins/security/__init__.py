@@ -34,8 +34,8 @@ from gateway_plugins.security.keys import Key
 from gateway_plugins.security.parts import Parts
 from gateway_plugins.security.planes import refusal
 from gateway_plugins.security.policy import Policy, read_policy
-from gateway_plugins.security.questions import Question
-from gateway_plugins.security.rules import Rules, Verdict
+from gateway_plugins.security.questions import GATEWAY, Question
+from gateway_plugins.security.rules import Rules, leaves_to_the_tool
 from gateway_plugins.security.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Nobody's key: whoever loads modules is the gateway itself.
-_GATEWAY = "gateway"
 _EXPIRY_LOOK_SECONDS = 3600.0
 
 
@@ -128,13 +126,9 @@ class Security:
     @hookimpl
     async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision | None:
         """What the rules say. Without keys, what they deny is denied, and the rest is not decided here."""
-        # A module may have been loaded before the rules blocked it.
-        blocked = self._module(entry)
-        if not blocked.decision.allowed:
-            return blocked.decision
-        verdict = self._rules.decide(Question("agent", entry.id, principal.id, principal.key, entry.namespace))
-        decision = verdict.decision
-        return decision if self._policy.guards or (not decision.allowed and not verdict.by_default) else None
+        question = Question("agent", entry.id, principal.id, principal.key, entry.namespace)
+        decision = self._rules.agent(question).decision
+        return decision if self._policy.guards or not decision.allowed else None
 
     @hookimpl
     async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision | None:
@@ -151,14 +145,12 @@ class Security:
             tool.server,
         )
         verdict = self._rules.decide(question)
-        if verdict.by_default and (tool.source != "sdk-native" or verdict.decision.allowed):
-            return None
-        return verdict.decision
+        return None if leaves_to_the_tool(question, verdict) else verdict.decision
 
     @hookimpl
     def admit_agent(self, entry: AgentEntry) -> None:
         """Keep out what the rules block; nothing of it has run yet."""
-        verdict = self._module(entry)
+        verdict = self._rules.decide(Question("module", entry.id, GATEWAY, namespace=entry.namespace))
         if not verdict.decision.allowed:
             last = verdict.chain[-1]
             raise LoadError(
@@ -182,9 +174,6 @@ class Security:
     def on_decision(self, made: DecisionMade) -> None:
         """Put it on record, where anything is refused to anybody."""
         self._parts.decided(made)
-
-    def _module(self, entry: AgentEntry) -> Verdict:
-        return self._rules.decide(Question("module", entry.id, _GATEWAY, namespace=entry.namespace))
 
     @hookimpl
     def admin_routes(self) -> "Iterable[BaseRoute]":

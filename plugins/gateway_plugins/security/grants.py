@@ -12,9 +12,7 @@ from attrs import frozen
 
 from gateway_core import InvalidRequestError
 from gateway_plugins.security.policy import TOOL_SOURCES
-
-MODULES_FOR = "gateway"
-"""The principal that questions about modules are asked for."""
+from gateway_plugins.security.questions import GATEWAY
 
 KINDS = ("agent", "module", "tool")
 _FIELDS = ("kind", "pattern", "principal", "key", "ttl_seconds", "reason")
@@ -55,7 +53,7 @@ def parse_grant(body: Mapping[str, Any], asking: str) -> Grant:
     if body.get("principal") is not None and body.get("key") is not None:
         raise _bad("key", "cannot stand beside 'principal': an override is for one of them")
     # Modules are loaded by the gateway, for nobody in particular.
-    unsaid = MODULES_FOR if kind == "module" else asking
+    unsaid = GATEWAY if kind == "module" else asking
     whom = next((_text(body, name) for name in ("principal", "key") if body.get(name) is not None), unsaid)
     pattern = _text(body, "pattern")
     if kind != "tool" and pattern.casefold().startswith("default/") and pattern.count("/") == 1:

@@ -5,16 +5,17 @@ It asks the rules themselves and changes nothing. Admins only: to everybody else
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, cast
 
 import orjson
 from attrs import asdict
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway_core import Catalog, InvalidRequestError, described
+from gateway_core import Catalog, InvalidRequestError, ToolOrigin, described, origin_of, tool_names
+from gateway_plugins.security.grants import parse_grant
 from gateway_plugins.security.policy import TOOL_SOURCES, Policy
-from gateway_plugins.security.questions import Question
+from gateway_plugins.security.questions import GATEWAY, Question
 from gateway_plugins.security.rules import Rules, Verdict
 
 _FIELDS = ("principal", "key", "agent", "module", "tool", "source", "server")
@@ -43,12 +44,11 @@ class Preview:
         """One question, as JSON."""
         asked = _fields(await _json_object(request))
         policy, rules = self._current()
-        question = _question(asked, policy, self._catalog())
-        shown = _shown(question, rules.decide(question))
+        shown = _preview(asked, policy, rules, self._catalog())
         return Response(orjson.dumps(shown), media_type="application/json", headers={"cache-control": "no-store"})
 
 
-def _question(asked: Mapping[str, str], policy: Policy, catalog: Catalog) -> Question:
+def _preview(asked: Mapping[str, str], policy: Policy, rules: Rules, catalog: Catalog) -> dict[str, Any]:
     kinds = [kind for kind in ("module", "tool") if kind in asked] or ["agent"]
     subject = asked.get(kinds[0])
     if subject is None or len(kinds) > 1 or ("module" in asked and "agent" in asked):
@@ -57,18 +57,52 @@ def _question(asked: Mapping[str, str], policy: Policy, catalog: Catalog) -> Que
         )
     key, principal = _who(asked, policy, needed=kinds[0] != "module")
     if kinds[0] == "module":
-        return Question("module", subject, principal, key, namespace=_namespace(subject))
+        return _module(subject, rules)
     agent_id = asked.get("agent")
     if agent_id is not None:
         # Every other name of an agent means the agent.
         agent_id = catalog.resolve(agent_id) or agent_id
     namespace = _namespace(agent_id) if agent_id else "default"
     if kinds[0] == "agent":
-        return Question("agent", agent_id or subject, principal, key, namespace)
-    source = asked.get("source", "sdk-native")
-    if source not in TOOL_SOURCES:
+        return _agent(Question("agent", agent_id or subject, principal, key, namespace), rules)
+    origin = _origin(asked, agent_id, catalog)
+    question = Question("tool", subject, principal, key, namespace, agent_id, origin.source, origin.server)
+    verdict = rules.tool(question, is_open=origin.open)
+    # As narrow as it can be: no other server's tool of this name.
+    name = tool_names(subject, origin.source, origin.server)[-1]
+    return _shown(question, verdict, _grant(verdict, "tool", f"{origin.source}:{name}", question.key or principal))
+
+
+def _module(module_id: str, rules: Rules) -> dict[str, Any]:
+    question = Question("module", module_id, GATEWAY, namespace=_namespace(module_id))
+    verdict = rules.decide(question)
+    return _shown(question, verdict, _grant(verdict, "module", module_id, GATEWAY))
+
+
+def _agent(question: Question, rules: Rules) -> dict[str, Any]:
+    verdict = rules.agent(question)
+    if rules.decide(question.of_module).decision.allowed:
+        grant = _grant(verdict, "agent", question.subject, question.key or question.principal)
+    elif rules.agent_alone(question).decision.allowed:
+        grant = _grant(verdict, "module", question.subject, GATEWAY)
+    else:
+        grant = None  # One override lifts one of two refusals.
+    return _shown(question, verdict, grant)
+
+
+def _origin(asked: Mapping[str, str], agent_id: str | None, catalog: Catalog) -> ToolOrigin:
+    """Where a tool comes from: what was asked, filled up with what is known of a tool that an agent has."""
+    source, server = asked.get("source"), asked.get("server")
+    if source is not None and source not in TOOL_SOURCES:
         raise InvalidRequestError(f"'source' must be one of {', '.join(TOOL_SOURCES)}", param="source")
-    return Question("tool", subject, principal, key, namespace, agent_id, source, asked.get("server"))
+    for served in catalog.agents.values():
+        if agent_id in (None, served.id):
+            for tool in (tool for agent in served.runnable.agents for tool in agent.tools):
+                origin = origin_of(tool)
+                known = (origin.name or tool.name, origin.source, origin.server)
+                if known == (asked["tool"], source or origin.source, server or origin.server):
+                    return origin
+    return ToolOrigin(cast(Any, source or "sdk-native"), server)
 
 
 def _who(asked: Mapping[str, str], policy: Policy, *, needed: bool) -> tuple[str | None, str]:
@@ -93,7 +127,7 @@ def _who(asked: Mapping[str, str], policy: Policy, *, needed: bool) -> tuple[str
     return (keys[0] if keys else None), principal
 
 
-def _shown(question: Question, verdict: Verdict) -> dict[str, Any]:
+def _shown(question: Question, verdict: Verdict, grant: dict[str, str] | None) -> dict[str, Any]:
     decision = verdict.decision
     return {
         "object": "security.preview",
@@ -107,20 +141,20 @@ def _shown(question: Question, verdict: Verdict) -> dict[str, Any]:
         "reason": decision.reason,
         "override": decision.override,
         "chain": [asdict(step) for step in verdict.chain],
-        "override_that_would_allow": _override(question, verdict),
+        "override_that_would_allow": grant,
     }
 
 
-def _override(question: Question, verdict: Verdict) -> dict[str, str] | None:
+def _grant(verdict: Verdict, kind: str, pattern: str, principal: str) -> dict[str, str] | None:
     """What to send to `/security/override` so that it would be allowed; nothing where no override would help."""
-    if verdict.decision.allowed or question.kind == "module" or not _overridable(verdict):
+    if verdict.decision.allowed or not any(step.source == "override" for step in verdict.chain):
         return None
-    kind: Literal["agent", "tool"] = "tool" if question.kind == "tool" else "agent"
-    return {"kind": kind, "pattern": question.subject, "principal": question.key or question.principal}
-
-
-def _overridable(verdict: Verdict) -> bool:
-    return any(step.source == "override" for step in verdict.chain)
+    grant = {"kind": kind, "pattern": pattern, "principal": principal}
+    try:
+        parse_grant({**grant, "reason": "a preview"}, principal)
+    except InvalidRequestError:
+        return None
+    return grant
 
 
 def _namespace(agent_id: str) -> str:

@@ -10,6 +10,9 @@ from attrs import frozen
 from gateway_core import tool_names
 from gateway_plugins.security.patterns import Segments, fold, of_agents
 
+GATEWAY = "gateway"
+"""The principal that modules are loaded for: nobody's key, but the gateway itself."""
+
 _UNSAID = "sdk-native"
 
 
@@ -31,6 +34,11 @@ class Question:
     """For a tool: `sdk-native`, `gateway`, `mcp` or `hosted`."""
     server: str | None = None
     """For an MCP tool: the server's name."""
+
+    @property
+    def of_module(self) -> "Question":
+        """For an agent: whether its module may be loaded."""
+        return Question("module", self.subject, GATEWAY, namespace=self.namespace)
 
     @property
     def names(self) -> list[Segments]:

@@ -75,6 +75,30 @@ class Rules:
         decision = Decision(allowed, last.source, last.pattern, last.reason, override.id if override else None)
         return Verdict(decision, tuple(chain))
 
+    def agent(self, question: Question) -> Verdict:
+        """Whether an agent may be used. One whose module is blocked may not, although it was loaded before."""
+        module = self.decide(question.of_module)
+        return self.agent_alone(question) if module.decision.allowed else module
+
+    def agent_alone(self, question: Question) -> Verdict:
+        """The same, whatever is said of its module. Without keys every agent may be used that nothing denies."""
+        verdict = self.decide(question)
+        if verdict.by_default and not self._policy.guards:
+            return _by_default(verdict, allowed=True, reason="there are no keys")
+        return verdict
+
+    def tool(self, question: Question, *, is_open: bool) -> Verdict:
+        """Whether a tool may be called, where no other plugin has an opinion.
+
+        Args:
+            question: Of the tool.
+            is_open: What holds for the tool by itself.
+        """
+        verdict = self.decide(question)
+        if leaves_to_the_tool(question, verdict):
+            return _by_default(verdict, allowed=is_open, reason="the tool's own default")
+        return verdict
+
     def _barred(self, question: Question) -> Step | None:
         """What not even an override changes: a key that is no good, or an admin key that is to be used for agents."""
         if question.key is None:
@@ -128,6 +152,16 @@ class Rules:
                 if level.native_tools:
                     return Step("default", "allow", level.place)
         return Step("default", "deny", reason="no rule allows it")
+
+
+def leaves_to_the_tool(question: Question, verdict: Verdict) -> bool:
+    """Whether nothing is said of a tool, so that its own default holds; agents' own may be refused by default."""
+    return verdict.by_default and (question.source != "sdk-native" or verdict.decision.allowed)
+
+
+def _by_default(verdict: Verdict, *, allowed: bool, reason: str) -> Verdict:
+    step = Step("default", "allow" if allowed else "deny", reason=reason)
+    return Verdict(Decision(allowed, "default", reason=reason), (*verdict.chain[:-1], step))
 
 
 def _ask(level: Level, question: Question, names: list[Segments]) -> Step:

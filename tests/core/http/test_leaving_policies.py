@@ -34,10 +34,11 @@ class Slow:
 BODY = {"model": "A", "messages": [{"role": "user", "content": "go"}]}
 
 
-async def leave(g, slow, *, stream: bool, **headers) -> None:
+async def leave(g, slow, *, stream: bool, model: str = "A", **headers) -> None:
     """Ask, and leave when the tool is at work."""
+    body = {**BODY, "model": model, "stream": stream}
     request = asyncio.create_task(
-        g.http.post("/v1/chat/completions", json={**BODY, "stream": stream}, headers={"x-request-id": "r1", **headers})
+        g.http.post("/v1/chat/completions", json=body, headers={"x-request-id": "r1", **headers})
     )
     await slow.started.wait()
     request.cancel()
@@ -135,6 +136,19 @@ async def test_a_result_belongs_to_who_asked_and_is_forgotten_in_time():
         async with asyncio.timeout(5):
             while (await g.http.get("/v1/runs/r1", headers=ada)).status_code == 200:
                 await asyncio.sleep(0.01)
+
+
+async def test_of_two_runs_with_one_id_the_newer_one_stays():
+    first, second = Slow(), Slow()
+    config = {"runs": {"on_disconnect": "detach", "keep_results": "300ms"}}
+    async with gateway_in_memory({"A": first.agent, "B": second.agent}, config=config) as g:
+        await leave(g, first, stream=True)
+        first.go.set()
+        await until(g, "/v1/runs/r1", "completed")
+        await leave(g, second, stream=True, model="B")
+        # What ends the first one's time was set before, and comes before.
+        await asyncio.sleep(0.31)
+        assert (await g.http.get("/v1/runs/r1")).json()["model"] == "B"
 
 
 async def test_a_client_that_stays_leaves_nothing_behind():

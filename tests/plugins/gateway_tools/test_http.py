@@ -148,12 +148,20 @@ async def test_a_server_that_is_not_there():
         assert (await call_it({"url": url, "retries": 0}))[0] == "The tool's server cannot be reached."
 
 
+DOTS = "An argument of the address's path may not make a part of it '.' or '..'."
+
+
 @pytest.mark.parametrize(
     ("arguments", "read"),
     [
         ({}, "The argument city is missing."),
         ({"city": "x", "other": 1}, "There is no argument other."),
-        ({"city": ".."}, "An argument of the address may not be '.' or '..'."),
+        ({"city": ".."}, DOTS),
+        ({"city": "."}, DOTS),
+        ({"city": "../admin"}, DOTS),
+        ({"city": "x/.."}, DOTS),
+        ({"city": "..\\admin"}, DOTS),
+        ({"city": ""}, "An argument of the address's path may not be empty."),
         ({"city": None}, "An argument of the address is missing, or no text or number."),
         ({"city": {"a": 1}}, "An argument of the address is missing, or no text or number."),
     ],
@@ -163,6 +171,37 @@ async def test_arguments_that_do_not_fit_are_told_and_nothing_is_sent(arguments,
         table = {"url": f"http://127.0.0.1:{port}/{{city}}", "parameters": {"city": TEXT}}
         assert await call_it(table, **arguments) == (read, "error")
     assert not requests
+
+
+@pytest.mark.parametrize(
+    ("path", "one", "two", "line"),
+    [
+        ("a/{one}{two}", ".", ".", None),
+        ("a/{one}.{two}", "", "", None),
+        ("a/%2E{one}/{two}", ".", "x", None),
+        ("a/{one}.{two}", "a", "b", "GET /a/a.b"),
+        ("a/{one}/{two}", "..x", "...", "GET /a/..x/..."),
+        ("a?one={one}&two={two}", ".", "", "GET /a?one=.&two="),
+        ("a/b/?one={one}&two={two}", "", "..", "GET /a/b/?one=&two=.."),
+        ("{one}?x={two}", "%2e%2e", "../..", "GET /%252e%252e?x=..%2F.."),
+    ],
+)
+async def test_arguments_stay_in_their_place(path, one, two, line):
+    async with server((200, b"ok", {})) as (port, requests):
+        table = {"url": f"http://127.0.0.1:{port}/{path}", "parameters": {"one": TEXT, "two": TEXT}}
+        _, outcome = await call_it(table, one=one, two=two)
+    assert outcome == ("ok" if line else "error")
+    assert [sent for sent, _, _ in requests] == ([line] if line else [])
+
+
+async def test_what_a_server_sets_for_one_call_is_not_sent_with_the_next():
+    async with server((200, b"ok", {"set-cookie": "session=anns; Path=/"})) as (port, requests):
+        table = {"kind": "http", "description": "Asks.", "private": LOOPBACK, "url": f"http://127.0.0.1:{port}/"}
+        model = script(call("api"), call("api"), "done")
+        agents = {"X": Agent(name="x", tools=[use_gateway_tool("api")])}
+        async with gateway_in_memory(agents, model=model, config={"plugins": {"gateway_tools": {"api": table}}}) as g:
+            await g.openai.chat.completions.create(model="X", messages=[{"role": "user", "content": "hi"}])
+    assert [headers.get("cookie") for _, headers, _ in requests] == [None, None]
 
 
 FORBIDDEN = "The tool's server is at an address that the gateway may not connect to."

@@ -1,15 +1,54 @@
 """`POST /security/preview` says what would be decided, and decides nothing."""
 
-import pytest
-from agents import Agent
-from gateway_plugins.security.keys import make_key
+import asyncio
 
-from gateway_core import hookimpl
+import pytest
+from agents import Agent, function_tool
+from gateway_plugins.security import Security
+from gateway_plugins.security.grants import parse_grant
+from gateway_plugins.security.keys import make_key
+from gateway_plugins.security.preview import _preview
+from hypothesis import given
+from hypothesis import settings as of_hypothesis
+from hypothesis import strategies as st
+
+from gateway_core import (
+    AgentEntry,
+    Catalog,
+    LoadError,
+    Principal,
+    RunContext,
+    ToolInfo,
+    ToolOrigin,
+    hookimpl,
+    mark_tool,
+    origin_of,
+    sdk_name,
+)
+from gateway_core.hooks import Hooks
+from gateway_core.offduty import OffDuty
+from gateway_core.runnables import AgentRunnable
 from gateway_core.testing import gateway_in_memory, script
-from tests.plugins.security.support import key_table, plugin
+from gateway_core.types import ServedAgent
+from tests.plugins.security.support import key_table, plugin, settings
 
 ANN, ROOT, TWO, THREE = (make_key() for _ in range(4))
-AGENTS = {name: Agent(name="x") for name in ("Open", "labs/A", "labs/B", "Secret")}
+
+
+def marked(name, **origin):
+    tool = function_tool(lambda: "", name_override=sdk_name(name), description_override="Does it.")
+    if origin:
+        mark_tool(tool, ToolOrigin(name=name, **origin))
+    return tool
+
+
+TOOLS = [
+    marked("own"),
+    marked("closed", source="gateway", open=False),
+    marked("mail/send", source="gateway"),
+    marked("web/search", source="mcp", server="web"),
+]
+AGENTS = {name: Agent(name="x", tools=TOOLS) for name in ("Open", "labs/A", "labs/B", "Secret")}
 TABLE = {
     "keys": {
         "ann": key_table(ANN, agents=["Open", "labs/*"], deny_agents=["labs/B"]),
@@ -18,7 +57,7 @@ TABLE = {
         "bob2": key_table(THREE, principal="bob", agents=["Secret"]),
     },
     "namespaces": {"labs": {"deny_tools": ["gateway:mail/*"]}},
-    "rules": {"agents": ["Open"], "deny_modules": ["labs/B"]},
+    "rules": {"agents": ["Open"], "deny_modules": ["labs/C"]},
 }
 
 
@@ -89,11 +128,15 @@ async def test_it_tells_the_whole_way_to_the_decision():
         ({"principal": "nobody", "agent": "Open"}, True, "global"),
         ({"principal": "root", "agent": "Open"}, False, "admin"),
         ({"module": "labs/A"}, True, "default"),
-        ({"module": "labs/b"}, False, "global"),
+        ({"module": "labs/c"}, False, "global"),
         ({"principal": "ann", "tool": "t"}, True, "default"),
-        ({"principal": "ann", "tool": "t", "source": "gateway"}, False, "default"),
+        ({"principal": "ann", "tool": "t", "source": "gateway"}, True, "default"),
         ({"principal": "ann", "tool": "mail/send", "source": "gateway", "agent": "LABS/a"}, False, "namespace"),
-        ({"principal": "ann", "tool": "mail/send", "source": "gateway", "agent": "Open"}, False, "default"),
+        ({"principal": "ann", "tool": "mail/send", "source": "gateway", "agent": "Open"}, True, "default"),
+        ({"principal": "ann", "agent": "labs/C"}, False, "global"),
+        ({"principal": "ann", "tool": "closed", "agent": "Open"}, False, "default"),
+        ({"principal": "ann", "tool": "closed", "agent": "Open", "source": "gateway"}, False, "default"),
+        ({"principal": "ann", "tool": "closed", "agent": "Open", "source": "mcp"}, True, "default"),
     ],
 )
 async def test_questions(body, allowed, source):
@@ -163,3 +206,113 @@ async def test_it_is_the_decision():
                     decision.source,
                     decision.pattern,
                 )
+
+
+def lists_of(*patterns):
+    return st.lists(st.sampled_from(patterns), max_size=2, unique=True)
+
+
+AGENT_LISTS = lists_of("Open", "labs/A", "labs/*", "**", "default/Open")
+TOOL_LISTS = lists_of("own", "closed", "gateway:mail/send", "mail/*", "mcp:web/*", "web/search", "search", "gateway:**")
+OWN_TOOLS = st.sampled_from(["allow", "refuse"])
+IN_A_KEY = {"agents": AGENT_LISTS, "deny_agents": AGENT_LISTS, "tools": TOOL_LISTS, "deny_tools": TOOL_LISTS}
+IN_A_TABLE = {**IN_A_KEY, "modules": AGENT_LISTS, "deny_modules": AGENT_LISTS, "native_tools": OWN_TOOLS}
+
+
+def some(**fields):
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+KEYS = st.one_of(
+    st.just({}),
+    some(**IN_A_KEY).map(lambda own: {"ann": key_table(ANN, **own), "root": key_table(ROOT, admin=True)}),
+)
+CONFIGS = some(
+    keys=KEYS,
+    namespaces=some(**{name: some(**IN_A_TABLE) for name in ("labs", "labs/A", "default")}),
+    rules=some(**IN_A_TABLE),
+    admin_keys_may_chat=st.booleans(),
+)
+ENTRIES = {name: AgentEntry(name, "x.py", "1", lambda: None) for name in ("Open", "labs/A")}
+CATALOG = Catalog({n: ServedAgent(e, AgentRunnable(Agent(name="x", tools=TOOLS)), n) for n, e in ENTRIES.items()})
+QUESTIONS = [
+    {kind: name, **more}
+    for name in ENTRIES
+    for kind, more in [("module", {}), ("agent", {}), *[("agent", {"tool": str(t.name)}) for t in TOOLS]]
+]
+
+
+class Really:
+    """What the gateway itself decides."""
+
+    def __init__(self, security, principal):
+        self.security, self.principal = security, principal
+        self.hooks = Hooks({"security": security})
+
+    async def allows(self, asked):
+        if "module" in asked:
+            try:
+                self.security.admit_agent(ENTRIES[asked["module"]])
+            except LoadError:
+                return False
+            return True
+        entry = ENTRIES[asked["agent"]]
+        if "tool" not in asked:
+            return (await self.hooks.authorize(self.principal, entry)).allowed
+        [tool] = [t for t in TOOLS if t.name == sdk_name(asked["tool"])]
+        origin = origin_of(tool)
+        info = ToolInfo(origin.name or tool.name, origin.source, entry.id, "x", origin.server, origin.open)
+        return (await self.hooks.authorize_tool(RunContext("r", self.principal, entry.id), info)).allowed
+
+
+@given(CONFIGS, st.sampled_from([None, ANN.id, ROOT.id]), st.sampled_from(QUESTIONS))
+@of_hypothesis(max_examples=600, deadline=None)
+def test_it_is_the_decision_whatever_the_settings_say_and_the_override_would_allow(table, key, asked):
+    async def compare():
+        security = Security(OffDuty(), settings(table))
+        found = security._policy.keys.by_id.get(key)
+        principal = found.principal if found else Principal("local", admin=True)
+        who = {"key": key} if found else {"principal": "local"}
+        really = Really(security, principal)
+        question = {n: v.replace("__", "/") if n == "tool" else v for n, v in asked.items()}
+
+        def preview():
+            return _preview({**question, **who}, security._policy, security._rules, CATALOG)
+
+        told = preview()
+        assert told["allowed"] is await really.allows(question)
+        grant = told["override_that_would_allow"]
+        if grant is not None:
+            await security._parts.overrides.grant(parse_grant({**grant, "reason": "a test"}, "root"), "root")
+            assert await really.allows(question)
+            assert preview()["allowed"]
+        elif not told["allowed"]:
+            # Nothing lifts that it is an admin key; and of two refusals one override lifts one.
+            blocked = not security._rules.decide(_asked_module(question)).decision.allowed
+            assert told["source"] == "admin" or (blocked and question.keys() == {"agent"})
+
+    asyncio.run(compare())
+
+
+def _asked_module(question):
+    from gateway_plugins.security.questions import Question
+
+    name = question.get("agent") or question["module"]
+    return Question("agent", name, "x", namespace=ENTRIES[name].namespace).of_module
+
+
+async def test_a_blocked_module_is_lifted_by_an_override_of_its_own():
+    async with gateway() as g:
+        told = await ask(g, module="labs/C")
+        assert told["override_that_would_allow"] == {"kind": "module", "pattern": "labs/C", "principal": "gateway"}
+        told = await ask(g, principal="ann", agent="labs/C")
+        assert told["override_that_would_allow"] == {"kind": "module", "pattern": "labs/C", "principal": "gateway"}
+        # Nothing that could be sent would be enough.
+        told = await ask(g, principal="nobody", agent="labs/C")
+        assert (told["allowed"], told["override_that_would_allow"]) == (False, None)
+
+
+async def test_without_keys_what_nothing_denies_is_open():
+    async with gateway_in_memory(AGENTS, config={"plugins": {"security": {"rules": {"deny_agents": ["Secret"]}}}}) as g:
+        assert (await ask(g, principal="local", agent="Open"))["allowed"]
+        assert not (await ask(g, principal="local", agent="Secret"))["allowed"]
