@@ -3,9 +3,12 @@
 It starts and changes no run. Importing this module does not import the SDK.
 """
 
+import asyncio
 from collections.abc import Callable
 
 from gateway_core.types import RunContext, ToolProgress
+
+MANY_BYTES = 4096
 
 
 def current_run() -> RunContext | None:
@@ -14,6 +17,22 @@ def current_run() -> RunContext | None:
 
     position = POSITION.get()
     return position.scope.run if position is not None else None
+
+
+async def pace(size: int) -> None:
+    """Wait while the client of the current run is behind. For whoever reads something long on behalf of a run.
+
+    Args:
+        size: Bytes that were just read. After many the event loop's other tasks get their turn, too: reading from
+            somebody fast does not wait by itself.
+    """
+    from gateway_core.runs.scope import POSITION
+
+    if size >= MANY_BYTES:
+        await asyncio.sleep(0)
+    position = POSITION.get()
+    if position is not None and position.scope.live:
+        await position.scope.channel.room()
 
 
 def progress_teller(call_id: str) -> Callable[[str], None]:

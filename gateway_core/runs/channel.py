@@ -1,8 +1,8 @@
 """Carries the events of one run, from whatever produces them to the one reader, in order.
 
-Not a general queue: one event loop, one reader, and no waiting on the writer's side. The reader takes all that is
-there at once, so that a burst of tokens costs one wake-up and one write to the client, and a lone token none of the
-wait.
+Not a general queue: one event loop, one reader, and writers that never wait; whoever reads what is written from
+elsewhere may wait for `room`. The reader takes all that is there at once, so that a burst of tokens costs one wake-up
+and one write to the client, and a lone token none of the wait.
 """
 
 import asyncio
@@ -10,21 +10,30 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+MANY_ITEMS = 256
+
 
 class Channel(Generic[T]):
     """An unbounded, ordered hand-over between tasks of one event loop."""
 
-    __slots__ = ("_items", "_waiter")
+    __slots__ = ("_items", "_taken", "_waiter")
 
     def __init__(self) -> None:
         self._items: list[T] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._taken = asyncio.Event()
 
     def put(self, item: T) -> None:
         """Add an item and wake the reader."""
         self._items.append(item)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    async def room(self) -> None:
+        """Wait until the reader has taken what is there, if that is much."""
+        while len(self._items) >= MANY_ITEMS:
+            self._taken.clear()
+            await self._taken.wait()
 
     async def take(self, timeout: float | None = None) -> list[T]:
         """All items that are there, waiting for the first one.
@@ -43,6 +52,7 @@ class Channel(Generic[T]):
                 if timer is not None:
                     timer.cancel()
         items, self._items = self._items, []
+        self._taken.set()
         return items
 
 

@@ -27,6 +27,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import ValidationError
 
 from gateway_core import trace_headers
+from gateway_plugins.upstreams.bodies import limited
 from gateway_plugins.upstreams.calls import Calls
 from gateway_plugins.upstreams.settings import Upstream
 
@@ -54,7 +55,8 @@ class UpstreamClient(AsyncOpenAI):
                 max_keepalive_connections=upstream.max_connections,
                 keepalive_expiry=KEEP_ALIVE_SECONDS,
             )
-            options["http_client"] = DefaultAioHttpClient(limits=limits)
+            hooks = {"response": [limited(upstream.max_answer)]}
+            options["http_client"] = DefaultAioHttpClient(limits=limits, event_hooks=hooks)
         options.setdefault("base_url", upstream.base_url)
         # Local servers need no key, and the client insists on one.
         options.setdefault("api_key", upstream.api_key.reveal() if upstream.api_key else _NO_KEY)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attrs import Factory, field, frozen
 
-from gateway_core import Seconds, Secret
+from gateway_core import Bytes, Seconds, Secret
 
 HOSTED_TOOLS = (
     "web_search",
@@ -49,6 +49,8 @@ class Upstream:
     """For a stream that has begun to go on."""
     total_timeout: Seconds = Seconds(600.0)
     """For an answer that is not streamed."""
+    max_answer: Bytes = Bytes(64 * 1024 * 1024)
+    """Of one answer, streamed or not."""
     max_connections: int = 1000
     max_retries: int | None = None
     """How often a call is repeated that failed before its first byte: on 408, 409, 429, 5xx and lost connections. None

@@ -1,0 +1,40 @@
+"""What an upstream sends is read no faster than the run's client reads it, and not without end."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx2
+from openai import APIError
+
+from gateway_core import pace
+
+
+def limited(max_answer: int) -> Callable[[httpx2.Response], Awaitable[None]]:
+    """A hook for the client's answers, called before a body is read.
+
+    Args:
+        max_answer: Bytes of one body.
+    """
+
+    async def hook(response: httpx2.Response) -> None:
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _Body(response.stream, max_answer, response.request)
+
+    return hook
+
+
+class _Body(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream, max_answer: int, request: httpx2.Request) -> None:
+        self._inner = inner
+        self._left = max_answer
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._inner:
+            self._left -= len(piece)
+            if self._left < 0:
+                raise APIError("the upstream's answer is too long", request=self._request, body=None)
+            yield piece
+            await pace(len(piece))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

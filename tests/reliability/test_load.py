@@ -1,0 +1,191 @@
+"""What the server holds while many are connected, and that it gives all of it back.
+
+In short here; `STREAMS`, `SOAK_SECONDS`, `REJECTS` and `ATTACKERS` in the environment make it long, and `-s` prints the
+figures that docs/reliability.md states.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.acceptance.conftest import serving
+from tests.acceptance.test_leaving import connect, post
+from tests.support.upstream import upstream_process
+
+STREAMS = int(os.environ.get("STREAMS", "200"))
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "5"))
+REJECTS = int(os.environ.get("REJECTS", "300"))
+ATTACKERS = int(os.environ.get("ATTACKERS", "100"))
+CHUNK = b"400\r\n" + b"x" * 1024 + b"\r\n"
+AGENT = "from agents import Agent\nagent = Agent(name='plain')\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("load")
+    (folder / "agents").mkdir()
+    (folder / "agents" / "Plain.py").write_text(AGENT)
+    with upstream_process() as base_url:
+        (folder / "gateway.toml").write_text(
+            f"""
+            [runs]
+            max_runs = 10000
+            max_streams = 10000
+            [plugins.upstreams.fake]
+            base_url = "{base_url}"
+            default_model = "m"
+            max_connections = 10000
+            [plugins.entry_point_discovery]
+            enabled = false
+            """
+        )
+        with serving(folder) as running:
+            yield running
+
+
+def memory(server) -> float:
+    """Resident, in MiB."""
+    text = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
+
+
+def files(server) -> int:
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def until(true, what: str, seconds: float = 15.0) -> None:
+    """Wait for what the server does by itself."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def ask(client: httpx2.Client, text: str = "say: hello") -> float:
+    """The seconds that a whole answer takes."""
+    began = time.monotonic()
+    body = {"model": "Plain", "messages": [{"role": "user", "content": text}]}
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.json()["choices"][0]["message"]["content"] == "hello"
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def client(server):
+    with httpx2.Client(base_url=server.url, timeout=20) as made:
+        ask(made)
+        yield made
+
+
+def worst_of(times: list[float], share: float = 0.99) -> float:
+    return sorted(times)[int(len(times) * share)] * 1000
+
+
+def test_answers_that_come_before_the_body_leave_no_socket(server):
+    request = b"POST /nope HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" + CHUNK * 20
+    before = files(server)
+    for _ in range(REJECTS):
+        with connect(server) as peer:
+            peer.sendall(request)
+            assert peer.recv(12) == b"HTTP/1.1 404"
+    until(lambda: files(server) <= before + 5, f"{files(server) - before} sockets are left")
+    print(f"\n{REJECTS} early rejects: {files(server) - before:+d} files")
+
+
+def test_streams_that_say_nothing_cost_little_and_delay_nobody(server, client):
+    base, before = memory(server), files(server)
+    request = post("hang-after 3", stream=True)
+    with contextlib.ExitStack() as held:
+        peers = [held.enter_context(connect(server)) for _ in range(STREAMS)]
+        for peer in peers:
+            peer.sendall(request)
+        for peer in peers:
+            assert peer.recv(12) == b"HTTP/1.1 200"
+        each = (memory(server) - base) / STREAMS
+        times = [ask(client) for _ in range(50)]
+        print(f"\n{STREAMS} idle streams: {each * 1024:.0f} KiB each, a request in {worst_of(times, 0.5):.1f} ms")
+        assert each < 0.15, "a stream that says nothing holds more than 150 KiB"
+    # The upstream's connections are closed with them.
+    until(lambda: files(server) <= before + 10, f"{files(server) - before} sockets are left")
+
+
+def test_whoever_sends_slowly_delays_nobody(server, client):
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    alone = [ask(client) for _ in range(50)]
+    with contextlib.ExitStack() as held:
+        for number in range(ATTACKERS):
+            peer = held.enter_context(connect(server))
+            peer.sendall(head if number % 2 else head + b"content-length: 100000\r\n\r\n{")
+        times = [ask(client) for _ in range(50)]
+    print(f"\n{ATTACKERS} slow senders: {worst_of(times):.1f} ms at the 99th percentile, {worst_of(alone):.1f} alone")
+    assert worst_of(times) < 2000
+
+
+async def _soak(url: str, seconds: float) -> Counter[object]:
+    """All kinds of requests, from eight clients that now and then leave in the middle."""
+    seen: Counter[object] = Counter()
+    ends = time.monotonic() + seconds
+
+    async def one(number: int) -> None:
+        async with httpx2.AsyncClient(base_url=url, timeout=30) as client:
+            turn = number
+            while time.monotonic() < ends:
+                turn += 1
+                kind = ["whole", "stream", "leave", "models", "wrong", "unknown"][turn % 6]
+                body = {"model": "Plain", "messages": [{"role": "user", "content": "say: hello"}]}
+                if kind == "models":
+                    seen[kind, (await client.get("/v1/models")).status_code] += 1
+                elif kind in ("stream", "leave"):
+                    body |= {"stream": True}
+                    if kind == "leave":
+                        body["messages"][0]["content"] = "slow 0.01 20"
+                    async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+                        seen[kind, answer.status_code] += 1
+                        async for _ in answer.aiter_bytes():
+                            if kind == "leave":
+                                break
+                else:
+                    body |= {"wrong": {"messages": "x"}, "unknown": {"model": "nobody"}}.get(kind, {})
+                    seen[kind, (await client.post("/v1/chat/completions", json=body)).status_code] += 1
+
+    await asyncio.gather(*(one(number) for number in range(8)))
+    return seen
+
+
+def test_a_soak_keeps_memory_and_sockets_and_answers_as_it_should(server, client):
+    asyncio.run(_soak(server.url, SOAK_SECONDS / 3))  # what is made once has been made
+    base, before = memory(server), files(server)
+    seen = asyncio.run(_soak(server.url, SOAK_SECONDS))
+    expected = {"whole": 200, "stream": 200, "leave": 200, "models": 200, "wrong": 400, "unknown": 404}
+    assert dict(seen.keys()) == expected
+    assert len(seen) == len(expected), "no kind of request had two kinds of answers"
+    grown, requests = memory(server) - base, sum(seen.values())
+    print(f"\n{requests} requests in {SOAK_SECONDS:g} s: {grown:+.1f} MiB, {files(server) - before:+d} files")
+    assert grown < 25 + requests / 5000
+    until(lambda: files(server) <= before + 10, f"{files(server) - before} sockets are left")
+    listing = client.get("/admin/agents").json()["agents"]
+    [agent] = [each for each in listing if each["id"] == "Plain"]
+    assert (agent["active"], agent["tasks_left"]) == (0, 0)
+
+
+def test_a_reader_that_stops_holds_no_memory(server):
+    base = memory(server)
+    with contextlib.ExitStack() as held:
+        for _ in range(5):
+            peer = held.enter_context(socket.socket())
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.settimeout(10)
+            peer.connect(("127.0.0.1", server.port))
+            peer.sendall(post("endless", stream=True))
+            assert peer.recv(12) == b"HTTP/1.1 200"
+        time.sleep(2)  # during which an endless answer would grow
+        print(f"\n5 stopped readers of endless answers: {memory(server) - base:+.1f} MiB after 2 s")
+        assert memory(server) - base < 30
