@@ -20,6 +20,7 @@ from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_d
 
 from gateway_core.errors import PluginError, RunError
 from gateway_core.graph import reachable
+from gateway_core.runs import tool_checks
 from gateway_core.runs.failures import failed_tool
 from gateway_core.runs.relay import Relay
 from gateway_core.runs.scope import POSITION, Position, RunScope
@@ -207,6 +208,7 @@ class ScopeHooks(RunHooks[Any]):
 def install() -> None:
     """Make it the SDK's default runner; process-wide, and harmless to do twice."""
     set_default_agent_runner(GatewayRunner())
+    tool_checks.install()
 
 
 async def self_test() -> None:
