@@ -14,9 +14,10 @@ from tests.acceptance.test_chat import DROP_INS, user
 
 @pytest.fixture
 def start(upstream, tmp_path):
-    def start(drain_timeout: str = "10s"):
+    def start(drain_timeout: str = "10s", drain_delay: str = "0s"):
         (tmp_path / "gateway.toml").write_text(
-            f'[server]\ndrain_timeout = "{drain_timeout}"\n[plugins.upstreams.fake]\nbase_url = "{upstream.base_url}"\n'
+            f'[server]\ndrain_timeout = "{drain_timeout}"\ndrain_delay = "{drain_delay}"\n'
+            f'[plugins.upstreams.fake]\nbase_url = "{upstream.base_url}"\n'
         )
         return serving(tmp_path, "--agents", str(DROP_INS))
 
@@ -45,6 +46,48 @@ def test_a_stream_that_goes_on_for_too_long_is_told_why_it_ends(start):
             list(stream)
         assert caught.value.code == "shutting_down"
         assert server.process.wait(10) == 0
+
+
+def test_balancers_have_time_to_notice(start):
+    with start(drain_delay="1s") as server:
+        assert httpx2.get(f"{server.url}/readyz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        # Connections are taken, and told, until the delay is over.
+        seen = []
+        while server.process.poll() is None and len(seen) < 1000:
+            try:
+                seen.append(httpx2.get(f"{server.url}/readyz", timeout=5).status_code)
+            except httpx2.TransportError:
+                break
+            if seen[-1] == 503:
+                refused = httpx2.post(
+                    f"{server.url}/v1/chat/completions", json={"model": "Plain", "messages": user("x")}
+                )
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+                break
+        assert seen[-1] == 503
+        assert server.process.wait(10) == 0
+
+
+def test_it_stops_for_certain_although_an_agent_does_not(upstream, tmp_path):
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "Stubborn.py").write_text(
+        "import asyncio\n"
+        "async def stream(messages):\n"
+        "    yield 'working'\n"
+        "    while True:\n"
+        "        try:\n"
+        "            await asyncio.sleep(3600)\n"
+        "        except asyncio.CancelledError:\n"
+        "            pass\n"
+    )
+    (tmp_path / "gateway.toml").write_text('[server]\ndrain_timeout = "500ms"\n')
+    with serving(tmp_path, "--offline") as server:
+        stream = server.client().chat.completions.create(model="Stubborn", messages=user("x"), stream=True)
+        next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        stream.close()
 
 
 def test_it_stops_although_a_client_only_holds_a_connection(start):
