@@ -146,6 +146,13 @@ def test_every_link_between_pages_leads_somewhere():
     assert not broken
 
 
+def test_tests_that_the_documentation_names_exist():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", read("reliability.md"))
+    assert named
+    for path, name in named:
+        assert re.search(rf"^(async )?def {name}\(", (DOCS.parent / path).read_text(), re.MULTILINE), f"{path}::{name}"
+
+
 def test_modules_that_the_architecture_names_exist():
     named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", read("architecture.md")))
     assert not [n for n in named if not list(ROOT.glob(f"**/{n}"))]

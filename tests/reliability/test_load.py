@@ -176,6 +176,32 @@ def test_a_soak_keeps_memory_and_sockets_and_answers_as_it_should(server, client
     assert (agent["active"], agent["tasks_left"]) == (0, 0)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_without_end_has_one(tmp_path, stream):
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "Plain.py").write_text(AGENT)
+    with upstream_process() as base_url:
+        (tmp_path / "gateway.toml").write_text(
+            f"""
+            [plugins.upstreams.fake]
+            base_url = "{base_url}"
+            default_model = "m"
+            max_retries = 0
+            max_answer = "2 MiB"
+            [plugins.entry_point_discovery]
+            enabled = false
+            """
+        )
+        with serving(tmp_path) as server, httpx2.Client(timeout=60) as client:
+            body = {"model": "Plain", "messages": [{"role": "user", "content": "endless"}], "stream": stream}
+            base = memory(server)
+            answer = client.post(f"{server.url}/v1/chat/completions", json=body)
+            print(f"\n2 MiB of an answer without end: {memory(server) - base:+.1f} MiB")
+            assert '"code":"upstream_error"' in answer.text.replace(" ", "")
+            assert "[DONE]" not in answer.text
+            assert memory(server) - base < 100
+
+
 def test_a_reader_that_stops_holds_no_memory(server):
     base = memory(server)
     with contextlib.ExitStack() as held:
