@@ -30,6 +30,8 @@ from gateway_core.types import AgentEntry, Outcome, RunContext
 
 BASE_URL = "http://localhost/v1"
 _digests = itertools.count()
+# Not for each script: the models of two agents may speak in one run, which wants each call to have an id of its own.
+_calls = itertools.count(1)
 
 
 @frozen
@@ -51,11 +53,10 @@ def script(*turns: str | Call | Sequence[str | Call]) -> ScriptedModel:
     Args:
         turns: What it says (a string), calls (`call(...)`), or several of both in one turn (a list).
     """
-    ids = itertools.count(1)
 
     def output(part: str | Call) -> Any:
         if isinstance(part, Call):
-            return function_call(part.tool, dict(part.arguments), call_id=f"call_{next(ids)}")
+            return function_call(part.tool, dict(part.arguments), call_id=f"call_{next(_calls)}")
         return assistant_message(part)
 
     return ScriptedModel([[output(p) for p in ([t] if isinstance(t, str | Call) else t)] for t in turns])

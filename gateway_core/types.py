@@ -207,7 +207,7 @@ class ToolInfo:
     name: str
     source: ToolSource
     agent_id: str
-    """The served agent in whose run it is called."""
+    """The served agent that calls it, or else the one in whose run it is called."""
     agent_name: str
     """The SDK agent that calls it: the served one, a handoff target or one that is used as a tool."""
     server: str | None = None

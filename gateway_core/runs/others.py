@@ -56,6 +56,11 @@ class Others:
         scope.fatal = error
         raise error
 
+    def served_as(self, run: RunContext, agent: Any) -> str:
+        """The id by which policies know an agent in a run: its own where it is served, else the run's."""
+        ids = self._ids_of(agent)
+        return run.agent_id if not ids or run.agent_id in ids else ids[0]
+
     async def _allowed(self, run: RunContext, entry: AgentEntry) -> bool:
         began = time.perf_counter()
         decision = await self._hooks.authorize(run.principal, entry)
@@ -64,6 +69,10 @@ class Others:
         return decision.allowed
 
     def _entries(self, agent: Any) -> list[AgentEntry]:
+        ids = self._ids_of(agent)
+        return [self._catalog().agents[agent_id].entry for agent_id in ids]
+
+    def _ids_of(self, agent: Any) -> list[str]:
         """What it is served as; one object may be several models."""
         catalog = self._catalog()
         if self._indexed() is not catalog:
@@ -72,4 +81,4 @@ class Others:
             for served in catalog.agents.values():
                 if isinstance(served.runnable, AgentRunnable):
                     self._ids.setdefault(id(served.runnable.agent), []).append(served.id)
-        return [catalog.agents[agent_id].entry for agent_id in self._ids.get(id(agent), ())]
+        return self._ids.get(id(agent), [])

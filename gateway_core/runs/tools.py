@@ -173,9 +173,9 @@ class ToolGovernor:
 
 def tool_info(scope: RunScope, name: str, agent: Any, origin: ToolOrigin) -> ToolInfo:
     """A tool as policies see it: by the name under which the gateway offers it, whatever the agent calls it."""
-    return ToolInfo(
-        origin.name or name, origin.source, scope.run.agent_id, agent.name, server=origin.server, open=origin.open
-    )
+    # Rules for a served agent hold wherever it is reached from.
+    agent_id = scope.others.served_as(scope.run, agent) if scope.others is not None else scope.run.agent_id
+    return ToolInfo(origin.name or name, origin.source, agent_id, agent.name, server=origin.server, open=origin.open)
 
 
 class ToolGuard(ToolInputGuardrail[Any]):

@@ -228,3 +228,36 @@ async def test_a_tool_that_was_approved_is_not_called_for_who_may_no_longer_use_
             await g.openai.chat.completions.create(model="First", messages=messages)
     assert caught.value.code == "permission_denied"
     assert done == []
+
+
+@pytest.mark.parametrize("way", [by_handoff, as_tool, from_a_workflow])
+async def test_the_other_ones_rules_for_tools_hold_in_it(way):
+    """As if it had been asked directly; and they do not hold in the one that it is reached from."""
+    called = []
+
+    @function_tool
+    def secret() -> str:
+        """Tell a secret."""
+        called.append(1)
+        return "told"
+
+    target = Agent(name="other", tools=[secret], model=script(call("secret"), "from the other"))
+    table = {**TABLE, "namespaces": {"labs": {"deny_tools": ["secret"]}}}
+    async with gateway({"First": way(target), "labs/Other": target}, BOB, table) as g:
+        await ask(g)
+    assert called == []
+    assert [(error.code, error.agent_id) for error in Listener.errors] == [("tool_refused", "First")]
+
+
+async def test_the_others_rules_do_not_hold_in_the_first_one():
+    @function_tool
+    def secret() -> str:
+        """Tell a secret."""
+        return "told"
+
+    target = other()
+    first = Agent(name="first", tools=[secret], handoffs=[target], model=script(call("secret"), "done"))
+    table = {**TABLE, "namespaces": {"labs": {"deny_tools": ["secret"]}}}
+    async with gateway({"First": first, "labs/Other": target}, BOB, table) as g:
+        assert await ask(g) == "done"
+    assert Listener.errors == []
