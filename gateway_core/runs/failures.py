@@ -4,6 +4,7 @@ An upstream's answer, a tool's exception and a stack trace stay in `__cause__`, 
 """
 
 import asyncio
+import traceback
 
 import agents
 import openai
@@ -41,6 +42,12 @@ def _of_sdk(error: BaseException) -> GatewayError | None:
         case agents.UserError() if (tool := failed_tool(error)) is not None:
             return errors.ToolError(f"the tool {tool} failed")
     return None
+
+
+def place_of(error: BaseException) -> str:
+    """The file and line that raised it. Its text stays out of logs: it may hold prompts or a tool's arguments."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
 
 
 def failed_tool(error: BaseException) -> str | None:
