@@ -81,6 +81,12 @@ def _of_client(error: BaseException) -> GatewayError | None:
             )
         case openai.APIStatusError():
             return errors.UpstreamError(f"the model's server failed with status {error.status_code}")
+        case openai.OpenAIError() if "api_key" in str(error):
+            return errors.UpstreamError(
+                "there is no key for the model's server",
+                code="upstream_auth_failed",
+                hint="set OPENAI_API_KEY where the gateway starts, or switch on a plugin that has models",
+            )
         case openai.OpenAIError():
             return errors.UpstreamError("the model's server answered something that is no answer")
     return None
