@@ -4,13 +4,14 @@ It must not import the module again, nor any part of the SDK.
 """
 
 import linecache
+import os
 import re
 import sys
 import traceback
 from pathlib import Path
 
 from gateway_core.errors import GatewayError, LoadError
-from gateway_core.isolation import is_private
+from gateway_core.isolation import is_private, public_names
 from gateway_core.threads import ThreadExitError
 
 # Where the name to install is not the name to import, and another project may have that one.
@@ -27,6 +28,7 @@ _DISTRIBUTIONS = {
 _NO_KEY = re.compile(r"api_key|credentials", re.IGNORECASE)
 # Python 3.12 reads f-strings that reuse their own quotes, as Agent Builder writes them; 3.11 stops at them.
 _NEW_F_STRING = re.compile(r"f-string")
+_NO_TEXT = re.compile(r"codec can't decode|null bytes|Non-UTF-8")
 
 
 def diagnose(error: BaseException, source: str) -> GatewayError:
@@ -41,12 +43,14 @@ def diagnose(error: BaseException, source: str) -> GatewayError:
     if isinstance(error, ThreadExitError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, SyntaxError) and error.filename:
+        # The file may have been another one when its lines were last looked at.
+        linecache.checkcache(error.filename)
         file: str | None = error.filename
         line = error.lineno
         text: str | None = linecache.getline(error.filename, error.lineno or 0).strip()
     else:
         file, line, text = blame(traceback.extract_tb(error.__traceback__), source)
-    code, message, hint = _explain(error)
+    code, message, hint = _explain(error, source)
     diagnosis = LoadError(
         message,
         source=file or source,
@@ -67,38 +71,50 @@ def blame(stack: traceback.StackSummary, source: str) -> tuple[str | None, int |
     return (own[-1].filename, own[-1].lineno, own[-1].line) if own else (None, None, None)
 
 
-def _explain(error: BaseException) -> tuple[str, str, str | None]:
+def _explain(error: BaseException, source: str) -> tuple[str, str, str | None]:
     name = type(error).__name__
     if isinstance(error, SyntaxError):
         newer = sys.version_info < (3, 12) and _NEW_F_STRING.search(str(error.msg))
-        hint = (
-            "this f-string reuses its own quotes, which only Python 3.12 and newer read; run the gateway there"
-            if newer
-            else "mend the syntax"
-        )
+        if newer:
+            hint = "this f-string reuses its own quotes, which only Python 3.12 and newer read; run the gateway there"
+        elif _NO_TEXT.search(str(error.msg)):
+            hint = "save the file as UTF-8"
+        else:
+            hint = "mend the syntax"
         return "syntax", f"{name}: {error.msg}", hint
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         if is_private(package):
             sibling = (error.name or "").partition(".")[2]
             return "import", f"there is no module '{sibling}' beside it", "create it, or mend the import"
-        package = _DISTRIBUTIONS.get(package, package)
-        return (
-            "dependency",
-            f"the module '{error.name}' is not installed",
-            f"pip install {package}" if package else None,
-        )
+        return "dependency", f"the module '{error.name}' is not installed", _how_to_find(package, source)
     if isinstance(error, ImportError):
-        return "import", f"{name}: {error}", None
+        return "import", f"{name}: {public_names(str(error))}", None
     if isinstance(error, SystemExit):
         return "import", "the module calls exit() while it is imported", "guard it by `if __name__ == '__main__':`"
     if isinstance(error, KeyboardInterrupt):
         return "import", "the module raises KeyboardInterrupt while it is imported", None
     if isinstance(error, KeyError) and _raised_by_environ(error):
         return "environment", f"the environment variable {error.args[0]} is not set", "set it where the gateway starts"
+    if isinstance(error, EOFError):
+        return "import", f"{name}: {error}", "nobody is there to type: move input() below `if __name__ == '__main__':`"
+    if isinstance(error, FileNotFoundError) and error.filename and not os.path.isabs(error.filename):
+        hint = "a relative path starts where the gateway was started; write `Path(__file__).parent / …`"
+        return "import", f"{name}: {error}", hint
     if name == "OpenAIError" and _NO_KEY.search(str(error)):
         return "environment", "an OpenAI client is made without a key", "set OPENAI_API_KEY where the gateway starts"
     return "import", f"{name}: {error}", None
+
+
+def _how_to_find(package: str, source: str) -> str | None:
+    if not package:
+        return None
+    if known := _DISTRIBUTIONS.get(package):
+        return f"pip install {known}"
+    file = Path(source)
+    if file.is_file() and file.with_name(f"{package}.py").is_file():
+        return f"a single file has no helpers: make it {file.stem}/agent.py, with {package}.py in the same folder"
+    return f"pip install {package}, or put {package}.py into the agent's folder if it is your own"
 
 
 def _raised_by_environ(error: KeyError) -> bool:

@@ -270,7 +270,7 @@ class RunTimeoutError(RunError):
 
 
 class ToolError(RunError):
-    """A tool failed, and the agent's author lets that end the run."""
+    """A tool failed. The run goes on, and the model is told, unless the agent's author lets it end."""
 
     stage = Stage.TOOL
     default_code = "tool_failed"

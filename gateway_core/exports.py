@@ -7,7 +7,7 @@ import modules and does not run what it finds, except a factory.
 import inspect
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeGuard, get_args, get_type_hints
 
 from agents import Agent
 from attrs import field, frozen
@@ -22,7 +22,10 @@ ENTRY_NAMES = ("starting_agent", "triage_agent", "start_agent", "main_agent")
 FACTORY = "build_agent"
 WORKFLOW = "run_workflow"
 FUNCTIONS = ("stream", "run")
-HOW_TO = "export an Agent named `agent`, a function `build_agent()` that returns one, or a `run_workflow` coroutine"
+HOW_TO = (
+    "export, at its top level, an Agent named `agent`, a function `build_agent()` that returns one, "
+    "or a `run_workflow` coroutine"
+)
 
 
 @frozen
@@ -83,12 +86,20 @@ def _check_memory(settings: dict[str, Any], runnable: Runnable, source: str) -> 
 
 async def _from_module(module: ModuleType, source: str) -> Runnable:
     names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
-    if inspect.iscoroutinefunction(names.get(WORKFLOW)):
+    if _runs_by_itself(names.get(WORKFLOW)):
         return _workflow(names[WORKFLOW], names.get("WorkflowInput"), _agents_in(names))
     context = names.get("build_context") if callable(names.get("build_context")) else None
     for name in AGENT_NAMES:
         if isinstance(names.get(name), Agent):
             return _agent(names[name], context)
+    if inspect.isfunction(names.get(WORKFLOW)):
+        # An agent that it uses would be served without it.
+        raise LoadError(
+            f"`{WORKFLOW}` is a plain function, which would keep everybody waiting",
+            source=source,
+            hint=f"write `async def {WORKFLOW}`, and `await Runner.run(…)` in it",
+            code="export",
+        )
     for name in FUNCTIONS:
         if _takes_messages(names.get(name), module):
             return WorkflowRunnable(names[name], Takes.MESSAGES, agents=tuple(_agents_in(names)))
@@ -116,7 +127,7 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
 async def _from_object(exported: object, source: str) -> Runnable:
     if isinstance(exported, Agent):
         return _agent(exported, None)
-    if inspect.iscoroutinefunction(exported) and inspect.signature(exported).parameters:
+    if _runs_by_itself(exported) and inspect.signature(exported).parameters:
         return _workflow(exported, None, [])
     if callable(exported):
         return _agent(await _build(exported, getattr(exported, "__name__", "the factory"), source), None)
@@ -167,9 +178,14 @@ def _context_type(agent: Agent[Any]) -> Callable[..., Any] | None:
     return None if needed else lambda: declared()
 
 
+def _runs_by_itself(function: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether it is a coroutine function, or an asynchronous generator."""
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
 def _takes_messages(function: object, module: ModuleType) -> bool:
     """Whether it is the module's own coroutine function or generator that takes a conversation."""
-    if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+    if not _runs_by_itself(function):
         return False
     parameters = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     return function.__module__ == module.__name__ and [p.name for p in parameters] == ["messages"]

@@ -121,7 +121,8 @@ class RunningGateway:
         if self._builder is None:
             return Catalog()
         await self.reconfiguring.read_again()
-        return await self._refresh(self._builder, again)
+        # It may have stopped meanwhile.
+        return await self._refresh(self._builder, again) if self._builder is not None else Catalog()
 
     async def _refresh(self, builder: CatalogBuilder, again: str | None = None) -> Catalog:
         catalog = await builder.refresh(again)

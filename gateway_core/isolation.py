@@ -215,6 +215,11 @@ def is_private(package: str) -> bool:
     return package.startswith(_PREFIX)
 
 
+def public_names(text: str) -> str:
+    """A text that names modules as their author does."""
+    return re.sub(rf"\b{_PREFIX}\w+?_\d+\.", "", text)
+
+
 def _forget(package: str) -> None:
     _FINDER.packages.pop(package, None)
     for name in _names(package):

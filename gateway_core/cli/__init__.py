@@ -76,7 +76,9 @@ def main() -> None:
 def config_options(command: Any) -> Any:
     """The options of every command that reads the configuration."""
     command = click.option(
-        "--agents", type=click.Path(path_type=Path, file_okay=False), help="The drop-in folder (default: ./agents)."
+        "--agents",
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        help="The drop-in folder (default: ./agents).",
     )(command)
     return click.option(
         "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The gateway.toml to read."

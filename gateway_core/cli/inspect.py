@@ -137,7 +137,7 @@ def _load(
         @hookimpl
         def on_error(self, error: GatewayError) -> None:
             if isinstance(error, DiscoveryError):
-                reported.append((error.source or "-", error.message))
+                reported.append((error.source or "-", error.message + (f" ({error.hint})" if error.hint else "")))
 
     async def load() -> Catalog:
         async with RunningGateway(settings, {"command_line": Listener}) as gateway:

@@ -91,10 +91,9 @@ class ResponseWriter:
         """The events of the stream for events of the run; the last one of a run ends the response."""
         return b"".join([self._one(event) for event in events])
 
-    def cancel(self) -> None:
-        """The response was cut off."""
-        self._close()
-        self.response |= {"status": "cancelled", "output": self.output}
+    def cancelled(self) -> Json:
+        """The response as far as it is, for whoever cuts it off; its own stream goes on to its end."""
+        return {**self.response, "status": "cancelled", "output": self.output}
 
     def _one(self, event: RunEvent) -> bytes:
         match event:

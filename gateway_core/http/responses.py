@@ -27,7 +27,6 @@ from gateway_core.http.reading import read_json_object
 from gateway_core.http.response_format import Json, ResponseWriter
 from gateway_core.http.response_items import ApprovalAnswer
 from gateway_core.http.responses_request import ResponsesRequest, parse_responses_request
-from gateway_core.runs.active import ActiveRun
 from gateway_core.runs.approvals import Verdict
 from gateway_core.runs.request import RunRequest
 from gateway_core.types import Failed, RunContext
@@ -48,7 +47,7 @@ class Responses:
 
     def __init__(self, gateway: RunningGateway) -> None:
         self._gateway = gateway
-        self._running: dict[tuple[str, str], ActiveRun] = {}
+        self._running: dict[tuple[str, str], _Answer] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /v1/responses`."""
@@ -128,10 +127,9 @@ class Responses:
     async def cancel(self, request: Request) -> Response:
         """`POST /v1/responses/{id}/cancel`: of one that is on; one that is over stays as it is."""
         principal = await authenticated(request, self._gateway)
-        run = self._running.get((principal.id, request.path_params["id"]))
-        if run is not None:
-            run.stop(RunError("the run was cancelled", code=CANCELLED))
-            return _json({"id": request.path_params["id"], "object": "response", "status": "cancelled"})
+        answer = self._running.get((principal.id, request.path_params["id"]))
+        if answer is not None:
+            return _json(answer.cancel())
         stored = (await self._stored(request))["response"]
         raise InvalidRequestError(f"the response is {stored['status']}, and cannot be cancelled any more", param="id")
 
@@ -170,7 +168,7 @@ class _Answer(Answering):
         send: Send,
         asked: ResponsesRequest,
         earlier: list[Item],
-        running: dict[tuple[str, str], ActiveRun],
+        running: "dict[tuple[str, str], _Answer]",
     ) -> None:
         super().__init__(gateway, request, send)
         self._asked = asked
@@ -194,9 +192,15 @@ class _Answer(Answering):
         finally:
             self._running.pop(key, None)
 
+    def cancel(self) -> Json:
+        """End it. Gives the response as far as it is."""
+        if self._active is not None:
+            self._active.stop(RunError("the run was cancelled", code=CANCELLED))
+        return self._writer.cancelled()
+
     async def _whole(self, key: tuple[str, str]) -> None:
         async with self._start() as run:
-            self._running[key] = run
+            self._running[key] = self
             events = await run.take()
             self._writer.events(events)
             while not is_over(events):
@@ -210,7 +214,7 @@ class _Answer(Answering):
     async def _stream(self, key: tuple[str, str]) -> None:
         keep_alive = self._gateway.config.http.sse_keep_alive
         async with self._start() as run:
-            self._running[key] = run
+            self._running[key] = self
             # A run that fails at once answers with its own status.
             events = await run.take(keep_alive)
             if len(events) == 1 and isinstance(events[0], Failed):

@@ -5,7 +5,6 @@ It renders nothing: every HTTP surface reads the same events, from the `ActiveRu
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
@@ -27,7 +26,7 @@ from gateway_core.hookspecs import RecordStore
 from gateway_core.runnables import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
 from gateway_core.runs.active import ActiveRun
 from gateway_core.runs.approvals import Approvals, question_of, verdict_of
-from gateway_core.runs.failures import as_gateway_error
+from gateway_core.runs.failures import as_gateway_error, place_of
 from gateway_core.runs.hosted import HostedToolsProvider
 from gateway_core.runs.memory import Memory, new_items
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
@@ -279,7 +278,7 @@ class Engine:
                 run.context.request_id,
                 run.context.agent_id,
                 outcome.error,
-                f" [{type(cause).__name__} at {_place(cause)}]" if cause is not None else "",
+                f" [{type(cause).__name__} at {place_of(cause)}]" if cause is not None else "",
             )
             # What was refused was announced when it was asked for.
             if outcome.error.request_id is None:
@@ -292,9 +291,3 @@ class Engine:
         error.request_id = run.request_id
         error.principal_id = run.principal.id
         self._hooks.on_error(error)
-
-
-def _place(error: BaseException) -> str:
-    """The file and line that raised it. Its text stays out of logs: it may hold prompts or a tool's arguments."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -4,6 +4,7 @@ An upstream's answer, a tool's exception and a stack trace stay in `__cause__`, 
 """
 
 import asyncio
+import traceback
 
 import agents
 import openai
@@ -43,6 +44,12 @@ def _of_sdk(error: BaseException) -> GatewayError | None:
     return None
 
 
+def place_of(error: BaseException) -> str:
+    """The file and line that raised it. Its text stays out of logs: it may hold prompts or a tool's arguments."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+
+
 def failed_tool(error: BaseException) -> str | None:
     """The name of the tool whose failure ended a run, as the SDK says."""
     if isinstance(error, agents.ToolTimeoutError):
@@ -74,6 +81,12 @@ def _of_client(error: BaseException) -> GatewayError | None:
             )
         case openai.APIStatusError():
             return errors.UpstreamError(f"the model's server failed with status {error.status_code}")
+        case openai.OpenAIError() if "api_key" in str(error):
+            return errors.UpstreamError(
+                "there is no key for the model's server",
+                code="upstream_auth_failed",
+                hint="set OPENAI_API_KEY where the gateway starts, or switch on a plugin that has models",
+            )
         case openai.OpenAIError():
             return errors.UpstreamError("the model's server answered something that is no answer")
     return None

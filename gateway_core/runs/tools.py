@@ -4,6 +4,7 @@ A guardrail, put once on each tool object and on each MCP server of an agent's o
 stands between a tool and its model: what a tool answers, and how its failure reads, stays the SDK's and the author's.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -13,11 +14,14 @@ from agents.tool_guardrails import ToolGuardrailFunctionOutput, ToolInputGuardra
 from attrs import frozen
 
 from gateway_core.equipping import Equipper
-from gateway_core.errors import GatewayError, MaxToolCallsError, ToolRefusedError
+from gateway_core.errors import GatewayError, MaxToolCallsError, ToolError, ToolRefusedError
 from gateway_core.hooks import Hooks
 from gateway_core.provenance import ToolOrigin, origin_of
+from gateway_core.runs.failures import place_of
 from gateway_core.runs.scope import POSITION, RunScope
 from gateway_core.types import DecisionMade, RunContext, ToolCall, ToolInfo
+
+logger = logging.getLogger(__name__)
 
 _FAILED = "_agent_gateway_failed"
 _NO_GATEWAY = "This tool may only be called in a run of the gateway's."
@@ -128,8 +132,6 @@ class ToolGovernor:
             raise scope.fatal
         if isinstance(tool, FunctionTool) and scope.entry is not None:
             self._equipper.wrap(tool, scope.entry)
-        if not self._hooks.hears_tools:
-            return
         _listen_for_failure(tool)
         info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin_of(tool))
         scope.calls[id(context)] = OpenCall(context, info, time.perf_counter())
@@ -141,8 +143,11 @@ class ToolGovernor:
             return
         seconds = time.perf_counter() - call.began
         limit = getattr(tool, "timeout_seconds", None)
+        cause = vars(context).get(_FAILED)
         # The SDK tells a timeout to the model, and to nobody else.
-        failed = vars(context).get(_FAILED) or (limit is not None and seconds >= limit)
+        failed = cause is not None or (limit is not None and seconds >= limit)
+        if failed and scope.fatal is None:  # what ends the run was announced when it happened
+            self._tell_failure(scope.run, call.tool, cause, limit)
         self._end(scope, call, seconds, "error" if failed else "ok")
 
     def close(self, scope: RunScope, contexts: "set[int] | None" = None, failed: str | None = None) -> None:
@@ -163,6 +168,17 @@ class ToolGovernor:
         if self._hooks.hears_tools:
             info = tool_info(scope, name, agent, ToolOrigin("hosted"))
             self._hooks.on_tool_end(ToolCall(scope.run, info, call_id, 0.0, "error" if failed else "ok"))
+
+    def _tell_failure(self, run: RunContext, tool: ToolInfo, cause: Exception | None, limit: float | None) -> None:
+        """A call failed, and the run goes on: its model was told, in words that say nothing of why."""
+        how = "failed" if cause is not None else f"did not end within {limit:g} s"
+        error = ToolError(
+            f"the tool {tool.name} {how}, and the model was told", source=f"tool {tool.name} of {tool.agent_name}"
+        )
+        error.__cause__ = cause
+        place = f" [{type(cause).__name__} at {place_of(cause)}]" if cause is not None else ""
+        logger.warning("request %s: %s%s", run.request_id, error, place)
+        self._announce(error, run)
 
     def _end(
         self, scope: RunScope, call: OpenCall, seconds: float, outcome: Literal["ok", "error", "refused", "cancelled"]
@@ -232,7 +248,7 @@ class _Noting:
         self._report = report
 
     def __call__(self, tool: Any, error: Exception, arguments: str, context: Any) -> None:
-        vars(context)[_FAILED] = True
+        vars(context)[_FAILED] = error
         self._report(tool, error, arguments, context)
 
 

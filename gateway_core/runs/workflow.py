@@ -50,6 +50,8 @@ async def run_workflow(
     said = scope.said.strip()
     if not said:
         scope.channel.put(TextDelta(answer))
+    elif answer.startswith(said):
+        scope.channel.put(TextDelta(answer[len(said) :]))
     elif not said.endswith(answer.strip()):
         scope.channel.put(TextDelta(PARAGRAPH + answer))
 

@@ -108,6 +108,16 @@ def test_check_tells_what_is_broken_and_where(run, tmp_path):
     run("check", str(bad), status=1)
 
 
+def test_what_is_passed_over_or_not_there_is_told_with_its_cure(run, tmp_path):
+    for name in ("mein agent", "test"):
+        (tmp_path / "agents" / name).mkdir(parents=True)
+        (tmp_path / "agents" / name / "agent.py").write_text("from agents import Agent\nagent = Agent(name='x')\n")
+    rows = {row["source"]: row for row in json.loads(run("check", "--json", status=1))}
+    assert "(use letters" in rows[str(tmp_path / "agents" / "mein agent" / "agent.py")]["diagnosis"]
+    assert "(give it another name)" in rows[str(tmp_path / "agents" / "test")]["diagnosis"]
+    assert "'nope' does not exist" in run("check", "--agents", "nope", status=2)
+
+
 def test_check_finds_the_module_that_ends_the_process(run, tmp_path):
     run("new", "Good")
     (tmp_path / "agents" / "bad.py").write_text("import os\nos._exit(0)\n")

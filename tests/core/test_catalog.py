@@ -107,6 +107,46 @@ async def test_every_kind_of_broken_module_costs_only_itself(folder, text, code,
 
 
 @pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("open('prompt.md')", "a relative path starts where the gateway was started"),
+        ("raise EOFError", "nobody is there to type"),
+        ("x = 'caf\xe9'", "save the file as UTF-8"),
+        ("import nowhere_to_be_found", "or put nowhere_to_be_found.py into the agent's folder"),
+        ("x = (", "mend the syntax"),
+    ],
+)
+async def test_a_diagnosis_names_the_cure(folder, text, hint):
+    (folder / "One" / "agent.py").write_text(text, encoding="latin-1")
+    async with gateway_in_memory(folder=folder) as g:
+        assert hint in g.gateway.catalog.broken["One"].error.hint
+
+
+async def test_a_single_file_with_a_helper_is_told_to_become_a_folder(tmp_path):
+    (tmp_path / "quick.py").write_text("from agents import Agent\nfrom prompts import TEXT\n")
+    (tmp_path / "prompts.py").write_text("TEXT = 'x'\n")
+    async with gateway_in_memory(folder=tmp_path) as g:
+        hint = g.gateway.catalog.broken["quick"].error.hint
+        assert "make it quick/agent.py, with prompts.py in the same folder" in hint
+
+
+async def test_a_circular_import_is_told_in_the_authors_names(folder):
+    (folder / "One" / "agent.py").write_text("from .helper import X\nY = 1\n")
+    (folder / "One" / "helper.py").write_text("from .agent import Y\nX = 1\n")
+    async with gateway_in_memory(folder=folder) as g:
+        assert "from partially initialized module 'agent'" in g.gateway.catalog.broken["One"].error.message
+
+
+async def test_a_syntax_error_shows_the_line_as_it_is_now(folder):
+    file = folder / "One" / "agent.py"
+    file.write_text("from agents import Agent\nagent = nothing\n")
+    async with gateway_in_memory(folder=folder) as g:
+        assert g.gateway.catalog.broken["One"].error.source_line == "agent = nothing"
+        file.write_text("from agents import Agent\nagent = Agent(\n")
+        assert (await g.gateway.reload()).broken["One"].error.source_line == "agent = Agent("
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [("import os\nos._exit(0)", "exit 0"), ("import ctypes\nctypes.string_at(0)", "signal SIGSEGV")],
     ids=["_exit", "segfault"],

@@ -81,6 +81,25 @@ async def test_entry_points_may_name_an_agent_or_a_factory():
     assert (await served(build)).agent is ONE
 
 
+async def _pieces(text):
+    yield text
+
+
+@pytest.mark.parametrize("exported", [_pieces, module(a=ONE, run_workflow=_pieces)])
+async def test_a_workflow_may_be_a_generator(exported):
+    runnable = await served(exported)
+    assert isinstance(runnable, WorkflowRunnable)
+    assert runnable.function is _pieces
+
+
+def _plain(text):
+    return text
+
+
+async def test_an_agent_of_the_right_name_is_served_beside_a_plain_function():
+    assert (await served(module(agent=ONE, run_workflow=_plain))).agent is ONE
+
+
 @pytest.mark.parametrize(
     ("exported", "told"),
     [
@@ -90,6 +109,7 @@ async def test_entry_points_may_name_an_agent_or_a_factory():
         (module(build_agent=lambda: 1), "build_agent() returned a int, not an Agent"),
         (module(build_agent=lambda key: ONE), "build_agent() must be callable without arguments"),
         (module(agent=ONE, __gateway__=1), "`__gateway__` must be a dict"),
+        (module(a=ONE, run_workflow=_plain), "`run_workflow` is a plain function"),
         (7, "names a int"),
     ],
 )

@@ -1,5 +1,7 @@
 """The configuration is read again while the gateway runs: all of it takes effect, or nothing."""
 
+import asyncio
+
 import openai
 import pytest
 from attrs import frozen
@@ -24,12 +26,16 @@ class Speaking:
 
     def __init__(self, gateway, config):
         self.words = [config.word]
+        self.reached, self.released = asyncio.Event(), asyncio.Event()
 
     async def reconfigure(self, config):
         if config.word == "no":
             raise ConfigError("no is no word", source="[plugins.speaking] word")
         if config.word == "crash":
             raise RuntimeError("secret text")
+        if config.word == "wait":
+            self.reached.set()
+            await self.released.wait()
         self.words.append(config.word)
 
     @hookimpl
@@ -121,6 +127,16 @@ async def test_core_tables_take_effect_for_what_begins_from_then_on(place):
         assert config.agent("a").model == "m"
         assert place.configuration["error"] is None
         assert place.configuration["restart"] == []
+
+
+async def test_a_reload_that_is_on_when_the_gateway_stops_ends_without_a_word(place):
+    speaking = place.gateway.plugins.loaded["speaking"].plugin
+    async with place.gateway, asyncio.timeout(5):
+        place.write("[plugins.speaking]\nword = 'wait'\n")
+        reload = asyncio.create_task(place.gateway.reload())
+        await speaking.reached.wait()
+    speaking.released.set()
+    assert (await asyncio.wait_for(reload, 5)).agents == {}
 
 
 async def test_limits_of_runs_hold_for_the_next_request(tmp_path, monkeypatch):

@@ -45,8 +45,8 @@ def test_the_layout_decides_the_ids(write, scan):
         "_shared/agent.py",
         "__pycache__/agent.py",
         ".venv/agent.py",
-        "venv/agent.py",
-        "tests/agent.py",
+        "venv/lib.py",
+        "tests/test_agent.py",
         "node_modules/x/agent.py",
         "test_something.py",
         "conftest.py",
@@ -57,6 +57,14 @@ def test_what_is_no_agent_is_skipped(write, scan, path):
     write(path)
     assert scan() == {}
     assert scan.reported == []
+
+
+@pytest.mark.parametrize("name", ["test", "env", "build"])
+def test_an_agent_whose_name_is_passed_over_is_told(write, scan, name):
+    folder = write(f"labs/{name}/agent.py").parent
+    assert scan() == {}
+    (error,) = scan.reported
+    assert (error.message, error.source) == (f"folders called '{name}' are passed over", str(folder))
 
 
 def test_a_helper_below_the_top_is_no_agent(write, scan):

@@ -141,6 +141,18 @@ async def test_a_stream_that_is_none_is_an_error(raw, told):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("api", ["chat", "responses"])
+@pytest.mark.parametrize("text", ["garbage", "badutf8", "error-in-200"])
+async def test_an_answer_that_is_none_is_the_upstreams_error(api, text):
+    with FakeUpstream() as upstream:
+        settings = {"base_url": upstream.base_url, "api": api, "max_retries": 0}
+        config = {"plugins": {"upstreams": {"fake": settings}}}
+        async with gateway_in_memory({"X": Agent(name="x")}, config=config) as g:
+            with pytest.raises(openai.APIStatusError) as caught:
+                await g.openai.chat.completions.create(model="X", messages=[{"role": "user", "content": text}])
+    assert (caught.value.status_code, caught.value.code) == (502, "upstream_error")
+
+
 async def test_a_stream_that_does_not_begin_or_go_on_times_out():
     async def ask(text, **settings):
         with FakeUpstream() as upstream:

@@ -97,6 +97,7 @@ class Scanner:
                 continue
             if child.is_dir():
                 if child.name in SKIPPED_FOLDERS:
+                    self._skipped(path)
                     continue
                 agent = next((path / name for name in AGENT_FILES if os.path.exists(f"{child.path}/{name}")), None)
                 if agent is not None:
@@ -106,6 +107,15 @@ class Scanner:
                     yield from self._walk(path, root, depth + 1)
             elif self._is_single_file_agent(path, root, depth):
                 yield path.relative_to(root).with_suffix("").as_posix(), path, None
+
+    def _skipped(self, folder: Path) -> None:
+        """Tell of a folder that is passed over for its name, and yet has what makes an agent."""
+        if (folder / "agent.py").is_file():
+            self._report(
+                DiscoveryError(
+                    f"folders called '{folder.name}' are passed over", source=str(folder), hint="give it another name"
+                )
+            )
 
     def _is_single_file_agent(self, path: Path, root: Path, depth: int) -> bool:
         if path.suffix != ".py" or SKIPPED_FILES.fullmatch(path.name) or not self._importable(path, root):

@@ -24,6 +24,7 @@ from openai import (
     OpenAIError,
 )
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response
 from pydantic import ValidationError
 
 from gateway_core import trace_headers
@@ -34,6 +35,8 @@ from gateway_plugins.upstreams.settings import Upstream
 KEEP_ALIVE_SECONDS = 60.0
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _NO_KEY = "none"
+_LISTS: dict[Any, str] = {ChatCompletion: "choices", Response: "output"}
+"""What an answer always has, by its type."""
 _VALIDATE_WHOLE = ChatCompletion.__pydantic_validator__.validate_python
 _VALIDATE = ChatCompletionChunk.__pydantic_validator__.validate_json
 
@@ -90,7 +93,7 @@ class UpstreamClient(AsyncOpenAI):
 
     async def _post_in_time(self, path: str, **options: Any) -> Any:
         if not options.get("stream"):
-            return await super().post(path, **options)
+            return await self._post_whole(path, **options)
         request = {**options.get("options", {})}
         request.setdefault(
             "timeout", httpx2.Timeout(self._upstream.idle_timeout, connect=self._upstream.connect_timeout)
@@ -100,6 +103,20 @@ class UpstreamClient(AsyncOpenAI):
                 return await super().post(path, **{**options, "options": request})
         except TimeoutError as error:
             raise APITimeoutError(request=httpx2.Request("POST", self._upstream.base_url)) from error
+
+    async def _post_whole(self, path: str, **options: Any) -> Any:
+        try:
+            answer = await super().post(path, **options)
+        except ValueError as error:  # no JSON, or no text at all
+            raise self._no_answer("the upstream sent something that is no JSON") from error
+        wanted = _LISTS.get(options.get("cast_to"))
+        # The official client passes on what it cannot read, and does not look for errors in what it can.
+        if wanted is not None and not isinstance(getattr(answer, wanted, None), list):
+            raise self._no_answer("the upstream sent something that is no answer")
+        return answer
+
+    def _no_answer(self, message: str) -> APIError:
+        return APIError(message, request=httpx2.Request("POST", self._upstream.base_url), body=None)
 
     async def _prepare_request(self, request: httpx2.Request) -> None:
         """Tell the upstream which trace the request belongs to. Called by the official client before each sending."""

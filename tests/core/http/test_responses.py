@@ -195,7 +195,8 @@ async def test_a_run_that_is_on_can_be_cancelled():
                 created = event.response
             if event.type == "response.function_call_arguments.done":
                 await started.wait()
-                assert (await g.openai.responses.cancel(created.id)).status == "cancelled"
+                cancelled = await g.openai.responses.cancel(created.id)
+                assert (cancelled.status, cancelled.output_text, cancelled.model) == ("cancelled", "On it.", "W")
         assert kinds[-1] == "response.failed"
         with pytest.raises(openai.BadRequestError, match="cannot be cancelled any more"):
             await g.openai.responses.cancel(created.id)

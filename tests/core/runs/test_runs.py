@@ -198,3 +198,13 @@ async def test_an_upstream_that_hangs_up_is_no_timeout(stream):
             with pytest.raises(openai.InternalServerError) as caught:
                 await ask(g, stream=stream)
             assert (caught.value.status_code, caught.value.code) == (502, "upstream_error")
+
+
+async def test_a_client_without_a_key_is_told_as_that(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    off = {name: {"enabled": False} for name in ("upstreams", "offline_model")}
+    async with gateway_in_memory({"X": Agent(name="x")}, config={"plugins": off}) as g:
+        with pytest.raises(openai.APIStatusError, match="there is no key for the model's server") as caught:
+            await ask(g, stream=False)
+        assert caught.value.code == "upstream_auth_failed"
+        assert "OPENAI_API_KEY" in g.ended[0][1].error.hint

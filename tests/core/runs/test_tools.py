@@ -553,6 +553,26 @@ async def test_a_tool_looks_to_the_model_as_without_a_gateway(name, arguments, o
     assert ended(heard) == [(name, "sdk-native", "x", outcome)]
 
 
+@pytest.mark.parametrize(
+    ("name", "told", "cause"),
+    [
+        ("failing", "the tool failing failed, and the model was told", ValueError),
+        ("slow", "the tool slow did not end within 0.01 s, and the model was told", type(None)),
+    ],
+)
+async def test_a_failure_that_only_the_model_was_told_of_is_announced(name, told, cause, caplog):
+    plugin, heard = listening()
+    agent = Agent(name="x", tools=[failing, slow])
+    async with gateway_in_memory({"X": agent}, model=script(call(name), "done"), plugins={"p": plugin}) as g:
+        assert await ask(g, "X") == "done"
+        (run, outcome) = g.ended[0]
+    (error,) = heard["errors"]
+    assert (error.message, error.code, error.stage) == (told, "tool_failed", "tool")
+    assert (error.agent_id, error.request_id, type(error.__cause__)) == ("X", run.request_id, cause)
+    assert outcome.error is None
+    assert told in caplog.text
+
+
 async def test_a_tool_that_ends_the_run_is_heard_of_and_so_are_those_beside_it():
     started = asyncio.Event()
 

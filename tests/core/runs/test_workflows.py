@@ -195,8 +195,31 @@ async def stream(messages):
             yield event.data.delta
 """
 
+YIELDED = """
+from agents import Agent, Runner
+helper = Agent(name="h")
 
-@pytest.mark.parametrize(("module", "expected"), [(RUN, "one two"), (STREAM, "said: one two")], ids=["run", "stream"])
+
+async def stream(messages):
+    result = await Runner.run(helper, messages)
+    yield result.final_output
+"""
+ADDED = """
+from agents import Agent, Runner
+helper = Agent(name="h")
+
+
+async def run_workflow(text):
+    result = await Runner.run(helper, text)
+    return f"{result.final_output} and three"
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [(RUN, "one two"), (STREAM, "said: one two"), (YIELDED, "one two"), (ADDED, "one two and three")],
+    ids=["run", "stream", "yielded", "added"],
+)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_plain_functions_and_generators_are_served(serve, module, expected, stream):
     with FakeUpstream(answer) as upstream:
