@@ -5,6 +5,7 @@ functions, so that a question costs no more than calling them; and answers are c
 `firstresult`, which takes the first coroutine for an answer and so hides the plugin that refuses.
 """
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
-from gateway_core.errors import GatewayError, PluginError
+from gateway_core.errors import GatewayError, PluginError, UnavailableError
 from gateway_core.hookspecs import PROJECT, Hookspecs, RecordStore
 from gateway_core.structure import near_miss
 from gateway_core.types import (
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
 logger = logging.getLogger(__name__)
+
+HOOK_SECONDS = 5.0
+"""What an asynchronous hook may take; then it has failed, and what it was to decide is refused."""
 
 OPEN = Decision(True, "open", reason="no plugin guards access")
 
@@ -133,7 +137,8 @@ class Hooks:
         checks: list[Check] = []
         for plugin, call in self._implementations["readiness"]:
             try:
-                checks.extend(await call())
+                async with asyncio.timeout(HOOK_SECONDS):
+                    checks.extend(await call())
             except Exception:
                 logger.exception("plugin %s failed in readiness", plugin)
                 checks.append(Check(plugin, ok=False, needed=False))
@@ -193,9 +198,21 @@ class Hooks:
         return tool
 
     async def authenticate(self, request: "Request") -> Principal | None:
-        """First answer."""
-        for _, call in self._implementations["authenticate"]:
-            principal: Principal | None = await call(request)
+        """First answer.
+
+        Raises:
+            UnavailableError: A plugin does not come to an answer, so that nobody can say who asks.
+        """
+        for plugin, call in self._implementations["authenticate"]:
+            principal: Principal | None = None
+            try:
+                async with asyncio.timeout(HOOK_SECONDS) as limit:
+                    principal = await call(request)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                logger.error("plugin %s did not answer authenticate within %g s", plugin, HOOK_SECONDS)
+                raise UnavailableError("it cannot be said at the moment who asks", retry_after=5) from None
             if principal is not None:
                 return principal
         return None
@@ -289,7 +306,8 @@ class Hooks:
         allowed: Decision | None = None
         for plugin, call in self._implementations[hook]:
             try:
-                decision: Decision | None = await call(*arguments)
+                async with asyncio.timeout(HOOK_SECONDS):
+                    decision: Decision | None = await call(*arguments)
             except Exception:
                 logger.exception("plugin %s failed in %s", plugin, hook)
                 return Decision(False, plugin, reason="the policy failed")

@@ -1,8 +1,11 @@
 """Each hook's answers are combined as its specification says, and a plugin that breaks its contract is refused."""
 
+import asyncio
+
 import pytest
 
-from gateway_core.errors import DiscoveryError, PluginError
+import gateway_core.hooks as hooks_module
+from gateway_core.errors import DiscoveryError, PluginError, UnavailableError
 from gateway_core.hooks import Hooks
 from gateway_core.hookspecs import hookimpl
 from gateway_core.types import AgentEntry, Decision, Outcome, Principal, RunContext, Usage
@@ -145,3 +148,44 @@ def test_a_sync_implementation_of_an_async_hook_is_refused():
 
 def test_what_a_plugin_implements_is_known():
     assert hooks(plugin(on_error=lambda self, error: None)).implemented_by("p0") == ["on_error"]
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(hooks_module, "HOOK_SECONDS", 0.05)
+
+
+class Hanging:
+    """Never comes to an answer."""
+
+    @hookimpl
+    async def authorize(self, principal, entry):
+        await asyncio.Event().wait()
+
+    @hookimpl
+    async def authenticate(self, request):
+        await asyncio.Event().wait()
+
+    @hookimpl
+    async def readiness(self):
+        await asyncio.Event().wait()
+
+
+async def test_a_plugin_that_hangs_lets_nobody_through(impatient):
+    hooks = Hooks({"hanging": Hanging()})
+    async with asyncio.timeout(10):
+        decision = await hooks.authorize(Principal("ann"), None)
+        assert (decision.allowed, decision.source) == (False, "hanging")
+        with pytest.raises(UnavailableError, match="who asks"):
+            await hooks.authenticate(None)
+        assert [(check.name, check.ok) for check in await hooks.readiness()] == [("hanging", False)]
+
+
+async def test_a_timeout_of_a_plugins_own_is_its_failure_and_no_hang(impatient):
+    class Own:
+        @hookimpl
+        async def authenticate(self, request):
+            raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        await Hooks({"own": Own()}).authenticate(None)
