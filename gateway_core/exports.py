@@ -174,7 +174,7 @@ def declared_context(agent: Agent[Any]) -> type | None:
 def _context_type(agent: Agent[Any]) -> Callable[..., Any] | None:
     """The `T` of an `Agent[T]`, where it can be made without arguments."""
     declared = declared_context(agent)
-    if declared is None:
+    if declared is None or inspect.isabstract(declared) or getattr(declared, "_is_protocol", False):
         return None
     try:
         parameters = inspect.signature(declared).parameters.values()

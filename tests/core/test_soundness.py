@@ -73,9 +73,9 @@ class Makes:
         (Agent[None](name="x"), False),
         (Agent[RunContext](name="x"), False),
         (Agent[Makes](name="x"), False),
-        (Agent[Named](name="x"), False),
         (Agent[Answer](name="x"), True),
         (Agent[Needs](name="x"), True),
+        (Agent[Named](name="x"), True),
     ],
 )
 async def test_what_can_run_is_served_and_a_context_that_nobody_makes_is_noted(agent, warned):
