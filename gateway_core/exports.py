@@ -165,10 +165,16 @@ def _agent(agent: Agent[Any], build_context: Callable[..., Any] | None) -> Agent
     return AgentRunnable(agent, build_context or _context_type(agent))
 
 
+def declared_context(agent: Agent[Any]) -> type | None:
+    """The `T` of an `Agent[T]`, where it is a class."""
+    declared = next(iter(get_args(getattr(agent, "__orig_class__", None))), None)
+    return declared if inspect.isclass(declared) else None
+
+
 def _context_type(agent: Agent[Any]) -> Callable[..., Any] | None:
     """The `T` of an `Agent[T]`, where it can be made without arguments."""
-    declared = next(iter(get_args(getattr(agent, "__orig_class__", None))), None)
-    if not inspect.isclass(declared):
+    declared = declared_context(agent)
+    if declared is None or inspect.isabstract(declared) or getattr(declared, "_is_protocol", False):
         return None
     try:
         parameters = inspect.signature(declared).parameters.values()

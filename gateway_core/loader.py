@@ -20,6 +20,7 @@ from gateway_core.hooks import Hooks
 from gateway_core.log_context import in_log_context
 from gateway_core.mcp_servers import connect_servers
 from gateway_core.sdk_settings import SdkSettings
+from gateway_core.soundness import check
 from gateway_core.threads import DaemonThread
 from gateway_core.trial import try_out
 from gateway_core.types import AgentEntry, ServedAgent, Usage
@@ -84,6 +85,7 @@ class Loader:
     async def _load(self, entry: AgentEntry) -> Loaded:
         warnings: list[str] = []
         offer = await self._import(entry, warnings)
+        warnings += check(offer.runnable, entry.source)
         warnings += self.equipper.equip(offer.runnable, entry)
         held = AsyncExitStack()
         try:
