@@ -6,7 +6,7 @@ This is the public door: what plugins and agents may import. It does not import 
 from gateway_core.addresses import ForbiddenAddressError, Network
 from gateway_core.addresses import resolve as resolve_host
 from gateway_core.config import Config, load_config
-from gateway_core.current import current_run, pace, progress_teller
+from gateway_core.current import current_run, note_finish, pace, progress_teller
 from gateway_core.description import described
 from gateway_core.errors import (
     AuthenticationError,
@@ -103,6 +103,7 @@ __all__ = [
     "mark_tool",
     "matches",
     "near_miss",
+    "note_finish",
     "origin_of",
     "pace",
     "path_name",

@@ -35,6 +35,18 @@ async def pace(size: int) -> None:
         await position.scope.channel.room()
 
 
+def note_finish(reason: str | None) -> None:
+    """Say how a model's answer for the current run ended: `stop`, `length`, `content_filter` and the like.
+
+    The SDK does not pass this on. What the last model of a run said is what its client is told.
+    """
+    from gateway_core.runs.scope import POSITION
+
+    position = POSITION.get()
+    if position is not None and reason is not None:
+        position.scope.finish_reason = reason
+
+
 def progress_teller(call_id: str) -> Callable[[str], None]:
     """How to tell the client of the current run what a tool call does at the moment.
 

@@ -377,7 +377,8 @@ class Completed:
 
     usage: Usage
     finish_reason: str = "stop"
-    """`stop`, or `content_filter` when a guardrail stopped the run."""
+    """`stop`; `length` when the model was cut off at its limit of tokens; `content_filter` when a guardrail stopped the
+    run, the model refused, or its provider filtered the answer."""
 
 
 @frozen

@@ -204,8 +204,9 @@ class ResponseWriter:
     def _completed(self, event: Completed) -> bytes:
         out = self._close()
         self.response |= {"output": self.output, "usage": usage_object(event.usage), "completed_at": int(time.time())}
-        if event.finish_reason == "content_filter":
-            self.response |= {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
+        if event.finish_reason != "stop":
+            reason = "max_output_tokens" if event.finish_reason == "length" else event.finish_reason
+            self.response |= {"status": "incomplete", "incomplete_details": {"reason": reason}}
             return out + self._event("response.incomplete", response=self.response)
         self.response["status"] = "completed"
         return out + self._event("response.completed", response=self.response)

@@ -194,7 +194,7 @@ class Engine:
                 await self._run(request, scope)
                 if scope.fatal is not None:
                     raise scope.fatal
-            last: RunEvent = Completed(scope.usage, "content_filter" if scope.refused else "stop")
+            last: RunEvent = Completed(scope.usage, _finish_reason(scope))
         except _GUARDRAILS as trip:
             logger.info("a guardrail of %s stopped a run: %s", request.served.id, type(trip).__name__)
             scope.channel.put(TextDelta(self._config.runs.refusal))
@@ -291,3 +291,9 @@ class Engine:
         error.request_id = run.request_id
         error.principal_id = run.principal.id
         self._hooks.on_error(error)
+
+
+def _finish_reason(scope: RunScope) -> str:
+    if scope.refused:
+        return "content_filter"
+    return scope.finish_reason if scope.finish_reason in ("length", "content_filter") else "stop"

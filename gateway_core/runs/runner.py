@@ -172,6 +172,7 @@ class ScopeHooks(RunHooks[Any]):
         if self._scope.fatal is not None:
             # Somebody's code caught it, such as the SDK's own for an agent as a tool; no model is asked any more.
             raise self._scope.fatal
+        self._scope.finish_reason = None
         # The agent's own hooks, or a tool, may have given it tools since it started.
         _adopt(self._scope, agent)
         if self._scope.models is not None:

@@ -58,6 +58,8 @@ class RunScope:
     """For a workflow: the output of the last run that was no mere step, else of the last run."""
     usage: Usage = Usage()
     """Tokens so far, of every model call inside this scope."""
+    finish_reason: str | None = None
+    """How the last model's answer ended, where the upstream says so."""
     refused: bool = False
     """Whether a model refused, or its provider filtered the answer."""
     entry: AgentEntry | None = None

@@ -6,7 +6,7 @@ import os
 import httpx2
 import openai
 import pytest
-from agents import Agent, WebSearchTool
+from agents import Agent, WebSearchTool, function_tool
 from gateway_plugins.upstreams import reach
 from gateway_plugins.upstreams.choice import choose
 from gateway_plugins.upstreams.client import ChatEndpoint, ChunkStream, UpstreamClient
@@ -257,3 +257,49 @@ async def test_an_answer_that_refuses_is_an_answer(status, reachable):
             assert (await g.http.get("/readyz")).status_code == (200 if reachable else 503)
             [facts] = (await g.http.get("/admin/upstreams")).json()["upstreams"].values()
             assert (facts["reachable"], facts["problem"]) == (reachable, f"HTTP {status}")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("text", "finish"),
+    [
+        ("length", "length"),
+        ("filter", "content_filter"),
+        ("say: hi", "stop"),
+        ("call look {} then call look {}", "stop"),
+    ],
+)
+async def test_a_client_is_told_how_the_last_answer_ended(text, finish, stream):
+    @function_tool
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    with FakeUpstream() as upstream:
+        config = {"plugins": {"upstreams": {"fake": {"base_url": upstream.base_url}}}}
+        async with gateway_in_memory({"X": Agent(name="x", tools=[look])}, config=config) as g:
+            messages = [{"role": "user", "content": text}]
+            answer = await g.openai.chat.completions.create(model="X", messages=messages, stream=stream)
+            if stream:
+                reasons = [choice.finish_reason async for chunk in answer for choice in chunk.choices]
+                assert [reason for reason in reasons if reason] == [finish]
+            else:
+                assert answer.choices[0].finish_reason == finish
+            response = await g.openai.responses.create(model="X", input=text)
+            reason = response.incomplete_details and response.incomplete_details.reason
+            assert (response.status, reason) == {
+                "length": ("incomplete", "max_output_tokens"),
+                "content_filter": ("incomplete", "content_filter"),
+                "stop": ("completed", None),
+            }[finish]
+
+
+async def test_how_an_agent_on_the_way_ended_is_not_how_the_answer_did():
+    inner = Agent(name="inner")
+    outer = Agent(name="outer", tools=[inner.as_tool("ask", "Ask.")])
+    with FakeUpstream() as upstream:
+        config = {"plugins": {"upstreams": {"fake": {"base_url": upstream.base_url}}}}
+        async with gateway_in_memory({"X": outer}, config=config) as g:
+            messages = [{"role": "user", "content": 'call ask {"input": "length"}'}]
+            answer = await g.openai.chat.completions.create(model="X", messages=messages)
+            assert answer.choices[0].finish_reason == "stop"

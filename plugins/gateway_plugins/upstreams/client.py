@@ -27,7 +27,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response
 from pydantic import ValidationError
 
-from gateway_core import trace_headers
+from gateway_core import note_finish, trace_headers
 from gateway_plugins.upstreams.bodies import limited
 from gateway_plugins.upstreams.calls import Calls
 from gateway_plugins.upstreams.settings import Upstream
@@ -126,10 +126,16 @@ class UpstreamClient(AsyncOpenAI):
     def _process_response_data(self, *, data: Any, cast_to: Any, response: Any) -> Any:
         if cast_to is ChatCompletion:
             try:
-                return _VALIDATE_WHOLE(data)
+                return _noted(_VALIDATE_WHOLE(data))
             except ValidationError:  # a server that lacks a field or has one of its own is still understood
                 pass
         return super()._process_response_data(data=data, cast_to=cast_to, response=response)
+
+
+def _noted(completion: ChatCompletion) -> ChatCompletion:
+    if completion.choices:
+        note_finish(completion.choices[0].finish_reason)
+    return completion
 
 
 class ChatEndpoint:
@@ -178,7 +184,10 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
                     ended = True
                     break
                 chunk = self._chunk(data)
-                ended = ended or any(choice.finish_reason for choice in chunk.choices)
+                for choice in chunk.choices:
+                    if choice.finish_reason:
+                        note_finish(choice.finish_reason)
+                        ended = True
                 yield chunk
             if not ended:
                 raise self._error("the upstream's stream broke off before its end")
