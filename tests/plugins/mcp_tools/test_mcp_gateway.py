@@ -121,8 +121,11 @@ async def test_a_missing_credential_is_told_to_operators_with_the_address_of_the
     with McpGatewayDouble({"math": port}, token="right") as double:
         config = settings(double, adapters=["math"], router=False)
         config["plugins"]["mcp_tools"]["start_timeout"] = 0.3
-        async with gateway_in_memory({}, model=script(), config=config) as g:
-            facts = (await g.http.get("/admin/mcp")).json()["servers"]
+        async with gateway_in_memory({}, model=script(), config=config) as g, asyncio.timeout(20):
+            facts = {}
+            while not facts or not all(facts[name]["last_error"] for name in ("corp/*", "corp/math")):
+                await asyncio.sleep(0.01)
+                facts = (await g.http.get("/admin/mcp")).json()["servers"]
     told = f"it wants a credential that the gateway does not give (401; {METADATA} says which)"
     assert facts["corp/*"]["last_error"] == told
     assert facts["corp/math"]["last_error"] == told
