@@ -14,7 +14,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _TRIES = 20
-_lock = threading.Lock()
+# One that its holder may take again: a finalizer may come here as well.
+_lock = threading.RLock()
 
 
 def parse(source: str | bytes, filename: str = "<unknown>") -> ast.Module:

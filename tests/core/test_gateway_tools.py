@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway_core import ToolOrigin, hookimpl, mark_tool, use_gateway_tool
 from gateway_core.gateway_tools import matches, tool_names
 from gateway_core.testing import call, gateway_in_memory, script
+from tests.support.interpreter import run_python
 
 
 def tool(name, answer, description="Does it."):
@@ -57,15 +58,11 @@ def output(model):
     ]
 
 
-def test_the_same_name_is_the_same_object_and_importing_needs_no_sdk():
-    import subprocess
-    import sys
-
+def test_the_same_name_is_the_same_object_and_importing_needs_no_sdk(tmp_path):
     assert use_gateway_tool("x") is use_gateway_tool("x")
     assert use_gateway_tool("x") is not use_gateway_tool("x", rename="y")
     code = "import sys; from gateway_core import use_gateway_tool; print('agents' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False"]
+    assert run_python(code, tmp_path).split() == ["False"]
 
 
 async def test_outside_a_gateway_it_says_how_to_run_it():

@@ -10,6 +10,7 @@ from gateway_core.app import build
 from gateway_core.config import load_config
 from gateway_core.errors import ConfigError, PluginError
 from gateway_core.testing import AsgiTransport, gateway_in_memory, script
+from tests.support.interpreter import run_python
 
 NAMES = list(load_config(environ={}).plugins)
 
@@ -65,10 +66,7 @@ async def test_agents_answer_with_every_plugin_off():
         assert answer.choices[0].message.content == "hello"
 
 
-def test_a_plugin_that_is_switched_off_is_not_imported(tmp_path, monkeypatch):
-    import subprocess
-    import sys
-
+def test_a_plugin_that_is_switched_off_is_not_imported(tmp_path):
     code = (
         "import sys; from gateway_core.config import load_config; from gateway_core.loading import load_plugins; "
         "from gateway_core.offduty import OffDuty; "
@@ -76,8 +74,7 @@ def test_a_plugin_that_is_switched_off_is_not_imported(tmp_path, monkeypatch):
         "load_plugins(load_config(environ={}, overrides=off), OffDuty()); "
         "print('gateway_plugins.error_recorder' in sys.modules, 'agents' in sys.modules, 'openai' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.split() == ["False", "False", "False"]
+    assert run_python(code, tmp_path).split() == ["False", "False", "False"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from gateway_core import ConfigError, log_context, trace_headers
 from gateway_core.testing import call, gateway_in_memory, script
 from tests.support.collector import Collector, SentSpan
+from tests.support.interpreter import run_python
 from tests.support.upstream import FakeUpstream
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -233,8 +233,7 @@ def test_nothing_is_imported_for_it_while_it_is_off(tmp_path):
         "    async with app.state.gateway: print('opentelemetry.sdk' in sys.modules)\n"
         "asyncio.run(main())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.split() == ["False"]
+    assert run_python(code, tmp_path).split() == ["False"]
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1])

@@ -30,7 +30,10 @@ class Pipeline(logging.handlers.QueueHandler):
     """
 
     def __init__(self, handler: "logging.StreamHandler[Any]", formatter: logging.Formatter, capacity: int) -> None:
-        self._records: queue.Queue[logging.LogRecord] = queue.Queue(capacity)
+        # A garbage collection in the middle of a `put` may run a finalizer that logs, such as that of a task whose
+        # exception nobody took. `queue.Queue` would wait for its own lock then, for ever.
+        self._records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+        self._capacity = capacity
         super().__init__(self._records)
         self._handler = handler
         self._before = handler.formatter
@@ -68,9 +71,9 @@ class Pipeline(logging.handlers.QueueHandler):
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Put a record into the queue, or count it as dropped."""
-        try:
-            self._records.put_nowait(record)
-        except queue.Full:
+        if self._records.qsize() < self._capacity:
+            self._records.put(record)
+        else:
             self.dropped += 1
 
 
@@ -78,10 +81,7 @@ class _Listener(logging.handlers.QueueListener):
     def stop_within(self, seconds: float) -> bool:
         """Stop when the queue is empty, but do not wait longer than that. Returns whether it stopped."""
         thread = self._thread
-        try:
-            self.queue.put(self._sentinel, timeout=seconds)  # type: ignore[attr-defined]
-        except queue.Full:
-            return False
+        self.enqueue_sentinel()
         if thread is not None:
             thread.join(seconds)
             if thread.is_alive():

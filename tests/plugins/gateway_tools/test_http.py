@@ -24,6 +24,7 @@ LOOPBACK = ["127.0.0.0/8", "::1"]
 async def server(*answers):
     """A real server that gives these answers in turn (status, body, headers), the last one again and again."""
     requests = []
+    closing = asyncio.Event()
 
     async def serve(reader, writer):
         try:
@@ -36,7 +37,8 @@ async def server(*answers):
                 if status is None:
                     break
                 if content is None:
-                    await asyncio.Event().wait()
+                    await closing.wait()
+                    break
                 extra = "".join(f"{name}: {value}\r\n" for name, value in more.items())
                 writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(content)}\r\n{extra}\r\n".encode() + content)
                 await writer.drain()
@@ -49,6 +51,7 @@ async def server(*answers):
     try:
         yield running.sockets[0].getsockname()[1], requests
     finally:
+        closing.set()
         running.close()
 
 

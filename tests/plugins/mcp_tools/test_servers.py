@@ -73,6 +73,7 @@ async def test_a_dead_server_delays_the_start_by_its_limit_only_and_no_other_too
     model = script(call("live__add", a=1, b=1), "done")
     servers = config(start_timeout=0.3, dead=at(free_port), live=at(port))
     async with gateway_in_memory(caller("live/add"), model=model, config=servers) as g:
+        await until(lambda: "Caller" in g.gateway.catalog.agents)
         await ask(g)
         assert facts(g, "dead")["state"] in ("down", "connecting")
         assert facts(g, "dead")["last_error"] == "it takes no connection"
