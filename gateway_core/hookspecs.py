@@ -198,8 +198,9 @@ class Hookspecs:
     def background_task(
         self, entry: AgentEntry, headers: Mapping[str, str], messages: Sequence[Mapping[str, Any]], stream: bool
     ) -> BackgroundTask | None:
-        """Is this chat request one that a UI makes by itself, such as for a title? Then no agent runs. Asked on each
-        chat request, with its headers and messages as they were sent; the first answer counts."""
+        """Is this request one that a UI makes by itself, such as for a title? Then no agent runs. Asked on each request
+        of a chat or a response, with its headers and its messages (or input items) as they were sent; the first answer
+        counts."""
 
     @hookspec
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":

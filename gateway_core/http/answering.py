@@ -3,7 +3,7 @@
 It renders nothing; a surface's own class does.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -12,7 +12,7 @@ from gateway_core.gateway import RunningGateway
 from gateway_core.http.disconnect import while_connected
 from gateway_core.runs.active import ActiveRun
 from gateway_core.runs.request import RunRequest
-from gateway_core.types import Completed, Failed, RunEvent
+from gateway_core.types import BackgroundTask, Completed, Failed, RunEvent, ServedAgent
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -68,6 +68,20 @@ class Answering:
         if body == KEEP_ALIVE and self._active is not None:
             self._active.keep_alives += 1
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def background_task(
+    gateway: RunningGateway,
+    served: ServedAgent,
+    headers: Mapping[str, str],
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    stream: bool,
+) -> BackgroundTask | None:
+    """What a UI wants by itself, such as a title, if the request is for that and the agent leaves it to others."""
+    if not gateway.config.agent(served.id).background_tasks:
+        return None
+    return gateway.hooks.background_task(served.entry, headers, messages, stream)
 
 
 def is_over(events: list[RunEvent]) -> bool:

@@ -13,16 +13,16 @@ from gateway_core.gateway import RunningGateway
 from gateway_core.http import openapi_schemas as schemas
 from gateway_core.http import problems, renderings
 from gateway_core.http.access import authenticated, permitted_agent
-from gateway_core.http.answering import KEEP_ALIVE, Answering, is_over
+from gateway_core.http.answering import KEEP_ALIVE, Answering, background_task, is_over
 from gateway_core.http.chat_format import ChunkWriter, completion, error_event, fingerprint, reasoning_fields
 from gateway_core.http.chat_id import session_id
-from gateway_core.http.chat_request import ChatRequest, parse_chat_request
+from gateway_core.http.chat_request import parse_chat_request
 from gateway_core.http.clients import rendering_for
 from gateway_core.http.front import request_id_of
 from gateway_core.http.images import prepare_images
 from gateway_core.http.reading import read_json_object
 from gateway_core.runs.request import RunRequest
-from gateway_core.types import BackgroundTask, Completed, Failed, RunContext, RunEvent, ServedAgent
+from gateway_core.types import Completed, Failed, RunContext, RunEvent
 
 
 @described("Chat with an agent", takes=schemas.CHAT, answers=schemas.COMPLETION, content=schemas.STREAM)
@@ -44,7 +44,7 @@ class ChatCompletions:
         chat = parse_chat_request(body, max_messages=config.http.max_messages, max_tools=config.http.max_tools)
         served = await permitted_agent(chat.model, principal, self._gateway, request)
         await prepare_images(chat.conversation.items, config.http)
-        task = self._background_task(request, chat, served)
+        task = background_task(self._gateway, served, request.headers, chat.messages, stream=chat.stream)
         run = RunContext(
             request_id_of(scope),
             principal,
@@ -70,11 +70,6 @@ class ChatCompletions:
             task=task,
         )
         await _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage).give(receive)
-
-    def _background_task(self, request: Request, chat: ChatRequest, served: ServedAgent) -> BackgroundTask | None:
-        if not self._gateway.config.agent(served.id).background_tasks:
-            return None
-        return self._gateway.hooks.background_task(served.entry, request.headers, chat.messages, chat.stream)
 
 
 class _Answer(Answering):

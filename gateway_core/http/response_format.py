@@ -1,7 +1,8 @@
 """RunEvents in the form of OpenAI's Responses: one object, or a stream of typed events.
 
-Pure: it writes bytes, and sends nothing. Tools that the gateway ran are items of their own, each call with its output,
-so that no client takes one for its own to run. https://platform.openai.com/docs/api-reference/responses-streaming
+Pure: it writes bytes, and sends nothing. Tools that the gateway ran are items of their own. A client runs a call that
+has no output, so each call here gets one before the end, or becomes a question for approval.
+https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
 import time
@@ -55,6 +56,9 @@ class ResponseWriter:
         self._sequence = 0
         self._reasoning = reasoning
         self._open: _OpenItem | None = None
+        self._calls: dict[str, int] = {}
+        self.unknown: set[str] = set()
+        """Calls of which it is not known what they gave; the output that they have here says nothing."""
         self.output: list[Json] = []
         self.response: Json = {
             "id": response_id,
@@ -104,15 +108,7 @@ class ResponseWriter:
             case ToolStarted():
                 return self._call(event)
             case ToolFinished():
-                return self._whole(
-                    {
-                        "type": "function_call_output",
-                        "id": new_id("fco"),
-                        "call_id": event.call_id,
-                        "output": event.output,
-                        "status": "completed",
-                    }
-                )
+                return self._called(event.call_id, event.output)
             case ApprovalAsked():
                 return self._asked(event)
             case Completed():
@@ -152,26 +148,47 @@ class ResponseWriter:
         item = {"type": "function_call", "id": item_id, "call_id": event.call_id, "name": event.name}
         place = {"item_id": item_id, "output_index": index}
         started = {**item, "arguments": "", "status": "in_progress"}
+        self._calls[event.call_id] = index
+        self.output.append({**started, "arguments": event.arguments})
         out += self._event("response.output_item.added", output_index=index, item=started)
         out += self._event("response.function_call_arguments.delta", **place, delta=event.arguments)
-        out += self._event("response.function_call_arguments.done", **place, name=event.name, arguments=event.arguments)
-        done = {**item, "arguments": event.arguments, "status": "completed"}
-        self.output.append(done)
-        return out + self._event("response.output_item.done", output_index=index, item=done)
+        return out + self._event(
+            "response.function_call_arguments.done", **place, name=event.name, arguments=event.arguments
+        )
+
+    def _called(self, call_id: str, output: str, status: str = "completed") -> bytes:
+        """A call is over: its item is done, and its output is the next one."""
+        out = self._close()
+        if (index := self._calls.pop(call_id, None)) is not None:
+            out += self._done(index, self.output[index] | {"status": status})
+        # The API allows a text as well; Open WebUI reads nothing but parts.
+        parts = [{"type": "input_text", "text": output}]
+        item = {"type": "function_call_output", "id": new_id("fco"), "call_id": call_id}
+        return out + self._whole({**item, "output": parts, "status": status})
 
     def _asked(self, event: ApprovalAsked) -> bytes:
-        out = self._text(question(event))
+        out = self._text(question(event)) + self._close()
         for position, call in enumerate(event.calls):
-            out += self._whole(
-                {
-                    "type": "mcp_approval_request",
-                    "id": f"{event.id}.{position}",
-                    "server_label": "gateway",
-                    "name": call.name,
-                    "arguments": call.arguments,
-                }
-            )
+            item = {
+                "type": "mcp_approval_request",
+                "id": f"{event.id}.{position}",
+                "server_label": "gateway",
+                "name": call.name,
+                "arguments": call.arguments,
+            }
+            # It takes the place of the call, which was not made.
+            index = self._calls.pop(call.call_id, None)
+            out += self._whole(item) if index is None else self._done(index, item)
         return out
+
+    def _done(self, index: int, item: Json) -> bytes:
+        self.output[index] = item
+        return self._event("response.output_item.done", output_index=index, item=item)
+
+    def _end_calls(self, status: str) -> bytes:
+        """The calls that are still on: those of tools that a model's server ran, or that the run's end cut off."""
+        self.unknown |= self._calls.keys()
+        return b"".join([self._called(call_id, "", status) for call_id in [*self._calls]])
 
     def _whole(self, item: Json) -> bytes:
         """An item that is there at once."""
@@ -202,7 +219,7 @@ class ResponseWriter:
         return out + self._event("response.output_item.done", output_index=item.index, item=done)
 
     def _completed(self, event: Completed) -> bytes:
-        out = self._close()
+        out = self._close() + self._end_calls("completed")
         self.response |= {"output": self.output, "usage": usage_object(event.usage), "completed_at": int(time.time())}
         if event.finish_reason != "stop":
             reason = "max_output_tokens" if event.finish_reason == "length" else event.finish_reason
@@ -212,7 +229,7 @@ class ResponseWriter:
         return out + self._event("response.completed", response=self.response)
 
     def _failed(self, event: Failed) -> bytes:
-        out = self._close()
+        out = self._close() + self._end_calls("incomplete")
         error = event.error
         self.response |= {
             "status": "failed",

@@ -4,7 +4,7 @@ It keeps responses where a plugin keeps records, for the principal that made the
 out an error has its own status; after that it is the event `response.failed`, and the stream ends.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import orjson
@@ -17,7 +17,7 @@ from gateway_core.errors import InvalidRequestError, NotFoundError, RunError
 from gateway_core.gateway import RunningGateway
 from gateway_core.http import openapi_schemas as schemas
 from gateway_core.http.access import authenticated, permitted_agent
-from gateway_core.http.answering import KEEP_ALIVE, Answering, is_over
+from gateway_core.http.answering import KEEP_ALIVE, Answering, background_task, is_over
 from gateway_core.http.chat_id import session_id
 from gateway_core.http.conversation import Item
 from gateway_core.http.front import request_id_of
@@ -59,12 +59,14 @@ class Responses:
         served = await permitted_agent(asked.model, principal, self._gateway, request)
         await prepare_images(asked.items, config.http)
         earlier = await self._earlier(asked, principal.id)
+        task = background_task(self._gateway, served, request.headers, asked.given, stream=asked.stream)
         run = RunContext(
             request_id_of(scope),
             principal,
             served.id,
             request.headers.get("user-agent"),
             session_id=session_id(request.headers, asked.metadata),
+            task=task.kind if task else None,
         )
         to_run = RunRequest(
             served,
@@ -75,6 +77,7 @@ class Responses:
             system=asked.instructions,
             settings=asked.settings,
             metadata=asked.metadata,
+            task=task,
             verdict=_verdict(asked.approvals),
         )
         await _Answer(self._gateway, to_run, send, asked, earlier, self._running).give(receive)
@@ -174,7 +177,7 @@ class _Answer(Answering):
         self._asked = asked
         self._earlier = earlier
         self._running = running
-        self._store = asked.store is not False
+        self._store = asked.store is not False and request.task is None
         self._id = new_id("resp")
         self._writer = ResponseWriter(
             self._id,
@@ -236,23 +239,27 @@ class _Answer(Answering):
         record = {
             "response": self._writer.response,
             "input": self._asked.given,
-            "conversation": [*self._earlier, *self._asked.items, *_as_input(self._writer.output)],
+            "conversation": [
+                *self._earlier,
+                *self._asked.items,
+                *_as_input(self._writer.output, without=self._writer.unknown),
+            ],
         }
         seconds = self._gateway.config.http.keep_responses
         owner = self._request.run.principal.id
         await self._gateway.records.put(KIND, self._id, owner, orjson.dumps(record), seconds=seconds)
 
 
-def _as_input(output: Iterable[Json]) -> list[Item]:
-    """What a response said, as input of the next one: its messages, and each tool call that has its output."""
-    answered = {item["call_id"] for item in output if item["type"] == "function_call_output"}
+def _as_input(output: Iterable[Json], *, without: Container[str]) -> list[Item]:
+    """What a response said, as input of the next one: its messages, and each tool call whose output is known."""
     items: list[Item] = []
     for item in output:
         if item["type"] == "message":
             items.append({"role": "assistant", "content": item["content"][0]["text"]})
-        elif item["type"] in ("function_call", "function_call_output") and item["call_id"] in answered:
-            kept = ("type", "call_id", "name", "arguments", "output")
-            items.append({name: item[name] for name in kept if name in item})
+        elif item["type"] == "function_call" and item["call_id"] not in without:
+            items.append({name: item[name] for name in ("type", "call_id", "name", "arguments")})
+        elif item["type"] == "function_call_output" and item["call_id"] not in without:
+            items.append({"type": item["type"], "call_id": item["call_id"], "output": item["output"][0]["text"]})
     return items
 
 

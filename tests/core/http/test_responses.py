@@ -7,7 +7,12 @@ import openai
 import pytest
 from agents import Agent, Runner, function_tool
 from agents.testing import ScriptedModel, assistant_message
-from openai.types.responses import Response, ResponseReasoningItem, ResponseStreamEvent
+from openai.types.responses import (
+    Response,
+    ResponseFunctionWebSearch,
+    ResponseReasoningItem,
+    ResponseStreamEvent,
+)
 from openai.types.responses.response_reasoning_item import Summary
 from pydantic import TypeAdapter
 
@@ -68,7 +73,7 @@ async def test_a_whole_response():
         called, output = response.output[1:3]
         assert (called.name, json.loads(called.arguments)) == ("get_weather", {"city": "Paris"})
         assert called.call_id == output.call_id
-        assert output.output == "18 C in Paris"
+        assert [part.text for part in output.output] == ["18 C in Paris"]
         assert (response.status, response.model, response.object) == ("completed", "W", "response")
         assert response.instructions == "Be brief."
         assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
@@ -129,6 +134,7 @@ async def test_a_conversation_goes_on_from_a_stored_response():
             "assistant",
             "user",
         ]
+        assert seen[2]["output"] == "18 C in Paris"
         fetched = await g.openai.responses.retrieve(first.id)
         assert fetched.output_text == "18 C."
         items = await g.openai.responses.input_items.list(second.id)
@@ -238,6 +244,34 @@ async def test_a_refusal_is_incomplete():
         assert (await g.openai.responses.create(model="F", input="x")).output_text == "fine"
 
 
+async def test_no_call_is_left_to_the_client():
+    hosted = ResponseFunctionWebSearch(
+        id="ws", type="web_search_call", status="completed", action={"type": "search", "query": "x"}
+    )
+    searching = Agent(
+        name="w", model=ScriptedModel([[hosted, assistant_message("Found.")], [assistant_message("No.")]])
+    )
+
+    @function_tool(failure_error_function=None)
+    def fail() -> str:
+        """Fail."""
+        raise ValueError("canary")
+
+    failing = Agent(name="f", tools=[fail], model=script(call("fail")))
+    async with gateway_in_memory({"W": searching, "F": failing}) as g:
+        whole = await g.openai.responses.create(model="W", input="?")
+        assert [item.type for item in whole.output] == ["function_call", "message", "function_call_output"]
+        await g.openai.responses.create(model="W", input="and?", previous_response_id=whole.id)
+        # What is not known is not told to the model.
+        assert [item["role"] for item in searching.model.calls[-1].input] == ["user", "assistant", "user"]
+        events = await events_of(g, model="F")
+        assert events[-1]["type"] == "response.failed"
+        items = [(item["type"], item["status"]) for item in events[-1]["response"]["output"]]
+        assert items == [("function_call", "incomplete"), ("function_call_output", "incomplete")]
+        done = [(event["output_index"], event["item"]) for event in events if event["type"].endswith("item.done")]
+        assert done == [*enumerate(events[-1]["response"]["output"])]
+
+
 @pytest.mark.parametrize("form", ["item", "word"])
 async def test_approvals_are_given_as_items_or_as_words(form):
     done = []
@@ -251,7 +285,9 @@ async def test_approvals_are_given_as_items_or_as_words(form):
     agent = Agent(name="w", tools=[delete], model=script(call("delete", name="x"), "Done."))
     async with gateway_in_memory({"W": agent}) as g:
         asked = await g.openai.responses.create(model="W", input="delete x")
-        [request] = [item for item in asked.output if item.type == "mcp_approval_request"]
+        # No call stands there, which clients would take for theirs to make.
+        assert [item.type for item in asked.output] == ["mcp_approval_request", "message"]
+        request = asked.output[0]
         assert (request.name, json.loads(request.arguments)) == ("delete", {"name": "x"})
         answer = [{"type": "mcp_approval_response", "approval_request_id": request.id, "approve": True}]
         given = answer if form == "item" else "approve"

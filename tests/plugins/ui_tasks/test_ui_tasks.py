@@ -2,6 +2,7 @@
 
 import json
 
+import openai
 import pytest
 from agents import Agent, InputGuardrail
 
@@ -26,6 +27,20 @@ async def test_without_a_model_the_answer_is_local(agent):
             assert isinstance(json.loads(answer.message.content), dict), kind
         assert [run.task for run, _ in g.ended] == list(OPENWEBUI)
         assert all(outcome.error is None and not outcome.usage.requests for _, outcome in g.ended)
+
+
+async def test_what_comes_as_a_response_is_recognised_too(agent):
+    async with gateway_in_memory({"A": agent}, config={"plugins": {"ui_tasks": {"local": True}}}) as g:
+        for kind, body in OPENWEBUI.items():
+            [message] = body["messages"]
+            part = {"type": "input_text", "text": message["content"]}
+            # As Open WebUI converts it for a connection of the type Responses.
+            item = {"type": "message", "role": "user", "content": [part]}
+            response = await g.openai.responses.create(model="A", input=[item])
+            assert isinstance(json.loads(response.output_text), dict), kind
+            with pytest.raises(openai.NotFoundError):
+                await g.openai.responses.retrieve(response.id)
+        assert [run.task for run, _ in g.ended] == list(OPENWEBUI)
 
 
 async def test_the_default_upstreams_model_answers_alone(agent):
