@@ -36,6 +36,9 @@ _OPENWEBUI_TOOLS = frozenset(
     }
 )
 _TOOLS_ENOUGH = 2
+# Libraries that refuse a response with calls of tools that they do not know, or with outputs: the Agents SDK itself,
+# and the AI SDK.
+_RUN_EVERY_CALL = ("Agents/Python", "Agents/JavaScript", "ai-sdk/")
 
 
 def rendering_for(headers: Mapping[str, str], principal: Principal, tools: Any, config: ClientsConfig) -> RenderingName:
@@ -56,6 +59,21 @@ def rendering_for(headers: Mapping[str, str], principal: Principal, tools: Any, 
         or ("openwebui" if _has_openwebui_tools(tools) else None)
         or config.rendering
     )
+
+
+def has_tool_items(headers: Mapping[str, str], principal: Principal, config: ClientsConfig) -> bool:
+    """Whether tools that ran become items of a response; not for a client that would take them for its own to run.
+
+    Args:
+        headers: The request's, by lower-case names.
+        principal: Who asks.
+        config: The operator's settings.
+    """
+    asked = _BY_NAME.get(headers.get(HEADER, "").strip().lower()) or config.principals.get(principal.id)
+    if asked is not None:
+        return asked != "plain"
+    agent = headers.get("user-agent", "")
+    return not any(name in agent for name in _RUN_EVERY_CALL)
 
 
 def _has_openwebui_tools(tools: Any) -> bool:

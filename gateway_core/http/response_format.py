@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from gateway_core.http.ids import new_id
+from gateway_core.http.item_references import item_id
 from gateway_core.http.renderings import question
 from gateway_core.types import (
     ApprovalAsked,
@@ -50,15 +50,20 @@ class ResponseWriter:
         echo: Fields of the request that the response repeats.
         store: Whether it can be fetched later.
         reasoning: Whether reasoning is shown.
+        tools: Whether calls of tools, and questions for approval, are items; text tells what there is to know without.
     """
 
-    def __init__(self, response_id: str, model: str, echo: Mapping[str, Any], *, store: bool, reasoning: bool) -> None:
+    def __init__(
+        self, response_id: str, model: str, echo: Mapping[str, Any], *, store: bool, reasoning: bool, tools: bool
+    ) -> None:
         self._sequence = 0
         self._reasoning = reasoning
+        self._tools = tools
         self._open: _OpenItem | None = None
-        self._calls: dict[str, int] = {}
-        self.unknown: set[str] = set()
-        """Calls of which it is not known what they gave; the output that they have here says nothing."""
+        self._calls: dict[str, ToolStarted] = {}
+        self._places: dict[str, int] = {}
+        self.said: list[Json] = []
+        """What an agent is told of this response when the conversation goes on, shown or not."""
         self.output: list[Json] = []
         self.response: Json = {
             "id": response_id,
@@ -108,7 +113,7 @@ class ResponseWriter:
             case ToolStarted():
                 return self._call(event)
             case ToolFinished():
-                return self._called(event.call_id, event.output)
+                return self._finished(event)
             case ApprovalAsked():
                 return self._asked(event)
             case Completed():
@@ -121,7 +126,7 @@ class ResponseWriter:
         out = b""
         if not isinstance(self._open, _Message):
             out += self._close()
-            self._open = item = _Message(new_id("msg"), len(self.output))
+            self._open = item = _Message(self._new_id("msg"), len(self.output))
             out += self._event("response.output_item.added", output_index=item.index, item=item.as_json("in_progress"))
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             out += self._event("response.content_part.added", **item.place, content_index=0, part=part)
@@ -134,7 +139,7 @@ class ResponseWriter:
         out = b""
         if not isinstance(self._open, _Reasoning):
             out += self._close()
-            self._open = item = _Reasoning(new_id("rs"), len(self.output))
+            self._open = item = _Reasoning(self._new_id("rs"), len(self.output))
             out += self._event("response.output_item.added", output_index=item.index, item=item.as_json("in_progress"))
             part = {"type": "summary_text", "text": ""}
             out += self._event("response.reasoning_summary_part.added", **item.place, summary_index=0, part=part)
@@ -143,12 +148,14 @@ class ResponseWriter:
         return out + self._event("response.reasoning_summary_text.delta", **item.place, summary_index=0, delta=text)
 
     def _call(self, event: ToolStarted) -> bytes:
+        self._calls[event.call_id] = event
+        if not self._tools:
+            return b""
         out = self._close()
-        index, item_id = len(self.output), new_id("fc")
-        item = {"type": "function_call", "id": item_id, "call_id": event.call_id, "name": event.name}
-        place = {"item_id": item_id, "output_index": index}
+        index = self._places[event.call_id] = len(self.output)
+        item = {"type": "function_call", "id": self._new_id("fc"), "call_id": event.call_id, "name": event.name}
+        place = {"item_id": item["id"], "output_index": index}
         started = {**item, "arguments": "", "status": "in_progress"}
-        self._calls[event.call_id] = index
         self.output.append({**started, "arguments": event.arguments})
         out += self._event("response.output_item.added", output_index=index, item=started)
         out += self._event("response.function_call_arguments.delta", **place, delta=event.arguments)
@@ -156,18 +163,32 @@ class ResponseWriter:
             "response.function_call_arguments.done", **place, name=event.name, arguments=event.arguments
         )
 
-    def _called(self, call_id: str, output: str, status: str = "completed") -> bytes:
+    def _finished(self, event: ToolFinished) -> bytes:
+        out = self._close() if self._tools else b""
+        if (call := self._calls.pop(event.call_id, None)) is not None:
+            self._keep_text()
+            kept = {"call_id": event.call_id, "name": call.name, "arguments": call.arguments}
+            self.said.append({"type": "function_call", **kept})
+            self.said.append({"type": "function_call_output", "call_id": event.call_id, "output": event.output})
+        return out + self._called(event.call_id, event.output, "completed")
+
+    def _called(self, call_id: str, output: str, status: str) -> bytes:
         """A call is over: its item is done, and its output is the next one."""
-        out = self._close()
-        if (index := self._calls.pop(call_id, None)) is not None:
-            out += self._done(index, self.output[index] | {"status": status})
+        if not self._tools:
+            return b""
+        out = b""
+        if (index := self._places.pop(call_id, None)) is not None:
+            out = self._done(index, self.output[index] | {"status": status})
         # The API allows a text as well; Open WebUI reads nothing but parts.
         parts = [{"type": "input_text", "text": output}]
-        item = {"type": "function_call_output", "id": new_id("fco"), "call_id": call_id}
+        item = {"type": "function_call_output", "id": self._new_id("fco"), "call_id": call_id}
         return out + self._whole({**item, "output": parts, "status": status})
 
     def _asked(self, event: ApprovalAsked) -> bytes:
-        out = self._text(question(event)) + self._close()
+        out = self._text(question(event))
+        if not self._tools:
+            return out
+        out += self._close()
         for position, call in enumerate(event.calls):
             item = {
                 "type": "mcp_approval_request",
@@ -177,7 +198,7 @@ class ResponseWriter:
                 "arguments": call.arguments,
             }
             # It takes the place of the call, which was not made.
-            index = self._calls.pop(call.call_id, None)
+            index = self._places.pop(call.call_id, None)
             out += self._whole(item) if index is None else self._done(index, item)
         return out
 
@@ -187,8 +208,17 @@ class ResponseWriter:
 
     def _end_calls(self, status: str) -> bytes:
         """The calls that are still on: those of tools that a model's server ran, or that the run's end cut off."""
-        self.unknown |= self._calls.keys()
-        return b"".join([self._called(call_id, "", status) for call_id in [*self._calls]])
+        return b"".join([self._called(call_id, "", status) for call_id in [*self._places]])
+
+    def _keep_text(self) -> None:
+        item = self._open
+        if isinstance(item, _Message) and (text := "".join(item.texts[item.kept :])):
+            item.kept = len(item.texts)
+            self.said.append({"role": "assistant", "content": text.removeprefix("\n\n")})
+
+    def _new_id(self, prefix: str) -> str:
+        """An id for the next item, from which `item_references` finds the response."""
+        return item_id(prefix, self.response["id"], len(self.output))
 
     def _whole(self, item: Json) -> bytes:
         """An item that is there at once."""
@@ -202,6 +232,7 @@ class ResponseWriter:
         )
 
     def _close(self) -> bytes:
+        self._keep_text()
         item, self._open = self._open, None
         if item is None:
             return b""
@@ -250,6 +281,7 @@ class _OpenItem:
         self.id = item_id
         self.index = index
         self.texts: list[str] = []
+        self.kept = 0
 
     @property
     def place(self) -> Json:

@@ -4,7 +4,6 @@ It keeps responses where a plugin keeps records, for the principal that made the
 out an error has its own status; after that it is the event `response.failed`, and the stream ends.
 """
 
-from collections.abc import Container, Iterable
 from typing import Any
 
 import orjson
@@ -19,10 +18,12 @@ from gateway_core.http import openapi_schemas as schemas
 from gateway_core.http.access import authenticated, permitted_agent
 from gateway_core.http.answering import KEEP_ALIVE, Answering, background_task, is_over
 from gateway_core.http.chat_id import session_id
+from gateway_core.http.clients import has_tool_items
 from gateway_core.http.conversation import Item
 from gateway_core.http.front import request_id_of
 from gateway_core.http.ids import new_id
 from gateway_core.http.images import prepare_images
+from gateway_core.http.item_references import RESPONSE, resolve
 from gateway_core.http.reading import read_json_object
 from gateway_core.http.response_format import Json, ResponseWriter
 from gateway_core.http.response_items import ApprovalAnswer
@@ -31,7 +32,6 @@ from gateway_core.runs.approvals import Verdict
 from gateway_core.runs.request import RunRequest
 from gateway_core.types import Failed, RunContext
 
-KIND = "response"
 CANCELLED = "run_cancelled"
 
 
@@ -55,7 +55,9 @@ class Responses:
         principal = await authenticated(request, self._gateway)
         config = self._gateway.config
         body = await read_json_object(request, config.http)
-        asked = parse_responses_request(body, max_items=config.http.max_messages, max_tools=config.http.max_tools)
+        most = config.http.max_messages
+        body["input"] = await resolve(body.get("input"), self._gateway.records, principal.id, max_items=most)
+        asked = parse_responses_request(body, max_items=most, max_tools=config.http.max_tools)
         served = await permitted_agent(asked.model, principal, self._gateway, request)
         await prepare_images(asked.items, config.http)
         earlier = await self._earlier(asked, principal.id)
@@ -80,7 +82,8 @@ class Responses:
             task=task,
             verdict=_verdict(asked.approvals),
         )
-        await _Answer(self._gateway, to_run, send, asked, earlier, self._running).give(receive)
+        tools = has_tool_items(request.headers, principal, config.clients)
+        await _Answer(self._gateway, to_run, send, asked, earlier, tools, self._running).give(receive)
 
     @described("A stored response", answers=schemas.RESPONSE)
     async def get(self, request: Request) -> Response:
@@ -122,7 +125,7 @@ class Responses:
         """`DELETE /v1/responses/{id}`."""
         principal = await authenticated(request, self._gateway)
         response_id = request.path_params["id"]
-        if not await self._gateway.records.delete(KIND, response_id, principal.id):
+        if not await self._gateway.records.delete(RESPONSE, response_id, principal.id):
             raise _not_found(response_id)
         return _json({"id": response_id, "object": "response", "deleted": True})
 
@@ -139,7 +142,7 @@ class Responses:
     async def _stored(self, request: Request) -> Json:
         principal = await authenticated(request, self._gateway)
         response_id = request.path_params["id"]
-        kept = await self._gateway.records.get(KIND, response_id, principal.id)
+        kept = await self._gateway.records.get(RESPONSE, response_id, principal.id)
         if kept is None:
             raise _not_found(response_id)
         record: Json = orjson.loads(kept)
@@ -149,7 +152,7 @@ class Responses:
         """The items of the conversation that a request goes on with."""
         if asked.previous_response_id is None:
             return []
-        kept = await self._gateway.records.get(KIND, asked.previous_response_id, principal_id)
+        kept = await self._gateway.records.get(RESPONSE, asked.previous_response_id, principal_id)
         if kept is None:
             raise InvalidRequestError(
                 f"the previous response '{asked.previous_response_id[:100]}' is not there",
@@ -171,6 +174,7 @@ class _Answer(Answering):
         send: Send,
         asked: ResponsesRequest,
         earlier: list[Item],
+        tools: bool,
         running: "dict[tuple[str, str], _Answer]",
     ) -> None:
         super().__init__(gateway, request, send)
@@ -185,6 +189,7 @@ class _Answer(Answering):
             asked.echo,
             store=self._store,
             reasoning=gateway.config.clients.reasoning != "none",
+            tools=tools,
         )
 
     async def give(self, receive: Receive) -> None:
@@ -239,28 +244,11 @@ class _Answer(Answering):
         record = {
             "response": self._writer.response,
             "input": self._asked.given,
-            "conversation": [
-                *self._earlier,
-                *self._asked.items,
-                *_as_input(self._writer.output, without=self._writer.unknown),
-            ],
+            "conversation": [*self._earlier, *self._asked.items, *self._writer.said],
         }
         seconds = self._gateway.config.http.keep_responses
         owner = self._request.run.principal.id
-        await self._gateway.records.put(KIND, self._id, owner, orjson.dumps(record), seconds=seconds)
-
-
-def _as_input(output: Iterable[Json], *, without: Container[str]) -> list[Item]:
-    """What a response said, as input of the next one: its messages, and each tool call whose output is known."""
-    items: list[Item] = []
-    for item in output:
-        if item["type"] == "message":
-            items.append({"role": "assistant", "content": item["content"][0]["text"]})
-        elif item["type"] == "function_call" and item["call_id"] not in without:
-            items.append({name: item[name] for name in ("type", "call_id", "name", "arguments")})
-        elif item["type"] == "function_call_output" and item["call_id"] not in without:
-            items.append({"type": item["type"], "call_id": item["call_id"], "output": item["output"][0]["text"]})
-    return items
+        await self._gateway.records.put(RESPONSE, self._id, owner, orjson.dumps(record), seconds=seconds)
 
 
 def _verdict(answers: tuple[ApprovalAnswer, ...]) -> tuple[str, Verdict] | None:

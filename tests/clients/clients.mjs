@@ -1,5 +1,6 @@
 // What JavaScript's usual clients make of the gateway: prints one JSON object. Usage: node clients.mjs BASE_URL
 import OpenAI, { NotFoundError } from "openai";
+import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, streamText } from "ai";
 
@@ -59,6 +60,18 @@ try {
 } catch (error) {
   seen.aiUnknown = error.statusCode;
 }
+
+// Its own provider speaks the Responses API, and refers to what was said before by the items' ids.
+const responses = createOpenAI({ baseURL, apiKey: "any" });
+const conversation = user('call add {"a": 2, "b": 3}');
+const first = await generateText({ model: responses("Tools"), messages: conversation });
+conversation.push(...first.response.messages, ...user("say: one two three"));
+const second = streamText({ model: responses("Tools"), messages: conversation });
+let secondText = "";
+for await (const piece of second.textStream) secondText += piece;
+conversation.push(...(await second.response).messages, ...user("say: and four"));
+const third = await generateText({ model: responses("Tools"), messages: conversation });
+seen.aiResponses = { texts: [first.text, secondText, third.text], calls: first.toolCalls.length, steps: first.steps.length };
 
 const controller = new AbortController();
 const cancelled = streamText({

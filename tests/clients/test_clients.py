@@ -1,5 +1,6 @@
 """Clients that others wrote, in their own languages, against the real command."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -52,10 +53,42 @@ def test_javascript_clients(server, upstream, records, node_folder):
     assert seen["aiWhole"] == {"text": "one two three", "usage": seen["whole"]["usage"]}
     assert seen["aiStreamed"] == {"text": "tool said: 5", "calls": 0, "finish": "stop"}
     assert seen["aiUnknown"] == 404
+    assert seen["aiResponses"] == {"texts": ["tool said: 5", "one two three", "and four"], "calls": 0, "steps": 1}
     left = [record for record in upstream.records if record.request.user_text == "endless"]
     assert len(left) == 2
     for record in left:
         assert record.closed_early.wait(5), "a client that leaves its loop ends the upstream's work"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_agent_of_the_sdk_whose_model_is_an_agent_here(server, stream):
+    from agents import Agent, OpenAIResponsesModel, RunConfig, Runner
+    from openai import AsyncOpenAI
+
+    async def ask():
+        async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+            agent = Agent(name="outer", model=OpenAIResponsesModel("Tools", client))
+            given = agent, 'call add {"a": 2, "b": 3}'
+            if not stream:
+                return await Runner.run(*given, run_config=RunConfig(tracing_disabled=True))
+            result = Runner.run_streamed(*given, run_config=RunConfig(tracing_disabled=True))
+            async for _ in result.stream_events():
+                pass
+            return result
+
+    assert asyncio.run(ask()).final_output == "tool said: 5"
+
+
+def test_langchain_with_responses(server):
+    from langchain_openai import ChatOpenAI
+
+    plain = {"x-agent-gateway-client": "plain"}
+    model = ChatOpenAI(
+        model="Tools", base_url=f"{server.url}/v1", api_key="any", use_responses_api=True, default_headers=plain
+    )
+    answer = model.invoke('call add {"a": 2, "b": 3}')
+    assert answer.text == "tool said: 5"
+    assert not answer.tool_calls
 
 
 def test_langchain(server):

@@ -272,6 +272,50 @@ async def test_no_call_is_left_to_the_client():
         assert done == [*enumerate(events[-1]["response"]["output"])]
 
 
+@pytest.mark.parametrize("headers", [{"x-agent-gateway-client": "plain"}, {"user-agent": "Agents/Python 1.0"}])
+async def test_a_client_that_would_run_every_call_sees_none(headers):
+    @function_tool(needs_approval=True)
+    def delete() -> str:
+        """Delete."""
+        return "deleted"
+
+    agent = weather(["Let me look.", call("get_weather", city="Paris")], "It is 18 C.", "You asked.")
+    asking = Agent(name="a", tools=[delete], model=script(call("delete"), "Done."))
+    async with gateway_in_memory({"W": agent, "A": asking}) as g:
+        client = g.openai.with_options(default_headers=headers)
+        response = await client.responses.create(model="W", input="weather?")
+        assert [item.type for item in response.output] == ["message"]
+        assert response.output_text == "Let me look.\n\nIt is 18 C."
+        await client.responses.create(model="W", input="what did I ask?", previous_response_id=response.id)
+        seen = [item.get("content") or item.get("output") or item["type"] for item in agent.model.calls[-1].input]
+        said = ["Let me look.", "function_call", "18 C in Paris", "It is 18 C."]
+        assert seen == ["weather?", *said, "what did I ask?"]
+        asked = await client.responses.create(model="A", input="delete")
+        assert [item.type for item in asked.output] == ["message"]
+        done = await client.responses.create(model="A", input="approve", previous_response_id=asked.id)
+        assert done.output_text == "Done."
+
+
+async def test_items_of_earlier_responses_may_be_referred_to():
+    agent = weather(call("get_weather", city="Paris"), "18 C.", "You asked.")
+    async with gateway_in_memory({"W": agent}) as g:
+        first = await g.openai.responses.create(model="W", input="weather?")
+        given = [{"type": "item_reference", "id": item.id} for item in first.output]
+        given = [{"role": "user", "content": "weather?"}, *given, {"role": "user", "content": "what did I ask?"}]
+        await g.openai.responses.create(model="W", input=given)
+        assert [item.get("type") or item["role"] for item in agent.model.calls[-1].input] == [
+            "user",
+            "function_call",
+            "function_call_output",
+            "assistant",
+            "user",
+        ]
+        await g.openai.responses.delete(first.id)
+        with pytest.raises(openai.BadRequestError) as caught:
+            await g.openai.responses.create(model="W", input=given)
+        assert caught.value.code == "item_not_found"
+
+
 @pytest.mark.parametrize("form", ["item", "word"])
 async def test_approvals_are_given_as_items_or_as_words(form):
     done = []
@@ -336,7 +380,8 @@ async def test_items_reach_the_model_as_they_should():
         ({"input": []}, "input"),
         ({"input": 5}, "input"),
         ({"input": [5]}, "input[0]"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].id"),
+        ({"input": ["x", {"type": "item_reference"}]}, "input[1].id"),
         ({"input": [{"role": "user", "content": None}]}, "input[0].content"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": [{"type": "video"}]}]}, "input[0].content[0].type"),
