@@ -15,7 +15,7 @@ from typing import Any
 from gateway_core.catalog import CatalogBuilder
 from gateway_core.config import Config
 from gateway_core.equipping import Equipper
-from gateway_core.errors import GatewayError
+from gateway_core.errors import ConfigError, GatewayError
 from gateway_core.hooks import Hooks
 from gateway_core.hookspecs import RecordStore
 from gateway_core.inventory import inventory
@@ -32,6 +32,7 @@ from gateway_core.runs.tool_threads import LoopExecutor
 from gateway_core.runs.tools import governing
 from gateway_core.sdk_settings import SdkSettings
 from gateway_core.state import make_folder
+from gateway_core.structure import near_miss
 from gateway_core.types import Catalog, Measurement
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class RunningGateway:
         self._threads: LoopExecutor | None = None
         self.reconfiguring = Reconfiguring(config, self.plugins, self._take, self.report)
         self._builder: CatalogBuilder | None = None
+        self._strays: set[str] = set()
         self._loader: Loader
         self._held = AsyncExitStack()
         address = config.server.admin_address
@@ -126,8 +128,24 @@ class RunningGateway:
 
     async def _refresh(self, builder: CatalogBuilder, again: str | None = None) -> Catalog:
         catalog = await builder.refresh(again)
+        self._look_for_strays(catalog)
         self.hooks.on_catalog(catalog, (*self.hooks.watch_paths(), self.config.file))
         return catalog
+
+    def _look_for_strays(self, catalog: Catalog) -> None:
+        """Tell of settings that are for no agent, once for as long as that is so."""
+        ids = {*catalog.agents, *catalog.broken}
+        strays = {name for name in self.config.agents if name.casefold() not in {each.casefold() for each in ids}}
+        for name in sorted(strays - self._strays):
+            self.report(
+                ConfigError(
+                    f"there is no agent '{name}', for which there are settings",
+                    source=f"[agents.{name}]",
+                    hint=near_miss(name, ids),
+                    code="no_such_agent",
+                )
+            )
+        self._strays = strays
 
     def _take(self, config: Config) -> None:
         """Bring a new configuration into force, for requests and loads that begin from now on."""

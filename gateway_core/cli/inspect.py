@@ -136,7 +136,8 @@ def _load(
 
         @hookimpl
         def on_error(self, error: GatewayError) -> None:
-            if isinstance(error, DiscoveryError):
+            # Of some of the paths only, it is no wonder that the settings of others are for nobody.
+            if isinstance(error, DiscoveryError) or (installed and error.code == "no_such_agent"):
                 reported.append((error.source or "-", error.message + (f" ({error.hint})" if error.hint else "")))
 
     async def load() -> Catalog:

@@ -256,3 +256,17 @@ async def test_tools_are_wrapped_once_also_when_agents_share_them():
         await g.gateway.reload()
     assert seen == [("One", "extra"), ("One", "shared")]
     assert one.tools == [extra]
+
+
+async def test_settings_for_no_agent_are_told_once(folder):
+    heard = []
+    config = {"agents": {"TWO": {"model": "m"}, "Onne": {"model": "m"}}}
+    async with gateway_in_memory(folder=folder, config=config, plugins=listening(heard)) as g:
+        await g.gateway.reload()
+        [error] = heard
+        assert (error.code, error.source, error.hint) == ("no_such_agent", "[agents.Onne]", "did you mean 'One'?")
+        (folder / "One").rename(folder / "Onne")
+        await g.gateway.reload()
+        (folder / "Onne").rename(folder / "One")
+        await g.gateway.reload()
+        assert [error.source for error in heard] == ["[agents.Onne]"] * 2
