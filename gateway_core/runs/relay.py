@@ -97,7 +97,7 @@ class Relay:
             self._tool_starts(raw)
         elif isinstance(item, ToolCallOutputItem):
             call_id = _get(raw, "call_id") or ""
-            self._put(ToolFinished(call_id, self._tools.get(call_id, "tool"), as_text(item.output)))
+            self._put(ToolFinished(call_id, self._tools.get(call_id, "tool"), output_text(item.output)))
         elif isinstance(item, HandoffOutputItem):
             self._speaker(item.target_agent.name)
 
@@ -156,6 +156,21 @@ class Relay:
         if name != self._agent:
             self._agent = name
             self._put(AgentChanged(name))
+
+
+def output_text(output: Any) -> str:
+    """A tool's output as people read it: of the parts that the SDK and MCP servers give, the text."""
+    parts = [_part_text(part) for part in (output if isinstance(output, list) else [output])]
+    return as_text("\n".join(part for part in parts if part is not None) if parts and None not in parts else output)
+
+
+def _part_text(part: Any) -> str | None:
+    match _get(part, "type"), _get(part, "text"):
+        case "text", str() as text:
+            return text
+        case "image" | "file" as kind, _ if _get(part, "image_url") or _get(part, "file_data") or _get(part, "file_id"):
+            return f"[{kind}]"
+    return None
 
 
 def as_text(value: Any) -> str:

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from agents import Agent, function_tool
+from agents import Agent, ToolOutputImage, ToolOutputText, function_tool
 from agents.testing import ScriptedModel, assistant_message
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway_core.config import load_config
 from gateway_core.http.clients import rendering_for
 from gateway_core.http.renderings import SideEvent, make, without_blocks
+from gateway_core.runs.relay import output_text
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import (
     AgentChanged,
@@ -225,6 +226,21 @@ async def test_a_tool_may_return_what_is_no_text():
     async with gateway_in_memory({"W": agent}) as g:
         chunks = await chunks_of(g, extra_headers=OPENWEBUI_HEADERS)
     assert "half ?" in "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        ({"type": "text", "text": "18 C"}, "18 C"),
+        ([ToolOutputText(text="18 C"), {"type": "text", "text": "mild"}], "18 C\nmild"),
+        ([{"type": "text", "text": "map:"}, ToolOutputImage(image_url="data:image/png;base64,AA")], "map:\n[image]"),
+        ({"type": "image", "of": "nothing"}, '{"type": "image", "of": "nothing"}'),
+        ([{"type": "text", "text": "a"}, 5], '[{"type": "text", "text": "a"}, 5]'),
+        ([], "[]"),
+    ],
+)
+def test_of_the_parts_of_an_output_people_read_the_text(output, shown):
+    assert output_text(output) == shown
 
 
 async def test_librechat_sees_tools_and_handoffs_as_reasoning():
