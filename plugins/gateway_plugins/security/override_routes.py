@@ -6,26 +6,23 @@ The plugin mounts these among its admin routes, with a `granter` that returns th
 log's `settled` as `recorded`.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from attrs import asdict
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway_core import GatewayError, InvalidRequestError, NotFoundError, PermissionDeniedError, Principal, described
+from gateway_core import GatewayError, NotFoundError, PermissionDeniedError, Principal, described
 from gateway_plugins.security.grants import parse_grant
+from gateway_plugins.security.json_bodies import json_object, json_response
 from gateway_plugins.security.overrides import OverrideStore
 from gateway_plugins.security.questions import Override
 
 Granter = Callable[[Request], Awaitable[Principal]]
 """Who asks; raises a `GatewayError` for anybody who may not even look."""
 
-_MAX_BODY = 16 * 1024
-_BODY_SECONDS = 10.0
 _GRANT = {
     "type": "object",
     "required": ["kind", "pattern", "reason"],
@@ -70,27 +67,27 @@ class _Handlers:
     @described("Allow something for a time", takes=_GRANT, status=201)
     async def grant(self, request: Request) -> Response:
         principal = await self._may_change(request)
-        grant = parse_grant(await _json_object(request), principal.id)
+        grant = parse_grant(await json_object(request), principal.id)
         override = await self._store.grant(grant, principal.id)
         try:
             await self._recorded()
         except GatewayError:
             await self._store.revoke(override.id, principal.id)
             raise
-        return _json(_shown(override, override.expires - override.created), 201)
+        return json_response(_shown(override, override.expires - override.created), 201)
 
     @described("What is allowed for a time at this moment")
     async def list(self, request: Request) -> Response:
         await self._granter(request)
         shown = [_shown(override, left) for override, left in self._store.active()]
-        return _json({"object": "list", "data": shown})
+        return json_response({"object": "list", "data": shown})
 
     @described("One override that is in force")
     async def one(self, request: Request) -> Response:
         await self._granter(request)
         for override, left in self._store.active():
             if override.id == request.path_params["id"]:
-                return _json(_shown(override, left))
+                return json_response(_shown(override, left))
         raise _not_there()
 
     @described("Revoke an override")
@@ -100,7 +97,7 @@ class _Handlers:
         if override is None:
             raise _not_there()
         await self._recorded()
-        return _json({"id": override.id, "object": "security.override.deleted", "deleted": True})
+        return json_response({"id": override.id, "object": "security.override.deleted", "deleted": True})
 
     async def _may_change(self, request: Request) -> Principal:
         principal = await self._granter(request)
@@ -118,30 +115,3 @@ def _shown(override: Override, left: float) -> dict[str, Any]:
 
 def _not_there() -> NotFoundError:
     return NotFoundError("no override of this id is in force", code="override_not_found")
-
-
-async def _json_object(request: Request) -> dict[str, Any]:
-    body = b""
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MAX_BODY:
-                    raise InvalidRequestError(
-                        f"the body is larger than {_MAX_BODY} bytes", status=413, code="request_too_large"
-                    )
-    except TimeoutError:
-        raise InvalidRequestError("the body did not arrive in time", status=408, code="request_timeout") from None
-    except ClientDisconnect:
-        raise InvalidRequestError("the client left before its body arrived", status=499) from None
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidRequestError("the body must be a JSON object")
-    return value
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json", headers={"cache-control": "no-store"})

@@ -3,28 +3,24 @@
 It asks the rules themselves and changes nothing. Admins only: to everybody else it would tell what there is.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import orjson
 from attrs import asdict
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway_core import Catalog, InvalidRequestError, ToolOrigin, described, origin_of, tool_names
 from gateway_plugins.security.grants import parse_grant
+from gateway_plugins.security.json_bodies import json_object, json_response
 from gateway_plugins.security.policy import TOOL_SOURCES, Policy
 from gateway_plugins.security.questions import GATEWAY, Question
 from gateway_plugins.security.rules import Rules, Verdict
 
 _FIELDS = ("principal", "key", "agent", "module", "tool", "source", "server")
 _LONGEST = 512
-_MAX_BODY = 16 * 1024
-_BODY_SECONDS = 10.0
 
-_NAMES = ("principal", "key", "agent", "module", "tool", "source", "server")
-_QUESTION = {"type": "object", "properties": {name: {"type": "string", "minLength": 1} for name in _NAMES}}
+_QUESTION = {"type": "object", "properties": {name: {"type": "string", "minLength": 1} for name in _FIELDS}}
 
 
 class Preview:
@@ -42,10 +38,10 @@ class Preview:
     @described("Would this be allowed, and by which rule?", takes=_QUESTION)
     async def answer(self, request: Request) -> Response:
         """One question, as JSON."""
-        asked = _fields(await _json_object(request))
+        asked = _fields(await json_object(request))
         policy, rules = self._current()
         shown = _preview(asked, policy, rules, self._catalog())
-        return Response(orjson.dumps(shown), media_type="application/json", headers={"cache-control": "no-store"})
+        return json_response(shown)
 
 
 def _preview(asked: Mapping[str, str], policy: Policy, rules: Rules, catalog: Catalog) -> dict[str, Any]:
@@ -168,26 +164,3 @@ def _fields(body: Mapping[str, Any]) -> dict[str, str]:
         if value is not None and (not isinstance(value, str) or not 0 < len(value) <= _LONGEST):
             raise InvalidRequestError(f"'{name}' must be a string of 1 to {_LONGEST} characters", param=name)
     return {name: value for name, value in body.items() if value is not None}
-
-
-async def _json_object(request: Request) -> dict[str, Any]:
-    body = b""
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MAX_BODY:
-                    raise InvalidRequestError(
-                        f"the body is larger than {_MAX_BODY} bytes", status=413, code="request_too_large"
-                    )
-    except TimeoutError:
-        raise InvalidRequestError("the body did not arrive in time", status=408, code="request_timeout") from None
-    except ClientDisconnect:
-        raise InvalidRequestError("the client left before its body arrived", status=499) from None
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidRequestError("the body must be a JSON object")
-    return value
