@@ -36,9 +36,8 @@ _OPENWEBUI_TOOLS = frozenset(
     }
 )
 _TOOLS_ENOUGH = 2
-# Libraries that refuse a response with calls of tools that they do not know, or with outputs: the Agents SDK itself,
-# and the AI SDK.
-_RUN_EVERY_CALL = ("Agents/Python", "Agents/JavaScript", "ai-sdk/")
+# Libraries that refuse a response with calls of tools that they do not know, or with outputs, or answer such a call.
+_RUN_EVERY_CALL = ("Agents/Python", "Agents/JavaScript", "ai-sdk/", "pydantic-ai/")
 
 
 def rendering_for(headers: Mapping[str, str], principal: Principal, tools: Any, config: ClientsConfig) -> RenderingName:
@@ -51,29 +50,33 @@ def rendering_for(headers: Mapping[str, str], principal: Principal, tools: Any, 
         tools: The request's `tools`, unchecked.
         config: The operator's settings.
     """
-    asked = _BY_NAME.get(headers.get(HEADER, "").strip().lower())
-    return (
-        asked
-        or config.principals.get(principal.id)
-        or next((name for start, name in _BY_HEADER.items() if any(h.startswith(start) for h in headers)), None)
-        or ("openwebui" if _has_openwebui_tools(tools) else None)
-        or config.rendering
-    )
+    return _known(headers, principal, tools, config) or config.rendering
 
 
-def has_tool_items(headers: Mapping[str, str], principal: Principal, config: ClientsConfig) -> bool:
-    """Whether tools that ran become items of a response; not for a client that would take them for its own to run.
+def has_tool_items(headers: Mapping[str, str], principal: Principal, tools: Any, config: ClientsConfig) -> bool:
+    """Whether tools that ran become items of a response; not for a client that would take them for its own to run, as
+    one does that brings tools. Open WebUI, which brings some, too, tells them apart.
 
     Args:
         headers: The request's, by lower-case names.
         principal: Who asks.
+        tools: The request's `tools`, unchecked.
         config: The operator's settings.
     """
-    asked = _BY_NAME.get(headers.get(HEADER, "").strip().lower()) or config.principals.get(principal.id)
-    if asked is not None:
-        return asked != "plain"
+    known = _known(headers, principal, tools, config)
+    if known is not None:
+        return known != "plain"
     agent = headers.get("user-agent", "")
-    return not any(name in agent for name in _RUN_EVERY_CALL)
+    return not tools and not any(name in agent for name in _RUN_EVERY_CALL)
+
+
+def _known(headers: Mapping[str, str], principal: Principal, tools: Any, config: ClientsConfig) -> RenderingName | None:
+    return (
+        _BY_NAME.get(headers.get(HEADER, "").strip().lower())
+        or config.principals.get(principal.id)
+        or next((name for start, name in _BY_HEADER.items() if any(h.startswith(start) for h in headers)), None)
+        or ("openwebui" if _has_openwebui_tools(tools) else None)
+    )
 
 
 def _has_openwebui_tools(tools: Any) -> bool:
@@ -84,6 +87,9 @@ def _has_openwebui_tools(tools: Any) -> bool:
 
 
 def _tool_name(tool: Any) -> str | None:
-    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(tool, dict):
+        return None
+    # Chat completions have the name one level deeper than responses.
+    function = tool.get("function", tool)
     name = function.get("name") if isinstance(function, dict) else None
     return name if isinstance(name, str) else None

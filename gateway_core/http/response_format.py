@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from gateway_core.http import problems
 from gateway_core.http.item_references import item_id
 from gateway_core.http.renderings import question
 from gateway_core.types import (
@@ -48,14 +49,24 @@ class ResponseWriter:
         response_id: Its id.
         model: The model's name, as the client may use it again.
         echo: Fields of the request that the response repeats.
+        request_id: The id under which an operator finds what failed.
         store: Whether it can be fetched later.
         reasoning: Whether reasoning is shown.
         tools: Whether calls of tools, and questions for approval, are items; text tells what there is to know without.
     """
 
     def __init__(
-        self, response_id: str, model: str, echo: Mapping[str, Any], *, store: bool, reasoning: bool, tools: bool
+        self,
+        response_id: str,
+        model: str,
+        echo: Mapping[str, Any],
+        *,
+        request_id: str,
+        store: bool,
+        reasoning: bool,
+        tools: bool,
     ) -> None:
+        self._request_id = request_id
         self._sequence = 0
         self._reasoning = reasoning
         self._tools = tools
@@ -261,12 +272,12 @@ class ResponseWriter:
 
     def _failed(self, event: Failed) -> bytes:
         out = self._close() + self._end_calls("incomplete")
-        error = event.error
+        error, told = event.error, problems.body(event.error, self._request_id)["error"]["message"]
         self.response |= {
             "status": "failed",
             "output": self.output,
             "usage": usage_object(event.usage),
-            "error": {"code": _ERROR_CODES.get(error.code, "server_error"), "message": error.message},
+            "error": {"code": _ERROR_CODES.get(error.code, "server_error"), "message": told},
         }
         return out + self._event("response.failed", response=self.response)
 

@@ -82,7 +82,7 @@ class Responses:
             task=task,
             verdict=_verdict(asked.approvals),
         )
-        tools = has_tool_items(request.headers, principal, config.clients)
+        tools = has_tool_items(request.headers, principal, body.get("tools"), config.clients)
         await _Answer(self._gateway, to_run, send, asked, earlier, tools, self._running).give(receive)
 
     @described("A stored response", answers=schemas.RESPONSE)
@@ -187,6 +187,7 @@ class _Answer(Answering):
             self._id,
             request.served.id,
             asked.echo,
+            request_id=request.run.request_id,
             store=self._store,
             reasoning=gateway.config.clients.reasoning != "none",
             tools=tools,

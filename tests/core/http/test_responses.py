@@ -266,14 +266,40 @@ async def test_no_call_is_left_to_the_client():
         assert [item["role"] for item in searching.model.calls[-1].input] == ["user", "assistant", "user"]
         events = await events_of(g, model="F")
         assert events[-1]["type"] == "response.failed"
+        assert "(request id: req_" in events[-1]["response"]["error"]["message"]
         items = [(item["type"], item["status"]) for item in events[-1]["response"]["output"]]
         assert items == [("function_call", "incomplete"), ("function_call_output", "incomplete")]
         done = [(event["output_index"], event["item"]) for event in events if event["type"].endswith("item.done")]
         assert done == [*enumerate(events[-1]["response"]["output"])]
 
 
-@pytest.mark.parametrize("headers", [{"x-agent-gateway-client": "plain"}, {"user-agent": "Agents/Python 1.0"}])
-async def test_a_client_that_would_run_every_call_sees_none(headers):
+TOOL = {"type": "function", "name": "mine", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    ("headers", "tools", "shown"),
+    [
+        ({}, [], True),
+        ({}, [TOOL], False),
+        ({}, [{**TOOL, "name": "ask_user"}, {**TOOL, "name": "view_chat"}], True),
+        ({"x-openwebui-user-id": "1"}, [TOOL], True),
+        ({"x-agent-gateway-client": "openwebui"}, [TOOL], True),
+        ({"x-agent-gateway-client": "plain"}, [], False),
+        ({"user-agent": "ai/6.0 ai-sdk/provider-utils/4.0"}, [], False),
+    ],
+)
+async def test_who_sees_that_tools_ran(headers, tools, shown):
+    async with gateway_in_memory({"W": weather()}) as g:
+        client = g.openai.with_options(default_headers=headers)
+        response = await client.responses.create(model="W", input="weather?", tools=tools)
+        assert [item.type for item in response.output] == (
+            ["message", "function_call", "function_call_output", "message"] if shown else ["message"]
+        )
+
+
+async def test_a_client_that_would_run_every_call_sees_none():
+    headers = {"x-agent-gateway-client": "plain"}
+
     @function_tool(needs_approval=True)
     def delete() -> str:
         """Delete."""
