@@ -28,6 +28,8 @@ from gateway_core.types import (
 
 Json = dict[str, Any]
 
+CANCELLED = "run_cancelled"
+"""The code of the error with which a client ends a run."""
 _ERROR_CODES = {"upstream_rate_limited": "rate_limit_exceeded", "rate_limit_exceeded": "rate_limit_exceeded"}
 
 
@@ -82,7 +84,6 @@ class ResponseWriter:
             "created_at": int(time.time()),
             "completed_at": None,
             "status": "in_progress",
-            "background": False,
             "error": None,
             "incomplete_details": None,
             "model": model,
@@ -111,9 +112,9 @@ class ResponseWriter:
         """The events of the stream for events of the run; the last one of a run ends the response."""
         return b"".join([self._one(event) for event in events])
 
-    def cancelled(self) -> Json:
-        """The response as far as it is, for whoever cuts it off; its own stream goes on to its end."""
-        return {**self.response, "status": "cancelled", "output": self.output}
+    def so_far(self) -> Json:
+        """The response as far as it is."""
+        return {**self.response, "output": self.output}
 
     def _one(self, event: RunEvent) -> bytes:
         match event:
@@ -279,6 +280,9 @@ class ResponseWriter:
             "usage": usage_object(event.usage),
             "error": {"code": _ERROR_CODES.get(error.code, "server_error"), "message": told},
         }
+        # A stream has no event for it.
+        if error.code == CANCELLED and self.response["background"]:
+            self.response |= {"status": "cancelled", "error": None}
         return out + self._event("response.failed", response=self.response)
 
     def _event(self, kind: str, **fields: Any) -> bytes:

@@ -4,6 +4,8 @@ It keeps responses where a plugin keeps records, for the principal that made the
 out an error has its own status; after that it is the event `response.failed`, and the stream ends.
 """
 
+import asyncio
+import logging
 from typing import Any
 
 import orjson
@@ -25,14 +27,14 @@ from gateway_core.http.ids import new_id
 from gateway_core.http.images import prepare_images
 from gateway_core.http.item_references import RESPONSE, resolve
 from gateway_core.http.reading import read_json_object
-from gateway_core.http.response_format import Json, ResponseWriter
+from gateway_core.http.response_format import CANCELLED, Json, ResponseWriter
 from gateway_core.http.response_items import ApprovalAnswer
 from gateway_core.http.responses_request import ResponsesRequest, parse_responses_request
 from gateway_core.runs.approvals import Verdict
 from gateway_core.runs.request import RunRequest
 from gateway_core.types import Failed, RunContext
 
-CANCELLED = "run_cancelled"
+logger = logging.getLogger(__name__)
 
 
 @described(
@@ -92,7 +94,9 @@ class Responses:
             raise InvalidRequestError(
                 "'stream' is not supported for a stored response", param="stream", code="unsupported"
             )
-        return _json((await self._stored(request))["response"])
+        principal = await authenticated(request, self._gateway)
+        answer = self._running.get((principal.id, request.path_params["id"]))
+        return _json(answer.so_far() if answer is not None else (await self._stored(request))["response"])
 
     @described(
         "The input of a stored response, newest first",
@@ -125,6 +129,8 @@ class Responses:
         """`DELETE /v1/responses/{id}`."""
         principal = await authenticated(request, self._gateway)
         response_id = request.path_params["id"]
+        if (principal.id, response_id) in self._running:
+            raise InvalidRequestError("the response is still made; cancel it first", param="id")
         if not await self._gateway.records.delete(RESPONSE, response_id, principal.id):
             raise _not_found(response_id)
         return _json({"id": response_id, "object": "response", "deleted": True})
@@ -194,18 +200,56 @@ class _Answer(Answering):
         )
 
     async def give(self, receive: Receive) -> None:
-        """Answer, whole or streamed."""
+        """Answer, whole or streamed, or at once with what is to be fetched later."""
         key = self._request.run.principal.id, self._id
+        if self._asked.background:
+            await self._begin(key)
+            return
         try:
             await self._give(self._stream(key) if self._request.live else self._whole(key), receive)
         finally:
             self._running.pop(key, None)
 
+    def so_far(self) -> Json:
+        """The response as far as it is."""
+        return self._writer.so_far()
+
     def cancel(self) -> Json:
-        """End it. Gives the response as far as it is."""
+        """End it. Gives the response as far as it is; whoever follows it hears of the end."""
         if self._active is not None:
             self._active.stop(RunError("the run was cancelled", code=CANCELLED))
-        return self._writer.cancelled()
+        return {**self._writer.so_far(), "status": "cancelled"}
+
+    async def _begin(self, key: tuple[str, str]) -> None:
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = self._gateway.left_runs.go_on(self._alone(key, begun))
+        try:
+            await asyncio.wait((task, begun), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()  # the client left before it knew the id
+            raise
+        if not begun.done():
+            await task  # it was refused
+        await self._json(orjson.dumps(self._writer.so_far()))
+
+    async def _alone(self, key: tuple[str, str], begun: "asyncio.Future[None]") -> None:
+        """Answer without a client."""
+        try:
+            async with self._start() as run:
+                self._running[key] = self
+                begun.set_result(None)
+                events = await run.take()
+                self._writer.events(events)
+                while not is_over(events):
+                    events = await run.take()
+                    self._writer.events(events)
+            await self._keep()
+        except Exception:
+            if not begun.done():
+                raise
+            logger.exception("the response %s, made in the background, is lost", self._id)
+        finally:
+            self._running.pop(key, None)
 
     async def _whole(self, key: tuple[str, str]) -> None:
         async with self._start() as run:

@@ -16,7 +16,7 @@ from gateway_core.http.conversation import Item
 from gateway_core.http.response_items import ApprovalAnswer, parse_input
 
 # What would change the answer, and that no agent can do.
-_REFUSED = ("background", "conversation", "prompt", "context_management")
+_REFUSED = ("conversation", "prompt", "context_management")
 
 
 @frozen
@@ -31,6 +31,8 @@ class ResponsesRequest:
     instructions: str | None
     approvals: tuple[ApprovalAnswer, ...]
     stream: bool
+    background: bool
+    """Whether the answer is to be made without the client, who fetches it later."""
     store: bool | None
     previous_response_id: str | None
     settings: Mapping[str, Any]
@@ -58,6 +60,12 @@ def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tool
     for name in _REFUSED:
         if body.get(name):
             raise InvalidRequestError(f"'{name}' is not supported by this gateway", param=name, code="unsupported")
+    background = fields.boolean(body, "background") or False
+    if background and fields.boolean(body, "stream"):
+        message = "'stream' is not supported together with 'background'"
+        raise InvalidRequestError(message, param="stream", code="unsupported")
+    if background and fields.boolean(body, "store") is False:
+        raise InvalidRequestError("'background' needs 'store': what is made is fetched later", param="store")
     reasoning = fields.mapping(body, "reasoning") or {}
     text = fields.mapping(body, "text") or {}
     fields.few_enough(fields.listing(body, "tools") or (), "tools", max_tools)
@@ -70,11 +78,13 @@ def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tool
         instructions="\n\n".join(filter(None, [instructions, parsed.system])) or None,
         approvals=parsed.approvals,
         stream=fields.boolean(body, "stream") or False,
+        background=background,
         store=fields.boolean(body, "store"),
         previous_response_id=fields.text(body, "previous_response_id"),
         settings=_settings(body, reasoning, text),
         metadata=fields.mapping(body, "metadata") or {},
         echo={
+            "background": background,
             "instructions": instructions,
             "max_output_tokens": fields.integer(body, "max_output_tokens", low=0),
             "metadata": _metadata(body),

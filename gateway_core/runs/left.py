@@ -4,7 +4,8 @@ By default no run is kept: a client that leaves ends its run. It renders nothing
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from gateway_core.config import RunsConfig
 from gateway_core.runs.active import ActiveRun
@@ -30,9 +31,14 @@ class LeftRuns:
         while len(self._runs) >= MOST_KEPT:
             del self._runs[next(iter(self._runs))]
         self._runs[_key(run)] = run
-        task = asyncio.create_task(self._follow(run))
+        self.go_on(self._follow(run))
+
+    def go_on(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do work for a run that has no client, and let the gateway's end wait for it."""
+        task = asyncio.create_task(work)
         self._following.add(task)
         task.add_done_callback(self._following.discard)
+        return task
 
     def find(self, principal_id: str, request_id: str) -> ActiveRun | None:
         """The run of a request that this principal made."""

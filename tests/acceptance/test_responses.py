@@ -1,6 +1,7 @@
 """The Responses API of the real command with the official client: typed events, and what is kept over `kill -9`."""
 
 import signal
+import time
 
 import openai
 import pytest
@@ -59,6 +60,19 @@ def test_a_stream_of_typed_events_ends_in_the_whole_response(folder):
         assert [item.type for item in whole.output] == ["function_call", "function_call_output", "message"]
         assert whole.output_text == "tool said: seen it"
         assert client.responses.retrieve(whole.id).output_text == whole.output_text
+
+
+def test_a_client_may_be_gone_while_a_response_is_made(folder):
+    with serving(folder) as server:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any") as client:
+            asked = client.responses.create(model="Keeper", input="slow 0.05 10", background=True)
+            assert asked.status == "in_progress"
+        client = server.client()
+        deadline = time.monotonic() + 20
+        while (made := client.responses.retrieve(asked.id)).status == "in_progress":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert made.output_text.split() == [f"t{number}" for number in range(10)]
 
 
 def test_what_is_kept_outlives_a_killed_process(folder, upstream):

@@ -322,6 +322,100 @@ async def test_a_client_that_would_run_every_call_sees_none():
         assert done.output_text == "Done."
 
 
+@pytest.fixture
+def waiting():
+    """An agent whose tool waits, with what tells that it does and what lets it go."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    @function_tool
+    async def wait() -> str:
+        """Wait."""
+        started.set()
+        await go_on.wait()
+        return "waited"
+
+    return Agent(name="w", tools=[wait], model=script(call("wait"), "Done.", "And more.")), started, go_on
+
+
+async def ended(g, response_id):
+    async with asyncio.timeout(10):
+        while (response := await g.openai.responses.retrieve(response_id)).status == "in_progress":
+            await asyncio.sleep(0.005)
+    return response
+
+
+async def test_a_response_is_made_in_the_background(waiting):
+    agent, started, go_on = waiting
+    async with gateway_in_memory({"W": agent}) as g:
+        asked = await g.openai.responses.create(model="W", input="go", background=True)
+        assert (asked.status, asked.background, asked.output) == ("in_progress", True, [])
+        await started.wait()
+        assert (await g.openai.responses.retrieve(asked.id)).status == "in_progress"
+        with pytest.raises(openai.BadRequestError, match="cancel it first"):
+            await g.openai.responses.delete(asked.id)
+        go_on.set()
+        made = await ended(g, asked.id)
+        assert (made.status, made.output_text, made.background) == ("completed", "Done.", True)
+        more = await g.openai.responses.create(model="W", input="more", previous_response_id=made.id)
+        assert more.output_text == "And more."
+        await g.openai.responses.delete(made.id)
+
+
+async def test_in_the_background_it_is_cancelled_and_fails_for_whoever_asks_later(waiting):
+    agent, started, _ = waiting
+    failing = Agent(name="f", model=ScriptedModel([]))
+    async with gateway_in_memory({"W": agent, "F": failing}) as g:
+        asked = await g.openai.responses.create(model="W", input="go", background=True)
+        await started.wait()
+        assert (await g.openai.responses.cancel(asked.id)).status == "cancelled"
+        made = await ended(g, asked.id)
+        assert (made.status, made.error) == ("cancelled", None)
+        asked = await g.openai.responses.create(model="F", input="go", background=True)
+        made = await ended(g, asked.id)
+        assert (made.status, made.error.code) == ("failed", "server_error")
+        assert "(request id: req_" in made.error.message
+
+
+async def test_the_gateways_end_ends_what_is_made_in_the_background(waiting):
+    agent, started, _ = waiting
+    kept = {}
+
+    class Keeping:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        def record_store(self):
+            return self
+
+        async def get(self, kind, key, owner):
+            return kept.get(key)
+
+        async def put(self, kind, key, owner, value, *, seconds):
+            kept[key] = value
+
+    config = {"plugins": {"sessions": {"enabled": False}}}
+    async with gateway_in_memory({"W": agent}, plugins={"keeping": Keeping}, config=config) as g:
+        asked = await g.openai.responses.create(model="W", input="go", background=True)
+        await started.wait()
+        assert not kept
+    made = json.loads(kept[asked.id])["response"]
+    assert made["status"] == "failed"
+    assert "stopping" in made["error"]["message"]
+
+
+async def test_what_is_refused_is_refused_at_once_in_the_background_too(waiting):
+    agent, started, go_on = waiting
+    async with gateway_in_memory({"W": agent}, config={"runs": {"max_runs": 1}}) as g:
+        await g.openai.responses.create(model="W", input="go", background=True)
+        await started.wait()
+        client = g.openai.with_options(max_retries=0)
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.responses.create(model="W", input="go", background=True)
+        assert caught.value.code == "too_many_runs"
+        go_on.set()
+
+
 async def test_items_of_earlier_responses_may_be_referred_to():
     agent = weather(call("get_weather", city="Paris"), "18 C.", "You asked.")
     async with gateway_in_memory({"W": agent}) as g:
@@ -412,7 +506,9 @@ async def test_items_reach_the_model_as_they_should():
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": [{"type": "video"}]}]}, "input[0].content[0].type"),
         ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input[0].call_id"),
-        ({"background": True}, "background"),
+        ({"background": 1}, "background"),
+        ({"background": True, "stream": True}, "stream"),
+        ({"background": True, "store": False}, "store"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"temperature": 3}, "temperature"),
