@@ -105,15 +105,18 @@ class Listening:
             # Here, because it takes a moment, and polling needs none of it.
             from gateway_plugins.hot_reload.events import Events
 
-            events = Events(wanted, self._wake)
-            await self._call(events.start)
+            # Known before it has started, so that it is stopped also when this is cancelled meanwhile.
+            self._events = Events(wanted, self._wake)
+            await self._call(self._events.start)
         except FileNotFoundError:  # a folder went meanwhile: the next second sees what there is
+            self._events = None
             return
         except (OSError, ImportError) as error:
+            self._events = None
             reason = error.strerror or str(error) if isinstance(error, OSError) else "watchdog is not installed"
             await self._poll(reason)
             return
-        self._events, self._places = events, wanted
+        self._places = wanted
         if self._mode == "auto":
             self.reason = "the system's events arrive"
 

@@ -3,12 +3,14 @@
 import asyncio
 import errno
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from gateway_plugins.hot_reload import HotReload, Settings
 from gateway_plugins.hot_reload import listening as listening_module
+from watchdog.utils import BaseThread
 
 from gateway_core import PluginError, hookimpl
 from gateway_core.testing import gateway_in_memory
@@ -166,6 +168,26 @@ async def test_when_a_limit_is_reached_it_polls_and_says_so(watching, number, mo
         assert (w.facts["mode"], w.facts["reason"]) == ("poll", "inotify watch limit reached")
         assert w.reported == ["watcher_polls"]
         await w.notices()
+
+
+async def test_stopped_while_it_starts_it_leaves_no_thread(tmp_path, monkeypatch):
+    from gateway_plugins.hot_reload.events import Events
+
+    loop, start, go_on = asyncio.get_running_loop(), Events.start, threading.Event()
+    starting, started = asyncio.Event(), asyncio.Event()
+
+    def slow(self):
+        loop.call_soon_threadsafe(starting.set)
+        assert go_on.wait(10)
+        start(self)
+        loop.call_soon_threadsafe(started.set)
+
+    monkeypatch.setattr(Events, "start", slow)
+    async with gateway_in_memory(folder=tmp_path, config={"plugins": {"hot_reload": FAST}}):
+        await starting.wait()
+        loop.call_later(0.05, go_on.set)
+    await started.wait()
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, BaseThread)]
 
 
 async def test_on_a_file_system_without_events_it_polls(watching, monkeypatch):
