@@ -30,9 +30,10 @@ from gateway_core.http.reading import read_json_object
 from gateway_core.http.response_format import CANCELLED, Json, ResponseWriter
 from gateway_core.http.response_items import ApprovalAnswer
 from gateway_core.http.responses_request import ResponsesRequest, parse_responses_request
+from gateway_core.runs.active import ActiveRun
 from gateway_core.runs.approvals import Verdict
 from gateway_core.runs.request import RunRequest
-from gateway_core.types import Failed, RunContext
+from gateway_core.types import Failed, RunContext, RunEvent
 
 logger = logging.getLogger(__name__)
 
@@ -238,11 +239,7 @@ class _Answer(Answering):
             async with self._start() as run:
                 self._running[key] = self
                 begun.set_result(None)
-                events = await run.take()
-                self._writer.events(events)
-                while not is_over(events):
-                    events = await run.take()
-                    self._writer.events(events)
+                await self._read(run)
             await self._keep()
         except Exception:
             if not begun.done():
@@ -254,15 +251,19 @@ class _Answer(Answering):
     async def _whole(self, key: tuple[str, str]) -> None:
         async with self._start() as run:
             self._running[key] = self
-            events = await run.take()
-            self._writer.events(events)
-            while not is_over(events):
-                events = await run.take()
-                self._writer.events(events)
-        if isinstance(last := events[-1], Failed):
+            last = await self._read(run)
+        if isinstance(last, Failed):
             raise last.error
         await self._keep()
         await self._json(orjson.dumps(self._writer.response))
+
+    async def _read(self, run: ActiveRun) -> RunEvent:
+        """Write down all that a run tells. Returns the last of it."""
+        events: list[RunEvent] = []
+        while not is_over(events):
+            events = await run.take()
+            self._writer.events(events)
+        return events[-1]
 
     async def _stream(self, key: tuple[str, str]) -> None:
         keep_alive = self._gateway.config.http.sse_keep_alive
