@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway_plugins.security import Security
-from gateway_plugins.security.audit_log import AuditLog
-from gateway_plugins.security.grants import Grant
-from gateway_plugins.security.keys import make_key
-from gateway_plugins.security.limits import Limits
-from gateway_plugins.security.overrides import OverrideStore
-from gateway_plugins.security.questions import Question
+from gateway_plugins.security.access_query import AccessQuery
+from gateway_plugins.security.audit.log import AuditLog
+from gateway_plugins.security.keys.key_ring import make_key
+from gateway_plugins.security.limits.admission import Limits
+from gateway_plugins.security.overrides.grant_request import Grant
+from gateway_plugins.security.overrides.manager import OverrideStore
 from gateway_plugins.security.settings import (
     AuditSettings,
     KeySettings,
@@ -28,10 +28,10 @@ from gateway_plugins.security.settings import (
 from starlette.requests import Request
 
 from gateway_core import AgentEntry, Decision, DecisionMade, Principal
-from gateway_core.offduty import OffDuty
+from gateway_core.hooks.null_gateway import NullGateway
 
 MADE = DecisionMade("req_1", Principal("ann"), "agent", "labs/Research", Decision(True, "key", "labs/*"), 0.00004)
-ASKED = Question("agent", "labs/Research", "ann", key="agw_ab12cd34", namespace="labs")
+ASKED = AccessQuery("agent", "labs/Research", "ann", key="agw_ab12cd34", namespace="labs")
 MANY = 10**9
 
 
@@ -52,7 +52,7 @@ async def keys_and_rules() -> None:
     keys = [make_key() for _ in range(1000)]
     patterns = [f"team{number}/*/agent" for number in range(199)]
     tables = {f"key{number}": KeySettings(key.hash, key.id) for number, key in enumerate(keys)}
-    security = Security(OffDuty(), Settings(keys=tables, rules=RuleSettings(agents=[*patterns, "labs/**"])))
+    security = Security(NullGateway(), Settings(keys=tables, rules=RuleSettings(agents=[*patterns, "labs/**"])))
     header = f"Bearer {keys[-1].text}".encode()
     request = Request({"type": "http", "headers": [(b"host", b"x"), (b"authorization", header)], "path": "/v1/models"})
     entry = AgentEntry("labs/deep/Research", "x.py", "1", lambda: None)

@@ -17,8 +17,8 @@ from agents.tool_context import ToolContext
 from agents.tool_guardrails import ToolInputGuardrailData, ToolOutputGuardrailData
 
 from gateway_core import hookimpl
+from gateway_core.runs.run_scope import POSITION
 from gateway_core.runs.runner import ScopeHooks
-from gateway_core.runs.scope import POSITION
 from gateway_core.testing import call, gateway_in_memory, script
 
 CALLS = 300

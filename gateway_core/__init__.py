@@ -3,11 +3,11 @@
 This is the public door: what plugins and agents may import. It does not import the SDK, which takes over a second.
 """
 
-from gateway_core.addresses import ForbiddenAddressError, Network
-from gateway_core.addresses import resolve as resolve_host
-from gateway_core.config import Config, load_config
-from gateway_core.current import current_run, note_finish, pace, progress_teller
-from gateway_core.description import described
+from gateway_core.catalog.ignored_files import is_ignored_file
+from gateway_core.catalog.import_probe import command as import_probe_command
+from gateway_core.catalog.module_isolation import IsolatedModule, load_isolated
+from gateway_core.config.converter import Bytes, Seconds, Secret, did_you_mean
+from gateway_core.config.settings import Config, load_config
 from gateway_core.errors import (
     AuthenticationError,
     ConfigError,
@@ -23,15 +23,23 @@ from gateway_core.errors import (
     UnavailableError,
     UpstreamError,
 )
-from gateway_core.file_names import is_passing
-from gateway_core.gateway_tools import matches, path_name, sdk_name, tool_names, use_gateway_tool, use_gateway_tools
-from gateway_core.hookspecs import Gateway, RecordStore, hookimpl
-from gateway_core.isolation import IsolatedModule, load_isolated
-from gateway_core.log_context import add_log_context, in_log_context, log_context
-from gateway_core.provenance import ToolOrigin, mark_tool, origin_of
-from gateway_core.structure import Bytes, Seconds, Secret, near_miss
-from gateway_core.trace_context import set_trace_headers, trace_headers
-from gateway_core.trial import command as trial_command
+from gateway_core.hooks.specs import Gateway, RecordStore, hookimpl
+from gateway_core.http.openapi.describe import described
+from gateway_core.net.addresses import ForbiddenAddressError, Network
+from gateway_core.net.addresses import resolve as resolve_host
+from gateway_core.observability.log_context import add_log_context, in_log_context, log_context
+from gateway_core.observability.trace_context import set_trace_headers, trace_headers
+from gateway_core.runs.current_run import current_run, pace, progress_reporter, record_finish_reason
+from gateway_core.runs.stack_attribution import attributed_run
+from gateway_core.tools.origin import ToolOrigin, mark_tool, origin_of
+from gateway_core.tools.references import (
+    gateway_tool_name,
+    matches,
+    sdk_tool_name,
+    tool_names,
+    use_gateway_tool,
+    use_gateway_tools,
+)
 from gateway_core.types import (
     AgentEntry,
     BackgroundTask,
@@ -48,7 +56,6 @@ from gateway_core.types import (
     ToolInfo,
     Usage,
 )
-from gateway_core.whereabouts import working_for
 
 __version__ = "0.1.0"
 
@@ -92,29 +99,29 @@ __all__ = [
     "Usage",
     "__version__",
     "add_log_context",
+    "attributed_run",
     "current_run",
     "described",
+    "did_you_mean",
+    "gateway_tool_name",
     "hookimpl",
+    "import_probe_command",
     "in_log_context",
-    "is_passing",
+    "is_ignored_file",
     "load_config",
     "load_isolated",
     "log_context",
     "mark_tool",
     "matches",
-    "near_miss",
-    "note_finish",
     "origin_of",
     "pace",
-    "path_name",
-    "progress_teller",
+    "progress_reporter",
+    "record_finish_reason",
     "resolve_host",
-    "sdk_name",
+    "sdk_tool_name",
     "set_trace_headers",
     "tool_names",
     "trace_headers",
-    "trial_command",
     "use_gateway_tool",
     "use_gateway_tools",
-    "working_for",
 ]

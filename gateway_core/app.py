@@ -16,19 +16,20 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway_core import __version__
-from gateway_core.config import Config, load_config
+from gateway_core.config.settings import Config, load_config
 from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
-from gateway_core.http import problems
-from gateway_core.http.access import admin_only
+from gateway_core.http import error_responses
 from gateway_core.http.admin import admin_routes
-from gateway_core.http.chat import ChatCompletions
-from gateway_core.http.front import HEADER, ErrorAnswers, Front, request_id_of
+from gateway_core.http.auth import admin_only
+from gateway_core.http.chat.endpoint import ChatCompletions
+from gateway_core.http.detached_runs import DetachedRunRoutes
 from gateway_core.http.health import Health
+from gateway_core.http.middleware.errors import ErrorMiddleware
+from gateway_core.http.middleware.request_context import HEADER, RequestContextMiddleware, request_id_of
 from gateway_core.http.models import Models
-from gateway_core.http.openapi import OpenApi
-from gateway_core.http.responses import Responses
-from gateway_core.http.runs import Runs
+from gateway_core.http.openapi.document import OpenApi
+from gateway_core.http.responses.endpoint import Responses
 
 
 def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = None) -> Starlette:
@@ -60,7 +61,7 @@ def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = 
 
 
 def _routes(gateway: RunningGateway) -> list[BaseRoute]:
-    models, health, runs = Models(gateway), Health(gateway), Runs(gateway)
+    models, health, runs = Models(gateway), Health(gateway), DetachedRunRoutes(gateway)
     responses = Responses(gateway)
     routes: list[BaseRoute] = []
     routes += [
@@ -107,7 +108,7 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
             error.request_id = request_id
             gateway.hooks.on_error(error)
 
-    layers = [Middleware(Front)]
+    layers = [Middleware(RequestContextMiddleware)]
     if origins := gateway.config.http.cors_origins:
         layers.append(
             Middleware(
@@ -121,16 +122,16 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
     # Inside CORS, so that a browser may read an error.
     return [
         *layers,
-        Middleware(ErrorAnswers, announce=announce, limits=gateway.config.http),
+        Middleware(ErrorMiddleware, announce=announce, limits=gateway.config.http),
         *gateway.hooks.middleware(),
     ]
 
 
 def _not_here(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    problem = problems.from_starlette(request, error)
+    problem = error_responses.from_starlette(request, error)
     if problem is None:
         return Response(status_code=204, headers={"allow": (error.headers or {}).get("Allow", "")})
-    response = problems.response(problem, request_id_of(request.scope))
+    response = error_responses.response(problem, request_id_of(request.scope))
     response.headers.update(error.headers or {})
     return response

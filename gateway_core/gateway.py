@@ -12,27 +12,27 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from gateway_core.catalog import CatalogBuilder
-from gateway_core.config import Config
-from gateway_core.equipping import Equipper
+from gateway_core.catalog.agent_graph import inventory
+from gateway_core.catalog.agent_loader import AgentLoader
+from gateway_core.catalog.builder import CatalogBuilder
+from gateway_core.catalog.tool_binding import ToolBinder
+from gateway_core.config.converter import did_you_mean
+from gateway_core.config.settings import Config
 from gateway_core.errors import ConfigError, GatewayError
-from gateway_core.hooks import Hooks
-from gateway_core.hookspecs import RecordStore
-from gateway_core.inventory import inventory
-from gateway_core.loader import Loader
-from gateway_core.loading import Plugins, load_plugins
-from gateway_core.reconfiguring import Reconfiguring
-from gateway_core.records import MemoryRecords
+from gateway_core.hooks.dispatch import Hooks
+from gateway_core.hooks.plugin_loader import Plugins, load_plugins
+from gateway_core.hooks.reconfigure import Reconfigurer
+from gateway_core.hooks.specs import RecordStore
 from gateway_core.runs import runner
-from gateway_core.runs.containment import contain
+from gateway_core.runs.detached_runs import DetachedRuns
 from gateway_core.runs.engine import Engine
-from gateway_core.runs.left import LeftRuns
-from gateway_core.runs.tally import Tally
-from gateway_core.runs.tool_threads import LoopExecutor
-from gateway_core.runs.tools import governing
-from gateway_core.sdk_settings import SdkSettings
-from gateway_core.state import make_folder
-from gateway_core.structure import near_miss
+from gateway_core.runs.exit_guard import install_exit_guard
+from gateway_core.runs.run_stats import RunStats
+from gateway_core.runs.tool_authorization import governing
+from gateway_core.runs.tool_executor import ToolExecutor
+from gateway_core.sdk.global_settings import GlobalSettings
+from gateway_core.storage.memory_record_store import MemoryRecordStore
+from gateway_core.storage.state_dir import make_folder
 from gateway_core.types import Catalog, Measurement
 
 logger = logging.getLogger(__name__)
@@ -54,14 +54,14 @@ class RunningGateway:
         self.config = config
         self.plugins: Plugins = load_plugins(config, self, extra_plugins)
         self.engine: Engine
-        self.left_runs: LeftRuns
+        self.detached_runs: DetachedRuns
         self.records: RecordStore
-        self._equipper: Equipper | None = None
-        self._threads: LoopExecutor | None = None
-        self.reconfiguring = Reconfiguring(config, self.plugins, self._take, self.report)
+        self._tool_binder: ToolBinder | None = None
+        self._threads: ToolExecutor | None = None
+        self.reconfigurer = Reconfigurer(config, self.plugins, self._take, self.report)
         self._builder: CatalogBuilder | None = None
         self._strays: set[str] = set()
-        self._loader: Loader
+        self._loader: AgentLoader
         self._held = AsyncExitStack()
         address = config.server.admin_address
         self.admin_port = address[1] if address else None
@@ -84,11 +84,11 @@ class RunningGateway:
 
     def tools(self) -> list[dict[str, Any]]:
         """The gateway tools there are and the agents that have them, as JSON for operators."""
-        return self._equipper.facts(self.catalog.agents.values()) if self._equipper else []
+        return self._tool_binder.facts(self.catalog.agents.values()) if self._tool_binder else []
 
     def facts(self, agent_id: str) -> dict[str, Any]:
         """What a served agent consists of, how often it was loaded, and how its runs went, as JSON for operators."""
-        served, tally = self.catalog.agents[agent_id], self.engine.tallies.get(agent_id) or Tally()
+        served, tally = self.catalog.agents[agent_id], self.engine.run_stats.get(agent_id) or RunStats()
         return {
             "generation": self._builder.loads[agent_id] if self._builder else 0,
             "model": self.config.agent(agent_id).model or served.model,
@@ -111,7 +111,7 @@ class RunningGateway:
         yield Measurement("agent_gateway.tool.threads", threads, "{thread}", "Threads that run tools.")
         about = "Threads of the process."
         yield Measurement("agent_gateway.threads", threading.active_count(), "{thread}", about)
-        left = sum(tally.tasks_left for tally in self.engine.tallies.values()) if self._builder is not None else 0
+        left = sum(tally.tasks_left for tally in self.engine.run_stats.values()) if self._builder is not None else 0
         yield Measurement("agent_gateway.tasks.left", left, "{task}", "Tasks that runs left behind, and that are on.")
 
     async def reload(self, again: str | None = None) -> Catalog:
@@ -122,7 +122,7 @@ class RunningGateway:
         """
         if self._builder is None:
             return Catalog()
-        await self.reconfiguring.read_again()
+        await self.reconfigurer.read_again()
         # It may have stopped meanwhile.
         return await self._refresh(self._builder, again) if self._builder is not None else Catalog()
 
@@ -141,7 +141,7 @@ class RunningGateway:
                 ConfigError(
                     f"there is no agent '{name}', for which there are settings",
                     source=f"[agents.{name}]",
-                    hint=near_miss(name, ids),
+                    hint=did_you_mean(name, ids),
                     code="no_such_agent",
                 )
             )
@@ -152,7 +152,7 @@ class RunningGateway:
         self.config = config
         self.engine.configure(config)
         self._loader.configure(config)
-        self._loader.equipper.configure(config)
+        self._loader.tool_binder.configure(config)
         if self._builder is not None:
             self._builder.show_broken = config.catalog.show_broken
 
@@ -171,20 +171,20 @@ class RunningGateway:
         await self._held.__aenter__()
         try:
             loop = asyncio.get_running_loop()
-            contain(loop)
+            install_exit_guard(loop)
             limits = self.config.runs
-            self._threads = LoopExecutor(limits.tool_threads, limits.tool_threads_per_agent)
+            self._threads = ToolExecutor(limits.tool_threads, limits.tool_threads_per_agent)
             loop.set_default_executor(self._threads)
             await runner.self_test()
             for lifespan in self.hooks.lifespans():
                 await self._held.enter_async_context(lifespan)
-            self._equipper = Equipper(self.hooks, self.config, governing(self.hooks), self.report)
-            self.records = self.hooks.record_store() or MemoryRecords()
-            self.engine = Engine(self.hooks, self.config, self._equipper, self.records, lambda: self.catalog)
-            self.left_runs = LeftRuns(lambda: self.config.runs)
-            settings = SdkSettings(tracing=self.config.runs.sdk_tracing, processors=self.hooks.trace_processors())
+            self._tool_binder = ToolBinder(self.hooks, self.config, governing(self.hooks), self.report)
+            self.records = self.hooks.record_store() or MemoryRecordStore()
+            self.engine = Engine(self.hooks, self.config, self._tool_binder, self.records, lambda: self.catalog)
+            self.detached_runs = DetachedRuns(lambda: self.config.runs)
+            settings = GlobalSettings(tracing=self.config.runs.sdk_tracing, processors=self.hooks.trace_processors())
             self._held.callback(settings.close)
-            self._loader = Loader(self.hooks, self.config, settings, self.engine.importing, self._equipper)
+            self._loader = AgentLoader(self.hooks, self.config, settings, self.engine.importing, self._tool_binder)
             self._builder = CatalogBuilder(
                 self.hooks, self._loader, self.report, show_broken=self.config.catalog.show_broken
             )
@@ -197,7 +197,7 @@ class RunningGateway:
     async def __aexit__(self, *_: object) -> None:
         """Stop: no run is left, then the plugins' resources are let go in reverse order."""
         await self.engine.drain(0)
-        await self.left_runs.close()
+        await self.detached_runs.close()
         if self._builder is not None:
             await self._builder.close()
         self._builder = None

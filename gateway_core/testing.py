@@ -23,9 +23,9 @@ from openai import AsyncOpenAI
 from starlette.types import ASGIApp, Message, Scope
 
 from gateway_core.app import build
-from gateway_core.config import Table, load_config
+from gateway_core.config.settings import Table, load_config
 from gateway_core.gateway import RunningGateway
-from gateway_core.hookspecs import hookimpl
+from gateway_core.hooks.specs import hookimpl
 from gateway_core.types import AgentEntry, Outcome, RunContext
 
 BASE_URL = "http://localhost/v1"

@@ -49,7 +49,7 @@ class ServedAgent:
 
     entry: AgentEntry
     runnable: Any = field(repr=False)
-    """What runs: one of the classes of `gateway_core.runnables`, opaque to everything below it."""
+    """What runs: one of the classes of `gateway_core.catalog.runnables`, opaque to everything below it."""
     display_name: str
     description: str = ""
     model: str | None = None

@@ -33,7 +33,11 @@ def main() -> None:
             if top != EXPECTED[name]:
                 raise SystemExit(f"{wheel.name} has {sorted(top)} at its top level, not {sorted(EXPECTED[name])}")
         core = zipfile.ZipFile(wheels[0]).namelist()
-        for needed in ("gateway_core/default.toml", "gateway_core/py.typed", "gateway_core/templates/basic/agent.py"):
+        for needed in (
+            "gateway_core/default.toml",
+            "gateway_core/py.typed",
+            "gateway_core/cli/templates/basic/agent.py",
+        ):
             if needed not in core:
                 raise SystemExit(f"{needed} is missing from {wheels[0].name}")
         run("uv", "venv", "--python", sys.executable, work / "venv")

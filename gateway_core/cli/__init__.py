@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gateway_core import __version__
-from gateway_core.config import Config, Table, load_config
+from gateway_core.config.settings import Config, Table, load_config
 from gateway_core.errors import ConfigError, GatewayError
 
 EXIT_CONFIG = 78
@@ -43,11 +43,11 @@ class _Commands(click.Group):
         return command
 
     def _of_plugins(self) -> dict[str, click.Command]:
-        from gateway_core.loading import load_plugins
-        from gateway_core.offduty import OffDuty
+        from gateway_core.hooks.null_gateway import NullGateway
+        from gateway_core.hooks.plugin_loader import load_plugins
 
         try:
-            hooks = load_plugins(load_config(), OffDuty()).hooks
+            hooks = load_plugins(load_config(), NullGateway()).hooks
         except GatewayError:
             return {}  # the command that is asked for reports it
         return {command.name or "": command for command in hooks.commands()}

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from gateway_core.cli import config_options, read_config
+from gateway_core.config.converter import did_you_mean
 from gateway_core.errors import GatewayError, NotFoundError
-from gateway_core.structure import near_miss
 from gateway_core.types import (
     AgentChanged,
     Completed,
@@ -43,7 +43,7 @@ def chat(model: str, text: str | None, file: Path | None, agents: Path | None, o
             catalog = gateway.catalog
             agent_id = catalog.resolve(model)
             if agent_id is None:
-                raise NotFoundError(f"there is no agent '{model}'", hint=near_miss(model, catalog.agents))
+                raise NotFoundError(f"there is no agent '{model}'", hint=did_you_mean(model, catalog.agents))
             if agent_id not in catalog.agents:
                 raise catalog.broken[agent_id].error
             session = _Session(gateway, catalog.agents[agent_id])
@@ -66,7 +66,7 @@ class _Session:
         self._items: list[dict[str, Any]] = []
 
     async def say(self, text: str) -> None:
-        from gateway_core.runs.request import RunRequest
+        from gateway_core.runs.run_request import RunRequest
 
         self._items.append({"role": "user", "content": text})
         context = RunContext(f"req_{uuid.uuid4().hex}", Principal("local", admin=True), self._served.id, "chat")

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from gateway_core.cli import EXIT_CONFIG, config_options, read_config
-from gateway_core.config import mask_secrets
+from gateway_core.config.settings import mask_secrets
 from gateway_core.errors import ConfigError, GatewayError
-from gateway_core.loading import load_plugins
-from gateway_core.offduty import OffDuty
+from gateway_core.hooks.null_gateway import NullGateway
+from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.types import Catalog
 
 # Added to a child's exit status, so that no module's own exit is taken for it.
@@ -29,7 +29,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @as_json
 def plugins(file: Path | None, agents: Path | None, as_json: bool) -> None:
     """List the plugins in the order in which they are called."""
-    infos = load_plugins(read_config(file, agents), OffDuty()).infos
+    infos = load_plugins(read_config(file, agents), NullGateway()).infos
     rows = [
         {"plugin": i.name, "state": "on" if i.enabled else "off", "source": i.source, "hooks": list(i.hooks)}
         for i in infos
@@ -126,7 +126,7 @@ def _load(
 
     from gateway_core.errors import DiscoveryError
     from gateway_core.gateway import RunningGateway
-    from gateway_core.hookspecs import hookimpl
+    from gateway_core.hooks.specs import hookimpl
 
     reported: list[tuple[str, str]] = []
 

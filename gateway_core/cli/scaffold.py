@@ -57,7 +57,7 @@ def new(name: str, template: str, agents: Path) -> None:
 
 
 def _template(template: str, name: str) -> str:
-    source = resources.files("gateway_core").joinpath("templates", template, "agent.py").read_text(encoding="utf-8")
+    source = resources.files("gateway_core.cli").joinpath("templates", template, "agent.py").read_text(encoding="utf-8")
     return source.replace(PLACEHOLDER, name)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gateway_core.cli import config_options, read_config
-from gateway_core.config import Table
+from gateway_core.config.settings import Table
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -35,7 +35,7 @@ def serve(file: Path | None, agents: Path | None, host: str | None, port: int | 
 
     from gateway_core.app import build
     from gateway_core.gateway import RunningGateway
-    from gateway_core.server import run
+    from gateway_core.server.hypercorn import run
 
     app = build(config)
     gateway: RunningGateway = app.state.gateway

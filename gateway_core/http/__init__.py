@@ -1,1 +1,1 @@
-"""The OpenAI surface over HTTP. It renders what runs tell, and starts no run by itself."""
+"""The HTTP surface: routes, authentication, request parsing and response serialization."""

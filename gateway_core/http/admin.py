@@ -27,14 +27,14 @@ def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
         facts = gateway.hooks.describe()
         return _json(
             {
-                "configuration": gateway.reconfiguring.describe(),
+                "configuration": gateway.reconfigurer.describe(),
                 "plugins": [
                     {
                         "name": info.name,
                         "enabled": info.enabled,
                         "source": info.source,
                         "hooks": info.hooks,
-                        "needs_restart": gateway.reconfiguring.needs_restart(info.name),
+                        "needs_restart": gateway.reconfigurer.needs_restart(info.name),
                         "facts": facts.get(info.name),
                     }
                     for info in gateway.plugins.infos

@@ -3,9 +3,9 @@
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from gateway_core.description import described
 from gateway_core.gateway import RunningGateway
-from gateway_core.http import openapi_schemas as schemas
+from gateway_core.http.openapi import schemas
+from gateway_core.http.openapi.describe import described
 from gateway_core.types import Check
 
 

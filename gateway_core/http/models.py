@@ -6,10 +6,10 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway_core.description import described
 from gateway_core.gateway import RunningGateway
-from gateway_core.http import openapi_schemas as schemas
-from gateway_core.http.access import authenticated, permitted_agent, visible
+from gateway_core.http.auth import authenticated, permitted_agent, visible
+from gateway_core.http.openapi import schemas
+from gateway_core.http.openapi.describe import described
 from gateway_core.types import ServedAgent
 
 

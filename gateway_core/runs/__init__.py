@@ -1,1 +1,1 @@
-"""The only place that starts runs of the Agents SDK."""
+"""Runs: the engine, one active run, the SDK runner, and what happens around model and tool calls."""

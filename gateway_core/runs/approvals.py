@@ -14,9 +14,9 @@ from agents import RunState
 from agents.exceptions import UserError
 from attrs import frozen
 
+from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.errors import RunError
-from gateway_core.hookspecs import RecordStore
-from gateway_core.runnables import AgentRunnable
+from gateway_core.hooks.specs import RecordStore
 from gateway_core.types import ApprovalAsked, PendingCall, RunContext
 
 KIND = "approval"

@@ -18,25 +18,25 @@ from agents import (
     ToolOutputGuardrailTripwireTriggered,
 )
 
-from gateway_core.config import Config
-from gateway_core.equipping import Equipper
+from gateway_core.catalog.runnables import AgentRunnable, DiagnosisRunnable, InputKind, WorkflowRunnable
+from gateway_core.catalog.tool_binding import ToolBinder
+from gateway_core.config.settings import Config
 from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
-from gateway_core.hooks import Hooks
-from gateway_core.hookspecs import RecordStore
-from gateway_core.runnables import AgentRunnable, DiagnosisRunnable, Takes, WorkflowRunnable
-from gateway_core.runs.active import ActiveRun
+from gateway_core.hooks.dispatch import Hooks
+from gateway_core.hooks.specs import RecordStore
+from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.approvals import Approvals, question_of, verdict_of
-from gateway_core.runs.failures import as_gateway_error, place_of
-from gateway_core.runs.hosted import HostedToolsProvider
-from gateway_core.runs.memory import Memory, new_items
+from gateway_core.runs.background_tasks import answer_task
+from gateway_core.runs.cross_agent_authorization import CrossAgentAuthorization
+from gateway_core.runs.error_mapping import as_gateway_error, place_of
+from gateway_core.runs.hosted_tool_filter import HostedToolFilter
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
-from gateway_core.runs.models import ScopedProvider
-from gateway_core.runs.others import Others
-from gateway_core.runs.request import RunRequest
-from gateway_core.runs.scope import POSITION, Position, RunScope
-from gateway_core.runs.tally import Tally
-from gateway_core.runs.tasks import answer_task
-from gateway_core.runs.tools import ToolGovernor
+from gateway_core.runs.request_model_settings import RequestModelProvider
+from gateway_core.runs.run_request import RunRequest
+from gateway_core.runs.run_scope import POSITION, Position, RunScope
+from gateway_core.runs.run_stats import RunStats
+from gateway_core.runs.session_memory import SessionMemory, new_items
+from gateway_core.runs.tool_authorization import ToolAuthorization
 from gateway_core.runs.workflow import history, run_workflow
 from gateway_core.types import (
     AgentEntry,
@@ -67,7 +67,7 @@ class Engine:
     Args:
         hooks: Asked for models, told of ends.
         config: Limits of runs, and operators' settings for agents.
-        equipper: Equips agents that appear only when they run.
+        tool_binder: Equips agents that appear only when they run.
         records: Keeps runs that wait for a person.
         catalog: Tells the agents that are served at the moment.
     """
@@ -76,19 +76,21 @@ class Engine:
         self,
         hooks: Hooks,
         config: Config,
-        equipper: Equipper,
+        tool_binder: ToolBinder,
         records: RecordStore,
         catalog: Callable[[], Catalog],
     ) -> None:
         self._approvals = Approvals(records, config.runs.approval_timeout)
-        self._memory = Memory(hooks)
+        self._memory = SessionMemory(hooks)
         self._hooks = hooks
         self._config = config
-        self._tools = ToolGovernor(hooks, self.announce, equipper, config.runs.refused_tool, config.runs.max_tool_calls)
-        self._others = Others(hooks, catalog, self.announce)
+        self._tools = ToolAuthorization(
+            hooks, self.announce, tool_binder, config.runs.refused_tool, config.runs.max_tool_calls
+        )
+        self._others = CrossAgentAuthorization(hooks, catalog, self.announce)
         self._active: set[ActiveRun] = set()
         self._streams = 0
-        self.tallies: dict[str, Tally] = {}
+        self.run_stats: dict[str, RunStats] = {}
         """By the agent's id."""
         self._idle = asyncio.Event()
         self._idle.set()
@@ -129,14 +131,14 @@ class Engine:
             hold_answers=self._config.runs.output_guardrails == "buffer",
             entry=served.entry,
             tools=self._tools,
-            others=self._others,
+            cross_agent=self._others,
         )
-        if self._hooks.hears_models:
+        if self._hooks.has_model_observers:
             operators = request.task.model if request.task else self._config.agent(served.id).model
             names = ModelNames(operators, None if request.task else served.model)
             scope.models = ModelCalls(self._hooks, request.run, names)
-        if scope.provider is not None and self._hooks.decides_on_tools:
-            scope.provider = HostedToolsProvider(scope.provider, scope)
+        if scope.provider is not None and self._hooks.has_tool_policy:
+            scope.provider = HostedToolFilter(scope.provider, scope)
         runs = self._config.runs
         return ActiveRun(self, request, scope, self._config.agent(served.id).on_disconnect or runs.on_disconnect)
 
@@ -167,7 +169,7 @@ class Engine:
             return None
         model = task.model if task else self._config.agent(served.id).model
         fallback = None if task else served.model
-        return ScopedProvider(provider, model=model, fallback=fallback, settings=request.settings)
+        return RequestModelProvider(provider, model=model, fallback=fallback, settings=request.settings)
 
     async def drain(self, timeout: float) -> None:
         """Let the active runs end, and stop those that have not after `timeout` seconds. No new ones start."""
@@ -185,7 +187,7 @@ class Engine:
 
     async def perform(self, request: RunRequest, scope: RunScope) -> None:
         """Do the run, and put its last event on the channel. Raises nothing but a cancellation from outside."""
-        agent_gateway_run = request.run  # noqa: F841 - for `whereabouts.working_for`
+        agent_gateway_run = request.run  # noqa: F841 - for `whereabouts.attributed_run`
         task = asyncio.current_task()
         token = POSITION.set(Position(scope, 0))
         limit = self._config.runs.timeout
@@ -224,7 +226,7 @@ class Engine:
             scope.channel.put(TextDelta(runnable.text))
         elif isinstance(runnable, WorkflowRunnable):
             scope.terminal = runnable.terminal
-            if self._config.runs.workflow_history and runnable.takes is Takes.TEXT:
+            if self._config.runs.workflow_history and runnable.takes is InputKind.TEXT:
                 scope.history = history(request.items)
             await run_workflow(runnable, scope, items=request.items, text=request.text, metadata=request.metadata)
 
@@ -261,14 +263,14 @@ class Engine:
         """A run began."""
         self._active.add(run)
         self._streams += run.live
-        self.tallies.setdefault(run.context.agent_id, Tally()).began()
+        self.run_stats.setdefault(run.context.agent_id, RunStats()).began()
         self._idle.clear()
 
     def left(self, run: ActiveRun, scope: RunScope, outcome: Outcome) -> None:
         """A run ended: tell everybody, once."""
         self._active.discard(run)
         self._streams -= run.live
-        self.tallies[run.context.agent_id].ended(run.context, outcome, scope)
+        self.run_stats[run.context.agent_id].ended(run.context, outcome, scope)
         if not self._active:
             self._idle.set()
         if outcome.error is not None:

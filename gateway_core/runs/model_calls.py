@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from attrs import define, frozen
 
-from gateway_core.hooks import Hooks
+from gateway_core.hooks.dispatch import Hooks
 from gateway_core.types import ModelCall, RunContext, Usage
 
 

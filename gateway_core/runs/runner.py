@@ -18,13 +18,13 @@ from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
 from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_default_agent_runner
 
+from gateway_core.catalog.agent_graph import reachable
 from gateway_core.errors import PluginError, RunError
-from gateway_core.graph import reachable
-from gateway_core.runs import tool_checks
-from gateway_core.runs.failures import failed_tool
-from gateway_core.runs.relay import Relay
-from gateway_core.runs.scope import POSITION, Position, RunScope
+from gateway_core.runs.error_mapping import failed_tool
+from gateway_core.runs.event_relay import EventRelay
+from gateway_core.runs.run_scope import POSITION, Position, RunScope
 from gateway_core.runs.workflow import with_history
+from gateway_core.sdk import patches
 from gateway_core.types import Usage
 
 # Calls that OpenAI's servers make by themselves, as they stand in a response.
@@ -53,7 +53,7 @@ class GatewayRunner(AgentRunner):
             given = input
         with _deeper(position, answers=answers):
             options = _with_scope(options, scope, answers=answers)
-            relay = Relay(scope, starting_agent, answers=answers)
+            relay = EventRelay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
                 # What was approved is called before the SDK says that the agent has started.
                 await _permit(scope, given._current_agent)
@@ -91,7 +91,7 @@ class GatewayRunner(AgentRunner):
             return super().run_streamed(starting_agent, input, **_with_scope(options, position.scope, answers=False))
 
     async def _follow(
-        self, relay: Relay, scope: RunScope, agent: Agent[Any], input: Any, options: dict[str, Any]
+        self, relay: EventRelay, scope: RunScope, agent: Agent[Any], input: Any, options: dict[str, Any]
     ) -> Any:
         """Run it streamed, although the caller waits for its end, and tell each event when it comes.
 
@@ -209,7 +209,7 @@ class ScopeHooks(RunHooks[Any]):
 def install() -> None:
     """Make it the SDK's default runner; process-wide, and harmless to do twice."""
     set_default_agent_runner(GatewayRunner())
-    tool_checks.install()
+    patches.install()
 
 
 async def self_test() -> None:
@@ -243,8 +243,8 @@ def _adopt(scope: RunScope, agent: Any) -> None:
 
 
 async def _permit(scope: RunScope, agent: Any) -> None:
-    if scope.others is not None:
-        await scope.others.permit(scope, agent)
+    if scope.cross_agent is not None:
+        await scope.cross_agent.permit(scope, agent)
 
 
 def _answers(position: Position, agent: Agent[Any]) -> bool:

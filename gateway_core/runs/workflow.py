@@ -10,10 +10,10 @@ from typing import Any
 
 from agents import RunResult, RunResultStreaming
 
+from gateway_core.catalog.runnables import InputKind, WorkflowRunnable
 from gateway_core.errors import InvalidRequestError
-from gateway_core.runnables import Takes, WorkflowRunnable
-from gateway_core.runs.relay import PARAGRAPH, as_text
-from gateway_core.runs.scope import RunScope
+from gateway_core.runs.event_relay import PARAGRAPH, as_text
+from gateway_core.runs.run_scope import RunScope
 from gateway_core.types import TextDelta
 
 TEXT_FIELD = "input_as_text"
@@ -74,7 +74,7 @@ def with_history(given: Any, scope: RunScope) -> Any:
 def _input(
     workflow: WorkflowRunnable, items: Sequence[Mapping[str, Any]], text: str, metadata: Mapping[str, Any]
 ) -> Any:
-    if workflow.takes is Takes.MESSAGES:
+    if workflow.takes is InputKind.MESSAGES:
         return [dict(item) for item in items]
     if workflow.input_type is None:
         return text

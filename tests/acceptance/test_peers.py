@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.conftest import COMMAND, serving
 from tests.acceptance.test_chat import DROP_INS, text_of, user
-from tests.acceptance.test_leaving import connect, post
+from tests.acceptance.test_disconnect import connect, post
 from tests.support.upstream import FakeUpstream
 
 

@@ -10,9 +10,9 @@ import attrs
 import pytest
 
 from gateway_core import errors
-from gateway_core.config import AgentConfig, CatalogConfig, HttpConfig, RunsConfig, ServerConfig, load_config
-from gateway_core.hooks import hook_names
-from gateway_core.hookspecs import Hookspecs
+from gateway_core.config.settings import AgentConfig, CatalogConfig, HttpConfig, RunsConfig, ServerConfig, load_config
+from gateway_core.hooks.dispatch import hook_names
+from gateway_core.hooks.specs import Hookspecs
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -217,8 +217,8 @@ def test_both_kinds_of_tools_of_the_readme_work_in_one_agent(tmp_path):
 
 def test_every_route_is_in_the_reference():
     from gateway_core.app import build
-    from gateway_core.config import load_config
-    from gateway_core.http.openapi import document
+    from gateway_core.config.settings import load_config
+    from gateway_core.http.openapi.document import document
 
     written = re.findall(r"^\| `([A-Z]+ /\S*)` \|", read("reference", "http.md"), re.MULTILINE)
     paths = document(build(load_config(environ={})).routes, "x")["paths"]

@@ -2,7 +2,7 @@
 
 from gateway_plugins.entry_point_discovery import EntryPointDiscovery
 
-from gateway_core.offduty import OffDuty
+from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.testing import gateway_in_memory, script
 
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -44,7 +44,7 @@ async def test_installed_agents_are_served_and_a_broken_one_costs_only_itself(tm
 
 def test_another_version_is_another_digest(tmp_path, monkeypatch):
     def digest():
-        found = {entry.id: entry for entry in EntryPointDiscovery(OffDuty(), None).discover_agents()}
+        found = {entry.id: entry for entry in EntryPointDiscovery(NullGateway(), None).discover_agents()}
         return found["One"].digest
 
     info = install(tmp_path, monkeypatch, "some-agents", {"One": "x:y"})

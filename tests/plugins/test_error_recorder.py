@@ -6,7 +6,7 @@ from gateway_plugins.error_recorder.ring import ErrorRing
 from gateway_plugins.error_recorder.storage import load, save
 
 from gateway_core import GatewayError
-from gateway_core.hookspecs import hookimpl
+from gateway_core.hooks.specs import hookimpl
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import Principal
 

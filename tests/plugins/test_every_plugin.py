@@ -7,7 +7,7 @@ import pytest
 from agents import Agent
 
 from gateway_core.app import build
-from gateway_core.config import load_config
+from gateway_core.config.settings import load_config
 from gateway_core.errors import ConfigError, PluginError
 from gateway_core.testing import AsgiTransport, gateway_in_memory, script
 from tests.support.interpreter import run_python
@@ -68,10 +68,11 @@ async def test_agents_answer_with_every_plugin_off():
 
 def test_a_plugin_that_is_switched_off_is_not_imported(tmp_path):
     code = (
-        "import sys; from gateway_core.config import load_config; from gateway_core.loading import load_plugins; "
-        "from gateway_core.offduty import OffDuty; "
+        "import sys; from gateway_core.config.settings import load_config; "
+        "from gateway_core.hooks.plugin_loader import load_plugins; "
+        "from gateway_core.hooks.null_gateway import NullGateway; "
         "off = {'plugins': {'error_recorder': {'enabled': False}}}; "
-        "load_plugins(load_config(environ={}, overrides=off), OffDuty()); "
+        "load_plugins(load_config(environ={}, overrides=off), NullGateway()); "
         "print('gateway_plugins.error_recorder' in sys.modules, 'agents' in sys.modules, 'openai' in sys.modules)"
     )
     assert run_python(code, tmp_path).split() == ["False", "False", "False"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from agents import Agent, function_tool
-from gateway_plugins.loop_monitor.watch import Watch
+from gateway_plugins.loop_monitor.watch import StallDetector
 
 from gateway_core import ConfigError
 from gateway_core.testing import call, gateway_in_memory, script
@@ -130,7 +130,7 @@ async def test_it_is_told_while_the_loop_is_blocked_and_once():
         told.append((threading.current_thread().name, "free"))
         freed.set()
 
-    watch = Watch(0.02, blocked, free)
+    watch = StallDetector(0.02, blocked, free)
     watch.start()
     try:
         assert seen.wait(10)  # blocks the loop until it was noticed
@@ -145,7 +145,7 @@ async def test_it_is_told_while_the_loop_is_blocked_and_once():
 
 async def test_a_process_that_has_to_wait_is_not_blocked():
     told: list[object] = []
-    watch = Watch(0.05, told.append, told.append)
+    watch = StallDetector(0.05, told.append, told.append)
     watch.start()
     try:
         me = os.getpid()
@@ -161,7 +161,7 @@ async def test_a_process_that_has_to_wait_is_not_blocked():
 
 async def test_a_computation_is_a_block_also_when_it_lets_nobody_look():
     freed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    watch = Watch(0.05, lambda frame: None, freed.set_result)
+    watch = StallDetector(0.05, lambda frame: None, freed.set_result)
     watch.start()
     try:
         await asyncio.sleep(0)
@@ -174,7 +174,7 @@ async def test_a_computation_is_a_block_also_when_it_lets_nobody_look():
 
 
 async def test_the_lag_of_the_last_minute_is_forgotten_in_time(monkeypatch):
-    watch = Watch(1.0, lambda frame: None, lambda seconds: None)
+    watch = StallDetector(1.0, lambda frame: None, lambda seconds: None)
     for moment, late in [(1000, 0.5), (1009, 0.1), (1011, 0.2)]:
         watch._note(moment, late)
     for moment, worst in [(1011, 0.5), (1069, 0.5), (1071, 0.2), (1081, 0.0)]:

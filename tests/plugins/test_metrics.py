@@ -8,13 +8,13 @@ import threading
 import httpx2
 import pytest
 from agents import Agent, function_tool
-from gateway_plugins.metrics.cheap import MOST_WAITING, Count, Recorder, flushing
+from gateway_plugins.metrics.batching import MOST_WAITING, Count, Recorder, flushing
 from gateway_plugins.metrics.export import Export
 from gateway_plugins.metrics.labels import FewValues
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway_core import ConfigError
-from gateway_core.hookspecs import hookimpl
+from gateway_core.hooks.specs import hookimpl
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import BackgroundTask, Decision, Principal
 from tests.support.collector import Collector

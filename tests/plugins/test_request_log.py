@@ -12,7 +12,7 @@ from gateway_plugins.request_log.pipeline import Pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_core.log_context import in_log_context, log_context
+from gateway_core.observability.log_context import in_log_context, log_context
 from gateway_core.testing import call, gateway_in_memory, script
 
 

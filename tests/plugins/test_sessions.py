@@ -12,7 +12,7 @@ from gateway_plugins.sessions.database import Database
 from gateway_plugins.sessions.memory import Memory
 from gateway_plugins.sessions.records import SqliteRecords
 
-from gateway_core.hookspecs import hookimpl
+from gateway_core.hooks.specs import hookimpl
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import Principal
 

@@ -12,7 +12,7 @@ from mcp.types import CallToolResult, TextContent
 from mcp.types import Tool as McpTool
 
 from gateway_core import hookimpl, use_gateway_tool
-from gateway_core.config import load_config
+from gateway_core.config.settings import load_config
 from gateway_core.errors import ConfigError
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import Principal, RunContext, ToolInfo

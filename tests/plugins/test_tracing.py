@@ -226,7 +226,7 @@ async def test_more_traces_than_there_may_be_are_given_up(monkeypatch):
 
 def test_nothing_is_imported_for_it_while_it_is_off(tmp_path):
     code = (
-        "import asyncio, sys; from gateway_core.app import build; from gateway_core.config import load_config;"
+        "import asyncio, sys; from gateway_core.app import build; from gateway_core.config.settings import load_config;"
         "off = {'plugins': {'metrics': {'enabled': False}, 'upstreams': {'probe': False}}};"
         "app = build(load_config(environ={}, overrides=off));\n"
         "async def main():\n"

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 
 from tests.acceptance.conftest import serving
-from tests.acceptance.test_leaving import connect, post
+from tests.acceptance.test_disconnect import connect, post
 from tests.support.upstream import upstream_process
 
 STREAMS = int(os.environ.get("STREAMS", "200"))

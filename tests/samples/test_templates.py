@@ -52,7 +52,7 @@ def test_the_name_is_put_in(template: str, tmp_path: Path) -> None:
 
 
 def test_there_is_a_template_for_each_choice() -> None:
-    folder = Path(__file__).resolve().parents[2] / "gateway_core" / "templates"
+    folder = Path(__file__).resolve().parents[2] / "gateway_core" / "cli" / "templates"
     assert {path.parent.name for path in folder.glob("*/agent.py")} == set(TEMPLATES)
 
 

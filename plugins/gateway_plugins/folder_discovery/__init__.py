@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from gateway_core import AgentEntry, Gateway, IsolatedModule, hookimpl, load_isolated, trial_command
+from gateway_core import AgentEntry, Gateway, IsolatedModule, hookimpl, import_probe_command, load_isolated
 from gateway_plugins.folder_discovery.scan import FoundAgent, Scanner
 
 
@@ -64,5 +64,5 @@ def _entry(found: FoundAgent, root: Path) -> AgentEntry:
         for module in loaded:
             module.unload()
 
-    trial = trial_command(found.file, found.folder, root)
+    trial = import_probe_command(found.file, found.folder, root)
     return AgentEntry(found.id, str(found.file), found.digest, load, unload, folder=found.folder, trial=trial)

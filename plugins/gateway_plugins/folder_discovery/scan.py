@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from gateway_core import DiscoveryError, GatewayError, is_passing
+from gateway_core import DiscoveryError, GatewayError, is_ignored_file
 
 AGENT_FILES = ("agent.py", "__init__.py")
 """What makes a folder an agent; the first one there is imported."""
@@ -232,7 +232,7 @@ def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result | None]]:
     except OSError:
         return
     for entry in entries:
-        if entry.name in SKIPPED_FOLDERS or is_passing(entry.name):
+        if entry.name in SKIPPED_FOLDERS or is_ignored_file(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _files_below(entry.path)

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway_core import AgentEntry, ConfigError, Gateway, hookimpl, path_name
+from gateway_core import AgentEntry, ConfigError, Gateway, gateway_tool_name, hookimpl
 from gateway_plugins.gateway_tools.settings import HttpTool, PythonTool, Settings
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class GatewayTools:
     def describe(self) -> Mapping[str, Any]:
         """Where it looks, and what it has found."""
         path = self._config.path
-        return {"path": str(path), "exists": path.is_dir(), "tools": [path_name(name) for name in self._tools]}
+        return {"path": str(path), "exists": path.is_dir(), "tools": [gateway_tool_name(name) for name in self._tools]}
 
     def _configured(self) -> "Iterator[FunctionTool]":
         from gateway_plugins.gateway_tools.functions import imported

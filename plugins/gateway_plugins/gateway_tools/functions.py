@@ -23,7 +23,7 @@ from gateway_core import (
     ToolOrigin,
     load_isolated,
     mark_tool,
-    sdk_name,
+    sdk_tool_name,
 )
 from gateway_plugins.gateway_tools.settings import NAME, PythonTool
 
@@ -41,11 +41,11 @@ def as_tool(function: Any, name: str, *, description: str | None = None, open: b
     """
     if isinstance(function, FunctionTool):
         tool = copy.copy(function)  # its module may use it under its own name
-        tool.name, tool.description = sdk_name(name), description or tool.description
+        tool.name, tool.description = sdk_tool_name(name), description or tool.description
     elif not callable(function):
         raise UserError(f"a {type(function).__name__} cannot be called")
     else:
-        tool = _made(function, sdk_name(name), description)
+        tool = _made(function, sdk_tool_name(name), description)
     mark_tool(tool, ToolOrigin("gateway", open=open))
     return tool
 

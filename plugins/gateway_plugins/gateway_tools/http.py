@@ -21,7 +21,7 @@ from agents.tool import (
     with_function_tool_failure_error_handler,
 )
 
-from gateway_core import ForbiddenAddressError, ToolOrigin, mark_tool, resolve_host, sdk_name
+from gateway_core import ForbiddenAddressError, ToolOrigin, mark_tool, resolve_host, sdk_tool_name
 from gateway_plugins.gateway_tools.settings import PLACEHOLDER, HttpTool
 
 _SAFE = frozenset({"GET", "HEAD"})
@@ -185,7 +185,7 @@ def _as_function_tool(name: str, settings: HttpTool, call: Any) -> FunctionTool:
         return answer
 
     tool = FunctionTool(
-        name=sdk_name(name),
+        name=sdk_tool_name(name),
         description=settings.description,
         params_json_schema=settings.schema,
         on_invoke_tool=with_function_tool_failure_error_handler(invoke, lambda *_: None),

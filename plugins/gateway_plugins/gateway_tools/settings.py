@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import Factory, field, frozen
 
-from gateway_core import Bytes, ConfigError, Network, Seconds, Secret, near_miss
+from gateway_core import Bytes, ConfigError, Network, Seconds, Secret, did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -79,7 +79,7 @@ class HttpTool:
         properties = self.schema["properties"]
         for name in PLACEHOLDER.findall(self.url):
             if name not in properties:
-                raise ConfigError(f"{{{name}}} is no parameter", source="url", hint=near_miss(name, properties))
+                raise ConfigError(f"{{{name}}} is no parameter", source="url", hint=did_you_mean(name, properties))
         if self.result is not None:
             import jmespath
 

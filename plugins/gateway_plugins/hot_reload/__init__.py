@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway_core import Catalog, Check, Gateway, Measurement, hookimpl
-from gateway_plugins.hot_reload.following import Follower
+from gateway_plugins.hot_reload.reloader import Reloader
 from gateway_plugins.hot_reload.settings import Settings
 
 
@@ -24,7 +24,7 @@ class HotReload:
         self._settings = config
         self._watched: Sequence[Path] = ()
         self._runs = False
-        self._follower: Follower | None = None
+        self._follower: Reloader | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @hookimpl
@@ -94,7 +94,7 @@ class HotReload:
     def _start(self) -> None:
         if self._settings.mode == "off":
             return
-        self._follower = Follower(self._settings, self._settings.mode, self._gateway.reload, self._gateway.report)
+        self._follower = Reloader(self._settings, self._settings.mode, self._gateway.reload, self._gateway.report)
         self._follower.follow(self._watched)
         task = asyncio.create_task(self._follower.run(), name="hot-reload")
         self._tasks.add(task)

@@ -21,11 +21,11 @@ from gateway_core import (
     Measurement,
     RunContext,
     Seconds,
+    attributed_run,
     hookimpl,
     in_log_context,
-    working_for,
 )
-from gateway_plugins.loop_monitor.watch import Watch
+from gateway_plugins.loop_monitor.watch import StallDetector
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class LoopMonitor:
         if config.threshold < LEAST_SECONDS:
             raise ConfigError(f"must be at least {LEAST_SECONDS:g} s", source="[plugins.loop_monitor] threshold")
         self._gateway = gateway
-        self._watch = Watch(config.threshold, self._blocked, self._free)
+        self._watch = StallDetector(config.threshold, self._blocked, self._free)
         self._culprit: _Culprit | None = None
         self._times = 0
         self._seconds = 0.0
@@ -101,7 +101,7 @@ class LoopMonitor:
         """In the watching thread. The loop may never go on, so this is logged at once."""
         if not self._gateway.catalog.generation:
             return  # Nobody waits yet.
-        run, tool = working_for(frame)
+        run, tool = attributed_run(frame)
         stack = _stack(frame)
         owner, culprit = self._owner(stack)
         agent_id = run.agent_id if run else owner

@@ -16,7 +16,7 @@ WINDOW_SECONDS = 60.0
 _BUCKET_SECONDS = 10.0
 
 
-class Watch:
+class StallDetector:
     """The watch over the running event loop, from `start` to `stop`.
 
     Args:

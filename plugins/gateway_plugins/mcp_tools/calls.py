@@ -15,14 +15,14 @@ from mcp.shared.dispatcher import ProgressFnT
 from mcp.shared.exceptions import MCPError
 from mcp_types import REQUEST_TIMEOUT, CallToolResult
 
-from gateway_core import current_run, progress_teller
+from gateway_core import current_run, progress_reporter
 from gateway_plugins.mcp_tools import results
-from gateway_plugins.mcp_tools.exchange import EXCHANGE, Exchange
+from gateway_plugins.mcp_tools.connection_supervisor import ConnectionSupervisor
 from gateway_plugins.mcp_tools.failures import McpCallError, is_lost, reason
 from gateway_plugins.mcp_tools.forwarding import FORWARDED
-from gateway_plugins.mcp_tools.link import Link
+from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
+from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.settings import McpServer
-from gateway_plugins.mcp_tools.words import printable
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +42,15 @@ class Calls:
         link_of: Makes the sessions of a principal.
     """
 
-    def __init__(self, name: str, settings: McpServer, own: Link, link_of: Callable[[str], Link]) -> None:
+    def __init__(
+        self, name: str, settings: McpServer, own: ConnectionSupervisor, link_of: Callable[[str], ConnectionSupervisor]
+    ) -> None:
         self._name = name
         self._table = name.partition("/")[0]
         self._settings = settings
         self._own = own
         self._link_of = link_of
-        self._of_principals: dict[str, Link] = {}
+        self._of_principals: dict[str, ConnectionSupervisor] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -68,7 +70,7 @@ class Calls:
         Raises:
             McpCallError: It failed.
         """
-        result = await self._result(name, arguments, _slowly(progress_teller(call_id)), safe=safe)
+        result = await self._result(name, arguments, _slowly(progress_reporter(call_id)), safe=safe)
         if result.is_error:
             raise McpCallError(results.as_text(result, self._settings.max_result))
         return results.as_output(result, self._settings.max_result)
@@ -82,7 +84,7 @@ class Calls:
     ) -> CallToolResult:
         link = self._link_of_run()
         for again in (False, True):
-            exchange = Exchange(headers=FORWARDED.get().get(self._table, {}))
+            exchange = RequestTrace(headers=FORWARDED.get().get(self._table, {}))
             session = await link.session()
             try:
                 async with session.use() as client, self._within_time():
@@ -110,13 +112,13 @@ class Calls:
     def _too_slow(self) -> McpCallError:
         return McpCallError(f"The tool's server did not answer within {self._settings.timeout:g} seconds.")
 
-    def _failure(self, error: Exception, exchange: Exchange) -> McpCallError:
+    def _failure(self, error: Exception, exchange: RequestTrace) -> McpCallError:
         if isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT:
             return self._too_slow()
         logger.info("a call of the MCP server %s failed: %s", self._name, reason(error, exchange))
         return McpCallError(f"The call failed at the tool's server: {reason(error, exchange)}.")
 
-    def _link_of_run(self) -> Link:
+    def _link_of_run(self) -> ConnectionSupervisor:
         run = current_run()
         if self._settings.identity == "shared" or run is None:
             return self._own
@@ -141,7 +143,7 @@ class Calls:
             closing.add_done_callback(self._closing.discard)
 
 
-def session_lost(error: Exception, exchange: Exchange) -> bool:
+def session_lost(error: Exception, exchange: RequestTrace) -> bool:
     """Whether another session is needed. Some gateways answer 500 where a session is unknown."""
     if exchange.too_big:
         return False
@@ -150,18 +152,18 @@ def session_lost(error: Exception, exchange: Exchange) -> bool:
 
 
 async def _with(
-    exchange: Exchange,
+    exchange: RequestTrace,
     client: Client,
     name: str,
     arguments: Mapping[str, Any],
     seconds: float,
     tell: ProgressFnT,
 ) -> CallToolResult:
-    token = EXCHANGE.set(exchange)
+    token = REQUEST_TRACE.set(exchange)
     try:
         return await client.call_tool(name, dict(arguments), seconds, tell)
     finally:
-        EXCHANGE.reset(token)
+        REQUEST_TRACE.reset(token)
 
 
 def _slowly(tell: Callable[[str], None]) -> ProgressFnT:
@@ -174,6 +176,6 @@ def _slowly(tell: Callable[[str], None]) -> ProgressFnT:
         if now - last >= _PROGRESS_SECONDS:
             last = now
             amount = f"{progress:g} of {total:g}" if total else f"{progress:g}"
-            tell(printable(message or amount, _PROGRESS_CHARACTERS))
+            tell(sanitize(message or amount, _PROGRESS_CHARACTERS))
 
     return tell_now

@@ -7,8 +7,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
 from gateway_plugins.mcp_tools.credentials import CredentialError
-from gateway_plugins.mcp_tools.exchange import Exchange
-from gateway_plugins.mcp_tools.words import printable
+from gateway_plugins.mcp_tools.request_trace import RequestTrace
+from gateway_plugins.mcp_tools.sanitize import sanitize
 
 # What the protocol's client says where a status came without words of the server's.
 _STAND_INS = frozenset({"Server returned an error response", "Session terminated", "Not Found"})
@@ -22,7 +22,7 @@ class UnreachableError(McpCallError):
     """There is no session with the server, so that it knows nothing of the call."""
 
 
-def reason(error: BaseException, exchange: Exchange) -> str:
+def reason(error: BaseException, exchange: RequestTrace) -> str:
     """What is wrong with a server, to follow its name: "it …"."""
     error = _innermost(error)
     if isinstance(error, CredentialError):
@@ -30,7 +30,7 @@ def reason(error: BaseException, exchange: Exchange) -> str:
     if exchange.too_big:
         return "it answers more than max_message allows"
     if exchange.status == 401:
-        where = f"; {printable(exchange.resource_metadata)} says which" if exchange.resource_metadata else ""
+        where = f"; {sanitize(exchange.resource_metadata)} says which" if exchange.resource_metadata else ""
         return f"it wants a credential that the gateway does not give (401{where})"
     if exchange.unsent:
         return "it takes no connection"
@@ -46,7 +46,7 @@ def reason(error: BaseException, exchange: Exchange) -> str:
     if is_lost(error):
         return "it ended the connection"
     if isinstance(error, MCPError):
-        return f"it answered: {printable(error.message)}"
+        return f"it answered: {sanitize(error.message)}"
     return f"it answered something that cannot be read ({type(error).__name__})"
 
 

@@ -1,6 +1,6 @@
 """microsoft/mcp-gateway: what the settings of one mean for each server behind it.
 
-It makes no request; `adapters.py` asks which servers there are, and each is a `server.py` like any other.
+It makes no request; `adapters.py` asks which servers there are, and each is a `server/hypercorn.py` like any other.
 """
 
 from collections.abc import Iterable

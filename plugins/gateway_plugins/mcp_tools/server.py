@@ -16,15 +16,15 @@ from mcp import Client
 
 from gateway_plugins.mcp_tools import tools
 from gateway_plugins.mcp_tools.calls import Calls, session_lost
+from gateway_plugins.mcp_tools.connection_supervisor import ConnectionSupervisor
 from gateway_plugins.mcp_tools.credentials import credential
-from gateway_plugins.mcp_tools.exchange import EXCHANGE, Exchange
 from gateway_plugins.mcp_tools.failures import McpCallError, UnreachableError, reason
-from gateway_plugins.mcp_tools.link import Link
 from gateway_plugins.mcp_tools.listing import Book, Entry, Listed
+from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
+from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.session import Limits, Session
 from gateway_plugins.mcp_tools.settings import McpServer
 from gateway_plugins.mcp_tools.transports import open_session
-from gateway_plugins.mcp_tools.words import printable
 
 if TYPE_CHECKING:
     from agents import FunctionTool
@@ -130,8 +130,8 @@ class Server:
             "principals": self._calls.principals,
             "listed_at": self.listed_at,
             "pin": self.settings.pin,
-            "tools": [printable(name) for name, entry in self.book.entries.items() if entry.listed],
-            "flagged": [printable(name) for name in self.book.flagged],
+            "tools": [sanitize(name) for name, entry in self.book.entries.items() if entry.listed],
+            "flagged": [sanitize(name) for name in self.book.flagged],
         }
 
     def changes(self) -> list[dict[str, Any]]:
@@ -169,11 +169,11 @@ class Server:
         """For a server behind an mcp-gateway: its name there."""
         return self.name.partition("/")[2]
 
-    def _link(self, principal: str | None) -> Link:
+    def _link(self, principal: str | None) -> ConnectionSupervisor:
         opener = partial(open_session, self.name, self.settings, self._url, auth=self._auth, principal=principal)
         if principal is not None:
-            return Link(self.name, opener, self._limits)
-        return Link(self.name, opener, self._limits, on_up=self._relist, on_change=self._relist)
+            return ConnectionSupervisor(self.name, opener, self._limits)
+        return ConnectionSupervisor(self.name, opener, self._limits, on_up=self._relist, on_change=self._relist)
 
     def _relist(self) -> None:
         self._changed.set()
@@ -189,15 +189,15 @@ class Server:
 
     async def _list(self) -> None:
         session: Session | None = None
-        exchange = Exchange()
+        exchange = RequestTrace()
         try:
             session = await self._own.session()
             async with session.use() as client, asyncio.timeout(self._limits.connect):
-                token = EXCHANGE.set(exchange)
+                token = REQUEST_TRACE.set(exchange)
                 try:
                     found = [Listed.from_tool(tool) async for tool in _all_tools(client)]
                 finally:
-                    EXCHANGE.reset(token)
+                    REQUEST_TRACE.reset(token)
         except UnreachableError:
             return
         except Exception as error:

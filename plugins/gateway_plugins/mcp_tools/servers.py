@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway_core import Gateway, ToolError
-from gateway_plugins.mcp_tools.adapters import Adapters, Found
+from gateway_plugins.mcp_tools.gateway_discovery import Found, GatewayDiscovery
 from gateway_plugins.mcp_tools.mcp_gateway import McpGateway
-from gateway_plugins.mcp_tools.memory import Memory
+from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.server import Server
 from gateway_plugins.mcp_tools.settings import Settings
-from gateway_plugins.mcp_tools.words import printable
+from gateway_plugins.mcp_tools.tool_cache import ToolCache
 
 if TYPE_CHECKING:
     from agents import FunctionTool
@@ -34,12 +34,12 @@ class Servers:
     def __init__(self, gateway: Gateway, settings: Settings) -> None:
         self._gateway = gateway
         self._settings = settings
-        self._memory = Memory(gateway.state_folder)
+        self._memory = ToolCache(gateway.state_folder)
         self._offered: list[FunctionTool] = []
         self._reported: set[tuple[str, str, str]] = set()
         self._dirty = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._gateways: dict[str, Adapters] = {}
+        self._gateways: dict[str, GatewayDiscovery] = {}
         self.all: dict[str, Server] = {}
 
     async def start(self) -> None:
@@ -74,7 +74,7 @@ class Servers:
                 "kind": "mcp-gateway",
                 "last_error": adapters.last_error,
                 "adapters": adapters.found.adapters,
-                "tools": [printable(tool) for tool in adapters.found.tools],
+                "tools": [sanitize(tool) for tool in adapters.found.tools],
             }
             for name, adapters in self._gateways.items()
         }
@@ -108,7 +108,7 @@ class Servers:
         self._add_adapter(behind, None)
         for adapter in behind.known:
             self._add_adapter(behind, adapter)
-        adapters = self._gateways[behind.name] = Adapters(behind.name, behind.settings, behind.auth, found)
+        adapters = self._gateways[behind.name] = GatewayDiscovery(behind.name, behind.settings, behind.auth, found)
         self._tasks.append(asyncio.create_task(adapters.keep_looking()))
 
     def _add_adapter(self, behind: "McpGateway", adapter: str | None) -> None:
@@ -142,7 +142,7 @@ class Servers:
         what = "is new" if entry.approved is None else "is not what was approved"
         self._gateway.report(
             ToolError(
-                f"the tool {printable(name)} of the MCP server {server.name} {what}",
+                f"the tool {sanitize(name)} of the MCP server {server.name} {what}",
                 source=f"[plugins.mcp_tools.{server.table}]",
                 hint=f"compare it at /admin/mcp, and approve it: POST /admin/mcp/approve?server={server.name}",
                 code="mcp_tool_changed",

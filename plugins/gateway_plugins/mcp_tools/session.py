@@ -17,7 +17,7 @@ from mcp.client.session import MessageHandlerFnT
 from mcp.client.subscriptions import ListenNotSupportedError
 from mcp_types import ToolListChangedNotification
 
-from gateway_plugins.mcp_tools.exchange import EXCHANGE, Exchange
+from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Session:
         """Set when it is of no use for further calls."""
         self.given_up = False
         """Whether a call found it of no use, rather than the server having ended it."""
-        self.exchange = Exchange()
+        self.exchange = RequestTrace()
         # Nothing of the run in which it is first needed may stick to it.
         self.task = asyncio.get_running_loop().create_task(self._hold(), context=contextvars.Context())
 
@@ -95,7 +95,7 @@ class Session:
         await asyncio.wait([self.task], timeout=CLOSE_SECONDS)
 
     async def _hold(self) -> None:
-        EXCHANGE.set(self.exchange)
+        REQUEST_TRACE.set(self.exchange)
         try:
             async with AsyncExitStack() as held:
                 async with asyncio.timeout(self._limits.connect):

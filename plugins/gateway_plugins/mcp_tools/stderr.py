@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from gateway_plugins.mcp_tools.words import printable
+from gateway_plugins.mcp_tools.sanitize import sanitize
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def logged_stderr(name: str) -> Iterator[TextIO]:
     def read() -> None:
         with os.fdopen(reading, "rb") as lines:
             while line := lines.readline(_LINE_BYTES):
-                logger.debug("MCP server %s: %s", name, printable(line.decode(errors="replace")))
+                logger.debug("MCP server %s: %s", name, sanitize(line.decode(errors="replace")))
 
     # A thread of its own ends with the last writer, which is the server's process.
     threading.Thread(target=read, name="mcp-stderr", daemon=True).start()

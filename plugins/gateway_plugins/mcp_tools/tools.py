@@ -1,6 +1,6 @@
 """A server's tools as the SDK's function tools, under names that models may see.
 
-What a call does is the server's (`server.py`); who may make it, the gateway's.
+What a call does is the server's (`server/hypercorn.py`); who may make it, the gateway's.
 """
 
 import hashlib

@@ -22,7 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 
 import gateway_core
-from gateway_plugins.mcp_tools.exchange import WatchedTransport
+from gateway_plugins.mcp_tools.request_trace import WatchedTransport
 from gateway_plugins.mcp_tools.settings import McpServer
 from gateway_plugins.mcp_tools.stderr import dropped_stderr, logged_stderr
 

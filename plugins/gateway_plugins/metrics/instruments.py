@@ -21,7 +21,7 @@ from gateway_core import (
     RunContext,
     ToolCall,
 )
-from gateway_plugins.metrics.cheap import Count, Recorder, flushing
+from gateway_plugins.metrics.batching import Count, Recorder, flushing
 from gateway_plugins.metrics.labels import UNKNOWN, FewValues
 
 # Buckets as the conventions advise; agents take longer than web pages, so some of them go on.

@@ -27,15 +27,15 @@ from gateway_core import (
     ToolInfo,
     hookimpl,
 )
-from gateway_plugins.security.browser import Allowed, BrowserGuard
-from gateway_plugins.security.credentials import presented, refused
-from gateway_plugins.security.expiry import ExpiryWarnings, expiring
-from gateway_plugins.security.keys import Key
-from gateway_plugins.security.parts import Parts
-from gateway_plugins.security.planes import refusal
-from gateway_plugins.security.policy import Policy, read_policy
-from gateway_plugins.security.questions import GATEWAY, Question
-from gateway_plugins.security.rules import Rules, leaves_to_the_tool
+from gateway_plugins.security.access_query import GATEWAY, AccessQuery
+from gateway_plugins.security.browser_guard import Allowed, BrowserGuard
+from gateway_plugins.security.components import Components
+from gateway_plugins.security.keys.admin_keys import refusal
+from gateway_plugins.security.keys.credentials import presented, refused
+from gateway_plugins.security.keys.expiry import ExpiryWarnings, expiring
+from gateway_plugins.security.keys.key_ring import Key
+from gateway_plugins.security.policy.compiler import Policy, read_policy
+from gateway_plugins.security.policy.evaluator import PolicyEvaluator, leaves_to_the_tool
 from gateway_plugins.security.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ class Security:
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._gateway = gateway
-        self._parts = Parts(gateway, config)
+        self._parts = Components(gateway, config)
         self._warnings = ExpiryWarnings()
         self._settings = config
         self._policy: Policy
-        self._rules: Rules
+        self._rules: PolicyEvaluator
         self._allowed: Allowed
         self._take(config, read_policy(config))
 
@@ -94,7 +94,7 @@ class Security:
         self._settings = config
         self._allowed = Allowed.of(config.allowed_hosts, config.allowed_origins)
         self._parts.overrides.settings = config.overrides
-        self._policy, self._rules = policy, Rules(policy, self._parts.overrides)
+        self._policy, self._rules = policy, PolicyEvaluator(policy, self._parts.overrides)
 
     @hookimpl
     async def authenticate(self, request: "Request") -> Principal | None:
@@ -126,7 +126,7 @@ class Security:
     @hookimpl
     async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision | None:
         """What the rules say. Without keys, what they deny is denied, and the rest is not decided here."""
-        question = Question("agent", entry.id, principal.id, principal.key, entry.namespace)
+        question = AccessQuery("agent", entry.id, principal.id, principal.key, entry.namespace)
         decision = self._rules.agent(question).decision
         return decision if self._policy.guards or not decision.allowed else None
 
@@ -134,7 +134,7 @@ class Security:
     async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision | None:
         """What the rules say; what holds for a tool by itself is not decided here, but that agents' own are refused."""
         namespace = tool.agent_id.rpartition("/")[0] or "default"
-        question = Question(
+        question = AccessQuery(
             "tool",
             tool.name,
             run.principal.id,
@@ -150,7 +150,7 @@ class Security:
     @hookimpl
     def admit_agent(self, entry: AgentEntry) -> None:
         """Keep out what the rules block; nothing of it has run yet."""
-        verdict = self._rules.decide(Question("module", entry.id, GATEWAY, namespace=entry.namespace))
+        verdict = self._rules.decide(AccessQuery("module", entry.id, GATEWAY, namespace=entry.namespace))
         if not verdict.decision.allowed:
             last = verdict.chain[-1]
             raise LoadError(
@@ -180,7 +180,7 @@ class Security:
         """`/security/preview` and `/security/override`."""
         from starlette.routing import Route
 
-        from gateway_plugins.security.override_routes import override_routes
+        from gateway_plugins.security.overrides.routes import override_routes
         from gateway_plugins.security.preview import Preview
 
         async def granter(request: "Request") -> Principal:
@@ -198,14 +198,14 @@ class Security:
         """The guard against foreign web pages, and the headers that tell what is left of limits."""
         from starlette.middleware import Middleware
 
-        from gateway_plugins.security.limits import HeadersInReach
+        from gateway_plugins.security.limits.admission import HeadersInReach
 
         return [Middleware(BrowserGuard, allowed=lambda: self._allowed), Middleware(HeadersInReach)]
 
     @hookimpl
     def commands(self) -> "Iterable[click.Command]":
         """`agent-gateway keys` and `agent-gateway audit`."""
-        from gateway_plugins.security.commands import keys_command
+        from gateway_plugins.security.keys.commands import keys_command
         from gateway_plugins.security.nightly.command import audit_command
 
         return [keys_command(self._settings.keys), audit_command()]

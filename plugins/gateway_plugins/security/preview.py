@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway_core import Catalog, InvalidRequestError, ToolOrigin, described, origin_of, tool_names
-from gateway_plugins.security.grants import parse_grant
-from gateway_plugins.security.json_bodies import json_object, json_response
-from gateway_plugins.security.policy import TOOL_SOURCES, Policy
-from gateway_plugins.security.questions import GATEWAY, Question
-from gateway_plugins.security.rules import Rules, Verdict
+from gateway_plugins.security.access_query import GATEWAY, AccessQuery
+from gateway_plugins.security.json_body import json_object, json_response
+from gateway_plugins.security.overrides.grant_request import parse_grant
+from gateway_plugins.security.policy.compiler import TOOL_SOURCES, Policy
+from gateway_plugins.security.policy.evaluator import PolicyEvaluator, Verdict
 
 _FIELDS = ("principal", "key", "agent", "module", "tool", "source", "server")
 _LONGEST = 512
@@ -31,7 +31,7 @@ class Preview:
         catalog: Tells the agents that are served.
     """
 
-    def __init__(self, current: Callable[[], tuple[Policy, Rules]], catalog: Callable[[], Catalog]) -> None:
+    def __init__(self, current: Callable[[], tuple[Policy, PolicyEvaluator]], catalog: Callable[[], Catalog]) -> None:
         self._current = current
         self._catalog = catalog
 
@@ -44,7 +44,7 @@ class Preview:
         return json_response(shown)
 
 
-def _preview(asked: Mapping[str, str], policy: Policy, rules: Rules, catalog: Catalog) -> dict[str, Any]:
+def _preview(asked: Mapping[str, str], policy: Policy, rules: PolicyEvaluator, catalog: Catalog) -> dict[str, Any]:
     kinds = [kind for kind in ("module", "tool") if kind in asked] or ["agent"]
     subject = asked.get(kinds[0])
     if subject is None or len(kinds) > 1 or ("module" in asked and "agent" in asked):
@@ -60,22 +60,22 @@ def _preview(asked: Mapping[str, str], policy: Policy, rules: Rules, catalog: Ca
         agent_id = catalog.resolve(agent_id) or agent_id
     namespace = _namespace(agent_id) if agent_id else "default"
     if kinds[0] == "agent":
-        return _agent(Question("agent", agent_id or subject, principal, key, namespace), rules)
+        return _agent(AccessQuery("agent", agent_id or subject, principal, key, namespace), rules)
     origin = _origin(asked, agent_id, catalog)
-    question = Question("tool", subject, principal, key, namespace, agent_id, origin.source, origin.server)
+    question = AccessQuery("tool", subject, principal, key, namespace, agent_id, origin.source, origin.server)
     verdict = rules.tool(question, is_open=origin.open)
     # As narrow as it can be: no other server's tool of this name.
     name = tool_names(subject, origin.source, origin.server)[-1]
     return _shown(question, verdict, _grant(verdict, "tool", f"{origin.source}:{name}", question.key or principal))
 
 
-def _module(module_id: str, rules: Rules) -> dict[str, Any]:
-    question = Question("module", module_id, GATEWAY, namespace=_namespace(module_id))
+def _module(module_id: str, rules: PolicyEvaluator) -> dict[str, Any]:
+    question = AccessQuery("module", module_id, GATEWAY, namespace=_namespace(module_id))
     verdict = rules.decide(question)
     return _shown(question, verdict, _grant(verdict, "module", module_id, GATEWAY))
 
 
-def _agent(question: Question, rules: Rules) -> dict[str, Any]:
+def _agent(question: AccessQuery, rules: PolicyEvaluator) -> dict[str, Any]:
     verdict = rules.agent(question)
     if rules.decide(question.of_module).decision.allowed:
         grant = _grant(verdict, "agent", question.subject, question.key or question.principal)
@@ -123,7 +123,7 @@ def _who(asked: Mapping[str, str], policy: Policy, *, needed: bool) -> tuple[str
     return (keys[0] if keys else None), principal
 
 
-def _shown(question: Question, verdict: Verdict, grant: dict[str, str] | None) -> dict[str, Any]:
+def _shown(question: AccessQuery, verdict: Verdict, grant: dict[str, str] | None) -> dict[str, Any]:
     decision = verdict.decision
     return {
         "object": "security.preview",

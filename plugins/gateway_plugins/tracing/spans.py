@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway_core import log_context
-from gateway_plugins.tracing.describing import described, result_of
+from gateway_plugins.tracing.span_attributes import described, result_of
 
 MOST_TRACES = 10_000
 """Traces that are on; beyond that, the oldest one is given up."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from gateway_core import AgentEntry, Check, ConfigError, Gateway, Measurement, RunContext, hookimpl, near_miss
+from gateway_core import AgentEntry, Check, ConfigError, Gateway, Measurement, RunContext, did_you_mean, hookimpl
 from gateway_plugins.upstreams.settings import HOSTED_TOOLS, Settings
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ class Upstreams:
     async def lifespan(self) -> AsyncIterator[None]:
         """Choose the upstreams, ask them what they have, and hold their connections."""
         # The SDK takes a second to import; commands that serve nothing do without it.
-        from gateway_plugins.upstreams.choice import choose
+        from gateway_plugins.upstreams.discovery import discover
         from gateway_plugins.upstreams.provider import UpstreamProvider
 
-        choice = await choose(self._config.upstreams, probe=self._config.probe)
+        choice = await discover(self._config.upstreams, probe=self._config.probe)
         self._reason = choice.reason
         if not choice.upstreams:
             yield
@@ -122,7 +122,7 @@ def _check(config: Settings) -> None:
                 raise ConfigError(
                     f"there is no hosted tool '{hosted}'",
                     source=f"{table} substitutes",
-                    hint=near_miss(hosted, HOSTED_TOOLS),
+                    hint=did_you_mean(hosted, HOSTED_TOOLS),
                 )
         seen = [name]
         while (following := config.upstreams[seen[-1]].fallback) is not None:
@@ -130,7 +130,7 @@ def _check(config: Settings) -> None:
                 raise ConfigError(
                     f"there is no upstream '{following}'",
                     source=f"[plugins.upstreams.{seen[-1]}] fallback",
-                    hint=near_miss(following, config.upstreams),
+                    hint=did_you_mean(following, config.upstreams),
                 )
             if following in seen:
                 raise ConfigError(f"the fallbacks of '{name}' go round in a circle", source=f"{table} fallback")

@@ -27,9 +27,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response
 from pydantic import ValidationError
 
-from gateway_core import note_finish, trace_headers
-from gateway_plugins.upstreams.bodies import limited
-from gateway_plugins.upstreams.calls import Calls
+from gateway_core import record_finish_reason, trace_headers
+from gateway_plugins.upstreams.body_limits import limited
+from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker
 from gateway_plugins.upstreams.settings import Upstream
 
 KEEP_ALIVE_SECONDS = 60.0
@@ -49,9 +49,9 @@ class UpstreamClient(AsyncOpenAI):
         calls: Told of each call.
     """
 
-    def __init__(self, upstream: Upstream, calls: Calls | None = None, **options: Any) -> None:
+    def __init__(self, upstream: Upstream, calls: CircuitBreaker | None = None, **options: Any) -> None:
         self._upstream = upstream
-        self.calls = calls or Calls()
+        self.calls = calls or CircuitBreaker()
         if "http_client" not in options:
             limits = httpx2.Limits(
                 max_connections=upstream.max_connections,
@@ -134,7 +134,7 @@ class UpstreamClient(AsyncOpenAI):
 
 def _noted(completion: ChatCompletion) -> ChatCompletion:
     if completion.choices:
-        note_finish(completion.choices[0].finish_reason)
+        record_finish_reason(completion.choices[0].finish_reason)
     return completion
 
 
@@ -186,7 +186,7 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
                 chunk = self._chunk(data)
                 for choice in chunk.choices:
                     if choice.finish_reason:
-                        note_finish(choice.finish_reason)
+                        record_finish_reason(choice.finish_reason)
                         ended = True
                 yield chunk
             if not ended:

@@ -9,7 +9,7 @@ from agents import Model, ModelResponse
 from attrs import frozen
 from openai import OpenAIError
 
-from gateway_plugins.upstreams.calls import Calls, is_passing_failure
+from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker, is_passing_failure
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Choice:
     """One upstream's model."""
 
     upstream: str
-    calls: Calls
+    calls: CircuitBreaker
     model: Model
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from agents import FunctionTool, Tool
 
-from gateway_core import origin_of, sdk_name
+from gateway_core import origin_of, sdk_tool_name
 from gateway_plugins.upstreams.settings import HOSTED_TOOLS
 
 
@@ -31,7 +31,7 @@ class HostedTools:
         names = {tool.name for tool in tools}
         if chosen is None or chosen in names or chosen not in HOSTED_TOOLS:
             return chosen
-        substitute = sdk_name(self._substitutes.get(chosen, ""))
+        substitute = sdk_tool_name(self._substitutes.get(chosen, ""))
         return substitute if substitute in names else None
 
     def _stays(self, tool: Any, there: set[str | None]) -> bool:

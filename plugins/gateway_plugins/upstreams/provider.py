@@ -12,12 +12,12 @@ from agents import Model, ModelProvider, set_default_openai_api, set_default_ope
 from agents.models import _openai_shared
 
 from gateway_core import Measurement, UpstreamError
-from gateway_plugins.upstreams.calls import KINDS, Calls
+from gateway_plugins.upstreams.circuit_breaker import KINDS, CircuitBreaker
 from gateway_plugins.upstreams.client import UpstreamClient
 from gateway_plugins.upstreams.failover import Choice, Failover
+from gateway_plugins.upstreams.health import UpstreamHealth
 from gateway_plugins.upstreams.hosted import HostedTools
 from gateway_plugins.upstreams.models import make_model
-from gateway_plugins.upstreams.reach import Reach
 from gateway_plugins.upstreams.routing import Route, Router
 from gateway_plugins.upstreams.settings import Upstream
 
@@ -38,7 +38,7 @@ class UpstreamProvider:
         self._default = default
         self._listed: dict[str, Sequence[str]] = {}
         self._router = Router(upstreams, default, self._listed)
-        self.reach = Reach(clients, self._has_models)
+        self.reach = UpstreamHealth(clients, self._has_models)
         self._models: dict[tuple[tuple[Route, ...], str], Model] = {}
         self._dropped: dict[str, set[str]] = {}
         self._substituted: dict[str, set[str]] = {}
@@ -169,7 +169,7 @@ class UpstreamProvider:
             )
 
 
-def _calls_of(calls: Calls) -> dict[str, Any]:
+def _calls_of(calls: CircuitBreaker) -> dict[str, Any]:
     return {
         "calls": calls.made,
         "failed": dict(calls.failed),
@@ -178,7 +178,7 @@ def _calls_of(calls: Calls) -> dict[str, Any]:
     }
 
 
-def _measured(calls: Calls, labels: dict[str, str]) -> Iterator[Measurement]:
+def _measured(calls: CircuitBreaker, labels: dict[str, str]) -> Iterator[Measurement]:
     about = "Calls of an upstream."
     yield Measurement("agent_gateway.upstream.calls", calls.made, "{call}", about, labels, True)
     about = "Calls of an upstream that failed."

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from agents import Agent, function_tool
 
-from gateway_core.hookspecs import hookimpl
-from gateway_core.records import MemoryRecords
+from gateway_core.hooks.specs import hookimpl
 from gateway_core.runs.approvals import question_of, verdict_of
+from gateway_core.storage.memory_record_store import MemoryRecordStore
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import Principal
 
@@ -121,7 +121,7 @@ async def test_another_chat_and_another_principal_cannot_approve():
 
 async def test_an_approval_expires():
     now = [0.0]
-    records = MemoryRecords(clock=lambda: now[0])
+    records = MemoryRecordStore(clock=lambda: now[0])
 
     class Store:
         def __init__(self, *_):
@@ -143,7 +143,7 @@ async def test_an_approval_expires():
 
 
 async def test_it_survives_a_restart_where_records_do():
-    records = MemoryRecords()
+    records = MemoryRecordStore()
 
     class Store:
         def __init__(self, *_):
@@ -162,7 +162,7 @@ async def test_it_survives_a_restart_where_records_do():
 
 
 async def test_an_agent_that_changed_says_so():
-    records = MemoryRecords()
+    records = MemoryRecordStore()
 
     class Store:
         def __init__(self, *_):

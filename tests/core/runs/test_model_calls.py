@@ -6,7 +6,7 @@ from agents import Agent, Runner, function_tool
 from agents.tracing import TracingProcessor
 from agents.tracing.setup import get_trace_provider
 
-from gateway_core.hookspecs import hookimpl
+from gateway_core.hooks.specs import hookimpl
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import Measurement, ModelCall, Usage
 from tests.support.upstream import FakeUpstream

@@ -9,10 +9,10 @@ from agents import Agent
 from gateway_plugins.gateway_tools.builtin import calculate, current_time
 
 from gateway_core import use_gateway_tool
-from gateway_core.config import load_config
+from gateway_core.config.settings import load_config
 from gateway_core.errors import ConfigError
-from gateway_core.loading import load_plugins
-from gateway_core.offduty import OffDuty
+from gateway_core.hooks.null_gateway import NullGateway
+from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.testing import call, gateway_in_memory, script
 
 
@@ -158,7 +158,7 @@ async def test_a_function_that_is_not_there_is_told_and_the_rest_is_offered(func
 )
 def test_a_wrong_table_is_told(table, told):
     with pytest.raises(ConfigError) as caught:
-        load_plugins(load_config(environ={}, overrides={"plugins": {"gateway_tools": table}}), OffDuty())
+        load_plugins(load_config(environ={}, overrides={"plugins": {"gateway_tools": table}}), NullGateway())
     assert told in str(caught.value)
 
 

@@ -10,11 +10,11 @@ import pytest
 from agents import Agent
 
 from gateway_core import hookimpl, use_gateway_tool
-from gateway_core.addresses import ForbiddenAddressError, may_connect, resolve
-from gateway_core.config import load_config
+from gateway_core.config.settings import load_config
 from gateway_core.errors import ConfigError
-from gateway_core.loading import load_plugins
-from gateway_core.offduty import OffDuty
+from gateway_core.hooks.null_gateway import NullGateway
+from gateway_core.hooks.plugin_loader import load_plugins
+from gateway_core.net.addresses import ForbiddenAddressError, may_connect, resolve
 from gateway_core.testing import call, gateway_in_memory, script
 
 LOOPBACK = ["127.0.0.0/8", "::1"]
@@ -312,6 +312,6 @@ async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(monk
 def test_a_wrong_table_is_told(table, told):
     tables = {"api": {"kind": "http", "description": "d", **table}}
     with pytest.raises(ConfigError) as caught:
-        load_plugins(load_config(environ={}, overrides={"plugins": {"gateway_tools": tables}}), OffDuty())
+        load_plugins(load_config(environ={}, overrides={"plugins": {"gateway_tools": tables}}), NullGateway())
     assert told in str(caught.value)
     assert "[plugins.gateway_tools.api]" in str(caught.value)

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from agents import Agent
-from gateway_plugins.mcp_tools.exchange import EXCHANGE, Exchange, WatchedTransport
+from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace, WatchedTransport
 
 from gateway_core import hookimpl, use_gateway_tool
 from gateway_core.testing import call, gateway_in_memory, script
@@ -221,8 +221,8 @@ async def test_a_lost_connection_is_an_answer_of_one_request_and_no_end_of_the_s
     def lose(request):
         raise error("lost")
 
-    exchange = Exchange()
-    EXCHANGE.set(exchange)
+    exchange = RequestTrace()
+    REQUEST_TRACE.set(exchange)
     transport = WatchedTransport(100, httpx2.MockTransport(lose))
     async with httpx2.AsyncClient(transport=transport) as client:
         assert (await client.post("https://mcp.example")).status_code == 502

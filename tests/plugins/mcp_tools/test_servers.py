@@ -118,9 +118,9 @@ async def test_names_may_be_known_before_a_server_is_and_leave_out_all_others(fr
 
 
 async def test_after_three_failures_calls_fail_at_once(free_port, monkeypatch):
-    from gateway_plugins.mcp_tools import link
+    from gateway_plugins.mcp_tools import connection_supervisor
 
-    monkeypatch.setattr(link.random, "uniform", lambda low, high: 0.01 if low <= 2 else 20)
+    monkeypatch.setattr(connection_supervisor.random, "uniform", lambda low, high: 0.01 if low <= 2 else 20)
     servers = config(server=at(free_port, tools=["add"], connect_timeout=25))
     model = script(call("server__add", a=1, b=1), "done")
     async with gateway_in_memory(caller("server/add"), model=model, config=servers) as g:
@@ -133,7 +133,7 @@ async def test_after_three_failures_calls_fail_at_once(free_port, monkeypatch):
 
 
 def test_the_pauses_between_tries_grow_from_one_second_to_thirty():
-    from gateway_plugins.mcp_tools.link import pause_after
+    from gateway_plugins.mcp_tools.connection_supervisor import pause_after
 
     for failures, longest in ((1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (50, 30)):
         pauses = [pause_after(failures) for _ in range(200)]

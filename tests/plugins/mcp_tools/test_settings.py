@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from mcp_types import CallToolResult, ImageContent, TextContent
 
 from gateway_core import use_gateway_tool
-from gateway_core.config import load_config
+from gateway_core.config.converter import Secret
+from gateway_core.config.settings import load_config
 from gateway_core.errors import ConfigError
-from gateway_core.loading import load_plugins
-from gateway_core.offduty import OffDuty
-from gateway_core.structure import Secret
+from gateway_core.hooks.null_gateway import NullGateway
+from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.testing import call, gateway_in_memory, script
 from tests.support.mcp_server import running
 
@@ -67,7 +67,7 @@ OAUTH = {"token_url": "https://auth.example/token", "client_id": "me", "client_s
 )
 def test_a_wrong_table_is_told_exactly(name, table, told):
     with pytest.raises(ConfigError) as caught:
-        load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {name: table}}}), OffDuty())
+        load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {name: table}}}), NullGateway())
     assert told in str(caught.value)
 
 
@@ -82,12 +82,12 @@ def test_a_wrong_table_is_told_exactly(name, table, told):
     ],
 )
 def test_a_right_table_is_taken(table):
-    load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {"x": table}}}), OffDuty())
+    load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {"x": table}}}), NullGateway())
 
 
 def test_the_example_of_a_deployment_is_taken():
     config = load_config(Path(__file__).parents[3] / "deploy" / "gateway.toml", environ={})
-    load_plugins(config, OffDuty())
+    load_plugins(config, NullGateway())
     assert config.agent("Assistant").tools == ["time/*"]
 
 
@@ -98,7 +98,7 @@ def test_the_tables_of_the_page_are_taken(monkeypatch):
     for name in ("GITHUB_MCP_TOKEN", "CORP_SECRET"):
         monkeypatch.setenv(name, "secret")
     for table in tables:
-        load_plugins(load_config(environ={}, overrides=tomllib.loads(table)), OffDuty())
+        load_plugins(load_config(environ={}, overrides=tomllib.loads(table)), NullGateway())
 
 
 def test_names_are_changed_as_little_as_can_be():

@@ -3,13 +3,13 @@
 from typing import Any
 
 from gateway_plugins.security import Security
-from gateway_plugins.security.keys import NewKey, make_key
-from gateway_plugins.security.policy import Policy, read_policy
-from gateway_plugins.security.questions import NoOverrides, Override, Overrides, Question
-from gateway_plugins.security.rules import Rules
+from gateway_plugins.security.access_query import AccessQuery, NoOverrides, Override, Overrides
+from gateway_plugins.security.keys.key_ring import NewKey, make_key
+from gateway_plugins.security.policy.compiler import Policy, read_policy
+from gateway_plugins.security.policy.evaluator import PolicyEvaluator
 from gateway_plugins.security.settings import Settings
 
-from gateway_core.config import load_config
+from gateway_core.config.settings import load_config
 from gateway_core.testing import GatewayInMemory
 
 
@@ -28,8 +28,8 @@ def policy(table: dict[str, Any]) -> Policy:
     return read_policy(settings(table))
 
 
-def rules(table: dict[str, Any], overrides: Overrides | None = None, now: float = 1_800_000_000.0) -> Rules:
-    return Rules(policy(table), overrides or NoOverrides(), lambda: now)
+def rules(table: dict[str, Any], overrides: Overrides | None = None, now: float = 1_800_000_000.0) -> PolicyEvaluator:
+    return PolicyEvaluator(policy(table), overrides or NoOverrides(), lambda: now)
 
 
 def key_table(key: NewKey | None = None, **more: Any) -> dict[str, Any]:
@@ -44,6 +44,6 @@ class OneOverride:
     def __init__(self, kind: str, subject: str, principal: str) -> None:
         self.override = Override("ovr_1", kind, subject, principal, "a test", "root", 0.0, 1.0)
 
-    def deciding(self, question: Question) -> Override | None:
+    def deciding(self, question: AccessQuery) -> Override | None:
         ours = (self.override.kind, self.override.pattern, self.override.principal)
         return self.override if (question.kind, question.subject, question.principal) == ours else None

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 from agents import Agent
 from gateway_plugins.security import Security
-from gateway_plugins.security.keys import make_key
+from gateway_plugins.security.keys.key_ring import make_key
 from gateway_plugins.security.settings import Settings
 from starlette.routing import Mount, Route
 
 from gateway_core import ConfigError, LoadError, Principal, RunContext, ToolInfo, hookimpl
-from gateway_core.hooks import Hooks
-from gateway_core.offduty import OffDuty
+from gateway_core.hooks.dispatch import Hooks
+from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.testing import gateway_in_memory, script
 from gateway_core.types import AgentEntry
 from tests.plugins.security.support import key_table, plugin, settings
@@ -154,7 +154,7 @@ FOR_EVERY_KEY = {"/openapi.json"}
 async def test_every_route_is_on_one_side():
     """A route that is added must be on a side: open to all, the API, or the admin pages."""
     from gateway_core.app import build
-    from gateway_core.config import load_config
+    from gateway_core.config.settings import load_config
 
     app = build(load_config(environ={}, overrides={"plugins": {"security": TABLE, "upstreams": {"enabled": False}}}))
     async with gateway() as g:
@@ -266,7 +266,7 @@ async def test_a_gateway_without_keys_takes_them_at_a_reload():
 
 
 def security(table=TABLE) -> Security:
-    return Security(OffDuty(), settings(table))
+    return Security(NullGateway(), settings(table))
 
 
 def run(principal):

@@ -11,9 +11,8 @@ from importlib.metadata import Distribution
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
-from gateway_plugins.security.audit_log import AuditLog
+from gateway_plugins.security.audit.log import AuditLog
 from gateway_plugins.security.clock import Clock
-from gateway_plugins.security.grants import Grant
 from gateway_plugins.security.nightly import dependencies
 from gateway_plugins.security.nightly.command import audit_command
 from gateway_plugins.security.nightly.dependencies import check_dependencies, known_problems, outdated_pins
@@ -22,7 +21,8 @@ from gateway_plugins.security.nightly.findings import Severity
 from gateway_plugins.security.nightly.keys import check_keys
 from gateway_plugins.security.nightly.rules import check_rules, covers
 from gateway_plugins.security.nightly.situation import History, Situation, read_history
-from gateway_plugins.security.overrides import OverrideStore
+from gateway_plugins.security.overrides.grant_request import Grant
+from gateway_plugins.security.overrides.manager import OverrideManager
 from gateway_plugins.security.patterns import matches
 from gateway_plugins.security.settings import AuditSettings, OverrideSettings
 from hypothesis import HealthCheck, given, settings
@@ -201,7 +201,7 @@ def test_what_is_said_to_be_covered_is(general, special, name):
 
 async def test_overrides_in_force_are_told(tmp_path):
     wall = Clock(wall=lambda: NOW)
-    async with OverrideStore(OverrideSettings(), tmp_path, lambda event: None, wall) as store:
+    async with OverrideManager(OverrideSettings(), tmp_path, lambda event: None, wall) as store:
         grant = Grant("agent", "labs/*", "ann", "the demo", 3600.0)
         override = await store.grant(grant, "root")
         here = situation(state_folder=tmp_path)

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 from agents import Agent, Runner, function_tool
-from gateway_plugins.security.keys import make_key
+from gateway_plugins.security.keys.key_ring import make_key
 from openai import APIError
 
 from gateway_core import hookimpl

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from agents import Agent, function_tool
 from gateway_plugins.security import Security
-from gateway_plugins.security.grants import parse_grant
-from gateway_plugins.security.keys import make_key
+from gateway_plugins.security.keys.key_ring import make_key
+from gateway_plugins.security.overrides.grant_request import parse_grant
 from gateway_plugins.security.preview import _preview
 from hypothesis import given
 from hypothesis import settings as of_hypothesis
@@ -23,11 +23,11 @@ from gateway_core import (
     hookimpl,
     mark_tool,
     origin_of,
-    sdk_name,
+    sdk_tool_name,
 )
-from gateway_core.hooks import Hooks
-from gateway_core.offduty import OffDuty
-from gateway_core.runnables import AgentRunnable
+from gateway_core.catalog.runnables import AgentRunnable
+from gateway_core.hooks.dispatch import Hooks
+from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.testing import gateway_in_memory, script
 from gateway_core.types import ServedAgent
 from tests.plugins.security.support import key_table, plugin, settings
@@ -36,7 +36,7 @@ ANN, ROOT, TWO, THREE = (make_key() for _ in range(4))
 
 
 def marked(name, **origin):
-    tool = function_tool(lambda: "", name_override=sdk_name(name), description_override="Does it.")
+    tool = function_tool(lambda: "", name_override=sdk_tool_name(name), description_override="Does it.")
     if origin:
         mark_tool(tool, ToolOrigin(name=name, **origin))
     return tool
@@ -259,7 +259,7 @@ class Really:
         entry = ENTRIES[asked["agent"]]
         if "tool" not in asked:
             return (await self.hooks.authorize(self.principal, entry)).allowed
-        [tool] = [t for t in TOOLS if t.name == sdk_name(asked["tool"])]
+        [tool] = [t for t in TOOLS if t.name == sdk_tool_name(asked["tool"])]
         origin = origin_of(tool)
         info = ToolInfo(origin.name or tool.name, origin.source, entry.id, "x", origin.server, origin.open)
         return (await self.hooks.authorize_tool(RunContext("r", self.principal, entry.id), info)).allowed
@@ -269,7 +269,7 @@ class Really:
 @of_hypothesis(max_examples=600, deadline=None)
 def test_it_is_the_decision_whatever_the_settings_say_and_the_override_would_allow(table, key, asked):
     async def compare():
-        security = Security(OffDuty(), settings(table))
+        security = Security(NullGateway(), settings(table))
         found = security._policy.keys.by_id.get(key)
         principal = found.principal if found else Principal("local", admin=True)
         who = {"key": key} if found else {"principal": "local"}
@@ -295,10 +295,10 @@ def test_it_is_the_decision_whatever_the_settings_say_and_the_override_would_all
 
 
 def _asked_module(question):
-    from gateway_plugins.security.questions import Question
+    from gateway_plugins.security.access_query import AccessQuery
 
     name = question.get("agent") or question["module"]
-    return Question("agent", name, "x", namespace=ENTRIES[name].namespace).of_module
+    return AccessQuery("agent", name, "x", namespace=ENTRIES[name].namespace).of_module
 
 
 async def test_a_blocked_module_is_lifted_by_an_override_of_its_own():

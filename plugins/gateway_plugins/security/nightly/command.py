@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from gateway_core import Config, load_config
-from gateway_plugins.security.audit_command import verify_command
+from gateway_plugins.security.audit.command import verify_command
 from gateway_plugins.security.nightly.dependencies import check_dependencies
 from gateway_plugins.security.nightly.files import check_audit_log, check_overrides, check_permissions
 from gateway_plugins.security.nightly.findings import Finding, Severity

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gateway_plugins.security.audit_verify import verify
+from gateway_plugins.security.audit.verify import verify
 from gateway_plugins.security.nightly.findings import Finding, Severity
 from gateway_plugins.security.nightly.situation import Situation, Table, table
-from gateway_plugins.security.override_file import read
-from gateway_plugins.security.overrides import FILE_NAME
+from gateway_plugins.security.overrides.manager import FILE_NAME
+from gateway_plugins.security.overrides.storage import read
 
 _PATH_NAMES = ("path", "folder", "file")
 

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 from attrs import field, frozen
 
-from gateway_plugins.security.audit_chain import chain_files
-from gateway_plugins.security.audit_log import DECISION
+from gateway_plugins.security.audit.hash_chain import chain_files
+from gateway_plugins.security.audit.log import DECISION
 
 Table = Mapping[str, Any]
 DAY = 86400.0

@@ -1,0 +1,1 @@
+"""The served agents: discovery, import, export resolution, validation, tool binding and the catalog itself."""

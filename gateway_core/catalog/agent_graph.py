@@ -1,0 +1,80 @@
+"""Which agents and tools can a run reach from its first agent?
+
+Read only: nothing here changes an agent.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from agents import Agent, FunctionTool, Handoff
+
+from gateway_core.tools.origin import origin_of
+from gateway_core.tools.references import gateway_tool_name
+
+
+def reachable(agent: Agent[Any]) -> list[Agent[Any]]:
+    """The agent, its handoff targets and its agents-as-tools, and theirs; each once, nearest first."""
+    found: dict[int, Agent[Any]] = {}
+    waiting = [agent]
+    while waiting:
+        current = waiting.pop(0)
+        if id(current) not in found:
+            found[id(current)] = current
+            waiting.extend(neighbours(current))
+    return list(found.values())
+
+
+def neighbours(agent: Agent[Any]) -> Iterator[Agent[Any]]:
+    """The agents that this one hands off to or uses as tools."""
+    for handoff in agent.handoffs:
+        target = handoff if isinstance(handoff, Agent) else _target(handoff)
+        if isinstance(target, Agent):
+            yield target
+    for tool in agent.tools:
+        if isinstance(tool, FunctionTool) and isinstance(nested := getattr(tool, "_agent_instance", None), Agent):
+            yield nested
+
+
+def _target(handoff: Handoff[Any, Any]) -> object:
+    # The SDK keeps a handoff's target only in this attribute; a hand-made handoff has none.
+    reference = getattr(handoff, "_agent_ref", None)
+    return reference() if reference is not None else None
+
+
+def inventory(agents: Iterable[Any]) -> list[dict[str, Any]]:
+    """One object for each SDK agent that a run can reach.
+
+    Args:
+        agents: The SDK's objects.
+    """
+    return [
+        {
+            "name": agent.name,
+            "model": agent.model if isinstance(agent.model, str) else _class_of(agent.model),
+            "tools": [_tool(tool) for tool in agent.tools],
+            "mcp_servers": [server.name for server in agent.mcp_servers],
+            "handoffs": [_handoff(target) for target in agent.handoffs],
+        }
+        for agent in agents
+    ]
+
+
+def _tool(tool: Any) -> dict[str, Any]:
+    origin = origin_of(tool)
+    # Hosted tools have no schema: their calls are made by the model's own servers.
+    hosted = not hasattr(tool, "params_json_schema")
+    return {
+        "name": origin.name or gateway_tool_name(tool.name) if origin.source != "sdk-native" else tool.name,
+        "source": "hosted" if hosted else origin.source,
+        "server": origin.server,
+        "enabled": tool.is_enabled if isinstance(getattr(tool, "is_enabled", None), bool) else None,
+    }
+
+
+def _handoff(target: Any) -> str:
+    return str(getattr(target, "agent_name", None) or getattr(target, "name", type(target).__name__))
+
+
+def _class_of(model: Any) -> str | None:
+    """An agent may bring a model object of its own, or leave the choice to the gateway."""
+    return None if model is None else f"an object of {type(model).__name__}"

@@ -1,0 +1,159 @@
+"""Loads one agent: imported in a thread, what it exports found, equipped, and what it needs opened.
+
+It keeps no catalog, and does not decide whether a load is due.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, AsyncExitStack
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from gateway_core.catalog.export_resolver import ExportedAgent, resolve
+from gateway_core.catalog.import_probe import probe_import
+from gateway_core.catalog.load_errors import blame
+from gateway_core.catalog.mcp_connections import connect_servers
+from gateway_core.catalog.tool_binding import ToolBinder
+from gateway_core.catalog.validation import check
+from gateway_core.config.settings import Config
+from gateway_core.daemon_thread import DaemonThread
+from gateway_core.errors import LoadError
+from gateway_core.hooks.dispatch import Hooks
+from gateway_core.observability.log_context import in_log_context
+from gateway_core.sdk.global_settings import GlobalSettings
+from gateway_core.types import AgentEntry, ServedAgent, Usage
+
+
+class ImportScope(Protocol):
+    """What runs that a module starts while it is imported use."""
+
+    usage: Usage
+
+
+@frozen
+class Loaded:
+    """An agent that can run, and what is held open for it."""
+
+    served: ServedAgent
+    held: AsyncExitStack
+
+
+class AgentLoader:
+    """Loads agents, one at a time.
+
+    Args:
+        hooks: Asked whether an agent may be imported.
+        config: The time that a load may take.
+        settings: The SDK's process-wide settings, put back after each import.
+        importing: Wraps each import, so that runs which a module starts then use the gateway's models.
+        tool_binder: Gives agents the gateway's tools.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        config: Config,
+        settings: GlobalSettings,
+        importing: Callable[[AgentEntry], AbstractContextManager[ImportScope]],
+        tool_binder: ToolBinder,
+    ) -> None:
+        self.tool_binder = tool_binder
+        self._hooks = hooks
+        self.configure(config)
+        self._settings = settings
+        self._importing = importing
+
+    def configure(self, config: Config) -> None:
+        """Take another configuration for loads that begin from now on."""
+        self._seconds = config.catalog.load_timeout
+        self._trial = config.catalog.trial_import
+
+    async def load(self, entry: AgentEntry) -> Loaded:
+        """Load it.
+
+        Raises:
+            LoadError: It took too long, may not be imported, exports nothing to serve, or asks for a tool that is
+                not there.
+            Exception: Whatever the module raised.
+        """
+        # The import's thread gets it too, and so do the module's own lines.
+        with in_log_context(agent_id=entry.id, namespace=entry.namespace, module_path=entry.source, stage="load"):
+            return await self._load(entry)
+
+    async def _load(self, entry: AgentEntry) -> Loaded:
+        warnings: list[str] = []
+        offer = await self._import(entry, warnings)
+        warnings += check(offer.runnable, entry.source)
+        warnings += self.tool_binder.equip(offer.runnable, entry)
+        held = AsyncExitStack()
+        try:
+            async with asyncio.timeout(self._seconds):
+                warnings += await _open(offer, held)
+        except BaseException:
+            await held.aclose()
+            raise
+        return Loaded(_served(entry, offer, warnings), held)
+
+    async def _import(self, entry: AgentEntry, warnings: list[str]) -> ExportedAgent:
+        def call() -> object:
+            self._hooks.admit_agent(entry)
+            if self._trial and entry.trial:
+                probe_import(entry.trial, entry.source, self._seconds)
+            return entry.load()
+
+        with self._importing(entry) as scope:
+            thread = DaemonThread(call)
+            try:
+                # A trial has its own time before the import.
+                async with asyncio.timeout(self._seconds * (2 if self._trial else 1)):
+                    return await resolve(await thread.result(), entry.source)
+            except TimeoutError:
+                raise self._too_slow(entry, thread) from None
+            finally:
+                warnings += [f"its import changed {what}; it was put back" for what in self._settings.restore()]
+                if scope.usage.requests:
+                    warnings.append(
+                        f"its import called a model {scope.usage.requests} times; move that below "
+                        "`if __name__ == '__main__':`"
+                    )
+
+    def _too_slow(self, entry: AgentEntry, thread: DaemonThread[object]) -> LoadError:
+        file, line, text = blame(thread.stack(), entry.source)
+        return LoadError(
+            f"was not imported within {self._seconds:g} s",
+            source=file or entry.source,
+            line=line,
+            source_line=text,
+            hint="does it wait for input or for a server while it is imported?",
+            code="timeout",
+        )
+
+
+async def _open(offer: ExportedAgent, held: AsyncExitStack) -> list[str]:
+    """Call the module's `setup`, and connect its agents' MCP servers. Returns what an operator should know."""
+    if offer.setup is not None:
+        await _call(offer.setup)
+    if offer.teardown is not None:
+        held.push_async_callback(_call, offer.teardown)
+    return await connect_servers(offer.runnable.agents, held)
+
+
+async def _call(function: Callable[[], Any]) -> None:
+    result = function()
+    if inspect.isawaitable(result):
+        await result
+
+
+def _served(entry: AgentEntry, offer: ExportedAgent, warnings: list[str]) -> ServedAgent:
+    name = offer.settings.get("display_name")
+    return ServedAgent(
+        entry,
+        offer.runnable,
+        display_name=str(name) if name else entry.id,
+        description=offer.description or entry.description,
+        model=offer.settings.get("model"),
+        memory=offer.settings.get("memory") is not None,
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,148 @@
+"""Which runs of a workflow answer the client? Those after which no other run can follow.
+
+A workflow, such as Agent Builder exports, classifies, rewrites and checks before it answers; only the last run on a
+path speaks to the client, and its tokens can go out while they are made. Read from the source, before anything runs;
+the function is not called here.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable
+from types import CodeType, FrameType, ModuleType
+from typing import Any
+
+from gateway_core.catalog.safe_ast import parse
+
+_RUNS = frozenset({"run", "run_streamed", "run_sync"})
+
+
+class TerminalRuns:
+    """The answering runs of one workflow function.
+
+    Args:
+        function: The workflow; one whose source cannot be read has none.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._code: CodeType | None = getattr(function, "__code__", None)
+        self._lines: set[int] = set()
+        if inspect.isasyncgenfunction(function):
+            return  # its answer is what it yields
+        try:
+            source = textwrap.dedent(inspect.getsource(function))
+            definition = parse(source).body[0]
+        except (OSError, TypeError, SyntaxError, IndexError):
+            return
+        if isinstance(definition, ast.AsyncFunctionDef | ast.FunctionDef) and self._code is not None:
+            path = _Path(_functions_that_run(inspect.getmodule(function)))
+            path.before(definition.body, after=False)
+            offset = self._code.co_firstlineno - min(
+                [definition.lineno, *(d.lineno for d in definition.decorator_list)]
+            )
+            self._lines = {
+                line + offset
+                for call in path.terminal
+                for line in range(call.lineno, (call.end_lineno or call.lineno) + 1)
+            }
+
+    def includes(self, frame: FrameType | None) -> bool:
+        """Whether the code that runs now, or code that waits for it, stands in one of them."""
+        while frame is not None:
+            if frame.f_code is self._code:
+                return frame.f_lineno in self._lines
+            frame = frame.f_back
+        return False
+
+
+class _Path:
+    """Walks statements backwards, knowing at each whether a run may still follow."""
+
+    def __init__(self, helpers: frozenset[str]) -> None:
+        self._helpers = helpers
+        self.terminal: list[ast.Call] = []
+
+    def before(self, statements: Iterable[ast.stmt], *, after: bool) -> bool:
+        """Whether a run may come at or after the start of these statements, given whether one may come after them."""
+        follows = after
+        for statement in reversed(list(statements)):
+            follows = self._statement(statement, follows)
+        return follows
+
+    def _statement(self, node: ast.stmt, after: bool) -> bool:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                return after
+            case ast.Return():
+                return self._calls(node.value, after=False)
+            case ast.Raise():
+                return False
+            case ast.If():
+                branches = [self.before(node.body, after=after), self.before(node.orelse, after=after)]
+                return self._contains_run([node.test]) or any(branches)
+            case ast.Match():
+                cases = [self.before(case.body, after=after) for case in node.cases]
+                return self._contains_run([node.subject]) or any(cases) or after
+            case ast.For() | ast.AsyncFor() | ast.While():
+                # What is in a loop may come again.
+                repeated = self.before(node.body, after=True) and self._contains_run(node.body)
+                return repeated or self.before(node.orelse, after=after) or after
+            case ast.With() | ast.AsyncWith():
+                return self.before(node.body, after=after)
+            case ast.Try() | ast.TryStar():
+                then = self.before(node.finalbody, after=after)
+                handlers = [self.before(handler.body, after=then) for handler in node.handlers]
+                otherwise = self.before(node.orelse, after=then)
+                # A handler answers instead of the body, not after it.
+                return self.before(node.body, after=otherwise) or any(handlers)
+            case _:
+                return self._calls(node, after=after)
+
+    def _calls(self, node: ast.AST | None, *, after: bool) -> bool:
+        """Whether a run may come at or after a statement without branches."""
+        calls = [] if node is None else [call for call in ast.walk(node) if self._is_run(call)]
+        if len(calls) == 1 and not after:
+            self.terminal.extend(call for call in calls if isinstance(call, ast.Call))
+        return bool(calls) or after
+
+    def _contains_run(self, nodes: Iterable[ast.AST]) -> bool:
+        return any(self._is_run(node) for outer in nodes for node in ast.walk(outer))
+
+    def _is_run(self, node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and (_is_runner_call(node) or _name(node.func) in self._helpers)
+
+
+def _functions_that_run(module: ModuleType | None) -> frozenset[str]:
+    """The module's own functions that run agents, or call one that does."""
+    try:
+        tree = parse(inspect.getsource(module)) if module is not None else ast.Module([], [])
+    except (OSError, TypeError, SyntaxError):
+        return frozenset()
+    calls = {
+        node.name: [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    found: set[str] = set()
+    while True:
+        more = {
+            name
+            for name, made in calls.items()
+            if name not in found and any(_is_runner_call(call) or _name(call.func) in found for call in made)
+        }
+        if not more:
+            return frozenset(found)
+        found |= more
+
+
+def _is_runner_call(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr in _RUNS and _name(call.func.value) == "Runner"
+
+
+def _name(node: ast.expr) -> str | None:
+    match node:
+        case ast.Name():
+            return node.id
+        case ast.Attribute():
+            return node.attr
+    return None

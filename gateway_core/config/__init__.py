@@ -1,0 +1,1 @@
+"""Configuration: the settings classes, their TOML and environment sources, and value conversion."""

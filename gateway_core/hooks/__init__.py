@@ -1,0 +1,1 @@
+"""Plugin hooks: their specifications, their dispatch, loading plugins and reconfiguring them."""

@@ -1,0 +1,28 @@
+"""What plugins get as their gateway when nothing is served: the command line asks them for facts only."""
+
+from gateway_core.errors import GatewayError
+from gateway_core.types import Catalog, Measurement
+
+
+class NullGateway:
+    """Implements `hookspecs.Gateway` with nothing behind it."""
+
+    catalog = Catalog()
+
+    def __init__(self) -> None:
+        self.reported: list[GatewayError] = []
+
+    async def reload(self) -> Catalog:
+        """Nothing is loaded."""
+        return self.catalog
+
+    def measurements(self) -> list[Measurement]:
+        """Nothing is measured."""
+        return []
+
+    def state_folder(self, *, create: bool = True) -> None:
+        """Nothing is kept."""
+
+    def report(self, error: GatewayError) -> None:
+        """Keep it for whoever asked."""
+        self.reported.append(error)

@@ -1,0 +1,137 @@
+"""`POST /v1/chat/completions`: from a request to a run, and from its events to JSON or a stream.
+
+It decides nothing about agents and knows nothing of the SDK. Until the first byte of an answer is out an error has
+its own status; after that it is an event in the stream, which then ends without `[DONE]`.
+"""
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from gateway_core.errors import GatewayError
+from gateway_core.gateway import RunningGateway
+from gateway_core.http import activity_rendering, error_responses
+from gateway_core.http.auth import authenticated, permitted_agent
+from gateway_core.http.chat.request import parse_chat_request
+from gateway_core.http.chat.serializer import ChunkWriter, completion, error_event, fingerprint, reasoning_fields
+from gateway_core.http.client_detection import rendering_for, session_id
+from gateway_core.http.image_inputs import prepare_images
+from gateway_core.http.json_body import read_json_object
+from gateway_core.http.middleware.request_context import request_id_of
+from gateway_core.http.openapi import schemas
+from gateway_core.http.openapi.describe import described
+from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, background_task, is_over
+from gateway_core.runs.run_request import RunRequest
+from gateway_core.types import Completed, Failed, RunContext, RunEvent
+
+
+@described("Chat with an agent", takes=schemas.CHAT, answers=schemas.COMPLETION, content=schemas.STREAM)
+class ChatCompletions:
+    """The endpoint, as an ASGI application.
+
+    Args:
+        gateway: Whose agents to serve.
+    """
+
+    def __init__(self, gateway: RunningGateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        principal = await authenticated(request, self._gateway)
+        config = self._gateway.config
+        body = await read_json_object(request, config.http)
+        chat = parse_chat_request(body, max_messages=config.http.max_messages, max_tools=config.http.max_tools)
+        served = await permitted_agent(chat.model, principal, self._gateway, request)
+        await prepare_images(chat.conversation.items, config.http)
+        task = background_task(self._gateway, served, request.headers, chat.messages, stream=chat.stream)
+        run = RunContext(
+            request_id_of(scope),
+            principal,
+            served.id,
+            request.headers.get("user-agent"),
+            session_id=session_id(request.headers, chat.metadata),
+            task=task.kind if task else None,
+        )
+        rendering = activity_rendering.make(
+            rendering_for(request.headers, principal, body.get("tools"), config.clients),
+            max_result=config.clients.max_result,
+            reasoning=config.clients.reasoning != "none",
+        )
+        to_run = RunRequest(
+            served,
+            run,
+            chat.conversation.items,
+            chat.conversation.text,
+            live=chat.stream,
+            system=chat.conversation.system,
+            settings=chat.settings,
+            metadata=chat.metadata,
+            task=task,
+        )
+        await _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage).give(receive)
+
+
+class _Answer(StreamingEndpoint):
+    """One chat completion."""
+
+    def __init__(
+        self,
+        gateway: RunningGateway,
+        request: RunRequest,
+        send: Send,
+        rendering: activity_rendering.Rendering,
+        *,
+        include_usage: bool,
+    ) -> None:
+        super().__init__(gateway, request, send)
+        self._served = request.served
+        self._rendering = rendering
+        self._include_usage = include_usage
+        self._reasoning_to = reasoning_fields(gateway.config.clients.reasoning)
+
+    async def give(self, receive: Receive) -> None:
+        """Answer, whole or streamed."""
+        await self._give(self._stream() if self._request.live else self._whole(), receive)
+
+    async def _whole(self) -> None:
+        """Send one JSON object when the run is over."""
+        events: list[RunEvent] = []
+        async with self._start() as run:
+            while not is_over(events):
+                events += await run.take()
+        if isinstance(last := events[-1], Failed):
+            raise last.error
+        shown = self._rendering.show(events)
+        await self._json(completion(self._served.id, fingerprint(self._served), shown, self._reasoning_to))
+
+    async def _stream(self) -> None:
+        """Send events as the run tells them."""
+        keep_alive = self._gateway.config.http.sse_keep_alive
+        writer = ChunkWriter(
+            self._served.id,
+            fingerprint(self._served),
+            include_usage=self._include_usage,
+            reasoning_to=self._reasoning_to,
+        )
+        async with self._start() as run:
+            # Nothing is sent before something is known: a run that fails at once answers with its own status.
+            events = await run.take(keep_alive)
+            written = writer.events(self._rendering.show(events))
+            while events and not is_over(events) and not written:
+                events = await run.take(keep_alive)
+                written = writer.events(self._rendering.show(events))
+            if is_over(events) and isinstance(last := events[-1], Failed) and not written:
+                raise last.error
+            await self._stream_starts()
+            written = writer.start() + written
+            while not is_over(events):
+                await self._piece(written or KEEP_ALIVE)
+                events = await run.take(keep_alive)
+                written = writer.events(self._rendering.show(events))
+            await self._piece(written + self._end(writer, events[-1]), more=False)
+
+    def _end(self, writer: ChunkWriter, last: RunEvent) -> bytes:
+        if isinstance(last, Completed):
+            return writer.end(last)
+        error = last.error if isinstance(last, Failed) else GatewayError("the run ended without an end")
+        return error_event(error_responses.body(error, self._request.run.request_id))

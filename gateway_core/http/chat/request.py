@@ -1,0 +1,100 @@
+"""The body of `POST /v1/chat/completions`, checked.
+
+What becomes of each field is decided here and written down in `docs/reference/chat-completions.md`: fields that an
+agent owns (its tools, its output format) are ignored, fields that cannot be kept are refused, unknown ones pass.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from gateway_core.errors import InvalidRequestError
+from gateway_core.http import json_fields
+from gateway_core.http.chat.messages import Conversation, parse_messages
+
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+
+
+@frozen
+class ChatRequest:
+    """A chat request as the gateway understands it."""
+
+    model: str
+    messages: Sequence[Mapping[str, Any]]
+    """As they were sent."""
+    conversation: Conversation
+    stream: bool
+    include_usage: bool
+    settings: Mapping[str, Any]
+    """Sampling settings, by their names in the SDK's `ModelSettings`."""
+    metadata: Mapping[str, Any]
+
+
+def parse_chat_request(body: Mapping[str, Any], *, max_messages: int, max_tools: int) -> ChatRequest:
+    """Check a body.
+
+    Raises:
+        InvalidRequestError: A field is missing, of the wrong type, out of range, or asks for what agents cannot do.
+    """
+    model = json_fields.required_text(body, "model")
+    messages = json_fields.listing(body, "messages")
+    if not messages:
+        raise InvalidRequestError("'messages' is required, as a list of at least one message", param="messages")
+    json_fields.few_enough(messages, "messages", max_messages)
+    json_fields.few_enough(json_fields.listing(body, "tools") or (), "tools", max_tools)
+    _refuse_what_agents_cannot_do(body)
+    options = json_fields.mapping(body, "stream_options") or {}
+    return ChatRequest(
+        model=model,
+        messages=messages,
+        conversation=parse_messages(messages),
+        stream=json_fields.boolean(body, "stream") or False,
+        include_usage=json_fields.boolean(options, "include_usage", "stream_options.") or False,
+        settings=_settings(body),
+        metadata=json_fields.mapping(body, "metadata") or {},
+    )
+
+
+def _refuse_what_agents_cannot_do(body: Mapping[str, Any]) -> None:
+    if (json_fields.integer(body, "n", low=1) or 1) > 1:
+        raise InvalidRequestError("'n' must be 1: an agent gives one answer", param="n")
+    json_fields.boolean(body, "logprobs")
+    if "audio" in (json_fields.listing(body, "modalities") or ()):
+        raise InvalidRequestError("'modalities' must be [\"text\"]: an agent answers in text", param="modalities")
+
+
+def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {
+        "temperature": json_fields.number(body, "temperature", low=0, high=2),
+        "top_p": json_fields.number(body, "top_p", low=0, high=1),
+        "frequency_penalty": json_fields.number(body, "frequency_penalty", low=-2, high=2),
+        "presence_penalty": json_fields.number(body, "presence_penalty", low=-2, high=2),
+        # 0 is no limit that anybody could mean.
+        "max_tokens": json_fields.integer(body, "max_completion_tokens", low=0)
+        or json_fields.integer(body, "max_tokens", low=0)
+        or None,
+        "verbosity": one_of(body, "verbosity", ("low", "medium", "high")),
+        "reasoning_effort": one_of(body, "reasoning_effort", REASONING_EFFORTS),
+        "seed": json_fields.integer(body, "seed", low=-(2**63), high=2**63 - 1),
+        "stop": _stop(body),
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def one_of(body: Mapping[str, Any], name: str, options: tuple[str, ...], path: str = "") -> str | None:
+    """One of some words, or nothing."""
+    value = json_fields.text(body, name, path)
+    if value is not None and value not in options:
+        raise InvalidRequestError(f"'{path}{name}' must be one of {', '.join(options)}", param=f"{path}{name}")
+    return value
+
+
+def _stop(body: Mapping[str, Any]) -> list[str] | None:
+    stop = body.get("stop")
+    if stop is None:
+        return None
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(each, str) for each in stops):
+        raise json_fields.wrong("stop", "a string or a list of strings", stop)
+    return stops or None

@@ -1,0 +1,81 @@
+"""Images that a request names by URL: left to the upstream, or fetched here when the operator says so.
+
+It looks into no image. Fetching is guarded: see `net/guarded_transport.py`.
+"""
+
+import asyncio
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from gateway_core.config.settings import HttpConfig
+from gateway_core.errors import InvalidRequestError
+from gateway_core.net.guarded_transport import GuardedTransport, RefusedAddressError
+
+_FETCH_BYTES = 10 * 1024 * 1024
+_FETCH_SECONDS = 10.0
+_SCHEMES = ("https", "http", "data")
+
+
+async def prepare_images(items: Sequence[Mapping[str, Any]], limits: HttpConfig) -> None:
+    """Check the images of a conversation, and put those that are to be fetched in place of their URLs.
+
+    Raises:
+        InvalidRequestError: There are too many, a URL is of a kind that nobody fetches, or fetching fails.
+    """
+    images = list(_images(items))
+    if len(images) > limits.max_images:
+        raise InvalidRequestError(f"there are more than {limits.max_images} images", param="messages")
+    for image in images:
+        if _scheme(image["image_url"]) not in _SCHEMES:
+            raise InvalidRequestError(
+                "an image's url must begin with https:, http: or data:", param="messages", code="invalid_image_url"
+            )
+    if limits.fetch_images:
+        remote = [image for image in images if _scheme(image["image_url"]) != "data"]
+        if remote:
+            transport = GuardedTransport(limits.fetch_images_from)
+            async with httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False) as client:
+                await asyncio.gather(*(_inline(image, client) for image in remote))
+
+
+def _images(items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for item in items:
+        content = item.get("content")
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and part.get("type") == "input_image" and part.get("image_url"):
+                yield part
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme.lower()
+    except ValueError:
+        return ""
+
+
+async def _inline(image: dict[str, Any], client: httpx2.AsyncClient) -> None:
+    try:
+        async with asyncio.timeout(_FETCH_SECONDS), client.stream("GET", image["image_url"]) as response:
+            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if response.status_code != 200:
+                raise _unfetched(f"its server answers {response.status_code}")
+            if not kind.startswith("image/"):
+                raise _unfetched("it is no image")
+            data = b""
+            async for piece in response.aiter_bytes():
+                data += piece
+                if len(data) > _FETCH_BYTES:
+                    raise _unfetched(f"it is larger than {_FETCH_BYTES} bytes")
+    except RefusedAddressError as error:
+        raise _unfetched(str(error)) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
+        raise _unfetched("its server cannot be reached, or does not answer in time") from error
+    image["image_url"] = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _unfetched(why: str) -> InvalidRequestError:
+    return InvalidRequestError(f"an image cannot be fetched: {why}", param="messages", code="invalid_image_url")

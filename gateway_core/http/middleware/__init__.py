@@ -1,0 +1,1 @@
+"""ASGI middleware of the core: request context, errors and request framing."""

@@ -1,0 +1,1 @@
+"""`GET /openapi.json`: endpoint descriptions, schemas and the document."""

@@ -1,0 +1,1 @@
+"""The Responses API: parsing, the endpoint, stored items and serialization."""

@@ -1,0 +1,314 @@
+"""`/v1/responses`: OpenAI's Responses API over the same runs and events as chat completions.
+
+It keeps responses where a plugin keeps records, for the principal that made them. Until the first byte of an answer is
+out an error has its own status; after that it is the event `response.failed`, and the stream ends.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway_core.errors import InvalidRequestError, NotFoundError, RunError
+from gateway_core.gateway import RunningGateway
+from gateway_core.http.auth import authenticated, permitted_agent
+from gateway_core.http.chat.messages import Item
+from gateway_core.http.client_detection import has_tool_items, session_id
+from gateway_core.http.image_inputs import prepare_images
+from gateway_core.http.json_body import read_json_object
+from gateway_core.http.middleware.request_context import request_id_of
+from gateway_core.http.openapi import schemas
+from gateway_core.http.openapi.describe import described
+from gateway_core.http.responses.input_items import ApprovalAnswer
+from gateway_core.http.responses.item_references import RESPONSE, new_id, resolve
+from gateway_core.http.responses.request import ResponsesRequest, parse_responses_request
+from gateway_core.http.responses.serializer import CANCELLED, Json, ResponseWriter
+from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, background_task, is_over
+from gateway_core.runs.active_run import ActiveRun
+from gateway_core.runs.approvals import Verdict
+from gateway_core.runs.run_request import RunRequest
+from gateway_core.types import Failed, RunContext, RunEvent
+
+logger = logging.getLogger(__name__)
+
+
+@described(
+    "Make a response of an agent", takes=schemas.RESPONSE_REQUEST, answers=schemas.RESPONSE, content=schemas.STREAM
+)
+class Responses:
+    """The endpoints.
+
+    Args:
+        gateway: Whose agents to serve.
+    """
+
+    def __init__(self, gateway: RunningGateway) -> None:
+        self._gateway = gateway
+        self._running: dict[tuple[str, str], _Answer] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /v1/responses`."""
+        request = Request(scope, receive)
+        principal = await authenticated(request, self._gateway)
+        config = self._gateway.config
+        body = await read_json_object(request, config.http)
+        most = config.http.max_messages
+        body["input"] = await resolve(body.get("input"), self._gateway.records, principal.id, max_items=most)
+        asked = parse_responses_request(body, max_items=most, max_tools=config.http.max_tools)
+        served = await permitted_agent(asked.model, principal, self._gateway, request)
+        await prepare_images(asked.items, config.http)
+        earlier = await self._earlier(asked, principal.id)
+        task = background_task(self._gateway, served, request.headers, asked.given, stream=asked.stream)
+        run = RunContext(
+            request_id_of(scope),
+            principal,
+            served.id,
+            request.headers.get("user-agent"),
+            session_id=session_id(request.headers, asked.metadata),
+            task=task.kind if task else None,
+        )
+        to_run = RunRequest(
+            served,
+            run,
+            [*earlier, *asked.items],
+            asked.text,
+            live=asked.stream,
+            system=asked.instructions,
+            settings=asked.settings,
+            metadata=asked.metadata,
+            task=task,
+            verdict=_verdict(asked.approvals),
+        )
+        tools = has_tool_items(request.headers, principal, body.get("tools"), config.clients)
+        await _Answer(self._gateway, to_run, send, asked, earlier, tools, self._running).give(receive)
+
+    @described("A stored response", answers=schemas.RESPONSE)
+    async def get(self, request: Request) -> Response:
+        """`GET /v1/responses/{id}`."""
+        if request.query_params.get("stream", "").lower() == "true":
+            raise InvalidRequestError(
+                "'stream' is not supported for a stored response", param="stream", code="unsupported"
+            )
+        principal = await authenticated(request, self._gateway)
+        answer = self._running.get((principal.id, request.path_params["id"]))
+        return _json(answer.so_far() if answer is not None else (await self._stored(request))["response"])
+
+    @described(
+        "The input of a stored response, newest first",
+        answers=schemas.LIST,
+        query=schemas.PAGE,
+    )
+    async def input_items(self, request: Request) -> Response:
+        """`GET /v1/responses/{id}/input_items`, newest first unless `order=asc`."""
+        items: list[Item] = (await self._stored(request))["input"]
+        if request.query_params.get("order", "desc") != "asc":
+            items = items[::-1]
+        after = request.query_params.get("after")
+        start = next((i + 1 for i, item in enumerate(items) if item["id"] == after), 0)
+        limit = request.query_params.get("limit", "20")
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= 100):
+            raise InvalidRequestError("'limit' must be between 1 and 100", param="limit")
+        page = items[start : start + int(limit)]
+        return _json(
+            {
+                "object": "list",
+                "data": page,
+                "first_id": page[0]["id"] if page else None,
+                "last_id": page[-1]["id"] if page else None,
+                "has_more": start + len(page) < len(items),
+            }
+        )
+
+    @described("Forget a stored response", answers=schemas.DELETED)
+    async def delete(self, request: Request) -> Response:
+        """`DELETE /v1/responses/{id}`."""
+        principal = await authenticated(request, self._gateway)
+        response_id = request.path_params["id"]
+        if (principal.id, response_id) in self._running:
+            raise InvalidRequestError("the response is still made; cancel it first", param="id")
+        if not await self._gateway.records.delete(RESPONSE, response_id, principal.id):
+            raise _not_found(response_id)
+        return _json({"id": response_id, "object": "response", "deleted": True})
+
+    @described("End a response that is on", answers=schemas.RESPONSE)
+    async def cancel(self, request: Request) -> Response:
+        """`POST /v1/responses/{id}/cancel`: of one that is on; one that is over stays as it is."""
+        principal = await authenticated(request, self._gateway)
+        answer = self._running.get((principal.id, request.path_params["id"]))
+        if answer is not None:
+            return _json(answer.cancel())
+        stored = (await self._stored(request))["response"]
+        raise InvalidRequestError(f"the response is {stored['status']}, and cannot be cancelled any more", param="id")
+
+    async def _stored(self, request: Request) -> Json:
+        principal = await authenticated(request, self._gateway)
+        response_id = request.path_params["id"]
+        kept = await self._gateway.records.get(RESPONSE, response_id, principal.id)
+        if kept is None:
+            raise _not_found(response_id)
+        record: Json = orjson.loads(kept)
+        return record
+
+    async def _earlier(self, asked: ResponsesRequest, principal_id: str) -> list[Item]:
+        """The items of the conversation that a request goes on with."""
+        if asked.previous_response_id is None:
+            return []
+        kept = await self._gateway.records.get(RESPONSE, asked.previous_response_id, principal_id)
+        if kept is None:
+            raise InvalidRequestError(
+                f"the previous response '{asked.previous_response_id[:100]}' is not there",
+                param="previous_response_id",
+                code="previous_response_not_found",
+                hint="it was not stored, was deleted, has expired, or is another key's",
+            )
+        items: list[Item] = orjson.loads(kept)["conversation"]
+        return items
+
+
+class _Answer(StreamingEndpoint):
+    """One response."""
+
+    def __init__(
+        self,
+        gateway: RunningGateway,
+        request: RunRequest,
+        send: Send,
+        asked: ResponsesRequest,
+        earlier: list[Item],
+        tools: bool,
+        running: "dict[tuple[str, str], _Answer]",
+    ) -> None:
+        super().__init__(gateway, request, send)
+        self._asked = asked
+        self._earlier = earlier
+        self._running = running
+        self._store = asked.store is not False and request.task is None
+        self._id = new_id("resp")
+        self._writer = ResponseWriter(
+            self._id,
+            request.served.id,
+            asked.echo,
+            request_id=request.run.request_id,
+            store=self._store,
+            reasoning=gateway.config.clients.reasoning != "none",
+            tools=tools,
+        )
+
+    async def give(self, receive: Receive) -> None:
+        """Answer, whole or streamed, or at once with what is to be fetched later."""
+        key = self._request.run.principal.id, self._id
+        if self._asked.background:
+            await self._begin(key)
+            return
+        try:
+            await self._give(self._stream(key) if self._request.live else self._whole(key), receive)
+        finally:
+            self._running.pop(key, None)
+
+    def so_far(self) -> Json:
+        """The response as far as it is."""
+        return self._writer.so_far()
+
+    def cancel(self) -> Json:
+        """End it. Gives the response as far as it is; whoever follows it hears of the end."""
+        if self._active is not None:
+            self._active.stop(RunError("the run was cancelled", code=CANCELLED))
+        return {**self._writer.so_far(), "status": "cancelled"}
+
+    async def _begin(self, key: tuple[str, str]) -> None:
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = self._gateway.detached_runs.go_on(self._alone(key, begun))
+        try:
+            await asyncio.wait((task, begun), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()  # the client left before it knew the id
+            raise
+        if not begun.done():
+            await task  # it was refused
+        await self._json(orjson.dumps(self._writer.so_far()))
+
+    async def _alone(self, key: tuple[str, str], begun: "asyncio.Future[None]") -> None:
+        """Answer without a client."""
+        try:
+            async with self._start() as run:
+                self._running[key] = self
+                begun.set_result(None)
+                await self._read(run)
+            await self._keep()
+        except Exception:
+            if not begun.done():
+                raise
+            logger.exception("the response %s, made in the background, is lost", self._id)
+        finally:
+            self._running.pop(key, None)
+
+    async def _whole(self, key: tuple[str, str]) -> None:
+        async with self._start() as run:
+            self._running[key] = self
+            last = await self._read(run)
+        if isinstance(last, Failed):
+            raise last.error
+        await self._keep()
+        await self._json(orjson.dumps(self._writer.response))
+
+    async def _read(self, run: ActiveRun) -> RunEvent:
+        """Write down all that a run tells. Returns the last of it."""
+        events: list[RunEvent] = []
+        while not is_over(events):
+            events = await run.take()
+            self._writer.events(events)
+        return events[-1]
+
+    async def _stream(self, key: tuple[str, str]) -> None:
+        keep_alive = self._gateway.config.http.sse_keep_alive
+        async with self._start() as run:
+            self._running[key] = self
+            # A run that fails at once answers with its own status.
+            events = await run.take(keep_alive)
+            if len(events) == 1 and isinstance(events[0], Failed):
+                raise events[0].error
+            await self._stream_starts()
+            start = self._writer.start()
+            while not is_over(events):
+                await self._piece(start + (self._writer.events(events) or (b"" if start else KEEP_ALIVE)))
+                start = b""
+                events = await run.take(keep_alive)
+            last = start + self._writer.events(events)
+            # Kept before the client reads that it is through, so that it can go on with it at once.
+            await self._keep()
+            await self._piece(last, more=False)
+
+    async def _keep(self) -> None:
+        if not self._store:
+            return
+        record = {
+            "response": self._writer.response,
+            "input": self._asked.given,
+            "conversation": [*self._earlier, *self._asked.items, *self._writer.said],
+        }
+        seconds = self._gateway.config.http.keep_responses
+        owner = self._request.run.principal.id
+        await self._gateway.records.put(RESPONSE, self._id, owner, orjson.dumps(record), seconds=seconds)
+
+
+def _verdict(answers: tuple[ApprovalAnswer, ...]) -> tuple[str, Verdict] | None:
+    """What a person said to a question; one call that is not approved is enough to reject."""
+    if not answers:
+        return None
+    questions = {answer.request_id.rpartition(".")[0] or answer.request_id for answer in answers}
+    if len(questions) > 1:
+        raise InvalidRequestError("the approvals are of more than one question", param="input")
+    reason = next((answer.reason for answer in answers if not answer.approved), None)
+    return questions.pop(), Verdict(all(answer.approved for answer in answers), reason)
+
+
+def _not_found(response_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no response '{response_id[:100]}'", code="response_not_found", param="id")
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")

@@ -1,0 +1,116 @@
+"""The body of `POST /v1/responses`, checked.
+
+What becomes of each field is decided here and written down in `docs/reference/responses.md`: fields that an agent owns
+are ignored, fields that would change the answer and cannot be kept are refused by name, unknown ones pass.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from gateway_core.errors import InvalidRequestError
+from gateway_core.http import json_fields
+from gateway_core.http.chat.messages import Item
+from gateway_core.http.chat.request import REASONING_EFFORTS, one_of
+from gateway_core.http.responses.input_items import ApprovalAnswer, parse_input
+
+# What would change the answer, and that no agent can do.
+_REFUSED = ("conversation", "prompt", "context_management")
+
+
+@frozen
+class ResponsesRequest:
+    """A request as the gateway understands it."""
+
+    model: str
+    items: list[Item]
+    """The new input items, in the form that the SDK takes."""
+    given: list[Item]
+    """The same with ids, as they are listed and stored."""
+    instructions: str | None
+    approvals: tuple[ApprovalAnswer, ...]
+    stream: bool
+    background: bool
+    """Whether the answer is to be made without the client, who fetches it later."""
+    store: bool | None
+    previous_response_id: str | None
+    settings: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    echo: Mapping[str, Any]
+    """Fields that the response repeats."""
+
+    @property
+    def text(self) -> str:
+        """What the user wrote last."""
+        for item in reversed(self.items):
+            if item.get("role") == "user":
+                content = item["content"]
+                return content if isinstance(content, str) else "\n".join(p["text"] for p in content if "text" in p)
+        return ""
+
+
+def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tools: int) -> ResponsesRequest:
+    """Check a body.
+
+    Raises:
+        InvalidRequestError: A field is missing, of the wrong type, out of range, or asks for what agents cannot do.
+    """
+    model = json_fields.required_text(body, "model")
+    for name in _REFUSED:
+        if body.get(name):
+            raise InvalidRequestError(f"'{name}' is not supported by this gateway", param=name, code="unsupported")
+    background = json_fields.boolean(body, "background") or False
+    if background and json_fields.boolean(body, "stream"):
+        message = "'stream' is not supported together with 'background'"
+        raise InvalidRequestError(message, param="stream", code="unsupported")
+    if background and json_fields.boolean(body, "store") is False:
+        raise InvalidRequestError("'background' needs 'store': what is made is fetched later", param="store")
+    reasoning = json_fields.mapping(body, "reasoning") or {}
+    text = json_fields.mapping(body, "text") or {}
+    json_fields.few_enough(json_fields.listing(body, "tools") or (), "tools", max_tools)
+    parsed = parse_input(body.get("input"), max_items=max_items)
+    instructions = json_fields.text(body, "instructions")
+    return ResponsesRequest(
+        model=model,
+        items=parsed.items,
+        given=parsed.given,
+        instructions="\n\n".join(filter(None, [instructions, parsed.system])) or None,
+        approvals=parsed.approvals,
+        stream=json_fields.boolean(body, "stream") or False,
+        background=background,
+        store=json_fields.boolean(body, "store"),
+        previous_response_id=json_fields.text(body, "previous_response_id"),
+        settings=_settings(body, reasoning, text),
+        metadata=json_fields.mapping(body, "metadata") or {},
+        echo={
+            "background": background,
+            "instructions": instructions,
+            "max_output_tokens": json_fields.integer(body, "max_output_tokens", low=0),
+            "metadata": _metadata(body),
+            "previous_response_id": json_fields.text(body, "previous_response_id"),
+            "reasoning": {"effort": reasoning.get("effort"), "summary": None},
+            "temperature": json_fields.number(body, "temperature", low=0, high=2),
+            "top_p": json_fields.number(body, "top_p", low=0, high=1),
+            "user": json_fields.text(body, "user"),
+        },
+    )
+
+
+def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
+    metadata = json_fields.mapping(body, "metadata") or {}
+    for name, value in metadata.items():
+        if not isinstance(value, str):
+            raise json_fields.wrong(f"metadata.{name}", "a string", value)
+    return metadata
+
+
+def _settings(body: Mapping[str, Any], reasoning: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {
+        "temperature": json_fields.number(body, "temperature", low=0, high=2),
+        "top_p": json_fields.number(body, "top_p", low=0, high=1),
+        "max_tokens": json_fields.integer(body, "max_output_tokens", low=0) or None,
+        "verbosity": one_of(text, "verbosity", ("low", "medium", "high"), "text."),
+        "reasoning_effort": one_of(reasoning, "effort", REASONING_EFFORTS, "reasoning."),
+    }
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Context for log lines and trace headers."""

@@ -1,0 +1,140 @@
+"""One run that is on: admitted, told event by event, and ended for certain when its context is left.
+
+What is run, and who hears of its end, is the engine's.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Protocol
+
+from gateway_core.config.settings import OnDisconnect
+from gateway_core.errors import GatewayError
+from gateway_core.runs.run_request import RunRequest
+from gateway_core.runs.run_scope import RunScope
+from gateway_core.types import Completed, Failed, Outcome, ReasoningDelta, RunEvent, TextDelta
+
+
+class RunLifecycle(Protocol):
+    """Performs runs and reports their ends; `runs/engine.py` implements it."""
+
+    def admissions(self, request: RunRequest) -> list[AbstractAsyncContextManager[None]]:
+        """The contexts to enter before the run may start."""
+
+    def refuse_when_stopping(self) -> None:
+        """Raise `UnavailableError` when the gateway is shutting down."""
+
+    def entered(self, run: "ActiveRun") -> None:
+        """Record that a run started."""
+
+    async def perform(self, request: RunRequest, scope: RunScope) -> None:
+        """Perform the run, and put its last event on the channel."""
+
+    def left(self, run: "ActiveRun", scope: RunScope, outcome: Outcome) -> None:
+        """Record that a run ended, and report it."""
+
+
+class ActiveRun:
+    """One run that is on, as an async context manager: leaving it ends the run."""
+
+    def __init__(
+        self, lifecycle: RunLifecycle, request: RunRequest, scope: RunScope, on_disconnect: OnDisconnect
+    ) -> None:
+        self.context = request.run
+        self.served = request.served
+        self.live = request.live
+        """Whether its answer is streamed."""
+        self.on_disconnect = on_disconnect
+        """What becomes of it when its client leaves."""
+        self._lifecycle = lifecycle
+        self._request = request
+        self._scope = scope
+        self._task: asyncio.Task[None] | None = None
+        self._began = 0.0
+        self._last: Completed | Failed | None = None
+        self._told: list[RunEvent] = []
+        self.closed = False
+        self.handed_over = False
+        """Whether leaving the context leaves the run to somebody who calls `close`."""
+        self.client_left = False
+        """Whether the client left before its answer was through."""
+        self.keep_alives = 0
+        """How many comments were sent because the run was silent."""
+        self._first_token: float | None = None
+        self._admitted = AsyncExitStack()
+
+    async def __aenter__(self) -> "ActiveRun":
+        # A run that is refused never began: nothing is announced but the error, by whoever answers the request.
+        async with AsyncExitStack() as admitted:
+            for admission in self._lifecycle.admissions(self._request):
+                await admitted.enter_async_context(admission)
+            # Being admitted may have taken a while.
+            self._lifecycle.refuse_when_stopping()
+            self._admitted = admitted.pop_all()
+        self._began = time.perf_counter()
+        self._lifecycle.entered(self)
+        self._task = asyncio.create_task(self._lifecycle.perform(self._request, self._scope))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self.handed_over:
+            await self.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether its last event was taken."""
+        return self._last is not None
+
+    @property
+    def told(self) -> Sequence[RunEvent]:
+        """All events that were taken, if the run may outlive its client."""
+        return self._told
+
+    async def close(self) -> None:
+        """End the run, whatever state it is in, and tell everybody; once."""
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            await self._end()
+        finally:
+            outcome = Outcome(
+                time.perf_counter() - self._began,
+                self._scope.usage,
+                error=self._last.error if isinstance(self._last, Failed) else None,
+                cancelled=self._last is None,
+                client_left=self.client_left,
+                first_token_seconds=self._first_token,
+                keep_alives=self.keep_alives,
+            )
+            self._lifecycle.left(self, self._scope, outcome)
+            await self._admitted.aclose()
+
+    async def take(self, timeout: float | None = None) -> list[RunEvent]:
+        """The events since the last call, at least one; none only when `timeout` seconds passed.
+
+        The last one of all is `Completed` or `Failed`; do not call again after it.
+        """
+        events = await self._scope.channel.take(timeout)
+        if self._first_token is None and any(isinstance(event, TextDelta | ReasoningDelta) for event in events):
+            self._first_token = time.perf_counter() - self._began
+        if self.on_disconnect != "cancel":
+            self._told += events
+        if events and isinstance(events[-1], Completed | Failed):
+            self._last = events[-1]
+        return events
+
+    def stop(self, error: GatewayError) -> None:
+        """End the run from outside; its reader gets the error."""
+        if self._task is not None:
+            self._task.cancel()
+        self._scope.channel.put(Failed(error, self._scope.usage))
+
+    async def _end(self) -> None:
+        task = self._task
+        if task is None or task.done():
+            return
+        task.cancel()
+        # A tool that does not listen to its cancellation must not hold the request: the task ends by itself.
+        await asyncio.wait([task], timeout=1.0)

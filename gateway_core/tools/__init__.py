@@ -1,0 +1,1 @@
+"""Gateway tools as authors reference them, and where a tool comes from."""

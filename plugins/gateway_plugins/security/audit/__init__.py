@@ -1,0 +1,1 @@
+"""The tamper-evident audit log: writing, hash chain and verification."""

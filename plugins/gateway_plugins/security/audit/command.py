@@ -1,0 +1,68 @@
+"""`agent-gateway audit verify`: whether the audit log is whole.
+
+It changes nothing.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from attrs import asdict
+
+from gateway_core import ConfigError, load_config
+from gateway_plugins.security.audit.verify import Report, verify
+
+
+def verify_command() -> click.Command:
+    """The command `verify`, for the group `audit`."""
+
+    @click.command("verify")
+    @click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=True))
+    @click.option(
+        "--config", "settings", type=click.Path(path_type=Path, dir_okay=False), help="The gateway.toml to read."
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    def verify_(file: Path | None, settings: Path | None, as_json: bool) -> None:
+        """Check that nothing was edited in the audit log, and nothing removed.
+
+        FILE is one file of the log, all of which is read; or a folder (default: the [state] folder). The exit status is
+        1 when something is wrong.
+        """
+        reports = [_verify(path) for path in _logs(file or load_config(settings).state.folder)]
+        if as_json:
+            click.echo(json.dumps([{**asdict(report), "ok": report.ok} for report in reports], indent=2))
+        else:
+            for report in reports:
+                _print(report)
+        sys.exit(0 if all(report.ok for report in reports) else 1)
+
+    return verify_
+
+
+def _logs(path: Path | None) -> list[Path]:
+    """One file of each log that is meant."""
+    if path is None or not path.exists():
+        raise ConfigError("there is no state folder, and so no audit log", hint="name the file")
+    if path.is_file():
+        return [path]
+    logs = sorted({path / f"{head.stem}.jsonl" for head in path.glob("audit*.head")} | set(path.glob("audit.jsonl")))
+    if not logs:
+        raise ConfigError("there is no audit log", source=str(path))
+    return logs
+
+
+def _verify(path: Path) -> Report:
+    try:
+        return verify(path)
+    except OSError as error:
+        raise ConfigError(f"the audit log cannot be read: {error.strerror}", source=str(path)) from error
+
+
+def _print(report: Report) -> None:
+    for problem in report.problems:
+        click.echo(f"problem  {problem}")
+    for note in report.notes:
+        click.echo(f"note     {note}")
+    span = f"{report.records} records ({report.first} to {report.last})" if report.records else "no records"
+    click.echo(f"{'ok' if report.ok else 'CHANGED'}: {', '.join(report.files)}: {span}")

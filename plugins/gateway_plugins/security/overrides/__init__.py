@@ -1,0 +1,1 @@
+"""Temporary overrides of rules: grants, expiry, storage and routes."""

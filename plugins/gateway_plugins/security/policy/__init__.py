@@ -1,0 +1,1 @@
+"""Access rules: compilation of the settings, and evaluation."""

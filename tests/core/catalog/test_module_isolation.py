@@ -1,0 +1,392 @@
+"""A module loaded by path finds its own helpers, and touches nobody else's modules."""
+
+import gc
+import inspect
+import os
+import pickle
+import py_compile
+import sys
+import threading
+import traceback
+import weakref
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from gateway_core.catalog.module_isolation import load_isolated
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**files):
+        for name, text in files.items():
+            path = tmp_path / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+def load(folder, main="agent", **options):
+    return load_isolated(folder / f"{main}.py", folder=folder, name=folder.name, **options)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from .tools import value",
+        "from tools import value",
+        "from tools import *",
+        "from . import tools; value = tools.value",
+        "import tools; value = tools.value",
+        "import tools as t; value = t.value",
+        "import os, tools; value = tools.value",
+        "import sub.deep; value = sub.deep.value",
+        "import sub.deep as d; value = d.value",
+        "from sub import deep; value = deep.value",
+        "from sub.deep import value",
+        "from .sub.deep import value",
+        "try:\n    import tools\nexcept ImportError:\n    raise\nvalue = tools.value",
+    ],
+)
+def test_every_way_to_import_a_sibling(write, statement):
+    folder = write(agent=statement, tools="value = 1", sub__deep="value = 1")
+    assert load(folder).module.value == 1
+
+
+def test_siblings_find_each_other_from_anywhere(write):
+    folder = write(agent="from sub.deep import value", sub__deep="import tools\nvalue = tools.value", tools="value = 2")
+    assert load(folder).module.value == 2
+
+
+def test_lazy_imports_work_long_after_the_load_and_in_other_threads(write):
+    module = load(write(agent="def later():\n    from tools import value\n    return value", tools="value = 3")).module
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(module.later()))
+    thread.start()
+    thread.join(10)
+    assert seen == [3]
+
+
+def test_two_modules_may_have_helpers_of_the_same_name(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "agent.py").write_text("import tools\nvalue = tools.value")
+        (tmp_path / name / "tools.py").write_text(f"value = {name!r}")
+    loaded = [load(tmp_path / name).module.value for name in ("one", "two")]
+    assert loaded == ["one", "two"]
+    assert "tools" not in sys.modules
+
+
+def test_the_sdk_and_the_standard_library_are_never_hidden(write):
+    folder = write(
+        agent="import agents, json\nfrom agents import Agent\nvalue = json.dumps(1)",
+        agents="raise OSError",
+        json="boom",
+    )
+    module = load(folder).module
+    assert module.agents.__name__ == "agents"
+    assert module.value == "1"
+
+
+def test_nothing_goes_on_sys_path_and_no_bytecode_is_written(write):
+    before = list(sys.path)
+    folder = write(agent="import tools", tools="")
+    load(folder)
+    assert sys.path == before
+    assert not list(folder.rglob("__pycache__"))
+
+
+def test_a_single_file_has_no_siblings(write):
+    folder = write(quick="value = 1", tools="")
+    assert load_isolated(folder / "quick.py", folder=None, name="quick").module.value == 1
+    for statement in ("import tools", "from .tools import __name__", "import tools as t"):
+        (folder / "quick.py").write_text(statement)
+        with pytest.raises(ModuleNotFoundError, match="tools"):
+            load_isolated(folder / "quick.py", folder=None, name="quick")
+
+
+def test_a_package_is_loaded_as_one(write):
+    folder = write(tools="value = 4")
+    (folder / "__init__.py").write_text("from .tools import value\nfrom . import tools")
+    module = load(folder, "__init__").module
+    assert module.value == 4
+    assert module.__path__
+
+
+def test_shared_helpers_are_a_private_copy_for_each(tmp_path):
+    (tmp_path / "_shared").mkdir()
+    (tmp_path / "_shared" / "state.py").write_text("seen = []")
+    modules = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "agent.py").write_text("from _shared.state import seen\nseen.append(1)")
+        modules.append(load(tmp_path / name, shared=tmp_path).module)
+    assert [module.seen for module in modules] == [[1], [1]]
+
+
+def test_a_relative_import_cannot_leave_the_folder(write):
+    with pytest.raises(ImportError, match="beyond top-level"):
+        load(write(agent="from ..other import x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "error"), [("1/0", ZeroDivisionError), ("def", SyntaxError), ("raise SystemExit(3)", SystemExit)]
+)
+def test_a_failed_load_raises_the_authors_own_error_and_leaves_nothing(write, text, error):
+    folder = write(agent="import tools", tools=text)
+    before = set(sys.modules)
+    with pytest.raises(error):
+        load(folder)
+    assert not [name for name in set(sys.modules) - before if name.startswith("gateway_agent_")]
+
+
+def test_tracebacks_and_sources_are_the_authors(write):
+    module = load(write(agent="import tools\n\n\ndef fail():\n    return 1 / 0\n", tools="")).module
+    with pytest.raises(ZeroDivisionError) as caught:
+        module.fail()
+    frame = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert (frame.lineno, frame.line) == (5, "return 1 / 0")
+    assert inspect.getsource(module.fail) == "def fail():\n    return 1 / 0\n"
+
+
+def test_classes_can_be_pickled_and_hints_resolved_while_it_is_loaded(write):
+    head = "from __future__ import annotations\nimport dataclasses\n"
+    module = load(write(agent=head + "@dataclasses.dataclass\nclass A:\n    x: A | None = None")).module
+    assert pickle.loads(pickle.dumps(module.A())) == module.A()
+    assert inspect.get_annotations(module.A, eval_str=True) == {"x": module.A | None}
+
+
+def test_main_guards_do_not_run_and_encodings_are_read(tmp_path):
+    (tmp_path / "agent.py").write_bytes("# -*- coding: latin-1 -*-\nvalue = 'é'\n".encode("latin-1"))
+    assert load(tmp_path).module.value == "é"
+    (tmp_path / "agent.py").write_bytes(b"\xef\xbb\xbfif __name__ == '__main__':\n    raise OSError\nvalue = 1")
+    assert load(tmp_path).module.value == 1
+
+
+def test_unloading_frees_every_generation(write):
+    folder = write(agent="import tools\nclass Thing: pass", tools="class Helper: pass")
+    alive = weakref.WeakSet()
+    gc.collect()
+    before = len(sys.modules)
+    for _ in range(200):
+        loaded = load(folder)
+        alive.add(loaded.module.Thing)
+        alive.add(loaded.module.tools.Helper)
+        loaded.unload()
+        loaded.unload()
+    del loaded
+    gc.collect()
+    assert len(alive) == 0
+    assert len(sys.modules) == before
+
+
+def test_a_new_version_is_what_is_loaded_next(write):
+    folder = write(agent="from tools import value", tools="value = 1")
+    first = load(folder)
+    write(tools="value = 2")
+    assert (first.module.value, load(folder).module.value) == (1, 2)
+
+
+def test_it_knows_its_place(write):
+    folder = write(agent="import sub.deep", sub__deep="from ..tools import value", tools="value = 1")
+    loaded = load(folder)
+    module = loaded.module
+    assert module.__name__ == module.__spec__.name == f"{loaded.package}.agent"
+    assert module.__package__ == module.__spec__.parent == loaded.package
+    assert module.__file__ == str(folder / "agent.py")
+    assert sys.modules[module.__name__] is module
+    assert list(module.sub.__path__) == [str(folder / "sub")]
+    assert module.sub.deep.__package__ == f"{loaded.package}.sub"
+
+
+@pytest.mark.parametrize("name", ["labs/Research", "1 a.b-c", "日本", ".."])
+def test_any_id_makes_a_private_name(write, name):
+    loaded = load_isolated(write(agent="") / "agent.py", folder=None, name=name)
+    assert loaded.package.isidentifier()
+    assert loaded.package in sys.modules
+
+
+def test_a_file_may_be_called_anything(write):
+    folder = write(**{"my-agent.v2": "value = 1"})
+    assert load_isolated(folder / "my-agent.v2.py", folder=None, name="x").module.value == 1
+
+
+def test_a_sibling_hides_an_installed_package_for_this_module_only(write):
+    import attrs
+
+    folder = write(agent="import attrs\nvalue = attrs.value", attrs="value = 'mine'")
+    assert load(folder).module.value == "mine"
+    assert sys.modules["attrs"] is attrs
+
+
+def test_a_folder_of_data_hides_nothing(write):
+    folder = write(agent="import attrs\nvalue = attrs.frozen")
+    (folder / "attrs").mkdir()
+    (folder / "attrs" / "data.csv").write_text("1")
+    assert callable(load(folder).module.value)
+
+
+def test_the_main_module_is_never_hidden(tmp_path):
+    (tmp_path / "__main__.py").write_text("raise OSError")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "agent.py").write_text("import __main__")
+    (tmp_path / "one" / "__main__.py").write_text("raise OSError")
+    assert load(tmp_path / "one", shared=tmp_path).module.__dict__["__main__"] is sys.modules["__main__"]
+
+
+def test_only_shared_names_with_an_underscore_are_siblings_and_own_ones_win(tmp_path):
+    for file, text in {
+        "_helpers.py": "value = 'shared'",
+        "_more.py": "from _helpers import value",
+        "neighbour_only_here.py": "",
+        "one/_helpers.py": "value = 'own'",
+        "one/agent.py": "from _more import value\ndef neighbour():\n    import neighbour_only_here",
+    }.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    module = load(tmp_path / "one", shared=tmp_path).module
+    assert module.value == "own"
+    with pytest.raises(ModuleNotFoundError, match="neighbour_only_here"):
+        module.neighbour()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import importlib.resources as r; value = (r.files(__package__) / 'data.txt').read_text()",
+        "import importlib.resources as r, sub; value = (r.files(sub) / 'data.txt').read_text()",
+        "import pkgutil; value = pkgutil.get_data(__name__, 'data.txt').decode()",
+        "from pathlib import Path; value = (Path(__file__).parent / 'data.txt').read_text()",
+    ],
+)
+def test_data_files_are_found_beside_it(write, statement):
+    folder = write(agent=statement, sub__deep="")
+    (folder / "data.txt").write_text("here")
+    (folder / "sub" / "data.txt").write_text("here")
+    assert load(folder).module.value == "here"
+
+
+def test_a_single_file_finds_its_data(write):
+    folder = write(quick="import importlib.resources as r\nvalue = (r.files(__package__) / 'data.txt').read_text()")
+    (folder / "data.txt").write_text("here")
+    assert load_isolated(folder / "quick.py", folder=None, name="quick").module.value == "here"
+
+
+def test_bytecode_that_is_there_is_not_read(write):
+    folder = write(agent="from tools import value", tools="value = 1")
+    py_compile.compile(str(folder / "tools.py"))
+    compiled_at = (folder / "tools.py").stat()
+    write(tools="value = 2")
+    os.utime(folder / "tools.py", ns=(compiled_at.st_atime_ns, compiled_at.st_mtime_ns))
+    assert load(folder).module.value == 2
+
+
+def test_the_working_directory_may_change_after_the_load(write, monkeypatch):
+    folder = write(agent="def later():\n    from tools import value\n    return value", tools="value = 1")
+    monkeypatch.chdir(folder)
+    module = load_isolated(Path("agent.py"), folder=Path(), name="x").module
+    monkeypatch.chdir("/")
+    assert module.later() == 1
+
+
+def test_a_long_expression_is_no_obstacle(write):
+    text = "value = " + " + ".join(["1"] * 600)
+    assert load(write(agent=f"import tools\n{text}", tools="")).module.value == 600
+
+
+def test_it_tells_which_files_were_imported_so_far(write):
+    text = "import sub.deep\ndef later():\n    import late"
+    folder = write(agent=text, sub__deep="", late="", never="")
+    loaded = load(folder)
+    assert loaded.files == {folder / "agent.py", folder / "sub" / "deep.py"}
+    loaded.module.later()
+    assert loaded.files == {folder / "agent.py", folder / "sub" / "deep.py", folder / "late.py"}
+    loaded.unload()
+    assert loaded.files == frozenset()
+
+
+def test_after_unload_code_goes_on_but_imports_no_more_siblings(write):
+    folder = write(
+        agent="import tools\ndef use(): return tools.value\ndef later(): import late", tools="value = 1", late=""
+    )
+    loaded = load(folder)
+    loaded.unload()
+    assert loaded.module.use() == 1
+    with pytest.raises(ModuleNotFoundError):
+        loaded.module.later()
+    assert not [name for name in sys.modules if name.startswith(loaded.package)]
+
+
+def test_unloading_one_leaves_another_whose_name_begins_the_same(write):
+    folder = write(agent="")
+    first = load_isolated(folder / "agent.py", folder=folder, name="x")
+    other = load_isolated(folder / "agent.py", folder=folder, name=first.package.removeprefix("gateway_agent_"))
+    assert other.package.startswith(first.package)
+    first.unload()
+    assert sys.modules[other.module.__name__] is other.module
+
+
+def test_threads_load_and_unload_at_the_same_time(tmp_path):
+    for number in range(16):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "agent.py").write_text("import tools\nvalue = tools.value")
+        (tmp_path / str(number) / "tools.py").write_text(f"value = {number}")
+    start = threading.Barrier(16)
+    seen = {}
+
+    def work(number):
+        start.wait(10)
+        for _ in range(5):
+            loaded = load(tmp_path / str(number))
+            seen.setdefault(number, []).append(loaded.module.value)
+            loaded.unload()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert seen == {number: [number] * 5 for number in range(16)}
+    assert (
+        len([finder for finder in sys.meta_path if type(finder).__module__ == "gateway_core.catalog.module_isolation"])
+        == 1
+    )
+
+
+def test_somebody_may_import_while_another_unloads(write, monkeypatch):
+    class Name(str):
+        """A name that, looked at, lets another thread's import get in between."""
+
+        def startswith(self, *args):
+            monkeypatch.setitem(sys.modules, "imported_meanwhile", ModuleType("imported_meanwhile"))
+            return super().startswith(*args)
+
+    folder = write(agent="1/0")
+    monkeypatch.setitem(sys.modules, Name("any_other"), ModuleType("any_other"))
+    with pytest.raises(ZeroDivisionError):
+        load(folder)
+
+
+@pytest.mark.parametrize(("text", "line"), [("x = 1\ny = = 2\n", "y = = 2"), ("x = 1\nreturn 2\n", "return 2")])
+def test_a_syntax_error_points_at_the_authors_line(write, text, line):
+    folder = write(agent=text)
+    with pytest.raises(SyntaxError) as caught:
+        load(folder)
+    error = caught.value
+    assert (error.filename, error.lineno, error.text.strip()) == (str(folder / "agent.py"), 2, line)
+
+
+def test_failed_loads_are_freed_too(write):
+    folder = write(agent="import tools\n1/0", tools="class Helper: pass\nimport sys\nsys.seen_helpers.add(Helper)")
+    alive = sys.seen_helpers = weakref.WeakSet()
+    try:
+        for _ in range(20):
+            with pytest.raises(ZeroDivisionError):
+                load(folder)
+        gc.collect()
+        assert len(alive) == 0
+    finally:
+        del sys.seen_helpers

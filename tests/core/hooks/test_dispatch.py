@@ -1,0 +1,191 @@
+"""Each hook's answers are combined as its specification says, and a plugin that breaks its contract is refused."""
+
+import asyncio
+
+import pytest
+
+import gateway_core.hooks.dispatch as hooks_module
+from gateway_core.errors import DiscoveryError, PluginError, UnavailableError
+from gateway_core.hooks.dispatch import Hooks
+from gateway_core.hooks.specs import hookimpl
+from gateway_core.types import AgentEntry, Decision, Outcome, Principal, RunContext, Usage
+
+ANN = Principal("ann")
+ENTRY = AgentEntry("Agent", "here", "d", lambda: None)
+
+
+def plugin(**hooks):
+    """A plugin with the given hook implementations."""
+    return type("Plugin", (), {name: hookimpl(function) for name, function in hooks.items()})()
+
+
+def hooks(*plugins):
+    return Hooks({f"p{i}": each for i, each in enumerate(plugins)})
+
+
+def deciding(decision):
+    async def authorize(self, principal, entry):
+        if isinstance(decision, Exception):
+            raise decision
+        return decision
+
+    return plugin(authorize=authorize)
+
+
+YES, NO = Decision(True, "yes"), Decision(False, "no")
+
+
+@pytest.mark.parametrize(
+    ("decisions", "allowed"),
+    [
+        ([], True),
+        ([None], False),
+        ([YES], True),
+        ([NO], False),
+        ([YES, NO], False),
+        ([NO, YES], False),
+        ([None, YES], True),
+        ([YES, None], True),
+        ([YES, RuntimeError("broken")], False),
+        ([RuntimeError("broken"), YES], False),
+    ],
+)
+async def test_all_who_have_an_opinion_must_agree_to_authorize(decisions, allowed):
+    decision = await hooks(*map(deciding, decisions)).authorize(ANN, ENTRY)
+    assert decision.allowed is allowed
+
+
+async def test_the_first_answer_authenticates():
+    async def nobody(self, request):
+        return None
+
+    async def ann(self, request):
+        return ANN
+
+    async def bob(self, request):
+        raise AssertionError("must not be asked")
+
+    asked = hooks(plugin(authenticate=nobody), plugin(authenticate=ann), plugin(authenticate=bob))
+    assert await asked.authenticate(None) is ANN
+
+
+def test_plugins_are_called_in_the_order_of_the_configuration():
+    asked = hooks(plugin(watch_paths=lambda self: ["a"]), plugin(watch_paths=lambda self: ["b", "c"]))
+    assert asked.watch_paths() == ["a", "b", "c"]
+
+
+def test_wrap_tool_is_folded():
+    wrapping = hooks(
+        plugin(wrap_tool=lambda self, tool, entry: tool + "1"),
+        plugin(wrap_tool=lambda self, tool: None),
+        plugin(wrap_tool=lambda self, entry, tool: tool + entry.id),
+    )
+    assert wrapping.wrap_tool("tool", ENTRY) == "tool1Agent"
+
+
+def test_the_first_model_provider_counts():
+    asked = hooks(plugin(model_provider=lambda self: None), plugin(model_provider=lambda self, run: run.agent_id))
+    assert asked.model_provider(RunContext("r", ANN, "Agent"), ENTRY) == "Agent"
+
+
+def test_announcements_reach_everybody_although_one_raises(caplog):
+    heard = []
+
+    def broken(self, run, outcome):
+        raise RuntimeError("broken listener")
+
+    listening = hooks(plugin(on_run_end=broken), plugin(on_run_end=lambda self, run, outcome: heard.append(outcome)))
+    outcome = Outcome(1.0, Usage())
+    listening.on_run_end(RunContext("r", ANN, "Agent"), outcome)
+    assert heard == [outcome]
+    assert "plugin p0 failed in on_run_end" in caplog.text
+
+
+def test_a_discovery_that_raises_costs_only_its_own_agents():
+    def broken(self):
+        raise RuntimeError("no disk")
+
+    reported = []
+    found = hooks(plugin(discover_agents=broken), plugin(discover_agents=lambda self: [ENTRY]))
+    assert found.discover_agents(reported.append) == [ENTRY]
+    assert isinstance(reported[0], PluginError)
+    assert "p0" in str(reported[0])
+
+
+def test_an_error_of_the_tree_passes_a_discovery_unchanged():
+    refusal = DiscoveryError("refused")
+
+    def refuse(self):
+        raise refusal
+
+    reported = []
+    hooks(plugin(discover_agents=refuse)).discover_agents(reported.append)
+    assert reported == [refusal]
+
+
+def test_describe_is_by_plugin_and_a_broken_one_says_so():
+    def broken(self):
+        raise RuntimeError
+
+    described = hooks(plugin(describe=lambda self: {"a": 1}), plugin(describe=broken)).describe()
+    assert described == {"p0": {"a": 1}, "p1": {"error": "RuntimeError"}}
+
+
+def test_a_misspelt_hook_is_refused_with_a_near_miss():
+    with pytest.raises(PluginError, match=r"there is no hook 'discover_agent' .did you mean 'discover_agents'"):
+        hooks(plugin(discover_agent=lambda self: []))
+
+
+def test_a_wrong_argument_is_refused():
+    with pytest.raises(PluginError, match="p0"):
+        hooks(plugin(authorize=lambda self, user: None))
+
+
+def test_a_sync_implementation_of_an_async_hook_is_refused():
+    with pytest.raises(PluginError, match="must be defined with `async def`"):
+        hooks(plugin(authorize=lambda self, principal, entry: YES))
+
+
+def test_what_a_plugin_implements_is_known():
+    assert hooks(plugin(on_error=lambda self, error: None)).implemented_by("p0") == ["on_error"]
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(hooks_module, "HOOK_SECONDS", 0.05)
+
+
+class Hanging:
+    """Never comes to an answer."""
+
+    @hookimpl
+    async def authorize(self, principal, entry):
+        await asyncio.Event().wait()
+
+    @hookimpl
+    async def authenticate(self, request):
+        await asyncio.Event().wait()
+
+    @hookimpl
+    async def readiness(self):
+        await asyncio.Event().wait()
+
+
+async def test_a_plugin_that_hangs_lets_nobody_through(impatient):
+    hooks = Hooks({"hanging": Hanging()})
+    async with asyncio.timeout(10):
+        decision = await hooks.authorize(Principal("ann"), None)
+        assert (decision.allowed, decision.source) == (False, "hanging")
+        with pytest.raises(UnavailableError, match="who asks"):
+            await hooks.authenticate(None)
+        assert [(check.name, check.ok) for check in await hooks.readiness()] == [("hanging", False)]
+
+
+async def test_a_timeout_of_a_plugins_own_is_its_failure_and_no_hang(impatient):
+    class Own:
+        @hookimpl
+        async def authenticate(self, request):
+            raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        await Hooks({"own": Own()}).authenticate(None)

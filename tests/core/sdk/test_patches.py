@@ -1,0 +1,100 @@
+"""The SDK's check of agents' tools says with our comparison what it says with its own."""
+
+import contextvars
+import copy
+
+from agents import Agent, function_tool
+from agents.run_internal import agent_tool_configuration as checks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway_core.sdk import patches
+
+
+@function_tool
+def one() -> str:
+    """One."""
+    return ""
+
+
+@function_tool
+def two() -> str:
+    """Two."""
+    return ""
+
+
+LISTS = [[], [one], [two], [one, two], [one, one]]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("begin"), st.integers(0, 4)),
+        st.tuples(st.just("end"), st.integers(0, 4)),
+        st.tuples(st.just("look"), st.just(0)),
+        st.tuples(st.just("assign"), st.integers(0, len(LISTS) - 1)),
+        st.tuples(st.just("change"), st.integers(0, 1)),
+    ),
+    max_size=30,
+)
+
+
+def play(steps, observe):
+    """What the SDK says at each step, with one way to compare."""
+    before, checks._observe_tools = checks._observe_tools, observe
+    said = []
+    agent = Agent(name="x", tools=[one])
+    open_ = {}
+    try:
+        for what, number in steps:
+            if what == "begin" and number not in open_:
+                # Each run is a task of its own.
+                open_[number] = contextvars.copy_context(), checks.agent_tool_configuration_run(agent)
+                context, run = open_[number]
+                context.run(run.__enter__)
+            elif what == "end" and number in open_:
+                context, run = open_.pop(number)
+                context.run(run.__exit__, None, None, None)
+            elif what == "look":
+                try:
+                    checks.snapshot_agent_tools(agent)
+                except Exception as error:
+                    said.append(type(error).__name__)
+                else:
+                    said.append("fine")
+            elif what == "assign":
+                agent.tools = copy.copy(LISTS[number])
+            elif what == "change":
+                agent.tools.append([one, two][number])
+            said.append([resolution.conflicted for resolution in checks._resolutions.get(id(agent), [])])
+    finally:
+        for context, run in open_.values():
+            context.run(run.__exit__, None, None, None)
+        checks._observe_tools = before
+    return said
+
+
+@settings(max_examples=400, deadline=None)
+@given(STEPS)
+def test_it_says_the_same(steps):
+    patches.install()
+    ours = checks._observe_tools
+    assert isinstance(ours, patches._Observing)
+    assert play(steps, ours) == play(steps, ours._whole)
+
+
+def test_it_is_put_in_once_and_looks_at_one_run_only():
+    patches.install()
+    ours = checks._observe_tools
+    patches.install()
+    assert checks._observe_tools is ours
+    looked = []
+
+    class Counted(tuple):
+        def __len__(self):
+            looked.append(1)
+            return super().__len__()
+
+    class Run:
+        conflicted = tools_assigned = False
+        initial_tools = Counted((one, two))
+
+    ours([Run() for _ in range(1000)], (one, two))
+    assert len(looked) == 1

@@ -1,0 +1,277 @@
+"""The order of the rules: every combination of levels, and properties that no settings break."""
+
+import itertools
+
+import pytest
+from gateway_plugins.security.access_query import AccessQuery
+from hypothesis import given
+from hypothesis import settings as tries
+from hypothesis import strategies as st
+
+from gateway_core import ConfigError
+from tests.plugins.security.support import OneOverride, key_table, policy, rules
+
+AGENT = "labs/Research"
+LISTS = {
+    "allow": {"agents": [AGENT]},
+    "deny": {"deny_agents": [AGENT]},
+    "both": {"agents": [AGENT], "deny_agents": [AGENT]},
+}
+SAYS = {"none": "none", "allow": "allow", "deny": "deny", "both": "deny"}
+
+
+def question(agent=AGENT, principal="ann", key="agw_ann", kind="agent", **more):
+    return AccessQuery(kind, agent, principal, key, agent.rpartition("/")[0] or "default", **more)
+
+
+def table(key, inner, outer, everywhere):
+    return {
+        "keys": {"ann": key_table(principal="ann") | {"id": "agw_ann"} | LISTS.get(key, {})},
+        "namespaces": {"labs/Research": LISTS.get(inner, {}), "labs": LISTS.get(outer, {})},
+        "rules": LISTS.get(everywhere, {}),
+    }
+
+
+LEVELS = list(itertools.product([False, True], *[["none", "allow", "deny", "both"]] * 4))
+
+
+@pytest.mark.parametrize(("override", "key", "inner", "outer", "everywhere"), LEVELS)
+def test_the_first_level_that_has_an_answer_gives_it(override, key, inner, outer, everywhere):
+    overrides = OneOverride("agent", AGENT, "ann") if override else None
+    verdict = rules(table(key, inner, outer, everywhere), overrides).decide(question())
+    answers = [
+        ("override", None, "allow" if override else "none"),
+        ("key", "[plugins.security.keys.ann]", SAYS[key]),
+        ("namespace", "[plugins.security.namespaces.labs/Research]", SAYS[inner]),
+        ("namespace", "[plugins.security.namespaces.labs]", SAYS[outer]),
+        ("global", "[plugins.security.rules]", SAYS[everywhere]),
+        ("default", None, "deny"),
+    ]
+    deciding = next(i for i, (_, _, answer) in enumerate(answers) if answer != "none")
+    source, _, answer = answers[deciding]
+    assert (verdict.decision.source, verdict.decision.allowed) == (source, answer == "allow")
+    assert verdict.decision.pattern == (None if source == "default" else AGENT)
+    assert verdict.decision.override == ("ovr_1" if override else None)
+    assert [(s.source, s.answer) for s in verdict.chain] == [(s, a) for s, _, a in answers[: deciding + 1]]
+    assert [s.place for s in verdict.chain][1:] == [p for _, p, _ in answers[1 : deciding + 1]]
+
+
+def test_a_narrow_key_is_not_widened_by_what_holds_for_everybody():
+    broad = {"agents": ["**"]}
+    keys = {"ann": key_table(id="agw_ann", agents=["labs/a"])}
+    asked = rules({"keys": keys, "namespaces": {"labs": broad}, "rules": broad})
+    assert asked.decide(question("labs/a")).decision.allowed
+    refused = asked.decide(question("labs/b")).decision
+    assert (refused.allowed, refused.source, refused.pattern) == (False, "key", None)
+    # A key that only denies leaves the rest to the others.
+    keys = {"ann": key_table(id="agw_ann", deny_agents=["labs/a"])}
+    asked = rules({"keys": keys, "rules": broad})
+    assert not asked.decide(question("labs/a")).decision.allowed
+    assert asked.decide(question("labs/b")).decision.source == "global"
+
+
+@pytest.mark.parametrize(
+    ("agent", "tables"),
+    [
+        ("labs/deep/X", ["labs/deep/X", "labs/deep", "labs"]),
+        ("LABS/Deep/x", ["labs/deep/X", "labs/deep", "labs"]),
+        ("X", ["X", "default"]),
+        ("default/X", ["X", "default"]),
+        ("labs2/X", []),
+    ],
+)
+def test_which_tables_concern_an_agent(agent, tables):
+    names = ["labs/deep/X", "labs/deep", "labs", "X", "default"]
+    verdict = rules({"namespaces": {name: {} for name in names}}).decide(question(agent, key=None))
+    looked = [step.place for step in verdict.chain if step.source == "namespace"]
+    assert looked == [f"[plugins.security.namespaces.{name}]" for name in tables]
+
+
+@pytest.mark.parametrize("pattern", ["Secret", "default/Secret", "SECRET", "default/*", "default/**", "*"])
+@pytest.mark.parametrize("asked", ["Secret", "default/Secret", "secret"])
+def test_a_top_level_agent_is_denied_under_each_of_its_names(pattern, asked):
+    verdict = rules({"rules": {"agents": ["**"], "deny_agents": [pattern]}}).decide(question(asked, key=None))
+    assert (verdict.decision.allowed, verdict.decision.pattern) == (False, pattern)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ({"disabled": True}, "the key is disabled"),
+        ({"expires": "2027-01-01"}, "the key is expired"),
+        ({"admin": True}, "it is an admin key"),
+        (None, "the key is gone"),
+    ],
+)
+def test_no_override_mends_the_key_itself(key, reason):
+    keys = {"ann": key_table(**{"id": "agw_ann", "agents": ["**"], **key})} if key is not None else {}
+    # 2027-01-15
+    decided = rules({"keys": keys, "rules": {"agents": ["**"]}}, OneOverride("agent", AGENT, "ann")).decide(question())
+    assert (decided.decision.allowed, decided.decision.reason) == (False, reason)
+    assert len(decided.chain) == 1
+
+
+def test_an_admin_key_may_chat_where_that_is_switched_on_and_rules_let_it():
+    keys = {"ann": key_table(id="agw_ann", admin=True)}
+    assert not rules({"keys": keys, "admin_keys_may_chat": True}).decide(question()).decision.allowed
+    both = {"keys": keys, "admin_keys_may_chat": True, "rules": {"agents": ["**"]}}
+    assert rules(both).decide(question()).decision.allowed
+
+
+def ask_tool(config, name, source="sdk-native", server=None, agent="labs/Research", key=None):
+    asked = AccessQuery("tool", name, "ann", key, "labs", agent, source, server)
+    return rules(config).decide(asked)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "source", "server", "meant"),
+    [
+        ("search", "search", "gateway", None, True),
+        ("search", "search", "mcp", "web", True),
+        ("mail/*", "mail/send", "gateway", None, True),
+        ("gateway:mail/*", "mail/send", "gateway", None, True),
+        ("gateway:search", "search", "mcp", "web", False),
+        ("gateway:search", "search", "sdk-native", None, False),
+        ("mcp:web/search", "search", "mcp", "web", True),
+        ("web/search", "search", "mcp", "web", True),
+        ("mcp:search", "search", "mcp", "web", True),
+        ("mcp:web/*", "search", "mcp", "web2", False),
+        # A server that names its tool as another server's.
+        ("mcp:web/search", "web/search", "mcp", "web", True),
+        ("web/*", "web/search", "mcp", "web", True),
+        ("search", "web/search", "mcp", "web", True),
+        ("web/search", "web/search", "sdk-native", None, False),
+        ("mcp:web/search", "web/search", "mcp", "evil", False),
+        ("web/search", "web/search", "mcp", "evil", False),
+        ("mcp:evil/**", "web/search", "mcp", "evil", True),
+        ("mcp:**", "web/search", "mcp", "evil", True),
+        ("hosted:web_search", "web_search", "hosted", None, True),
+    ],
+)
+def test_tools_are_meant_by_name_source_and_server(pattern, name, source, server, meant):
+    verdict = ask_tool({"rules": {"deny_tools": [pattern]}}, name, source, server)
+    assert (verdict.decision.source == "global") is meant
+
+
+def test_agents_own_tools_are_allowed_unless_a_table_says_otherwise():
+    assert ask_tool({}, "t").decision.allowed
+    for source in ("gateway", "mcp", "hosted"):
+        assert not ask_tool({}, "t", source).decision.allowed
+        assert ask_tool({}, "t", source).by_default
+    refusing = {"namespaces": {"labs": {"native_tools": "refuse", "tools": ["known"]}}}
+    assert not ask_tool(refusing, "t").decision.allowed
+    assert ask_tool(refusing, "known").decision.allowed
+    assert ask_tool(refusing, "t", agent="other/X").decision.allowed
+    inner = {"namespaces": {**refusing["namespaces"], "labs/Research": {"native_tools": "allow"}}}
+    assert ask_tool(inner, "t").decision.allowed
+    assert not ask_tool(inner, "t", agent="labs/Y").decision.allowed
+    assert not ask_tool({"rules": {"native_tools": "refuse"}}, "t").decision.allowed
+
+
+def test_a_keys_tools_are_all_that_may_be_called_with_it():
+    config = {"keys": {"ann": key_table(id="agw_ann", tools=["known"])}, "rules": {"tools": ["**"]}}
+    assert ask_tool(config, "known", key="agw_ann").decision.allowed
+    assert not ask_tool(config, "other", key="agw_ann").decision.allowed
+    assert ask_tool(config, "other").decision.allowed
+
+
+def module(config, name):
+    return rules(config).decide(AccessQuery("module", name, "gateway")).decision.allowed
+
+
+def test_modules_are_loaded_unless_a_table_blocks_them():
+    assert module({}, "labs/X")
+    assert not module({"rules": {"deny_modules": ["labs/**"]}}, "labs/X")
+    nearer = {"namespaces": {"labs": {"modules": ["labs/Good"]}}, "rules": {"deny_modules": ["**"]}}
+    assert module(nearer, "labs/Good")
+    assert not module(nearer, "labs/X")
+    assert not module({"rules": {"modules": []}}, "X"), "a list that was emptied is still a list"
+    assert not module({"rules": {"modules": ["Y"]}}, "X")
+
+
+PATTERNS = st.sampled_from(["a", "b", "labs/a", "labs/b", "labs/*", "labs/**", "*", "**", "labs/deep/a", "default/a"])
+AGENTS = st.sampled_from(["a", "b", "labs", "labs/a", "labs/b", "labs/deep/a", "labs_evil/a", "LABS/A"])
+LISTED = st.lists(PATTERNS, max_size=3)
+TABLES = st.fixed_dictionaries({"agents": LISTED, "deny_agents": LISTED})
+KEYED = st.fixed_dictionaries({"deny_agents": LISTED}, optional={"agents": LISTED})
+POLICIES = st.fixed_dictionaries(
+    {
+        "key": KEYED,
+        "namespaces": st.dictionaries(st.sampled_from(["labs", "labs/deep", "default"]), TABLES),
+        "rules": TABLES,
+    }
+)
+HASH = "sha256:" + "0" * 64
+
+
+def built(drawn):
+    keys = {"ann": {"id": "agw_ann", "hash": HASH, **drawn["key"]}}
+    return rules({"keys": keys, "namespaces": drawn["namespaces"], "rules": drawn["rules"]})
+
+
+def tables_of(drawn):
+    return [drawn["key"], *drawn["namespaces"].values(), drawn["rules"]]
+
+
+@tries(max_examples=150, deadline=None)
+@given(POLICIES, AGENTS, st.data())
+def test_less_permission_never_allows_more(drawn, agent, data):
+    before = built(drawn).decide(question(agent)).decision.allowed
+    allowing = [t for t in tables_of(drawn) if t.get("agents")]
+    if allowing:
+        listed = data.draw(st.sampled_from(allowing))["agents"]
+        listed.pop(data.draw(st.integers(0, len(listed) - 1)))
+        assert built(drawn).decide(question(agent)).decision.allowed <= before
+
+
+@tries(max_examples=150, deadline=None)
+@given(POLICIES, AGENTS, PATTERNS, st.data())
+def test_one_more_denial_never_allows_more(drawn, agent, pattern, data):
+    before = built(drawn).decide(question(agent)).decision.allowed
+    data.draw(st.sampled_from(tables_of(drawn)))["deny_agents"].append(pattern)
+    assert built(drawn).decide(question(agent)).decision.allowed <= before
+
+
+@tries(max_examples=150, deadline=None)
+@given(POLICIES, AGENTS)
+def test_what_is_nearer_never_loses(drawn, agent):
+    chain = built(drawn).decide(question(agent)).chain
+    assert all(step.answer == "none" for step in chain[:-1])
+    assert chain[-1].answer in ("allow", "deny")
+    order = ["override", "key", "namespace", "global", "default"]
+    places = [order.index(step.source) for step in chain]
+    assert places == sorted(places)
+
+
+@tries(max_examples=150, deadline=None)
+@given(POLICIES, AGENTS)
+def test_case_decides_nothing(drawn, agent):
+    asked = built(drawn)
+    assert len({asked.decide(question(name)).decision.allowed for name in (agent, agent.upper(), agent.lower())}) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"rules": {"agents": ["lab*"]}}, "[plugins.security.rules] agents: 'lab*' is no pattern"),
+        ({"rules": {"deny_tools": ["x:y"]}}, "before the colon stands one of"),
+        ({"rules": {"agents": ["a:b", ""]}}, "'' is no pattern"),
+        ({"namespaces": {"labs": {"deny_agents": ["/"]}}}, "[plugins.security.namespaces.labs] deny_agents"),
+        ({"namespaces": {"labs": {}, "LABS": {}}}, "is there twice"),
+        ({"namespaces": {"labs": {"agent": []}}}, "did you mean 'agents'?"),
+        ({"keys": {"a": key_table(hash="x")}}, "[plugins.security.keys.a] hash: is no hash of a key"),
+        ({"keys": {"a": key_table(hash="agw_12345678_secret")}}, "the key itself stands nowhere"),
+        ({"keys": {"a": key_table(id="a b")}}, "[plugins.security.keys.a] id"),
+        ({"keys": {"a": key_table(expires="soon")}}, "[plugins.security.keys.a] expires: is no date"),
+        ({"keys": {"a": key_table(scopes=["read"])}}, "is for admin keys only"),
+        ({"keys": {"a": key_table(admin=True, scopes=["all"])}}, "one of: read, reload, override"),
+        ({"keys": {"a": key_table(id="same"), "b": key_table(id="same")}}, "have the same id or hash"),
+        ({"keys": {"a": {"hash": HASH, "id": "x"}, "b": {"hash": HASH, "id": "y"}}}, "have the same id or hash"),
+        ({"keys": {"a": {"id": "x"}}}, "'hash' is missing"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_its_place(table, told):
+    with pytest.raises(ConfigError) as caught:
+        policy(table)
+    assert told in str(caught.value)
+    assert "secret" not in str(caught.value)
