@@ -26,10 +26,11 @@ def install_project(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and common mistakes."""
+    """Style, common mistakes, and the wording of docstrings, messages and pages."""
     install(session, "--group", "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", "tests/prose/prose_lint.py")
 
 
 @nox.session
