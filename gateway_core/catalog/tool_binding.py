@@ -194,8 +194,6 @@ class ToolBinder:
                 tools += self._resolve(
                     wanted, stand_in, agent, entry, missing, tools, asked_by=f"[agents.{entry.id}] tools"
                 )
-            # The author's own tool wins over one of the same name that a plugin adds.
-            tools += (self._wrapped(t, entry) for t in self._hooks.extra_tools(entry) if _name(t) not in _names(tools))
         if not isinstance(agent.model, Model):
             for tool in [tool for tool in tools if not isinstance(tool, FunctionTool)]:
                 for name in self._hooks.substitutes(tool, entry):

@@ -183,10 +183,6 @@ class Hooks:
         for _, call in self._implementations["admit_agent"]:
             call(entry)
 
-    def extra_tools(self, entry: AgentEntry) -> "list[Tool]":
-        """Concatenated."""
-        return self._concatenate("extra_tools", entry)
-
     def substitutes(self, tool: "Tool", entry: AgentEntry) -> list[str]:
         """Concatenated."""
         return self._concatenate("substitutes", tool, entry)

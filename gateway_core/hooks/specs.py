@@ -144,10 +144,6 @@ class Hookspecs:
         plugin is asked; the first that raises, a `LoadError`, keeps the agent out."""
 
     @hookspec
-    def extra_tools(self, entry: AgentEntry) -> "Iterable[Tool]":
-        """Tools to add to an agent. Asked when an agent is equipped; concatenated."""
-
-    @hookspec
     def substitutes(self, tool: "Tool", entry: AgentEntry) -> Iterable[str]:
         """The names of gateway tools that can do the work of a hosted tool, which only some servers run. Asked when an
         agent is equipped; concatenated. They are put beside it, and whoever provides models leaves out either."""

@@ -8,7 +8,7 @@ import sys
 import pytest
 from agents import Agent, function_tool
 
-from gateway_core import AgentEntry, hookimpl
+from gateway_core import hookimpl
 from gateway_core.errors import DiscoveryError
 from gateway_core.testing import gateway_in_memory
 
@@ -231,11 +231,6 @@ async def test_tools_are_wrapped_once_also_when_agents_share_them():
         """Shared."""
         return ""
 
-    @function_tool
-    def extra() -> str:
-        """Extra."""
-        return ""
-
     target = Agent(name="target", tools=[shared])
     one, two = Agent(name="one", handoffs=[target]), Agent(name="two", handoffs=[target])
     seen = []
@@ -245,17 +240,13 @@ async def test_tools_are_wrapped_once_also_when_agents_share_them():
             pass
 
         @hookimpl
-        def extra_tools(self, entry: AgentEntry):
-            return [extra] if entry.id == "One" else []
-
-        @hookimpl
         def wrap_tool(self, tool, entry):
             seen.append((entry.id, tool.name))
 
     async with gateway_in_memory({"One": one, "Two": two}, plugins={"tools": Tools}) as g:
         await g.gateway.reload()
-    assert seen == [("One", "extra"), ("One", "shared")]
-    assert one.tools == [extra]
+    assert seen == [("One", "shared")]
+    assert target.tools == [shared]
 
 
 async def test_settings_for_no_agent_are_told_once(folder):
