@@ -1,6 +1,7 @@
-"""Agent Gateway: OpenAI Agents SDK modules, served as models to every OpenAI-compatible client.
+"""Agent Gateway: serves OpenAI Agents SDK modules as models to every OpenAI-compatible client.
 
-This is the public door: what plugins and agents may import. It does not import the SDK, which takes over a second.
+This package exports the public API: the names that plugins and agents may import. Importing it does not import the SDK,
+which takes more than a second.
 """
 
 from gateway_core.catalog.ignored_files import is_ignored_file

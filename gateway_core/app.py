@@ -1,6 +1,6 @@
-"""`build(config)`: the Starlette application of one gateway, with its plugins' routes and middleware.
+"""Builds the Starlette application of a gateway, with the routes and middleware of its plugins.
 
-It holds no state but the gateway; nothing here is module-level, so two gateways can live in one process.
+The application's only state is the gateway. The module has no global state, so one process can host several gateways.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -33,14 +33,14 @@ from gateway_core.http.responses.endpoint import Responses
 
 
 def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = None) -> Starlette:
-    """Make the application. Plugins are loaded here; agents when its lifespan starts.
+    """Create the application. Plugins are loaded here, agents when the application's lifespan starts.
 
     Args:
-        config: The configuration; without it, what `load_config()` finds.
-        plugins: More plugin classes, by name, that are not installed as entry points.
+        config: The configuration. Default: the result of `load_config()`.
+        plugins: Additional plugin classes by name, which are not installed as entry points.
 
     Raises:
-        ConfigError: A setting is wrong.
+        ConfigError: A setting is invalid.
         PluginError: A plugin cannot be loaded.
     """
     gateway = RunningGateway(config or load_config(), plugins)
@@ -53,7 +53,7 @@ def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = 
     app = Starlette(
         routes=_routes(gateway),
         middleware=_middleware(gateway),
-        exception_handlers={HTTPException: _not_here},
+        exception_handlers={HTTPException: _on_http_exception},
         lifespan=lifespan,
     )
     app.state.gateway = gateway
@@ -85,14 +85,14 @@ def _routes(gateway: RunningGateway) -> list[BaseRoute]:
 
 
 def _guarded(route: BaseRoute, gateway: RunningGateway) -> BaseRoute:
-    """The same route, which only an admin principal gets through to."""
+    """Restrict a route to admin principals."""
     if not isinstance(route, Route | Mount):
-        raise TypeError(f"an admin route must be a Route or a Mount, and is a {type(route).__name__}")
+        raise TypeError(f"an admin route must be a Route or a Mount, not {type(route).__name__}")
     inner = route.app
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         if gateway.admin_port is not None and (scope.get("server") or (None, None))[1] != gateway.admin_port:
-            # As for a page that there is not.
+            # The same response as for an unknown path.
             raise HTTPException(404)
         scope["state"]["principal"] = await admin_only(Request(scope, receive), gateway)
         await inner(scope, receive, send)
@@ -103,7 +103,7 @@ def _guarded(route: BaseRoute, gateway: RunningGateway) -> BaseRoute:
 
 def _middleware(gateway: RunningGateway) -> list[Middleware]:
     def announce(error: GatewayError, request_id: str) -> None:
-        # An error of a run was announced with the run's end.
+        # The end of a run has already announced the run's error.
         if error.request_id is None:
             error.request_id = request_id
             gateway.hooks.on_error(error)
@@ -119,7 +119,7 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
                 expose_headers=[HEADER.decode()],
             )
         )
-    # Inside CORS, so that a browser may read an error.
+    # Inside CORS, so that scripts in a browser can read error responses.
     return [
         *layers,
         Middleware(ErrorMiddleware, announce=announce, limits=gateway.config.http),
@@ -127,7 +127,7 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
     ]
 
 
-def _not_here(request: Request, error: Exception) -> Response:
+def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = error_responses.from_starlette(request, error)
     if problem is None:

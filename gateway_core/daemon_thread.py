@@ -1,6 +1,6 @@
-"""Runs blocking code in a thread of its own, which may hang without keeping the process from its end.
+"""Runs blocking code in a daemon thread, which does not keep the process from exiting if the code hangs.
 
-For code that nobody vouches for, such as a module's import; a thread pool would be used up by what hangs.
+It is for untrusted code, such as the import of an agent's module. Hanging calls would exhaust a thread pool.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 class ThreadExitError(Exception):
-    """Carries an exception that is not an `Exception`, such as `SystemExit`, out of a thread; it is the `__cause__`."""
+    """Wraps an exception that is not an `Exception`, such as `SystemExit`; its `__cause__` is the original."""
 
 
 class DaemonThread(Generic[T]):
-    """One call in a thread of its own. Must be made in a running event loop.
+    """A call that runs in its own daemon thread. The constructor starts it and requires a running event loop.
 
     Args:
-        call: What to do; it sees the context variables of the moment.
+        call: The function to call. It runs in a copy of the current context variables.
     """
 
     def __init__(self, call: Callable[[], T]) -> None:
@@ -36,20 +36,21 @@ class DaemonThread(Generic[T]):
         self._thread.start()
 
     async def result(self) -> T:
-        """What the call returned.
+        """Wait for the call and return its result.
 
         Raises:
-            Exception: Whatever the call raised; `ThreadExitError` for what is no `Exception`.
+            ThreadExitError: The call raised an exception that is not an `Exception`.
+            Exception: Any other exception of the call.
         """
         return await self._future
 
     def stack(self) -> traceback.StackSummary:
-        """Where the thread stands now."""
+        """Return the current stack of the thread."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         return traceback.extract_stack(frame) if frame is not None else traceback.StackSummary()
 
     def _work(self, context: contextvars.Context, call: Callable[[], T]) -> None:
-        # Code that runs an agent synchronously makes a loop for its thread and leaves it open; so it gets one to use.
+        # Code that runs an agent synchronously would create an event loop for this thread and leave it open.
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         try:
@@ -65,8 +66,8 @@ class DaemonThread(Generic[T]):
     def _hand_over(self, settle: Callable[[Any], None], value: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(lambda: None if self._future.done() else settle(value))
-        except RuntimeError:  # the loop has stopped meanwhile
-            logger.debug("a thread ended after its event loop")
+        except RuntimeError:  # the loop is closed
+            logger.debug("a daemon thread finished after its event loop was closed")
 
 
 def _carried(error: BaseException) -> ThreadExitError:

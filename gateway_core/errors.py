@@ -1,35 +1,35 @@
-"""The one tree of errors: what went wrong, where, and what to do about it.
+"""The gateway's exception hierarchy. Each error carries a message, its source and a hint.
 
-This module must not import anything of the gateway; every other module may import it.
+This module imports no other module of the gateway. Every other module may import it.
 
-    GatewayError                      stage, status and code are set by each class
-    ├── ConfigError                   config        a setting is wrong, unknown or missing
-    ├── PluginError                   plugin        a plugin cannot be loaded or breaks a hook's contract
-    ├── DiscoveryError                discover      an agent is there but cannot be offered
-    ├── LoadError                     load          an agent's module fails, or exports nothing to serve
-    ├── InvalidRequestError    400    route         the request cannot be understood
-    │   ├── RequestTimeoutError 408                 the body did not arrive in time
-    │   └── RequestTooLargeError 413                the body is over the limit
-    ├── AuthenticationError    401    authenticate  no credential, or a bad one
-    ├── PermissionDeniedError  403    authorize     this principal may not do this
-    ├── RateLimitError         429    authorize     this principal has had its share for now
-    ├── NotFoundError          404    route         no such model or page
-    │   └── MethodNotAllowedError 405               the page is there, the method is not
-    ├── AgentBrokenError       503    load          the agent exists, but its last load failed
-    ├── UnavailableError       503    route         the gateway is stopping or full
+    GatewayError                      each class sets stage, status and code
+    ├── ConfigError                   config        a setting is invalid, unknown or missing
+    ├── PluginError                   plugin        a plugin cannot be loaded or violates a hook's contract
+    ├── DiscoveryError                discover      a discovered agent cannot be served
+    ├── LoadError                     load          an agent's module fails to import, or exports no agent
+    ├── InvalidRequestError    400    route         the request is malformed or invalid
+    │   ├── RequestTimeoutError 408                 the request body did not arrive in time
+    │   └── RequestTooLargeError 413                the request body exceeds the size limit
+    ├── AuthenticationError    401    authenticate  the credential is missing or invalid
+    ├── PermissionDeniedError  403    authorize     the principal is not authorized
+    ├── RateLimitError         429    authorize     the principal has reached a limit of the gateway
+    ├── NotFoundError          404    route         the model or path does not exist
+    │   └── MethodNotAllowedError 405               the path does not support the method
+    ├── AgentBrokenError       503    load          the agent exists, but failed to load
+    ├── UnavailableError       503    route         the gateway is shutting down or at capacity
     ├── RunError               500    run           the agent's run failed
-    │   ├── MaxTurnsError                           it took more turns than it may
-    │   ├── MaxToolCallsError                       it called more tools than it may
-    │   ├── ModelBehaviorError 502                  the model answered nonsense
-    │   ├── RunTimeoutError    504                  it took more time than it may
-    │   └── ToolError                 tool          a tool failed, and the agent lets that end the run
-    │       └── ToolRefusedError 403                a policy refuses a tool's call
-    └── UpstreamError          502    upstream      the LLM behind the agent failed
-        ├── UpstreamRateLimitError 429              it is out of quota or too busy
-        └── UpstreamTimeoutError   504              it did not answer in time
+    │   ├── MaxTurnsError                           the run exceeded its limit of turns
+    │   ├── MaxToolCallsError                       the run exceeded its limit of tool calls
+    │   ├── ModelBehaviorError 502                  the model's output is invalid
+    │   ├── RunTimeoutError    504                  the run exceeded its time limit
+    │   └── ToolError                 tool          a tool failed and the agent ends the run on that failure
+    │       └── ToolRefusedError 403                a policy denied a tool call
+    └── UpstreamError          502    upstream      the agent's LLM failed
+        ├── UpstreamRateLimitError 429              the LLM is rate-limited or out of quota
+        └── UpstreamTimeoutError   504              the LLM did not respond in time
 
-An error is raised once. The core announces it once, by the hook `on_error`; whoever cares hears it there.
-Messages quote the user's own text, and never a secret, a prompt or a tool's arguments.
+An error is raised once, and the core announces it once through the hook `on_error`.
+Messages may quote a user's settings or code, but never a secret, a prompt or a tool's arguments.
 """
 
 import enum
@@ -37,7 +37,7 @@ from typing import ClassVar
 
 
 class Stage(enum.StrEnum):
-    """Where in the life of a file or of a request an error happened."""
+    """The stage of loading or of request processing in which an error occurred."""
 
     CONFIG = "config"
     PLUGIN = "plugin"
@@ -53,23 +53,23 @@ class Stage(enum.StrEnum):
 
 
 class GatewayError(Exception):
-    """Base of everything the gateway raises on purpose.
+    """Base class of all errors that the gateway raises deliberately.
 
     Args:
-        message: What happened, in one sentence, safe to show to a client.
-        source: Where: a file (with line), a configuration table or an entry point.
-        hint: What to do about it.
-        param: The JSON path of the offending field, for errors in a request.
-        code: A machine-readable code, where the class's own is too coarse.
-        status: An HTTP status, where the class's own is too coarse.
-        retry_after: Seconds after which a client may try again.
+        message: The failure in one sentence, safe to show to a client.
+        source: The location: a file (with line), a configuration table or an entry point.
+        hint: The action that resolves the error.
+        param: The JSON path of the invalid field, for errors in a request.
+        code: A machine-readable code that is more specific than `default_code`.
+        status: An HTTP status that replaces `default_status`.
+        retry_after: Seconds after which a client may retry.
     """
 
     stage: ClassVar[Stage] = Stage.RUN
     default_status: ClassVar[int] = 500
     default_code: ClassVar[str] = "internal_error"
     kind: ClassVar[str] = "server_error"
-    """OpenAI's `error.type`."""
+    """The field `error.type` of OpenAI's error format."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class GatewayError(Exception):
         self.code = code or self.default_code
         self.status = status or self.default_status
         self.retry_after = retry_after
-        # Whom it concerned; the core fills these in before it announces the error.
+        # The core sets these before it announces the error.
         self.agent_id: str | None = None
         self.request_id: str | None = None
         self.principal_id: str | None = None
@@ -102,32 +102,32 @@ class GatewayError(Exception):
 
 
 class ConfigError(GatewayError):
-    """A setting is wrong, unknown or missing."""
+    """A setting is invalid, unknown or missing."""
 
     stage = Stage.CONFIG
     default_code = "invalid_config"
 
 
 class PluginError(GatewayError):
-    """A plugin cannot be loaded, or it breaks the contract of a hook."""
+    """A plugin cannot be loaded, or it violates the contract of a hook."""
 
     stage = Stage.PLUGIN
     default_code = "plugin_failed"
 
 
 class DiscoveryError(GatewayError):
-    """An agent is there, but cannot be offered: a clash of names, a link that leaves the folder."""
+    """A discovered agent cannot be served, such as one with a conflicting name or a symlink out of the folder."""
 
     stage = Stage.DISCOVER
     default_code = "agent_not_offered"
 
 
 class LoadError(GatewayError):
-    """An agent's module fails at import, or exports nothing that can be served.
+    """An agent's module fails to import, or exports no object that can be served.
 
     Args:
-        line: The line in `source` that is to blame, counted from 1.
-        source_line: That line's text, as the user wrote it.
+        line: The line in `source` that caused the error, counted from 1.
+        source_line: The text of that line.
     """
 
     stage = Stage.LOAD
@@ -155,7 +155,7 @@ class LoadError(GatewayError):
 
 
 class InvalidRequestError(GatewayError):
-    """The request cannot be understood, or asks for something that does not exist here."""
+    """The request is malformed or invalid, or uses an unsupported feature."""
 
     stage = Stage.ROUTE
     default_status = 400
@@ -164,21 +164,21 @@ class InvalidRequestError(GatewayError):
 
 
 class RequestTimeoutError(InvalidRequestError):
-    """The body of the request did not arrive in time."""
+    """The request body did not arrive in time."""
 
     default_status = 408
     default_code = "request_timeout"
 
 
 class RequestTooLargeError(InvalidRequestError):
-    """The body of the request is over the limit."""
+    """The request body exceeds the size limit."""
 
     default_status = 413
     default_code = "request_too_large"
 
 
 class AuthenticationError(GatewayError):
-    """There is no credential where one is needed, or it is a bad one."""
+    """The credential is missing or invalid."""
 
     stage = Stage.AUTHENTICATE
     default_status = 401
@@ -187,7 +187,7 @@ class AuthenticationError(GatewayError):
 
 
 class PermissionDeniedError(GatewayError):
-    """This principal may not do this."""
+    """The principal is not authorized for the request."""
 
     stage = Stage.AUTHORIZE
     default_status = 403
@@ -196,7 +196,7 @@ class PermissionDeniedError(GatewayError):
 
 
 class RateLimitError(GatewayError):
-    """A limit of the gateway's own is reached: requests, runs at a time, or tokens."""
+    """The principal has reached a limit of the gateway: requests, concurrent runs, or tokens."""
 
     stage = Stage.AUTHORIZE
     default_status = 429
@@ -205,7 +205,7 @@ class RateLimitError(GatewayError):
 
 
 class NotFoundError(GatewayError):
-    """No such model, or no such page."""
+    """The model or the path does not exist."""
 
     stage = Stage.ROUTE
     default_status = 404
@@ -214,14 +214,14 @@ class NotFoundError(GatewayError):
 
 
 class MethodNotAllowedError(NotFoundError):
-    """The page is there, but does not take this method."""
+    """The path does not support the HTTP method."""
 
     default_status = 405
     default_code = "method_not_allowed"
 
 
 class AgentBrokenError(GatewayError):
-    """The agent exists, but it could not be loaded; its diagnosis is with the operator."""
+    """The agent exists, but failed to load. Only operators see its diagnosis."""
 
     stage = Stage.LOAD
     default_status = 503
@@ -229,7 +229,7 @@ class AgentBrokenError(GatewayError):
 
 
 class UnavailableError(GatewayError):
-    """The gateway is stopping, or as full as it may get."""
+    """The gateway is shutting down or at capacity."""
 
     stage = Stage.ROUTE
     default_status = 503
@@ -244,40 +244,40 @@ class RunError(GatewayError):
 
 
 class MaxTurnsError(RunError):
-    """The run took more turns than it may."""
+    """The run exceeded its limit of turns."""
 
     default_code = "max_turns_exceeded"
 
 
 class MaxToolCallsError(RunError):
-    """The run called more tools than it may."""
+    """The run exceeded its limit of tool calls."""
 
     default_code = "max_tool_calls_exceeded"
 
 
 class ModelBehaviorError(RunError):
-    """The model called a tool that is not there, or its output does not fit the agent's output type."""
+    """The model called an unknown tool, or its output does not match the agent's output type."""
 
     default_status = 502
     default_code = "model_behavior"
 
 
 class RunTimeoutError(RunError):
-    """The run took more time than it may."""
+    """The run exceeded its time limit."""
 
     default_status = 504
     default_code = "run_timeout"
 
 
 class ToolError(RunError):
-    """A tool failed. The run goes on, and the model is told, unless the agent's author lets it end."""
+    """A tool failed. By default the model receives the failure and the run continues; the author can end it instead."""
 
     stage = Stage.TOOL
     default_code = "tool_failed"
 
 
 class ToolRefusedError(ToolError):
-    """A policy refuses the call of a tool. `[runs] refused_tool` says whether that ends the run."""
+    """A policy denied a tool call. `[runs] refused_tool` sets whether that ends the run."""
 
     default_status = 403
     default_code = "tool_refused"
@@ -285,7 +285,7 @@ class ToolRefusedError(ToolError):
 
 
 class UpstreamError(GatewayError):
-    """The LLM behind the agent failed, refused or could not be reached."""
+    """The agent's LLM failed, rejected the request or could not be reached."""
 
     stage = Stage.UPSTREAM
     default_status = 502
@@ -294,7 +294,7 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamRateLimitError(UpstreamError):
-    """The LLM behind the agent is out of quota, or too busy."""
+    """The agent's LLM is rate-limited or out of quota."""
 
     default_status = 429
     default_code = "upstream_rate_limited"
@@ -302,7 +302,7 @@ class UpstreamRateLimitError(UpstreamError):
 
 
 class UpstreamTimeoutError(UpstreamError):
-    """The LLM behind the agent did not answer in time."""
+    """The agent's LLM did not respond in time."""
 
     default_status = 504
     default_code = "upstream_timeout"

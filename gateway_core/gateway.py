@@ -1,7 +1,7 @@
-"""One gateway: its configuration, plugins, catalog and runs, held together.
+"""Holds the configuration, plugins, catalog and runs of a gateway, and starts and stops them.
 
-It serves nothing by itself; `app.py` mounts it. There is no module-level instance: two gateways can live in one
-process.
+It has no HTTP interface; `app.py` adds that. The module has no global instance, so one process can host several
+gateways.
 """
 
 import asyncio
@@ -39,15 +39,15 @@ logger = logging.getLogger(__name__)
 
 
 class RunningGateway:
-    """Implements `hookspecs.Gateway`, which is all that plugins see of it.
+    """A gateway. Plugins see it as `hooks.specs.Gateway` and use only that protocol.
 
     Args:
-        config: The checked configuration.
-        extra_plugins: Plugin classes by name that are not installed as entry points.
+        config: The validated configuration.
+        extra_plugins: Additional plugin classes by name, which are not installed as entry points.
 
     Raises:
         PluginError: A plugin cannot be loaded.
-        ConfigError: A plugin's table does not fit.
+        ConfigError: A plugin's table is invalid.
     """
 
     def __init__(self, config: Config, extra_plugins: Mapping[str, type] | None = None) -> None:
@@ -58,36 +58,36 @@ class RunningGateway:
         self.records: RecordStore
         self._tool_binder: ToolBinder | None = None
         self._threads: ToolExecutor | None = None
-        self.reconfigurer = Reconfigurer(config, self.plugins, self._take, self.report)
+        self.reconfigurer = Reconfigurer(config, self.plugins, self._configure, self.report)
         self._builder: CatalogBuilder | None = None
-        self._strays: set[str] = set()
+        self._unknown_agents: set[str] = set()
         self._loader: AgentLoader
-        self._held = AsyncExitStack()
+        self._resources = AsyncExitStack()
         address = config.server.admin_address
         self.admin_port = address[1] if address else None
-        """The port of the second address, where admin pages alone are found."""
+        """The port of `admin_listen`. When set, only this port serves the admin pages."""
 
     @property
     def hooks(self) -> Hooks:
-        """The plugins, asked through typed methods."""
+        """The hook dispatcher: one typed method for each hook."""
         return self.plugins.hooks
 
     @property
     def catalog(self) -> Catalog:
-        """The agents served at this moment; empty before the start."""
+        """The current catalog. Empty before the gateway has started."""
         return self._builder.current if self._builder else Catalog()
 
     @property
     def ready(self) -> bool:
-        """Whether the first catalog is there, and the gateway is not stopping."""
+        """Whether the first catalog is loaded and the gateway is not shutting down."""
         return self.catalog.generation > 0 and not self.engine.stopping
 
     def tools(self) -> list[dict[str, Any]]:
-        """The gateway tools there are and the agents that have them, as JSON for operators."""
+        """List the gateway tools and the agents that use each, as JSON for operators."""
         return self._tool_binder.facts(self.catalog.agents.values()) if self._tool_binder else []
 
     def facts(self, agent_id: str) -> dict[str, Any]:
-        """What a served agent consists of, how often it was loaded, and how its runs went, as JSON for operators."""
+        """Describe a served agent as JSON for operators: its parts, number of loads and run statistics."""
         served, tally = self.catalog.agents[agent_id], self.engine.run_stats.get(agent_id) or RunStats()
         return {
             "generation": self._builder.loads[agent_id] if self._builder else 0,
@@ -97,58 +97,58 @@ class RunningGateway:
         }
 
     def tool_threads(self) -> dict[str, int]:
-        """How many of the threads for tools each agent holds at this moment."""
+        """Number of tool threads that each agent currently uses, by agent id."""
         return self._threads.held if self._threads else {}
 
     def measurements(self) -> list[Measurement]:
-        """What the core and all plugins measure at this moment."""
+        """Current measurements of the core and of all plugins."""
         return [*self._own_measurements(), *self.hooks.measurements()]
 
     def _own_measurements(self) -> Iterator[Measurement]:
         active = self.engine.active if self._builder is not None else 0
-        yield Measurement("agent_gateway.runs.active", active, "{run}", "Runs that are on.")
+        yield Measurement("agent_gateway.runs.active", active, "{run}", "Active runs.")
         threads = sum(self.tool_threads().values())
-        yield Measurement("agent_gateway.tool.threads", threads, "{thread}", "Threads that run tools.")
-        about = "Threads of the process."
+        yield Measurement("agent_gateway.tool.threads", threads, "{thread}", "Active tool threads.")
+        about = "Threads in the process."
         yield Measurement("agent_gateway.threads", threading.active_count(), "{thread}", about)
         left = sum(tally.tasks_left for tally in self.engine.run_stats.values()) if self._builder is not None else 0
-        yield Measurement("agent_gateway.tasks.left", left, "{task}", "Tasks that runs left behind, and that are on.")
+        yield Measurement("agent_gateway.tasks.left", left, "{task}", "Orphaned tasks still running.")
 
     async def reload(self, again: str | None = None) -> Catalog:
-        """Read the configuration again, discover again, load what changed, and swap the catalog.
+        """Reload the configuration, discover agents, load the changed ones, and swap the catalog.
 
         Args:
-            again: The id of an agent that is loaded again although its files did not change.
+            again: The id of an agent to load again even if its files are unchanged.
         """
         if self._builder is None:
             return Catalog()
         await self.reconfigurer.read_again()
-        # It may have stopped meanwhile.
+        # The gateway may have stopped in the meantime.
         return await self._refresh(self._builder, again) if self._builder is not None else Catalog()
 
     async def _refresh(self, builder: CatalogBuilder, again: str | None = None) -> Catalog:
         catalog = await builder.refresh(again)
-        self._look_for_strays(catalog)
+        self._report_unknown_agents(catalog)
         self.hooks.on_catalog(catalog, (*self.hooks.watch_paths(), self.config.file))
         return catalog
 
-    def _look_for_strays(self, catalog: Catalog) -> None:
-        """Tell of settings that are for no agent, once for as long as that is so."""
+    def _report_unknown_agents(self, catalog: Catalog) -> None:
+        """Report each `[agents.NAME]` table that matches no agent, once until that changes."""
         ids = {*catalog.agents, *catalog.broken}
-        strays = {name for name in self.config.agents if name.casefold() not in {each.casefold() for each in ids}}
-        for name in sorted(strays - self._strays):
+        unknown = {name for name in self.config.agents if name.casefold() not in {each.casefold() for each in ids}}
+        for name in sorted(unknown - self._unknown_agents):
             self.report(
                 ConfigError(
-                    f"there is no agent '{name}', for which there are settings",
+                    f"the settings are for an unknown agent '{name}'",
                     source=f"[agents.{name}]",
                     hint=did_you_mean(name, ids),
                     code="no_such_agent",
                 )
             )
-        self._strays = strays
+        self._unknown_agents = unknown
 
-    def _take(self, config: Config) -> None:
-        """Bring a new configuration into force, for requests and loads that begin from now on."""
+    def _configure(self, config: Config) -> None:
+        """Apply a new configuration to the requests and loads that start from now on."""
         self.config = config
         self.engine.configure(config)
         self._loader.configure(config)
@@ -157,18 +157,18 @@ class RunningGateway:
             self._builder.show_broken = config.catalog.show_broken
 
     def state_folder(self, *, create: bool = True) -> Path | None:
-        """The folder for what must outlive the process; `None` when nothing is to be kept."""
+        """Return the state directory, or `None` when persistence is disabled (`[state] folder = ""`)."""
         folder = self.config.state.folder
         return make_folder(folder) if folder and create else folder
 
     def report(self, error: GatewayError) -> None:
-        """Announce an error to every plugin."""
+        """Log an error and announce it to every plugin."""
         logger.warning("%s: %s", error.stage, error)
         self.hooks.on_error(error)
 
     async def __aenter__(self) -> "RunningGateway":
-        """Start: hold the plugins' resources, then build the first catalog."""
-        await self._held.__aenter__()
+        """Start: enter the plugins' lifespans, then build the first catalog."""
+        await self._resources.__aenter__()
         try:
             loop = asyncio.get_running_loop()
             install_exit_guard(loop)
@@ -177,28 +177,28 @@ class RunningGateway:
             loop.set_default_executor(self._threads)
             await runner.self_test()
             for lifespan in self.hooks.lifespans():
-                await self._held.enter_async_context(lifespan)
+                await self._resources.enter_async_context(lifespan)
             self._tool_binder = ToolBinder(self.hooks, self.config, governing(self.hooks), self.report)
             self.records = self.hooks.record_store() or MemoryRecordStore()
             self.engine = Engine(self.hooks, self.config, self._tool_binder, self.records, lambda: self.catalog)
             self.detached_runs = DetachedRuns(lambda: self.config.runs)
             settings = GlobalSettings(tracing=self.config.runs.sdk_tracing, processors=self.hooks.trace_processors())
-            self._held.callback(settings.close)
+            self._resources.callback(settings.close)
             self._loader = AgentLoader(self.hooks, self.config, settings, self.engine.importing, self._tool_binder)
             self._builder = CatalogBuilder(
                 self.hooks, self._loader, self.report, show_broken=self.config.catalog.show_broken
             )
             await self._refresh(self._builder)
         except BaseException:
-            await self._held.aclose()
+            await self._resources.aclose()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop: no run is left, then the plugins' resources are let go in reverse order."""
+        """Stop: end all runs, then exit the plugins' lifespans in reverse order."""
         await self.engine.drain(0)
         await self.detached_runs.close()
         if self._builder is not None:
             await self._builder.close()
         self._builder = None
-        await self._held.aclose()
+        await self._resources.aclose()

@@ -1,7 +1,6 @@
-"""Pytest fixtures for authors of agents: `pytest_plugins = ["gateway_core.pytest_plugin"]` in a `conftest.py`.
+"""Provides pytest fixtures for agent authors: `pytest_plugins = ["gateway_core.pytest_plugin"]` in a `conftest.py`.
 
-An agent is served by a real gateway in memory, with a scripted model behind it, and asked over HTTP. It tests nothing
-by itself.
+The fixtures serve an agent with a real in-memory gateway and a scripted model, and send it HTTP requests.
 """
 
 import asyncio
@@ -22,37 +21,37 @@ Turn = str | Call | Sequence[str | Call]
 
 @frozen
 class Answer:
-    """What a client got, and what happened for it."""
+    """The response that a client received, and the outcome of the run."""
 
     text: str
     chunks: tuple[ChatCompletionChunk, ...]
-    """The stream as the official client read it."""
+    """The chunks of the stream, as the official OpenAI client parsed them."""
     finish_reason: str | None
     tools: tuple[str, ...]
-    """The tools that ran and gave their output to the model, in order."""
+    """The tools whose output was returned to the model, in order."""
     cancelled: bool
-    """Whether the run was stopped because the client left."""
+    """Whether the client disconnect cancelled the run."""
 
 
 class ServedForTest:
-    """An agent that is served. Made by the fixture `serve_agent`."""
+    """A served agent. The fixture `serve_agent` creates it."""
 
     def __init__(self, exported: object, model: ScriptedModel) -> None:
         self.model = model
-        """The scripted model; `model.calls` has what it was asked."""
+        """The scripted model. `model.calls` contains the requests that it received."""
         self._runner = asyncio.Runner()
         self._context: AbstractAsyncContextManager[GatewayInMemory] = gateway_in_memory({MODEL: exported}, model=model)
         self._gateway = self._runner.run(self._context.__aenter__())
 
     def ask(self, text: str | Sequence[dict[str, Any]], *, leave_after: int | None = None) -> Answer:
-        """Ask it, streamed.
+        """Send a streamed request and return the answer.
 
         Args:
-            text: What the user says, or a whole list of messages.
-            leave_after: Leave after this many pieces of text, as a user does who presses stop.
+            text: The user's message, or a list of messages.
+            leave_after: Disconnect after this many parts of text, like a user who presses stop.
 
         Raises:
-            openai.APIError: The run failed; as the official client has it.
+            openai.APIError: The run failed.
         """
         return self._runner.run(self._ask(text, leave_after))
 
@@ -63,7 +62,7 @@ class ServedForTest:
 
     async def _ask(self, text: str | Sequence[dict[str, Any]], leave_after: int | None) -> Answer:
         messages: Any = [{"role": "user", "content": text}] if isinstance(text, str) else list(text)
-        asked = len(self.model.calls)
+        calls_before = len(self.model.calls)
         stream = await self._gateway.openai.chat.completions.create(model=MODEL, messages=messages, stream=True)
         chunks: list[ChatCompletionChunk] = []
         pieces: list[str] = []
@@ -74,7 +73,7 @@ class ServedForTest:
                 break
         await stream.close()
         last = chunks[-1].choices[0].finish_reason if chunks and chunks[-1].choices else None
-        tools = _tools(self.model.calls[asked:])
+        tools = _tools(self.model.calls[calls_before:])
         return Answer("".join(pieces), tuple(chunks), last, tools, self._gateway.ended[-1][1].cancelled)
 
 

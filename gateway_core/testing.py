@@ -1,7 +1,7 @@
-"""A gateway in memory and a scripted model, for tests of agents, of plugins and of the gateway itself.
+"""Provides an in-memory gateway and a scripted model for tests of agents, of plugins and of the gateway itself.
 
-Nothing listens on a port: requests go through ASGI, streamed, and a client that leaves is noticed. The SDK's runner and
-all of the gateway are real; only the model is not.
+The gateway opens no port: requests go through ASGI, with streaming and disconnect detection. The SDK's runner and the
+whole gateway are real; only the model is a fake.
 
     model = script(call("get_weather", city="Paris"), "18 degrees")
     async with gateway_in_memory({"Weather": agent}, model=model) as g:
@@ -30,7 +30,7 @@ from gateway_core.types import AgentEntry, Outcome, RunContext
 
 BASE_URL = "http://localhost/v1"
 _digests = itertools.count()
-# Not for each script: the models of two agents may speak in one run, which wants each call to have an id of its own.
+# Shared by all scripts: a run may use the models of several agents, and the ids of its calls must be unique.
 _calls = itertools.count(1)
 
 
@@ -43,15 +43,15 @@ class Call:
 
 
 def call(tool: str, **arguments: Any) -> Call:
-    """The model calls a tool."""
+    """Create a tool call for `script`."""
     return Call(tool, arguments)
 
 
 def script(*turns: str | Call | Sequence[str | Call]) -> ScriptedModel:
-    """A model that does what it is told, one turn after the other.
+    """Create a model that returns the given outputs, one per turn.
 
     Args:
-        turns: What it says (a string), calls (`call(...)`), or several of both in one turn (a list).
+        turns: Each turn is a message (a string), a tool call (`call(...)`), or a list of both.
     """
 
     def output(part: str | Call) -> Any:
@@ -64,15 +64,15 @@ def script(*turns: str | Call | Sequence[str | Call]) -> ScriptedModel:
 
 @frozen
 class GatewayInMemory:
-    """A gateway that runs."""
+    """A running gateway with its clients."""
 
     gateway: RunningGateway
     openai: AsyncOpenAI
-    """The official client, connected to it."""
+    """The official OpenAI client, connected to the gateway."""
     http: httpx2.AsyncClient
-    """For everything that the official client does not do."""
+    """An HTTP client for everything that the OpenAI client does not support."""
     ended: list[tuple[RunContext, Outcome]]
-    """Every run that ended, in order."""
+    """All finished runs, in the order in which they ended."""
 
 
 @asynccontextmanager
@@ -85,16 +85,16 @@ async def gateway_in_memory(
     config: Table | None = None,
     api_key: str = "none",
 ) -> AsyncIterator[GatewayInMemory]:
-    """Start a gateway, and stop it when the block is left.
+    """Start a gateway, and stop it when the block exits.
 
     Args:
-        agents: What to serve, by model id: Agents, factories, workflow functions or modules.
-        folder: A drop-in folder to serve as well.
-        model: Answers for every agent that does not bring a model of its own. Without it, the configuration decides;
-            no upstream is looked for.
-        plugins: More plugin classes, by name.
-        config: Settings, as in `gateway.toml`; neither that file nor the environment is read.
-        api_key: What the clients send.
+        agents: The objects to serve, by model id: agents, factories, workflow functions or modules.
+        folder: An additional drop-in folder to serve.
+        model: The model of every agent that sets no model object. Without it, the configuration selects the model; the
+            gateway does not probe for upstreams.
+        plugins: Additional plugin classes, by name.
+        config: Settings, as in `gateway.toml`. The gateway reads neither that file nor the environment.
+        api_key: The API key that the clients send.
     """
     ended: list[tuple[RunContext, Outcome]] = []
     extra: dict[str, type] = {"given_agents": _agents_plugin(agents or {}), "run_listener": _listener_plugin(ended)}
@@ -104,7 +104,7 @@ async def gateway_in_memory(
         "upstreams": {"probe": False},
         "hot_reload": {"enabled": False},
         "offline_model": {"word_delay": 0},
-        # A busy machine is not an agent that blocks.
+        # A slow test machine must not be reported as an agent that blocks the event loop.
         "loop_monitor": {"threshold": 10.0},
     }
     if model is not None:
@@ -131,9 +131,9 @@ async def gateway_in_memory(
 
 
 class AsgiTransport(httpx2.AsyncBaseTransport):
-    """Sends requests to an ASGI application, and streams its answers as they are made.
+    """An HTTPX transport that sends requests to an ASGI application and streams its responses.
 
-    Closing an answer before its end is a client that leaves.
+    Closing a response before its end simulates a client disconnect.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -160,11 +160,11 @@ class AsgiTransport(httpx2.AsyncBaseTransport):
         try:
             start = await exchange.sent.get()
         except BaseException:
-            await exchange.aclose()  # the client left before the answer began
+            await exchange.aclose()  # the client disconnected before the response started
             raise
         if start is None:
             await exchange.task
-            raise httpx2.RemoteProtocolError("the application ended without an answer")
+            raise httpx2.RemoteProtocolError("the application returned without a response")
         return httpx2.Response(start["status"], headers=start["headers"], stream=exchange, request=request)
 
 
@@ -173,7 +173,7 @@ class _Exchange(httpx2.AsyncByteStream):
         self.task: asyncio.Task[None] | None = None
         self.sent: asyncio.Queue[Message | None] = asyncio.Queue()
         self._body: bytes | None = body
-        self._left = asyncio.Event()
+        self._disconnected = asyncio.Event()
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         await app(scope, self.receive, self.send)
@@ -182,7 +182,7 @@ class _Exchange(httpx2.AsyncByteStream):
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await self._left.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -193,10 +193,10 @@ class _Exchange(httpx2.AsyncByteStream):
             yield message.get("body", b"")
             if not message.get("more_body", False):
                 return
-        raise httpx2.RemoteProtocolError("the application ended in the middle of its answer")
+        raise httpx2.RemoteProtocolError("the application returned before the response was complete")
 
     async def aclose(self) -> None:
-        self._left.set()
+        self._disconnected.set()
         if self.task is not None:
             await asyncio.wait([self.task])
 

@@ -1,7 +1,7 @@
-"""The values that travel between the parts of the gateway, all frozen.
+"""Immutable data types that the parts of the gateway exchange.
 
-Nothing here acts: no I/O, no SDK, no framework. `RunEvent` is the closed family that an agent's run is
-told in; every HTTP surface only renders it.
+The module performs no I/O and imports neither the SDK nor a web framework. `RunEvent` is the closed union of the events
+of a run, which the HTTP endpoints render.
 """
 
 import time
@@ -18,67 +18,67 @@ DEFAULT_NAMESPACE = "default"
 
 @frozen
 class AgentEntry:
-    """An agent that was discovered, not yet imported."""
+    """A discovered agent, not yet imported."""
 
     id: str
-    """What clients call `model`, such as `SampleAgent` or `labs/Research`."""
+    """The model name that clients use, such as `SampleAgent` or `labs/Research`."""
     source: str
-    """Where it comes from, for people: a file's path, or an entry point."""
+    """The origin, for display: a file path or an entry point."""
     digest: str
-    """Of everything that the agent is made of; while it stays the same, the served agent is reused."""
+    """A digest of everything that the agent consists of. A reload reuses the served agent while it is unchanged."""
     load: Callable[[], object] = field(eq=False, repr=False)
-    """Import it. Returns the module, or the object that an entry point names. Blocking; runs in a worker thread."""
+    """Imports the agent. Returns the module, or the object of an entry point. Blocking; called in a worker thread."""
     unload: Callable[[], None] | None = field(default=None, eq=False, repr=False)
-    """Called when the last run on what `load` returned has ended, after it was replaced."""
+    """Called after the agent was replaced and the last run of the replaced version has ended."""
     description: str = ""
     folder: Path | None = None
-    """The folder that is its own, when it has one; what it needs is declared there."""
+    """The agent's own folder, if any, in which its requirements are declared."""
 
     trial: tuple[str, ...] = field(default=(), eq=False, repr=False)
-    """A command that imports it in another process and exits with `trial.SURVIVED`; none where that makes no sense."""
+    """The command that imports the agent in another process and exits with `import_probe.SURVIVED`. Empty: no probe."""
 
     @property
     def namespace(self) -> str:
-        """The folders above the agent's own, joined by `/`; `default` at the top level."""
+        """The part of the id before the last `/`, or `default` for a top-level agent."""
         return self.id.rpartition("/")[0] or DEFAULT_NAMESPACE
 
 
 @frozen
 class ServedAgent:
-    """An agent that was imported and equipped, and can run."""
+    """A loaded agent with its tools bound, ready to run."""
 
     entry: AgentEntry
     runnable: Any = field(repr=False)
-    """What runs: one of the classes of `gateway_core.catalog.runnables`, opaque to everything below it."""
+    """An instance of one of the classes in `gateway_core.catalog.runnables`. Lower layers treat it as opaque."""
     display_name: str
     description: str = ""
     model: str | None = None
-    """The model that its module asks for in `__gateway__`, used where its agents name none."""
+    """The model that the module sets in `__gateway__`, used by its agents that set no model."""
     memory: bool = False
-    """Whether its module asks for a memory of chats, as `__gateway__ = {"memory": "session"}`."""
+    """Whether the module enables chat memory: `__gateway__ = {"memory": "session"}`."""
     warnings: tuple[str, ...] = ()
-    """What an operator should know although the agent works."""
+    """Warnings for the operator about an agent that works."""
     loaded_at: float = Factory(time.time)
     """Seconds since the epoch."""
 
     @property
     def id(self) -> str:
-        """The id of its entry."""
+        """The id of the entry."""
         return self.entry.id
 
 
 @frozen
 class BrokenAgent:
-    """An agent that was discovered and could not be loaded."""
+    """A discovered agent that failed to load."""
 
     id: str
     source: str
     error: GatewayError
     digest: str = ""
-    """What was tried; the same digest is not tried again."""
+    """The digest of the version that failed. The gateway does not load the same digest again."""
 
     def diagnosis(self) -> dict[str, Any]:
-        """What an operator needs to mend it, as JSON: kind, message, file, line, the author's own line, hint."""
+        """Describe the failure as JSON for operators: kind, message, file, line, source line and hint."""
         return {
             "kind": self.error.code,
             "message": self.error.message,
@@ -91,16 +91,16 @@ class BrokenAgent:
 
 @frozen
 class Catalog:
-    """All agents at one moment. A reload makes a new one; a request keeps the one it began with."""
+    """A snapshot of all agents. A reload creates a new catalog; a request uses the same catalog until it ends."""
 
     agents: Mapping[str, ServedAgent] = Factory(dict)
-    """By id, in the order in which they were discovered."""
+    """By id, in the order of discovery."""
     broken: Mapping[str, BrokenAgent] = Factory(dict)
-    """Agents whose newest version could not be loaded; one that is also in `agents` serves its last good version."""
+    """Agents whose latest version failed to load. One that is also in `agents` serves its last working version."""
     generation: int = 0
-    """Counts the catalogs, from 1."""
+    """The number of the catalog, from 1. An empty catalog has 0."""
     seconds: float = field(default=0.0, eq=False)
-    """How long it took to make it."""
+    """Build time in seconds."""
     _ids: Mapping[str, str] = field(init=False, repr=False, eq=False)
 
     @_ids.default
@@ -108,93 +108,92 @@ class Catalog:
         return {agent_id.casefold(): agent_id for agent_id in (*self.broken, *self.agents)}
 
     def resolve(self, name: str) -> str | None:
-        """The id that a client means: in any case, and with `default/` before a top-level agent's id or without."""
+        """Resolve a model name to an id. Case-insensitive. The prefix `default/` is optional for top-level agents."""
         folded = name.casefold()
         found = self._ids.get(folded) or self._ids.get(folded.removeprefix(f"{DEFAULT_NAMESPACE}/"))
-        # `default/labs/Research` is nobody's name: only top-level agents live in the default namespace.
+        # `default/labs/Research` matches no agent: the default namespace contains top-level agents only.
         return None if found and "/" in found and folded != found.casefold() else found
 
 
 @frozen
 class Principal:
-    """Who asks."""
+    """The authenticated caller of a request."""
 
     id: str
     admin: bool = False
     key: str | None = None
-    """The id of the key that was used, which may be shown; `None` where there was none."""
+    """The id of the API key, which is not secret. `None` without a key."""
 
 
 @frozen
 class Decision:
-    """What a policy says about one question, and which of its rules says so."""
+    """A policy decision, with the rule that it is based on."""
 
     allowed: bool
     source: str
-    """The level of the policy that decided, such as `key` or `namespace`."""
+    """The level of the policy that made the decision, such as `key` or `namespace`."""
     pattern: str | None = None
     reason: str | None = None
     override: str | None = None
-    """The id of the override that decided, when one did."""
+    """The id of the override that applied, if any."""
 
 
 @frozen
 class DecisionMade:
-    """A decision that took effect, as it is announced. A question that is only looked at is none."""
+    """A decision that took effect. An evaluation without effect, such as for a list of models, does not produce one."""
 
     request_id: str
     principal: Principal
     kind: str
-    """What was asked for: `agent`, `tool`, `module` or `admin`."""
+    """The kind of the subject: `agent`, `tool`, `module` or `admin`."""
     subject: str
-    """An agent's id, a tool's name, a module's id or the path of an admin page."""
+    """An agent id, a tool name, a module id or the path of an admin page."""
     decision: Decision
     seconds: float
-    """How long the decision took."""
+    """Duration of the evaluation."""
     agent_id: str | None = None
-    """For a tool: whose it is."""
+    """For a tool: the id of the agent that called it."""
 
 
 @frozen
 class Check:
-    """Something that a gateway needs for its work, or that should be well."""
+    """The result of a readiness check."""
 
     name: str
     ok: bool
     needed: bool = True
-    """Whether the gateway can take no work without it."""
+    """Whether the gateway is not ready while the check fails."""
 
 
 @frozen
 class RunContext:
-    """What is known of a run before it starts."""
+    """The context of a run: the facts that are known before the run starts."""
 
     request_id: str
     principal: Principal
     agent_id: str
     client: str | None = None
-    """What the client calls itself, when it does."""
+    """The client's name for itself, if it sends one."""
     started: float = Factory(time.time)
     """Seconds since the epoch."""
     session_id: str | None = None
-    """The chat that the request belongs to, when the client says so. Nobody else's chat has the same one: it is to be
-    read together with the principal."""
+    """The id of the chat that the request belongs to, if the client sends one. It is unique only per principal."""
     task: str | None = None
-    """For what a chat UI asks in the background, such as `title`: its kind. The agent then has no part in the run."""
+    """The kind of a background task of a chat UI, such as `title`. Such a run does not involve the agent."""
 
 
 @frozen
 class BackgroundTask:
-    """What a chat UI asks beside the chat, such as a title for it."""
+    """A request that a chat UI makes in the background, such as one for the title of a chat."""
 
     kind: str
-    """`title`, `tags` and so on."""
+    """The kind of task, such as `title` or `tags`."""
     model: str | None = None
-    """Which model is to answer it; `None` for the default upstream's own."""
+    """The model that answers it. `None`: the default model of the default upstream."""
     answer: str | None = None
-    """What to answer when no model can."""
+    """The answer when no model is available."""
     local: bool = False
-    """Whether no model is to be asked."""
+    """Whether to answer without a model call."""
 
 
 ToolSource = Literal["sdk-native", "gateway", "mcp", "hosted"]
@@ -202,23 +201,23 @@ ToolSource = Literal["sdk-native", "gateway", "mcp", "hosted"]
 
 @frozen
 class ToolInfo:
-    """A tool as a policy sees it."""
+    """The facts about a tool that policies evaluate."""
 
     name: str
     source: ToolSource
     agent_id: str
-    """The served agent that calls it, or else the one in whose run it is called."""
+    """The served agent that calls the tool, or else the one whose run makes the call."""
     agent_name: str
-    """The SDK agent that calls it: the served one, a handoff target or one that is used as a tool."""
+    """The SDK agent that calls the tool: the served agent, a handoff target or an agent used as a tool."""
     server: str | None = None
     """For an MCP tool: the server's name."""
     open: bool = True
-    """What holds when no policy has an opinion on it."""
+    """Whether the call is allowed when every policy abstains."""
 
 
 @frozen
 class ToolCall:
-    """A tool call that ended."""
+    """A finished tool call."""
 
     run: RunContext
     tool: ToolInfo
@@ -229,7 +228,7 @@ class ToolCall:
 
 @frozen
 class Usage:
-    """Tokens as the upstream counted them, summed over all model calls of a run. Never estimated."""
+    """Token counts as the upstream reported them, summed over all model calls of a run. Never estimated."""
 
     requests: int = 0
     input_tokens: int = 0
@@ -239,7 +238,7 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
-        """Input and output together."""
+        """Sum of input and output tokens."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -254,70 +253,70 @@ class Usage:
 
 @frozen
 class Outcome:
-    """How a run ended."""
+    """The outcome of a run."""
 
     seconds: float
     usage: Usage
     error: GatewayError | None = None
     cancelled: bool = False
-    """Whether the client left, or the gateway stopped, before the run was through."""
+    """Whether a client disconnect or a shutdown ended the run early."""
     client_left: bool = False
-    """Whether the client left before its answer was through; the run may have gone on."""
+    """Whether the client disconnected before the answer was complete. The run may have continued."""
     first_token_seconds: float | None = None
-    """From the run's start to the first piece of the answer, or of the reasoning before it; `None` without one."""
+    """Seconds from the start of the run to the first part of the reasoning or answer. `None` without either."""
     keep_alives: int = 0
-    """How many comments were sent because the run was silent."""
+    """Number of keep-alive comments sent while the run produced no events."""
 
 
 @frozen
 class ModelCall:
-    """A call of a model that ended."""
+    """A finished model call."""
 
     run: RunContext
     agent_name: str
-    """The SDK agent that makes it."""
+    """The SDK agent that made the call."""
     model: str | None
-    """As the operator or the agent names it; `None` where nobody does, and the upstream's own default is used."""
+    """The model that the operator or the agent set. `None`: the default model of the upstream."""
     seconds: float
     usage: Usage
     outcome: Literal["ok", "error", "cancelled"]
     first_chunk_seconds: float | None = None
-    """To the first piece of its answer, where that is streamed to somebody."""
+    """Seconds to the first part of a streamed answer. `None` without streaming."""
 
 
 @frozen
 class Measurement:
-    """A number to be exported, as it is at this moment."""
+    """The current value of an exported metric."""
 
     name: str
-    """With dots, such as `agent_gateway.event_loop.lag`."""
+    """The metric name, dot-separated, such as `agent_gateway.event_loop.lag`."""
     value: float
     unit: str
-    """By UCUM, such as `s` or `{run}`."""
+    """The unit in UCUM notation, such as `s` or `{run}`."""
     description: str
     labels: Mapping[str, str] = Factory(dict)
-    """Few, and none of a client's choosing."""
+    """Labels of low cardinality, with no values that a client chooses."""
     total: bool = False
-    """Whether it only ever grows."""
+    """Whether the metric is a counter, whose value never decreases."""
 
 
 @frozen
 class TextDelta:
-    """A piece of the answer."""
+    """A part of the answer."""
 
     text: str
 
 
 @frozen
 class ReasoningDelta:
-    """A piece of what the model, or an agent on the way to the answer, thinks."""
+    """A part of the model's reasoning, or of the output of an agent that contributes to the answer."""
 
     text: str
 
 
 @frozen
 class ToolStarted:
-    """An agent calls a tool that the gateway runs."""
+    """A tool call started in the gateway."""
 
     call_id: str
     name: str
@@ -327,16 +326,16 @@ class ToolStarted:
 
 @frozen
 class ToolProgress:
-    """A tool that takes its time says what it does at the moment."""
+    """A progress message of a running tool."""
 
     call_id: str
     message: str
-    """As the tool wrote it: data, and no part of the answer."""
+    """The message of the tool. It is untrusted data and not a part of the answer."""
 
 
 @frozen
 class ToolFinished:
-    """A tool's answer went back to the model."""
+    """A tool call finished and its output was returned to the model."""
 
     call_id: str
     name: str
@@ -345,14 +344,14 @@ class ToolFinished:
 
 @frozen
 class AgentChanged:
-    """Another agent speaks from here on."""
+    """A different agent produces the events that follow."""
 
     name: str
 
 
 @frozen
 class PendingCall:
-    """A tool call that waits for a person's word."""
+    """A tool call that waits for human approval."""
 
     call_id: str
     name: str
@@ -362,28 +361,28 @@ class PendingCall:
 
 @frozen
 class ApprovalAsked:
-    """The run pauses until a person approves or rejects some tool calls."""
+    """The run waits for a human to approve or reject tool calls."""
 
     id: str
-    """What an answer has to refer to. Nobody can guess it."""
+    """The id that the response must contain. It cannot be guessed."""
     calls: tuple[PendingCall, ...]
     seconds: float
-    """How long an answer is waited for."""
+    """Timeout for the response."""
 
 
 @frozen
 class Completed:
-    """The run is through. Always the last event, unless `Failed` is."""
+    """The run completed. `Completed` or `Failed` is always the last event."""
 
     usage: Usage
     finish_reason: str = "stop"
-    """`stop`; `length` when the model was cut off at its limit of tokens; `content_filter` when a guardrail stopped the
-    run, the model refused, or its provider filtered the answer."""
+    """`stop`; `length` when the model reached its token limit; `content_filter` when a guardrail stopped the run, the
+    model refused, or its provider filtered the answer."""
 
 
 @frozen
 class Failed:
-    """The run failed. Always the last event, unless `Completed` is."""
+    """The run failed. `Completed` or `Failed` is always the last event."""
 
     error: GatewayError
     usage: Usage = Usage()
