@@ -1,6 +1,6 @@
-"""Tables as they stand in TOML become attrs classes, and every mistake is told with its place and a near miss.
+"""Converts TOML tables to attrs classes. Errors name the source and the key, and suggest the closest known key.
 
-It must not know which tables there are; `config/settings.py` does.
+The module does not define any tables; `config/settings.py` does.
 """
 
 import difflib
@@ -36,12 +36,12 @@ _SIZE_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1
 
 @frozen
 class Secret:
-    """A value that must not be shown. Only `reveal()` gives it away; printing it does not."""
+    """A secret value. `str()` and `repr()` mask it; `reveal()` returns it."""
 
     _value: str = field(repr=False)
 
     def reveal(self) -> str:
-        """The secret itself."""
+        """Return the secret value."""
         return self._value
 
     def __str__(self) -> str:
@@ -49,15 +49,15 @@ class Secret:
 
 
 class EnvText(str):
-    """Text from the environment: what type it means depends on the setting that it is for."""
+    """A value of an environment variable. The type of the setting determines how it is parsed."""
 
 
 class SettingsConverter:
-    """Checks tables against attrs classes.
+    """Validates tables and converts them to attrs classes.
 
     Args:
-        origins: Which file or variable each setting came from, by the path of its keys.
-        base: The folder that relative paths in the settings start from.
+        origins: The file or environment variable of each setting, by key path.
+        base: The base folder of relative paths in the settings.
     """
 
     def __init__(self, origins: Mapping[tuple[str, ...], str], base: Path) -> None:
@@ -65,15 +65,15 @@ class SettingsConverter:
         self._converter = _make_converter(base)
 
     def structure(self, table: Mapping[str, Any], cls: type[T], path: tuple[str, ...]) -> T:
-        """One table as an instance of `cls`.
+        """Convert a table to an instance of `cls`.
 
         Args:
-            table: The table as written.
-            cls: What it has to fit.
-            path: Where the table stands, such as `("plugins", "security")`.
+            table: The table as parsed.
+            cls: The attrs class of the table.
+            path: The path of the table, such as `("plugins", "security")`.
 
         Raises:
-            ConfigError: A key is unknown, missing or of the wrong type; it names the file, the table and the key.
+            ConfigError: A key is unknown, missing or of the wrong type. The error names file, table and key.
         """
         try:
             return self._converter.structure(table, cls)
@@ -86,12 +86,12 @@ class SettingsConverter:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint that names the known word closest to a mistaken one, or lists all when none is close."""
+    """Return a hint with the known word closest to an unknown one, or with all known words if none is close."""
     options = sorted(known)
     close = difflib.get_close_matches(word, options, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known here: {', '.join(options)}" if options else "nothing is known here"
+    return f"known names: {', '.join(options)}" if options else "none are defined"
 
 
 def _prefixes(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -100,7 +100,7 @@ def _prefixes(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _first_problem(error: BaseException) -> tuple[tuple[str, str | None], tuple[str, ...]]:
-    """The innermost first cause of a cattrs error, with the path of keys that leads to it."""
+    """Return the message and hint of the first innermost error of a cattrs error, and its key path."""
     path: list[str] = []
     while isinstance(error, BaseExceptionGroup):
         inner = error.exceptions[0]
@@ -129,7 +129,7 @@ def _keys_of_notes(error: BaseException) -> Iterator[str]:
 def _text(value: Any, _: Any) -> str:
     if isinstance(value, str):
         return str(value)
-    raise ConfigError(f"must be text, and is {value!r}")
+    raise ConfigError(f"must be text, not {value!r}")
 
 
 def _boolean(value: Any, _: Any) -> bool:
@@ -138,7 +138,7 @@ def _boolean(value: Any, _: Any) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if isinstance(value, EnvText) and value.strip().lower() in words:
         return words[value.strip().lower()]
-    raise ConfigError(f"must be true or false, and is {value!r}")
+    raise ConfigError(f"must be true or false, not {value!r}")
 
 
 def _integer(value: Any, _: Any) -> int:
@@ -146,7 +146,7 @@ def _integer(value: Any, _: Any) -> int:
         return value
     if isinstance(value, EnvText) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
-    raise ConfigError(f"must be a whole number, and is {value!r}")
+    raise ConfigError(f"must be an integer, not {value!r}")
 
 
 def _number(value: Any, _: Any) -> float:
@@ -157,10 +157,10 @@ def _number(value: Any, _: Any) -> float:
             return float(value)
         except ValueError:
             pass
-    raise ConfigError(f"must be a number, and is {value!r}")
+    raise ConfigError(f"must be a number, not {value!r}")
 
 
-def _quantity(units: Mapping[str, float], example: str) -> Callable[[Any, Any], float]:
+def _quantity(kind: str, units: Mapping[str, float], examples: str) -> Callable[[Any, Any], float]:
     def structure(value: Any, _: Any) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
             return float(value)
@@ -168,7 +168,7 @@ def _quantity(units: Mapping[str, float], example: str) -> Callable[[Any, Any], 
         unit = (found[2].lower() if found else "") or ("s" if "s" in units else "")
         if found and unit in units:
             return float(found[1]) * units[unit]
-        raise ConfigError(f"is no quantity of this kind: {value!r}", hint=f"write a number, or text such as {example}")
+        raise ConfigError(f"not a valid {kind}: {value!r}", hint=f"try {examples}")
 
     return structure
 
@@ -177,7 +177,7 @@ def _network(value: Any, _: Any) -> Network:
     try:
         return ipaddress.ip_network(_text(value, _), strict=False)
     except ValueError as error:
-        raise ConfigError(str(error), hint='an address or a network, such as "127.0.0.1" or "10.0.0.0/8"') from None
+        raise ConfigError(str(error), hint='try "127.0.0.1", "10.0.0.0/8"') from None
 
 
 def _secret(value: Any, _: Any) -> Secret:
@@ -186,13 +186,15 @@ def _secret(value: Any, _: Any) -> Secret:
     if isinstance(value, dict) and set(value) == {"env"}:
         name = value["env"]
         if name not in os.environ:
-            raise ConfigError(f"the environment variable {name} is not set", hint="set it, or remove this setting")
+            raise ConfigError(
+                f"the environment variable {name} is not set", hint="set the variable, or remove this setting"
+            )
         return Secret(os.environ[name])
     if isinstance(value, dict) and set(value) == {"file"}:
         try:
             return Secret(Path(value["file"]).expanduser().read_text(encoding="utf-8").strip())
         except OSError as error:
-            raise ConfigError(f"the file {value['file']} cannot be read: {error.strerror}") from error
+            raise ConfigError(f"cannot read the file {value['file']}: {error.strerror}") from error
     raise ConfigError('must be text, { env = "NAME" } or { file = "path" }')
 
 
@@ -200,7 +202,7 @@ def _split(value: Any) -> list[Any]:
     if isinstance(value, EnvText):
         value = [EnvText(item.strip()) for item in value.split(",") if item.strip()]
     if not isinstance(value, list):
-        raise ConfigError(f"must be a list, and is {value!r}")
+        raise ConfigError(f"must be a list, not {value!r}")
     return value
 
 
@@ -208,7 +210,7 @@ def _choice(value: Any, type_: Any) -> Any:
     options = get_args(type_)
     if value in options:
         return str(value) if isinstance(value, str) else value
-    raise ConfigError(f"is {value!r}", hint=f"one of: {', '.join(map(str, options))}")
+    raise ConfigError(f"unsupported value: {value!r}", hint=f"one of: {', '.join(map(str, options))}")
 
 
 def _has_origin(wanted: Any) -> Callable[[Any], bool]:
@@ -230,7 +232,8 @@ def _make_converter(base: Path) -> cattrs.Converter:
         Path | None, lambda value, _: base / Path(value).expanduser() if _text(value, _) else None
     )
     converter.register_structure_hook(Network, _network)
-    seconds, size = _quantity(_DURATION_UNITS, '"30s" or "10m"'), _quantity(_SIZE_UNITS, '"10 MiB"')
+    seconds = _quantity("duration", _DURATION_UNITS, '"30s", "10m"')
+    size = _quantity("size", _SIZE_UNITS, '"64 KiB", "10 MiB"')
     converter.register_structure_hook_func(lambda t: t == Seconds, seconds)
     converter.register_structure_hook_func(lambda t: t == Bytes, lambda value, t: int(size(value, t)))
     converter.register_structure_hook_func(

@@ -1,8 +1,7 @@
-"""One optional file, `gateway.toml`, the environment and the command line become typed, checked settings.
+"""Loads the settings from `gateway.toml`, the environment and the command line, and validates them.
 
-It must not know a plugin: a plugin's table stays as it was written until the plugin's own class is known.
-Settings are merged in this order, later over earlier: `default.toml`, `gateway.toml`, the environment
-(`GATEWAY__TABLE__KEY`), the command line.
+Sources in ascending precedence: `default.toml`, `gateway.toml`, environment variables (`GATEWAY__TABLE__KEY`), the
+command line. The module does not depend on plugins: a plugin's table is validated when the plugin's class is loaded.
 """
 
 import os
@@ -29,16 +28,16 @@ FILE_NAME = "gateway.toml"
 _TABLES = ("server", "http", "clients", "catalog", "runs", "state", "agents", "plugins")
 
 MAX_DEPTH = 100
-"""Levels of tables and lists in each other; what is read walks through them by recursion."""
+"""Maximum nesting of tables and lists, which protects recursive code."""
 
 SHORT_FORMS = {"GATEWAY_AGENT_WATCH": "GATEWAY__PLUGINS__HOT_RELOAD__ENABLED"}
-"""Environment variables that have a name of their own, and the setting that each is."""
+"""Aliases of environment variables: the short name and the full name."""
 _SECRET_KEY = re.compile(r"key|secret|token|password|authorization|credential", re.IGNORECASE)
 
 
 @frozen
 class ServerConfig:
-    """`[server]`: the socket, and how the process stops."""
+    """`[server]`: the listening socket, connections and shutdown."""
 
     host: str
     port: int
@@ -51,24 +50,24 @@ class ServerConfig:
 
     @property
     def admin_address(self) -> tuple[str, int] | None:
-        """The host and port of `admin_listen`.
+        """The host and port of `admin_listen`, or `None` if it is empty.
 
         Raises:
-            ConfigError: It is no address.
+            ConfigError: The value is not a valid address.
         """
         if not self.admin_listen:
             return None
         host, _, port = self.admin_listen.rpartition(":")
         if not host or not port.isdecimal():
             raise ConfigError(
-                f"'{self.admin_listen}' is no address", source="[server] admin_listen", hint="write it as host:port"
+                f"'{self.admin_listen}' is not a valid address", source="[server] admin_listen", hint="use host:port"
             )
         return host, int(port)
 
 
 @frozen
 class HttpConfig:
-    """`[http]`: what a request may look like."""
+    """`[http]`: limits and options of HTTP requests and responses."""
 
     max_headers: int
     max_header_bytes: Bytes
@@ -90,7 +89,7 @@ RenderingName = Literal["plain", "reasoning", "openwebui"]
 
 @frozen
 class ClientsConfig:
-    """`[clients]`: how chat clients are shown what an agent does."""
+    """`[clients]`: rendering of an agent's activity for chat clients."""
 
     rendering: RenderingName
     reasoning: Literal["reasoning_content", "reasoning", "both", "none"]
@@ -100,7 +99,7 @@ class ClientsConfig:
 
 @frozen
 class CatalogConfig:
-    """`[catalog]`: how agents are loaded."""
+    """`[catalog]`: loading of agents."""
 
     load_timeout: Seconds
     trial_import: bool
@@ -112,7 +111,7 @@ OnDisconnect = Literal["cancel", "grace", "detach"]
 
 @frozen
 class RunsConfig:
-    """`[runs]`: what a run may take."""
+    """`[runs]`: limits and behavior of runs."""
 
     max_runs: int
     max_streams: int
@@ -134,14 +133,14 @@ class RunsConfig:
 
 @frozen
 class StateConfig:
-    """`[state]`: what outlives the process."""
+    """`[state]`: the state directory."""
 
     folder: Path | None
 
 
 @frozen
 class AgentConfig:
-    """`[agents.NAME]`: an operator's settings for one agent."""
+    """`[agents.NAME]`: the operator's settings for an agent."""
 
     model: str | None = None
     background_tasks: bool = True
@@ -151,7 +150,7 @@ class AgentConfig:
 
 @frozen
 class Config:
-    """The whole configuration. `plugins` keeps the plugins' own tables as written, in the order of calling."""
+    """The whole configuration. `plugins` contains the plugins' tables as parsed, in the order of calling."""
 
     server: ServerConfig
     http: HttpConfig
@@ -162,30 +161,30 @@ class Config:
     agents: dict[str, AgentConfig]
     plugins: dict[str, Table]
     file: Path
-    """The `gateway.toml`, whether it is there or not."""
-    again: "Callable[[], Config]" = field(repr=False, eq=False)
-    """Reads it once more, with the same command line and the environment of that moment."""
+    """The path of the `gateway.toml`, which need not exist."""
+    reread: "Callable[[], Config]" = field(repr=False, eq=False)
+    """Loads the configuration again, with the same command line and the current environment."""
     tables: Table = field(repr=False)
-    """Everything as merged, for `agent-gateway config`."""
-    structurer: SettingsConverter = field(repr=False)
+    """The merged tables, for `agent-gateway config`."""
+    converter: SettingsConverter = field(repr=False)
 
     def agent(self, agent_id: str) -> AgentConfig:
-        """The operator's settings for an agent; ids compare case-insensitively, as everywhere."""
+        """Return the operator's settings for an agent. Ids are case-insensitive."""
         wanted = agent_id.casefold()
         return next((own for name, own in self.agents.items() if name.casefold() == wanted), AgentConfig())
 
     def structure(self, table: Table, cls: type[T], *path: str) -> T:
-        """Check a table against an attrs class.
+        """Validate a table and convert it to an attrs class.
 
         Args:
-            table: The table as written.
-            cls: What it has to fit.
-            path: Where the table stands, such as `"plugins", "security"`.
+            table: The table as parsed.
+            cls: The attrs class of the table.
+            path: The path of the table, such as `"plugins", "security"`.
 
         Raises:
-            ConfigError: A key is unknown, missing or of the wrong type; it names the file, the table and the key.
+            ConfigError: A key is unknown, missing or of the wrong type. The error names file, table and key.
         """
-        return self.structurer.structure(table, cls, path)
+        return self.converter.structure(table, cls, path)
 
 
 def load_config(
@@ -194,18 +193,18 @@ def load_config(
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Config:
-    """Read and check the configuration.
+    """Load and validate the configuration.
 
     Args:
-        file: The `gateway.toml` to read. Without it, the one in the working directory, if there is one.
-        overrides: Settings of the command line: tables of tables, merged last.
-        environ: The environment; the process's own unless given.
+        file: The `gateway.toml` to read, which must exist. Default: the one in the working directory, if it exists.
+        overrides: Settings of the command line as nested tables, merged last.
+        environ: The environment variables. Default: the environment of the process.
 
     Raises:
-        ConfigError: The file cannot be read, is no TOML, or a setting is wrong.
+        ConfigError: The file cannot be read, is not valid TOML, or a setting is invalid.
     """
     named = file or Path(FILE_NAME)
-    # What it is called in messages, and where it is: the working directory may change before it is read again.
+    # Messages use the name as given. A reload uses the absolute path, because the working directory may have changed.
     return _load(named, named.absolute(), file is not None, overrides or {}, environ)
 
 
@@ -220,13 +219,13 @@ def _load(
         base = path.resolve().parent
         _merge(tables, _read(path, named), origins, str(named))
     _merge_environment(tables, os.environ if environ is None else environ, origins)
-    # A copy: what is merged first is written into.
+    # Copied, because a later merge would modify it.
     _merge(tables, deepcopy(dict(overrides)), origins, "the command line")
     return _build(tables, origins, base, path, lambda: _load(named, path, required, overrides, environ))
 
 
 def mask_secrets(table: Table) -> Table:
-    """A copy of merged settings in which everything that may be a secret is masked."""
+    """Return a copy of merged settings in which potential secrets are masked."""
     return {key: _mask(key, value) for key, value in table.items()}
 
 
@@ -250,15 +249,13 @@ def _read(path: Path, named: Path) -> Table:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(
-            "there is no such file", source=str(named), hint="`agent-gateway init` writes one to start from"
-        ) from None
+        raise ConfigError("file not found", source=str(named), hint="`agent-gateway init` creates one") from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", source=str(named)) from error
     except UnicodeDecodeError as error:
         raise ConfigError("is not UTF-8 text", source=str(named)) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"is no valid TOML: {error}", source=str(named)) from error
+        raise ConfigError(f"is not valid TOML: {error}", source=str(named)) from error
     except RecursionError:
         raise _too_deep(str(named)) from None
     if _deeper_than(MAX_DEPTH, table):
@@ -275,7 +272,7 @@ def _deeper_than(levels: int, table: Table) -> bool:
 
 
 def _too_deep(source: str) -> ConfigError:
-    return ConfigError(f"is nested more than {MAX_DEPTH} levels deep", source=source, hint="no setting needs that")
+    return ConfigError(f"is nested more than {MAX_DEPTH} levels deep", source=source, hint="reduce the nesting")
 
 
 def _merge(into: Table, new: Table, origins: dict[tuple[str, ...], str], origin: str, *path: str) -> None:
@@ -326,31 +323,31 @@ def _build(
     origins: Mapping[tuple[str, ...], str],
     base: Path,
     file: Path,
-    again: Callable[[], Config],
+    reread: Callable[[], Config],
 ) -> Config:
     for name in tables:
         if name not in _TABLES:
             raise ConfigError(
                 f"unknown table or key '{name}'", source=origins.get((name,)), hint=did_you_mean(name, _TABLES)
             )
-    check = SettingsConverter(origins, base)
+    converter = SettingsConverter(origins, base)
     agents = {
-        name: check.structure(own, AgentConfig, ("agents", name))
+        name: converter.structure(own, AgentConfig, ("agents", name))
         for name, own in _tables_of(tables.get("agents", {}), "agents", origins)
     }
     return Config(
-        server=check.structure(tables["server"], ServerConfig, ("server",)),
-        http=check.structure(tables["http"], HttpConfig, ("http",)),
-        clients=check.structure(tables["clients"], ClientsConfig, ("clients",)),
-        catalog=check.structure(tables["catalog"], CatalogConfig, ("catalog",)),
-        runs=check.structure(tables["runs"], RunsConfig, ("runs",)),
-        state=check.structure(tables["state"], StateConfig, ("state",)),
+        server=converter.structure(tables["server"], ServerConfig, ("server",)),
+        http=converter.structure(tables["http"], HttpConfig, ("http",)),
+        clients=converter.structure(tables["clients"], ClientsConfig, ("clients",)),
+        catalog=converter.structure(tables["catalog"], CatalogConfig, ("catalog",)),
+        runs=converter.structure(tables["runs"], RunsConfig, ("runs",)),
+        state=converter.structure(tables["state"], StateConfig, ("state",)),
         agents=agents,
         plugins=dict(_tables_of(tables.get("plugins", {}), "plugins", origins)),
         file=file,
-        again=again,
+        reread=reread,
         tables=tables,
-        structurer=check,
+        converter=converter,
     )
 
 
@@ -358,7 +355,7 @@ def _tables_of(value: Any, name: str, origins: Mapping[tuple[str, ...], str]) ->
     for key, table in value.items() if isinstance(value, dict) else [("", value)]:
         if not isinstance(table, dict):
             raise ConfigError(
-                f"[{name}] holds tables, and '{key}' is a {type(table).__name__}",
+                f"[{name}] must contain tables, but '{key}' is of type {type(table).__name__}",
                 source=origins.get((name, key)) or origins.get((name,)),
                 hint=f"write [{name}.{key or 'NAME'}]",
             )

@@ -1,8 +1,8 @@
-"""One typed method for each hook: asks every plugin that implements it, and combines the answers.
+"""Calls the hook implementations of plugins and combines their results: one typed method for each hook.
 
-Nothing else in the gateway sees pluggy's own way of calling. Each hook is resolved once, into a tuple of plain
-functions, so that a question costs no more than calling them; and answers are combined here and not by pluggy's
-`firstresult`, which takes the first coroutine for an answer and so hides the plugin that refuses.
+No other module calls hooks through pluggy. Each hook is resolved once to a tuple of functions, so that dispatch has no
+overhead. pluggy's `firstresult` is not used: it would take the first coroutine as a result, and a later denial would be
+ignored.
 """
 
 import asyncio
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HOOK_SECONDS = 5.0
-"""What an asynchronous hook may take; then it has failed, and what it was to decide is refused."""
+"""Timeout of asynchronous hooks. A decision that times out is a denial."""
 
-OPEN = Decision(True, "open", reason="no plugin guards access")
+OPEN = Decision(True, "open", reason="no plugin controls access")
 
 
 class _Implementation(NamedTuple):
@@ -57,72 +57,72 @@ class _Implementation(NamedTuple):
 
 
 class Hooks:
-    """The plugins of one gateway, asked through typed methods.
+    """Dispatches hooks to the plugins of a gateway.
 
     Args:
-        plugins: Plugin objects by name, in the order in which they are to be called.
+        plugins: Plugin objects by name, in the order of calling.
 
     Raises:
-        PluginError: A plugin implements a hook that does not exist, or breaks a hook's contract.
+        PluginError: A plugin implements an unknown hook, or violates a hook's contract.
     """
 
     def __init__(self, plugins: Mapping[str, object]) -> None:
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(Hookspecs)
-        # pluggy calls the plugin that was registered last first.
+        # pluggy calls plugins in reverse order of registration.
         for name, plugin in reversed(list(plugins.items())):
             _register(manager, name, plugin)
         self._implementations = {name: _resolve(manager, name) for name in hook_names()}
-        # A plugin may begin to guard while the gateway runs, so this is looked up each time.
+        # The attribute `guards` of a plugin may change at run time, so it is read on each use.
         self._guards = [plugins[each.plugin] for each in self._implementations["authorize"]]
         self._names = {plugin: [h for h, i in self._implementations.items() if _has(i, plugin)] for plugin in plugins}
 
     def implemented_by(self, plugin: str) -> list[str]:
-        """The names of the hooks that a plugin implements."""
+        """Return the names of the hooks that a plugin implements."""
         return self._names.get(plugin, [])
 
     @property
     def guarded(self) -> bool:
-        """Whether any plugin decides who may use an agent; without one the gateway is open."""
+        """Whether a plugin controls access to agents. Without one, the gateway is open."""
         return any(getattr(plugin, "guards", True) for plugin in self._guards)
 
     @property
     def has_tool_policy(self) -> bool:
-        """Whether any plugin decides which tools may be called; without one each tool's own default holds."""
+        """Whether a plugin controls tool calls. Without one, the default of each tool applies."""
         return bool(self._implementations["authorize_tool"])
 
     @property
     def has_tool_observers(self) -> bool:
-        """Whether any plugin wants to know of tool calls."""
+        """Whether a plugin implements `on_tool_end`."""
         return bool(self._implementations["on_tool_end"])
 
     @property
     def has_model_observers(self) -> bool:
-        """Whether any plugin wants to know of models' calls."""
+        """Whether a plugin implements `on_model_end`."""
         return bool(self._implementations["on_model_end"])
 
     def routes(self) -> "list[BaseRoute]":
-        """Concatenated."""
+        """Return the concatenated results."""
         return self._concatenate("routes")
 
     def admin_routes(self) -> "list[BaseRoute]":
-        """Concatenated."""
+        """Return the concatenated results."""
         return self._concatenate("admin_routes")
 
     def middleware(self) -> "list[Middleware]":
-        """Concatenated, the first one outermost."""
+        """Return the concatenated results. The first item is the outermost."""
         return self._concatenate("middleware")
 
     def commands(self) -> "list[click.Command]":
-        """Concatenated."""
+        """Return the concatenated results."""
         return self._concatenate("commands")
 
     def lifespans(self) -> list[AbstractAsyncContextManager[None]]:
-        """One context manager a plugin, in the order in which to enter them."""
+        """Return the context managers of the plugins, in the order of entry."""
         return [call() for _, call in self._implementations["lifespan"]]
 
     def describe(self) -> dict[str, Mapping[str, Any]]:
-        """By plugin. One that raises says so in its place."""
+        """Return the results by plugin. For a plugin that raises, the result is the type of the exception."""
         facts: dict[str, Mapping[str, Any]] = {}
         for plugin, call in self._implementations["describe"]:
             try:
@@ -133,7 +133,7 @@ class Hooks:
         return facts
 
     async def readiness(self) -> list[Check]:
-        """Concatenated. A plugin that raises is logged, and keeps nothing from being ready."""
+        """Return the concatenated results. A plugin that fails is logged and does not affect readiness."""
         checks: list[Check] = []
         for plugin, call in self._implementations["readiness"]:
             try:
@@ -145,7 +145,7 @@ class Hooks:
         return checks
 
     def measurements(self) -> list[Measurement]:
-        """Concatenated, guarded."""
+        """Return the concatenated results. A plugin that raises is logged and skipped."""
         found: list[Measurement] = []
         for plugin, call in self._implementations["measurements"]:
             try:
@@ -155,11 +155,11 @@ class Hooks:
         return found
 
     def trace_processors(self) -> "list[TracingProcessor]":
-        """Concatenated."""
+        """Return the concatenated results."""
         return self._concatenate("trace_processors")
 
     def discover_agents(self, report: Callable[[GatewayError], None]) -> list[AgentEntry]:
-        """Concatenated. A plugin that raises costs only its own agents; the error goes to `report`."""
+        """Return the concatenated results. If a plugin raises, it is skipped and its error passed to `report`."""
         entries: list[AgentEntry] = []
         for plugin, call in self._implementations["discover_agents"]:
             try:
@@ -169,7 +169,7 @@ class Hooks:
         return entries
 
     def watch_paths(self) -> list[Path]:
-        """Concatenated. A plugin that raises is logged, and costs only its own paths."""
+        """Return the concatenated results. A plugin that raises is logged and skipped."""
         paths: list[Path] = []
         for plugin, call in self._implementations["watch_paths"]:
             try:
@@ -179,25 +179,25 @@ class Hooks:
         return paths
 
     def admit_agent(self, entry: AgentEntry) -> None:
-        """Every plugin; the first that raises keeps the agent out."""
+        """Call every plugin. The first exception rejects the agent and is propagated."""
         for _, call in self._implementations["admit_agent"]:
             call(entry)
 
     def substitutes(self, tool: "Tool", entry: AgentEntry) -> list[str]:
-        """Concatenated."""
+        """Return the concatenated results."""
         return self._concatenate("substitutes", tool, entry)
 
     def wrap_tool(self, tool: "Tool", entry: AgentEntry) -> "Tool":
-        """Folded: each plugin gets the last one's result."""
+        """Return the tool after all plugins. Each plugin receives the result of the previous one."""
         for _, call in self._implementations["wrap_tool"]:
             tool = call(tool, entry) or tool
         return tool
 
     async def authenticate(self, request: "Request") -> Principal | None:
-        """First answer.
+        """Return the first result that is not `None`.
 
         Raises:
-            UnavailableError: A plugin does not come to an answer, so that nobody can say who asks.
+            UnavailableError: A plugin timed out, so the caller cannot be identified.
         """
         for plugin, call in self._implementations["authenticate"]:
             principal: Principal | None = None
@@ -207,30 +207,30 @@ class Hooks:
             except TimeoutError:
                 if not limit.expired():
                     raise
-                logger.error("plugin %s did not answer authenticate within %g s", plugin, HOOK_SECONDS)
-                raise UnavailableError("it cannot be said at the moment who asks", retry_after=5) from None
+                logger.error("plugin %s timed out in authenticate after %g s", plugin, HOOK_SECONDS)
+                raise UnavailableError("authentication is temporarily unavailable", retry_after=5) from None
             if principal is not None:
                 return principal
         return None
 
     async def authorize_request(self, principal: Principal, request: "Request") -> Decision | None:
-        """All must agree. An exception refuses; silence is `None`, and allows."""
+        """Return the combined decision, or `None` if every plugin abstains. An exception denies."""
         return await self._agree("authorize_request", principal, request)
 
     async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision:
-        """All must agree. Silence refuses, an exception refuses; with nobody who guards, silence allows."""
+        """Return the combined decision. An exception denies. If every plugin abstains, a guarded gateway denies."""
         decision = await self._agree("authorize", principal, entry)
         if decision is not None:
             return decision
         return Decision(False, "silence", reason="no policy allows it") if self.guarded else OPEN
 
     async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision:
-        """All must agree. An exception refuses; silence leaves the tool's own default."""
+        """Return the combined decision. An exception denies. If every plugin abstains, `tool.open` decides."""
         decision = await self._agree("authorize_tool", run, tool)
         return decision or Decision(tool.open, "default", reason=None if tool.open else "no policy allows it")
 
     def offer_tools(self, report: Callable[[GatewayError], None]) -> "list[Tool]":
-        """Concatenated. A plugin that raises costs only its own tools; the error goes to `report`."""
+        """Return the concatenated results. If a plugin raises, it is skipped and its error passed to `report`."""
         tools: list[Tool] = []
         for plugin, call in self._implementations["offer_tools"]:
             try:
@@ -240,54 +240,54 @@ class Hooks:
         return tools
 
     def session(self, run: RunContext, entry: AgentEntry) -> "Session | None":
-        """First answer."""
+        """Return the first result that is not `None`."""
         found: Session | None = self._first("session", run, entry)
         return found
 
     def record_store(self) -> RecordStore | None:
-        """First answer."""
+        """Return the first result that is not `None`."""
         found: RecordStore | None = self._first("record_store")
         return found
 
     def background_task(
         self, entry: AgentEntry, headers: Mapping[str, str], messages: Sequence[Mapping[str, Any]], stream: bool
     ) -> BackgroundTask | None:
-        """First answer."""
+        """Return the first result that is not `None`."""
         found: BackgroundTask | None = self._first("background_task", entry, headers, messages, stream)
         return found
 
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
-        """First answer."""
+        """Return the first result that is not `None`."""
         found: ModelProvider | None = self._first("model_provider", run, entry)
         return found
 
     def admissions(self, run: RunContext, entry: AgentEntry) -> list[AbstractAsyncContextManager[None]]:
-        """One context manager of each plugin that has one, in the order in which to enter them."""
+        """Return the context managers of the plugins, in the order of entry."""
         answers = (call(run, entry) for _, call in self._implementations["admission"])
         return [admission for admission in answers if admission is not None]
 
     def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
-        """Every plugin, guarded."""
+        """Notify every plugin. Exceptions are logged."""
         self._announce("on_catalog", catalog, watched)
 
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
-        """Every plugin, guarded."""
+        """Notify every plugin. Exceptions are logged."""
         self._announce("on_run_end", run, outcome)
 
     def on_model_end(self, call: ModelCall) -> None:
-        """Every plugin, guarded."""
+        """Notify every plugin. Exceptions are logged."""
         self._announce("on_model_end", call)
 
     def on_tool_end(self, call: ToolCall) -> None:
-        """Every plugin, guarded."""
+        """Notify every plugin. Exceptions are logged."""
         self._announce("on_tool_end", call)
 
     def on_decision(self, made: DecisionMade) -> None:
-        """Every plugin, guarded."""
+        """Notify every plugin. Exceptions are logged."""
         self._announce("on_decision", made)
 
     def on_error(self, error: GatewayError) -> None:
-        """Every plugin, guarded."""
+        """Notify every plugin. Exceptions are logged."""
         self._announce("on_error", error)
 
     def _first(self, hook: str, *arguments: Any) -> Any:
@@ -298,7 +298,7 @@ class Hooks:
         return None
 
     async def _agree(self, hook: str, *arguments: Any) -> Decision | None:
-        """The first refusal, else the first permission, else `None`. A policy that fails refuses."""
+        """Return the first denial, else the first permission, else `None`. An exception or a timeout is a denial."""
         allowed: Decision | None = None
         for plugin, call in self._implementations[hook]:
             try:
@@ -326,14 +326,14 @@ class Hooks:
 
 
 def hook_names() -> list[str]:
-    """The names of all hooks, in the order in which they are declared."""
+    """Return the names of all hooks, in the order of declaration."""
     return [name for name, value in vars(Hookspecs).items() if not name.startswith("_") and callable(value)]
 
 
 def _as_plugin_error(error: Exception, plugin: str, hook: str) -> GatewayError:
     if isinstance(error, GatewayError):
         return error
-    wrapped = PluginError(f"fails in {hook}: {type(error).__name__}: {error}", source=f"plugin {plugin}")
+    wrapped = PluginError(f"failed in {hook}: {type(error).__name__}: {error}", source=f"plugin {plugin}")
     wrapped.__cause__ = error
     return wrapped
 
@@ -347,7 +347,7 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
         declared = getattr(Hookspecs, hook.name, None)
         if declared is None:
             raise PluginError(
-                f"there is no hook '{hook.name}'", source=f"plugin {name}", hint=did_you_mean(hook.name, hook_names())
+                f"unknown hook '{hook.name}'", source=f"plugin {name}", hint=did_you_mean(hook.name, hook_names())
             )
         wanted = inspect.iscoroutinefunction(declared)
         if inspect.iscoroutinefunction(getattr(plugin, hook.name)) is not wanted:
@@ -359,7 +359,7 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
 
 def _resolve(manager: pluggy.PluginManager, hook: str) -> tuple[_Implementation, ...]:
     declared = [p for p in inspect.signature(getattr(Hookspecs, hook)).parameters if p != "self"]
-    # pluggy keeps implementations in reverse order of calling.
+    # pluggy stores implementations in reverse order of calling.
     return tuple(
         _Implementation(impl.plugin_name, _taking(impl.function, impl.argnames, declared))
         for impl in reversed(getattr(manager.hook, hook).get_hookimpls())
@@ -367,7 +367,7 @@ def _resolve(manager: pluggy.PluginManager, hook: str) -> tuple[_Implementation,
 
 
 def _taking(function: Callable[..., Any], accepted: Iterable[str], declared: list[str]) -> Callable[..., Any]:
-    """The function, called with all arguments of the hook although it accepts only some of them."""
+    """Adapt a function that accepts only some arguments of the hook, so that it can be called with all of them."""
     if list(accepted) == declared:
         return function
     positions = [declared.index(name) for name in accepted]

@@ -1,11 +1,11 @@
-"""What plugins get as their gateway when nothing is served: the command line asks them for facts only."""
+"""A gateway without agents, for commands that load plugins but do not serve."""
 
 from gateway_core.errors import GatewayError
 from gateway_core.types import Catalog, Measurement
 
 
 class NullGateway:
-    """Implements `hookspecs.Gateway` with nothing behind it."""
+    """Implements `hooks.specs.Gateway` with an empty catalog and no state directory."""
 
     catalog = Catalog()
 
@@ -13,16 +13,16 @@ class NullGateway:
         self.reported: list[GatewayError] = []
 
     async def reload(self) -> Catalog:
-        """Nothing is loaded."""
+        """Return the empty catalog."""
         return self.catalog
 
     def measurements(self) -> list[Measurement]:
-        """Nothing is measured."""
+        """Return an empty list."""
         return []
 
     def state_folder(self, *, create: bool = True) -> None:
-        """Nothing is kept."""
+        """Return `None`: persistence is disabled."""
 
     def report(self, error: GatewayError) -> None:
-        """Keep it for whoever asked."""
+        """Append the error to `reported`."""
         self.reported.append(error)

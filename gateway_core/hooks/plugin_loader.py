@@ -1,6 +1,6 @@
-"""Entry points and configuration become plugin objects.
+"""Loads plugins: imports their entry points, parses their settings and creates the plugin objects.
 
-A plugin that is switched off is not imported. It must not call a hook; `hooks/dispatch.py` does.
+A disabled plugin is not imported. The module does not call hooks; `hooks/dispatch.py` does.
 """
 
 from collections.abc import Mapping
@@ -21,27 +21,27 @@ GROUP = "agent_gateway.plugins"
 
 @define
 class NoConfig:
-    """The configuration of a plugin that takes none."""
+    """The settings class of a plugin without settings."""
 
 
 @frozen
 class PluginInfo:
-    """A plugin as an operator sees it."""
+    """Facts about an installed plugin, for operators."""
 
     name: str
     enabled: bool
     source: str
-    """The distribution that it comes from."""
+    """The distribution that provides it."""
     hooks: tuple[str, ...] = ()
 
 
 @frozen
 class LoadedPlugin:
-    """A plugin that is on."""
+    """An enabled plugin."""
 
     plugin: object
     settings: object
-    """What it was constructed with."""
+    """The settings that were passed to its constructor."""
 
 
 @frozen
@@ -50,23 +50,23 @@ class Plugins:
 
     hooks: Hooks
     loaded: Mapping[str, LoadedPlugin]
-    """Those that are on, by name."""
+    """The enabled plugins, by name."""
     infos: tuple[PluginInfo, ...]
-    """All plugins that are installed, in the order in which they are called; those without a table come last."""
+    """All installed plugins, in the order of calling. Those without a table come last."""
 
 
 def load_plugins(config: Config, gateway: Gateway, extra: Mapping[str, type] | None = None) -> Plugins:
-    """Import, configure and register every plugin that the configuration switches on.
+    """Import, configure and register every enabled plugin.
 
     Args:
-        config: Its `plugins` tables decide which plugins there are, and in which order they are called.
-        gateway: What the plugins' constructors get.
-        extra: Plugin classes by name that are not installed as entry points; called after all others. For tests
-            and for programs that embed the gateway.
+        config: The configuration. Its `plugins` tables define the plugins and their order.
+        gateway: The gateway that is passed to the plugins' constructors.
+        extra: Additional plugin classes by name, which are not installed as entry points. They are called after all
+            others. For tests and for programs that embed the gateway.
 
     Raises:
-        PluginError: A plugin cannot be imported or constructed, or is in the configuration but not installed.
-        ConfigError: A plugin's table does not fit.
+        PluginError: A plugin cannot be imported or constructed, or is configured but not installed.
+        ConfigError: A plugin's table is invalid.
     """
     extra = extra or {}
     installed = _installed()
@@ -93,12 +93,12 @@ class _Switch:
 
 
 def is_enabled(name: str, table: Table, config: Config) -> bool:
-    """Whether a plugin's table switches it on.
+    """Whether a plugin is enabled by its table.
 
     Raises:
         ConfigError: `enabled` is neither true, false nor "loopback".
     """
-    # What helps at the own desk, and need not be on where others can reach the gateway.
+    # For plugins that help during development and should be disabled when other hosts can reach the gateway.
     if table.get("enabled") == "loopback":
         return is_loopback(config.server.host)
     switch = {key: value for key, value in table.items() if key == "enabled"}
@@ -111,7 +111,7 @@ def _installed() -> dict[str, EntryPoint]:
         other = points.setdefault(point.name, point)
         if other.value != point.value:
             raise PluginError(
-                f"two installed packages offer a plugin '{point.name}'",
+                f"two installed packages provide a plugin '{point.name}'",
                 source=f"{_source(other)} and {_source(point)}",
                 hint="uninstall one of them",
             )
@@ -122,7 +122,7 @@ def _import(name: str, installed: Mapping[str, EntryPoint]) -> type:
     point = installed.get(name)
     if point is None:
         raise PluginError(
-            f"no plugin '{name}' is installed", source=f"[plugins.{name}]", hint=did_you_mean(name, installed)
+            f"the plugin '{name}' is not installed", source=f"[plugins.{name}]", hint=did_you_mean(name, installed)
         )
     try:
         cls: type = point.load()
@@ -130,21 +130,21 @@ def _import(name: str, installed: Mapping[str, EntryPoint]) -> type:
         raise PluginError(
             f"cannot be imported: {type(error).__name__}: {error}",
             source=f"plugin {name} ({point.value})",
-            hint=f"mend it, or set enabled = false in [plugins.{name}]",
+            hint=f"fix the plugin, or set enabled = false in [plugins.{name}]",
         ) from error
     return cls
 
 
 def settings_of(name: str, cls: type, table: Table, config: Config) -> object:
-    """A plugin's table as an instance of the class that it names `Config`.
+    """Convert a plugin's table to an instance of the plugin's class `Config`.
 
     Raises:
-        ConfigError: It does not fit.
-        PluginError: The plugin fails to read it.
+        ConfigError: The table is invalid.
+        PluginError: The plugin fails to parse the table.
     """
     wanted: Any = getattr(cls, "Config", NoConfig)
     own = {key: value for key, value in table.items() if key != "enabled"}
-    # A plugin whose table holds names of the user's choosing reads it by itself.
+    # A plugin whose table has user-defined keys parses the table with `from_table`.
     from_table = getattr(wanted, "from_table", None)
     if from_table is not None:
         try:
@@ -152,7 +152,7 @@ def settings_of(name: str, cls: type, table: Table, config: Config) -> object:
         except GatewayError:
             raise
         except Exception as error:
-            raise PluginError(f"cannot read its table: {type(error).__name__}", source=f"plugin {name}") from error
+            raise PluginError(f"cannot parse its table: {type(error).__name__}", source=f"plugin {name}") from error
     return config.structure(own, wanted, "plugins", name)
 
 
@@ -167,5 +167,5 @@ def _construct(name: str, cls: type, settings: object, gateway: Gateway) -> obje
 
 def _source(point: EntryPoint | None) -> str:
     if point is None:
-        return "given to build()"
+        return "passed to build()"
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value

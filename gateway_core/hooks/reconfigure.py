@@ -1,7 +1,7 @@
-"""Reads the configuration again while the gateway runs: what can change takes effect, and what cannot is named.
+"""Reloads the configuration at run time, and lists the changed settings that require a restart.
 
-All of a file takes effect or nothing of it: one that is wrong, or that a plugin refuses, leaves everything as it was.
-It knows no setting's meaning; whoever uses one is given the new configuration.
+A reload is atomic: if the file is invalid, or a plugin rejects its settings, the previous configuration stays active.
+The module does not interpret settings; it passes the new configuration to the code that uses it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from gateway_core.hooks.plugin_loader import Plugins, is_enabled, settings_of
 
 logger = logging.getLogger(__name__)
 
-# What was used up at start: sockets, folders, middleware, the SDK's own settings.
+# Settings that are used at startup only: sockets, folders, middleware, settings of the SDK.
 _AT_START = {
     "server": None,
     "state": None,
@@ -31,7 +31,7 @@ _AT_START = {
 
 @frozen
 class _Change:
-    """A plugin whose settings are not what they were."""
+    """A change of a plugin's settings."""
 
     name: str
     plugin: Any
@@ -44,74 +44,74 @@ class _Change:
 
 
 class Reconfigurer:
-    """The configuration in force, and what became of the last attempt to change it.
+    """Holds the active configuration and the result of the last reload.
 
     Args:
-        config: What the gateway started with.
-        plugins: Those that were loaded with it.
-        take: Given each new configuration, at once.
-        report: Told of one that is refused.
+        config: The configuration at startup.
+        plugins: The plugins that were loaded with it.
+        apply: Called with each new configuration.
+        report: Called with the error of a rejected configuration.
     """
 
     def __init__(
-        self, config: Config, plugins: Plugins, take: Callable[[Config], None], report: Callable[[GatewayError], None]
+        self, config: Config, plugins: Plugins, apply: Callable[[Config], None], report: Callable[[GatewayError], None]
     ) -> None:
         self.error: GatewayError | None = None
-        """Why what the file says now is not in force."""
+        """The reason why the current file was rejected, or `None` if it is active."""
         self.restart: tuple[str, ...] = ()
-        """What the file says, and only a restart brings into force: tables and keys, such as `[server] port`."""
+        """Changed tables and keys that require a restart, such as `[server] port`."""
         self.read_at = time.time()
-        """Seconds since the epoch: when what is in force was read."""
+        """The time at which the active configuration was read, in seconds since the epoch."""
         self._started = config
-        self._in_force = config
+        self._active = config
         self._plugins = plugins
         self._settings = {name: loaded.settings for name, loaded in plugins.loaded.items()}
-        self._take = take
+        self._apply_config = apply
         self._report = report
         self._lock = asyncio.Lock()
 
     async def read_again(self) -> None:
-        """Read the file, and bring into force what can be. Never raises for what is wrong with it: it is reported."""
+        """Reload the file and apply the settings that can change at run time. Errors are reported, not raised."""
         async with self._lock:
             try:
-                new = await DaemonThread(self._in_force.again).result()
+                new = await DaemonThread(self._active.reread).result()
                 changes = self._changes(new)
                 await self._apply([change for change in changes if change.possible])
             except GatewayError as error:
-                self._refuse(error)
+                self._reject(error)
                 return
             self._settings |= {change.name: change.new for change in changes if change.possible}
-            self._in_force = evolve(new, server=self._started.server, state=self._started.state)
-            self._take(self._in_force)
+            self._active = evolve(new, server=self._started.server, state=self._started.state)
+            self._apply_config(self._active)
             self.restart = (*self._waiting_tables(new), *self._waiting_plugins(new, changes))
             self.error, self.read_at = None, time.time()
 
     def needs_restart(self, plugin: str) -> bool:
-        """Whether a plugin's table says what only a restart brings into force."""
+        """Whether a plugin has changed settings that require a restart."""
         return any(waiting.startswith(f"[plugins.{plugin}]") for waiting in self.restart)
 
     def describe(self) -> dict[str, Any]:
-        """For operators, as JSON."""
+        """Return the state as JSON for operators."""
         error = self.error
-        told = {"message": error.message, "source": error.source, "hint": error.hint} if error is not None else None
+        details = {"message": error.message, "source": error.source, "hint": error.hint} if error is not None else None
         return {
             "file": str(self._started.file),
             "read_at": self.read_at,
-            "error": told,
+            "error": details,
             "restart": self.restart,
         }
 
     def _changes(self, new: Config) -> list[_Change]:
-        """The loaded plugins whose settings are others now. Every table is checked, also of those that cannot change.
+        """Return the loaded plugins whose settings changed. Every table is validated, even if it requires a restart.
 
         Raises:
-            ConfigError: A table does not fit.
-            PluginError: A plugin is in the file, and not installed.
+            ConfigError: A table is invalid.
+            PluginError: A plugin is configured but not installed.
         """
         known = {info.name for info in self._plugins.infos}
         for name, table in new.plugins.items():
             if name not in known and is_enabled(name, table, new):
-                raise PluginError(f"no plugin '{name}' is installed", source=f"[plugins.{name}]")
+                raise PluginError(f"the plugin '{name}' is not installed", source=f"[plugins.{name}]")
         changes = []
         for name, loaded in self._plugins.loaded.items():
             table = new.plugins.get(name, {})
@@ -133,11 +133,11 @@ class Reconfigurer:
                 try:
                     await _reconfigure(change.plugin, change.old, change.name)
                 except GatewayError as error:
-                    logger.warning("%s did not take its old settings back: %s", change.name, error)
+                    logger.warning("plugin %s: rollback of the settings failed: %s", change.name, error)
             raise
 
-    def _refuse(self, error: GatewayError) -> None:
-        # Each reload reads the file again; what is wrong with it is told once.
+    def _reject(self, error: GatewayError) -> None:
+        # Each reload reads the file again, but the same error is reported only once.
         if self.error is None or str(self.error) != str(error):
             self._report(error)
         self.error = error
@@ -166,4 +166,4 @@ async def _reconfigure(plugin: Any, settings: object, name: str) -> None:
     except GatewayError:
         raise
     except Exception as error:
-        raise PluginError(f"fails in reconfigure: {type(error).__name__}", source=f"plugin {name}") from error
+        raise PluginError(f"failed in reconfigure: {type(error).__name__}", source=f"plugin {name}") from error

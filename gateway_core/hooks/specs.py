@@ -1,8 +1,9 @@
-"""The questions and announcements that plugins may answer: nouns contribute, verbs ask, `on_*` announces.
+"""Declares the hooks that plugins implement, and the protocols of the objects that plugins receive or provide.
 
-This module only declares; how the answers are combined is in `hooks/dispatch.py`. In every hook the same word means the
-same thing: `entry` is an `AgentEntry`, `run` a `RunContext`, `error` a `GatewayError`. An implementation may
-leave out arguments that it does not need. Whether a hook is `async def` or `def` is part of its contract.
+Naming: a noun contributes objects, a verb requests an action or a decision, and `on_*` is a notification.
+`hooks/dispatch.py` calls the implementations and combines their results. Argument names have the same type in every
+hook: `entry` is an `AgentEntry`, `run` a `RunContext`, `error` a `GatewayError`. An implementation may omit arguments
+that it does not use. It must use `async def` or `def` as declared here.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,195 +46,210 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Gateway(Protocol):
-    """What a plugin's constructor receives beside its configuration: all of the gateway that a plugin may use."""
+    """The interface of the gateway for plugins. The constructor of a plugin receives it with the plugin's settings."""
 
     @property
     def catalog(self) -> Catalog:
-        """The agents served at this moment."""
+        """The current catalog."""
 
     async def reload(self) -> Catalog:
-        """Read the configuration again, discover again, load what changed, and swap the catalog, which is returned."""
+        """Reload the configuration, discover agents, load the changed ones, and return the new catalog."""
 
     def report(self, error: GatewayError) -> None:
-        """Announce an error of the plugin's own to every plugin's `on_error`."""
+        """Log an error of the plugin and announce it through `on_error`."""
 
     def measurements(self) -> "list[Measurement]":
-        """What the core and all plugins measure at this moment. May be called in any thread."""
+        """Return the current measurements of the core and of all plugins. Thread-safe."""
 
     def state_folder(self, *, create: bool = True) -> Path | None:
-        """The folder for what must outlive the process, for the gateway's user alone; `None` when nothing is kept.
+        """Return the state directory, accessible to the gateway's user only, or `None` if persistence is disabled.
 
         Args:
-            create: Make it if it is not there. A gateway that has nothing to keep yet makes no folder.
+            create: Create the directory if it does not exist. Pass `False` to read existing state only.
 
         Raises:
-            ConfigError: It cannot be made.
+            ConfigError: The directory cannot be created.
         """
 
 
 class RecordStore(Protocol):
-    """Keeps small records, each for its owner alone, for a time."""
+    """Stores small records with an expiry. Only the owner of a record can read it."""
 
     async def put(self, kind: str, key: str, owner: str, value: bytes, *, seconds: float | None) -> None:
-        """Keep a record, over one of the same kind, key and owner.
+        """Store a record. It replaces a record with the same kind, key and owner.
 
         Args:
-            kind: What it is, such as `response`.
-            key: Its name among its kind.
-            owner: The id of the principal that it belongs to.
-            value: What to keep.
-            seconds: How long; `None` for ever.
+            kind: The kind of the record, such as `response`.
+            key: The name of the record, unique per kind and owner.
+            owner: The id of the principal that owns the record.
+            value: The content.
+            seconds: The lifetime, or `None` for no expiry.
         """
 
     async def get(self, kind: str, key: str, owner: str) -> bytes | None:
-        """The record; `None` when there is none, it is another owner's, or its time is over."""
+        """Return a record, or `None` if it does not exist, has expired, or has a different owner."""
 
     async def delete(self, kind: str, key: str, owner: str) -> bool:
-        """Forget a record. Returns whether it was there."""
+        """Delete a record. Return whether it existed."""
 
 
 class Hookspecs:
-    """All hooks. Each says when it is asked and what becomes of several plugins' answers."""
+    """All hooks. Each docstring states when the hook is called and how the results are combined."""
 
     @hookspec
     def routes(self) -> "Iterable[BaseRoute]":
-        """HTTP routes to add. Asked once, at start; concatenated."""
+        """Return HTTP routes to add. Called once at startup. The results are concatenated."""
 
     @hookspec
     def admin_routes(self) -> "Iterable[BaseRoute]":
-        """HTTP routes that only an admin principal gets through to. Asked once, at start; concatenated."""
+        """Return HTTP routes that only admin principals can access. Called once at startup. The results are
+        concatenated."""
 
     @hookspec
     def middleware(self) -> "Iterable[Middleware]":
-        """ASGI middleware around all routes. Asked once, at start; concatenated, the first one outermost."""
+        """Return ASGI middleware that wraps all routes. Called once at startup. The results are concatenated; the first
+        item is the outermost."""
 
     @hookspec
     def commands(self) -> "Iterable[click.Command]":
-        """Commands to add to `agent-gateway`. Asked when the command line needs them; concatenated."""
+        """Return commands to add to `agent-gateway`. Called by the command line when it lists commands or looks one up.
+        The results are concatenated."""
 
     @hookspec
     def lifespan(self) -> AbstractAsyncContextManager[None]:
-        """A resource to hold while the gateway runs. Entered at start before agents load; left in reverse order."""
+        """Return a context manager for a resource of the plugin. Called once at startup. The gateway enters it before
+        agents load, and exits all of them in reverse order at shutdown. An exception on entry aborts the startup."""
 
     @hookspec
     def describe(self) -> Mapping[str, Any]:
-        """Facts for operators, as JSON, without secrets. Asked by the admin pages and the command line."""
+        """Return facts for operators as JSON-serializable values, without secrets. Called by the admin pages and the
+        command line. The results are grouped by plugin. An exception is logged, and only its type is shown."""
 
     @hookspec
     def measurements(self) -> Iterable[Measurement]:
-        """Numbers for operators' dashboards, of the same names each time. Asked at start and whenever metrics are
-        collected, in any thread; concatenated."""
+        """Return the current values of metrics. Every call must return the same metric names. Called at startup and at
+        every collection of metrics, in any thread. The results are concatenated. An exception is logged, and the
+        plugin's metrics are omitted."""
 
     @hookspec
     def trace_processors(self) -> "Iterable[TracingProcessor]":
-        """Who hears of the Agents SDK's traces and spans. Asked once, at start; concatenated. One that raises is
-        logged, and the run goes on. Every gateway in the process hears of all traces."""
+        """Return trace processors that receive the Agents SDK's traces and spans. Called once at startup. The results
+        are concatenated. An exception in a processor is logged, and the run continues. A processor receives the traces
+        of all gateways in the process."""
 
     @hookspec
     def discover_agents(self) -> Iterable[AgentEntry]:
-        """The agents there are. Asked at start and at each reload, in a worker thread; concatenated. The first
-        entry with an id wins, and the other is reported."""
+        """Return entries of the available agents, without importing them. Called at startup and at each reload, in a
+        worker thread. The results are concatenated. If several entries have the same id, the first one is served and
+        the others are reported. An exception is reported, and does not affect the entries of other plugins."""
 
     @hookspec
     def watch_paths(self) -> Iterable[Path]:
-        """Folders and files whose change is a reason to reload. Asked after each discovery; concatenated."""
+        """Return files and folders whose changes should trigger a reload. Called after each discovery. The results are
+        concatenated. An exception is logged, and does not affect the paths of other plugins."""
 
     @hookspec
     def admit_agent(self, entry: AgentEntry) -> None:
-        """May this agent be imported? Asked before each load, in a worker thread, when nothing of it has run yet. Every
-        plugin is asked; the first that raises, a `LoadError`, keeps the agent out."""
+        """Admit or reject an agent before its code is imported. Called before each load, in a worker thread. Every
+        plugin is called until one rejects the agent by raising a `LoadError`, which becomes the agent's diagnosis."""
 
     @hookspec
     def substitutes(self, tool: "Tool", entry: AgentEntry) -> Iterable[str]:
-        """The names of gateway tools that can do the work of a hosted tool, which only some servers run. Asked when an
-        agent is equipped; concatenated. They are put beside it, and whoever provides models leaves out either."""
+        """Return the names of gateway tools that can replace a hosted tool, which only some upstreams run. Called when
+        the tools of an agent are bound. The results are concatenated. The substitutes are added next to the hosted
+        tool, and the model provider must omit one of the two."""
 
     @hookspec
     def wrap_tool(self, tool: "Tool", entry: AgentEntry) -> "Tool | None":
-        """Look at one tool of an agent, its handoff targets or its agents-as-tools, and return it, changed or
-        another one; `None` leaves it as it is. Asked when an agent is equipped; folded: each plugin gets the
-        last one's result. For a tool that is made for one turn, such as an MCP server's, it is asked when that is
-        first called, and can then only be changed in place."""
+        """Wrap or modify a tool of an agent, of its handoff targets or of its agents used as tools. Called when the
+        tools of an agent are bound. Each plugin receives the result of the previous one. Return the tool to use, or
+        `None` to leave it unchanged. A tool that exists for one turn only, such as one of an MCP server, is passed when
+        it is first called; such a tool can only be modified in place."""
 
     @hookspec
     async def authenticate(self, request: "Request") -> Principal | None:
-        """Who asks? Asked on each request; the first answer counts. Raise `AuthenticationError` on a bad credential."""
+        """Identify the caller. Called for each request. The first result that is not `None` is used. Raise
+        `AuthenticationError` if the credential is invalid. A timeout returns 503 to the client."""
 
     @hookspec
     async def authorize_request(self, principal: Principal, request: "Request") -> Decision | None:
-        """May this principal make this request at all? Asked on each request of an API or admin page, when it is known
-        who asks. All plugins with an opinion must agree, an exception refuses, silence allows; the client is told the
-        reason of a refusal."""
+        """Decide whether a principal may make an HTTP request. Called for each request to an API or admin route, after
+        authentication. `None` abstains. The request is allowed unless a plugin denies it or raises an exception. The
+        client receives the reason of a denial."""
 
     @hookspec
     async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision | None:
-        """May this principal use this agent? Asked on each request and for each model in a list. All plugins with an
-        opinion must agree; silence refuses, an exception refuses. With no plugin that implements it and guards, the
-        gateway serves loopback only, and there silence allows. A plugin that does not guard yet says so by an
-        attribute `guards` that is false."""
+        """Decide whether a principal may use an agent. Called for each request, and for each model in a list. `None`
+        abstains. The agent is allowed if at least one plugin allows it and no plugin denies it or raises an exception.
+        A plugin that implements this hook guards the gateway, unless its attribute `guards` is false. A gateway without
+        a guarding plugin listens on loopback only, and allows an agent if every plugin abstains."""
 
     @hookspec
     async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision | None:
-        """May this run call this tool? Asked on each call. All plugins with an opinion must agree, an exception
-        refuses; where none has an opinion, `tool.open` holds."""
+        """Decide whether a run may call a tool. Called for each call. `None` abstains. A denial or an exception denies
+        the call. If every plugin abstains, `tool.open` decides."""
 
     @hookspec
     def offer_tools(self) -> "Iterable[Tool]":
-        """Function tools that agents may use by name. Asked at start and at each reload, after `discover_agents`;
-        concatenated, the first of a name wins."""
+        """Return function tools that agents can use by name. Called at startup and at each reload, after
+        `discover_agents`. The results are concatenated. If several tools have the same name, the first one is used. An
+        exception is reported, and does not affect the tools of other plugins."""
 
     @hookspec
     def session(self, run: RunContext, entry: AgentEntry) -> "Session | None":
-        """The SDK session in which an agent that asks for one remembers the run's chat. The first answer counts."""
+        """Return the SDK session that stores the memory of the run's chat, for an agent with memory enabled. The first
+        result that is not `None` is used."""
 
     @hookspec
     def record_store(self) -> RecordStore | None:
-        """Where the gateway keeps records such as stored responses. Asked once, at start; the first answer counts."""
+        """Return the store for the gateway's records, such as stored responses. Called once at startup. The first
+        result that is not `None` is used. Default: a store in memory."""
 
     @hookspec
     def background_task(
         self, entry: AgentEntry, headers: Mapping[str, str], messages: Sequence[Mapping[str, Any]], stream: bool
     ) -> BackgroundTask | None:
-        """Is this request one that a UI makes by itself, such as for a title? Then no agent runs. Asked on each request
-        of a chat or a response, with its headers and its messages (or input items) as they were sent; the first answer
-        counts."""
+        """Recognize a background request of a chat UI, such as one for a title, which is then answered without the
+        agent. Called for each chat or responses request, with its headers and its messages or input items as sent. The
+        first result that is not `None` is used."""
 
     @hookspec
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
-        """Where this run's models come from. Asked once a run; the first answer counts."""
+        """Return the SDK model provider for a run. Called once per run. The first result that is not `None` is used."""
 
     @hookspec
     def admission(self, run: RunContext, entry: AgentEntry) -> AbstractAsyncContextManager[None] | None:
-        """What a run needs before it may start, such as a place among those that run at a time. Asked once a run. All
-        are entered in order, left in reverse when the run is over; entering refuses by raising a `GatewayError`."""
+        """Return a context manager that the run must enter before it starts, such as a concurrency limit. Called once
+        per run. All of them are entered in order, and exited in reverse order when the run ends. Raise a `GatewayError`
+        on entry to reject the run."""
 
     @hookspec
     async def readiness(self) -> Iterable[Check]:
-        """What the plugin needs for its work, and whether it is well. Asked at each `/readyz`; concatenated. The
-        gateway is not ready while something needed is not well."""
+        """Return the readiness checks of the plugin. Called for each request to `/readyz`. The results are
+        concatenated. The gateway is not ready while a check with `needed` fails. An exception or a timeout is logged,
+        and does not affect readiness."""
 
     @hookspec
     def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
-        """A catalog was built, at start or by a reload, and is served; it is the last one again when nothing changed.
-        `watched` are all plugins' `watch_paths`, and the `gateway.toml`. Every plugin hears it; one that raises is
-        logged, and the rest go on."""
+        """Called after a catalog was built, at startup or by a reload. If nothing changed, it is the previous catalog.
+        `watched` contains the `watch_paths` of all plugins and the `gateway.toml`. Exceptions are logged."""
 
     @hookspec
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
-        """A run ended, well or not. Every plugin hears it; one that raises is logged, and the rest go on."""
+        """Called when a run has ended, regardless of its outcome. Exceptions are logged."""
 
     @hookspec
     def on_model_end(self, call: ModelCall) -> None:
-        """A model's call ended, well or not. Every plugin hears it; one that raises is logged, and the rest go on."""
+        """Called when a model call has ended, regardless of its outcome. Exceptions are logged."""
 
     @hookspec
     def on_tool_end(self, call: ToolCall) -> None:
-        """A tool call ended, well or not, or was refused. Every plugin hears it; one that raises is logged."""
+        """Called when a tool call has ended, regardless of its outcome, or was denied. Exceptions are logged."""
 
     @hookspec
     def on_decision(self, made: DecisionMade) -> None:
-        """A decision took effect. Every plugin hears it; one that raises is logged, and the rest go on."""
+        """Called when an authorization decision has taken effect. Exceptions are logged."""
 
     @hookspec
     def on_error(self, error: GatewayError) -> None:
-        """Something failed. Every plugin hears it once; one that raises is logged, and the rest go on."""
+        """Called once for each error. Exceptions are logged."""

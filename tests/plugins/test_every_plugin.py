@@ -81,7 +81,7 @@ def test_a_plugin_that_is_switched_off_is_not_imported(tmp_path):
 @pytest.mark.parametrize(
     ("plugins", "error", "told"),
     [
-        ({"nope": {}}, PluginError, "no plugin 'nope' is installed"),
+        ({"nope": {}}, PluginError, "the plugin 'nope' is not installed"),
         ({"upstream": {}}, PluginError, "did you mean 'upstreams'?"),
         ({"error_recorder": {"capcity": 1}}, ConfigError, "capcity: unknown key (did you mean 'capacity'?)"),
         ({"error_recorder": {"enabled": "no"}}, ConfigError, "enabled: must be true or false"),

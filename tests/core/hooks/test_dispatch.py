@@ -1,4 +1,4 @@
-"""Each hook's answers are combined as its specification says, and a plugin that breaks its contract is refused."""
+"""Hook results are combined as specified, and a plugin that violates a hook's contract is rejected."""
 
 import asyncio
 
@@ -50,31 +50,31 @@ YES, NO = Decision(True, "yes"), Decision(False, "no")
         ([RuntimeError("broken"), YES], False),
     ],
 )
-async def test_all_who_have_an_opinion_must_agree_to_authorize(decisions, allowed):
+async def test_authorize_requires_agreement_of_all_policies_that_do_not_abstain(decisions, allowed):
     decision = await hooks(*map(deciding, decisions)).authorize(ANN, ENTRY)
     assert decision.allowed is allowed
 
 
-async def test_the_first_answer_authenticates():
-    async def nobody(self, request):
+async def test_the_first_principal_authenticates():
+    async def abstain(self, request):
         return None
 
     async def ann(self, request):
         return ANN
 
     async def bob(self, request):
-        raise AssertionError("must not be asked")
+        raise AssertionError("must not be called")
 
-    asked = hooks(plugin(authenticate=nobody), plugin(authenticate=ann), plugin(authenticate=bob))
-    assert await asked.authenticate(None) is ANN
+    dispatched = hooks(plugin(authenticate=abstain), plugin(authenticate=ann), plugin(authenticate=bob))
+    assert await dispatched.authenticate(None) is ANN
 
 
 def test_plugins_are_called_in_the_order_of_the_configuration():
-    asked = hooks(plugin(watch_paths=lambda self: ["a"]), plugin(watch_paths=lambda self: ["b", "c"]))
-    assert asked.watch_paths() == ["a", "b", "c"]
+    dispatched = hooks(plugin(watch_paths=lambda self: ["a"]), plugin(watch_paths=lambda self: ["b", "c"]))
+    assert dispatched.watch_paths() == ["a", "b", "c"]
 
 
-def test_wrap_tool_is_folded():
+def test_wrap_tool_passes_the_result_to_the_next_plugin():
     wrapping = hooks(
         plugin(wrap_tool=lambda self, tool, entry: tool + "1"),
         plugin(wrap_tool=lambda self, tool: None),
@@ -83,25 +83,25 @@ def test_wrap_tool_is_folded():
     assert wrapping.wrap_tool("tool", ENTRY) == "tool1Agent"
 
 
-def test_the_first_model_provider_counts():
-    asked = hooks(plugin(model_provider=lambda self: None), plugin(model_provider=lambda self, run: run.agent_id))
-    assert asked.model_provider(RunContext("r", ANN, "Agent"), ENTRY) == "Agent"
+def test_the_first_model_provider_is_used():
+    dispatched = hooks(plugin(model_provider=lambda self: None), plugin(model_provider=lambda self, run: run.agent_id))
+    assert dispatched.model_provider(RunContext("r", ANN, "Agent"), ENTRY) == "Agent"
 
 
-def test_announcements_reach_everybody_although_one_raises(caplog):
-    heard = []
+def test_notifications_reach_every_plugin_although_one_raises(caplog):
+    received = []
 
     def broken(self, run, outcome):
         raise RuntimeError("broken listener")
 
-    listening = hooks(plugin(on_run_end=broken), plugin(on_run_end=lambda self, run, outcome: heard.append(outcome)))
+    listening = hooks(plugin(on_run_end=broken), plugin(on_run_end=lambda self, run, outcome: received.append(outcome)))
     outcome = Outcome(1.0, Usage())
     listening.on_run_end(RunContext("r", ANN, "Agent"), outcome)
-    assert heard == [outcome]
+    assert received == [outcome]
     assert "plugin p0 failed in on_run_end" in caplog.text
 
 
-def test_a_discovery_that_raises_costs_only_its_own_agents():
+def test_an_exception_in_discovery_does_not_affect_other_plugins():
     def broken(self):
         raise RuntimeError("no disk")
 
@@ -112,7 +112,7 @@ def test_a_discovery_that_raises_costs_only_its_own_agents():
     assert "p0" in str(reported[0])
 
 
-def test_an_error_of_the_tree_passes_a_discovery_unchanged():
+def test_a_gateway_error_in_discovery_is_reported_unchanged():
     refusal = DiscoveryError("refused")
 
     def refuse(self):
@@ -123,7 +123,7 @@ def test_an_error_of_the_tree_passes_a_discovery_unchanged():
     assert reported == [refusal]
 
 
-def test_describe_is_by_plugin_and_a_broken_one_says_so():
+def test_describe_is_by_plugin_and_shows_exceptions():
     def broken(self):
         raise RuntimeError
 
@@ -131,32 +131,32 @@ def test_describe_is_by_plugin_and_a_broken_one_says_so():
     assert described == {"p0": {"a": 1}, "p1": {"error": "RuntimeError"}}
 
 
-def test_a_misspelt_hook_is_refused_with_a_near_miss():
-    with pytest.raises(PluginError, match=r"there is no hook 'discover_agent' .did you mean 'discover_agents'"):
+def test_a_misspelled_hook_is_rejected_with_a_suggestion():
+    with pytest.raises(PluginError, match=r"unknown hook 'discover_agent' .did you mean 'discover_agents'"):
         hooks(plugin(discover_agent=lambda self: []))
 
 
-def test_a_wrong_argument_is_refused():
+def test_an_unknown_argument_is_rejected():
     with pytest.raises(PluginError, match="p0"):
         hooks(plugin(authorize=lambda self, user: None))
 
 
-def test_a_sync_implementation_of_an_async_hook_is_refused():
+def test_a_sync_implementation_of_an_async_hook_is_rejected():
     with pytest.raises(PluginError, match="must be defined with `async def`"):
         hooks(plugin(authorize=lambda self, principal, entry: YES))
 
 
-def test_what_a_plugin_implements_is_known():
+def test_the_hooks_of_a_plugin_are_listed():
     assert hooks(plugin(on_error=lambda self, error: None)).implemented_by("p0") == ["on_error"]
 
 
 @pytest.fixture
-def impatient(monkeypatch):
+def short_timeout(monkeypatch):
     monkeypatch.setattr(hooks_module, "HOOK_SECONDS", 0.05)
 
 
 class Hanging:
-    """Never comes to an answer."""
+    """Never returns."""
 
     @hookimpl
     async def authorize(self, principal, entry):
@@ -171,17 +171,17 @@ class Hanging:
         await asyncio.Event().wait()
 
 
-async def test_a_plugin_that_hangs_lets_nobody_through(impatient):
+async def test_a_plugin_that_hangs_denies_access(short_timeout):
     hooks = Hooks({"hanging": Hanging()})
     async with asyncio.timeout(10):
         decision = await hooks.authorize(Principal("ann"), None)
         assert (decision.allowed, decision.source) == (False, "hanging")
-        with pytest.raises(UnavailableError, match="who asks"):
+        with pytest.raises(UnavailableError, match="authentication is temporarily unavailable"):
             await hooks.authenticate(None)
         assert [(check.name, check.ok) for check in await hooks.readiness()] == [("hanging", False)]
 
 
-async def test_a_timeout_of_a_plugins_own_is_its_failure_and_no_hang(impatient):
+async def test_a_timeout_error_raised_by_a_plugin_is_not_a_hook_timeout(short_timeout):
     class Own:
         @hookimpl
         async def authenticate(self, request):

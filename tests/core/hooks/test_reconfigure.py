@@ -1,4 +1,4 @@
-"""The configuration is read again while the gateway runs: all of it takes effect, or nothing."""
+"""The configuration reloads at run time, atomically."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ class Settings:
 
 
 class Speaking:
-    """Takes new settings, unless they say no."""
+    """Applies new settings, except the word `no`."""
 
     Config = Settings
 
@@ -30,7 +30,7 @@ class Speaking:
 
     async def reconfigure(self, config):
         if config.word == "no":
-            raise ConfigError("no is no word", source="[plugins.speaking] word")
+            raise ConfigError("not a valid word", source="[plugins.speaking] word")
         if config.word == "crash":
             raise RuntimeError("secret text")
         if config.word == "wait":
@@ -48,7 +48,7 @@ class Second(Speaking):
 
 
 class Silent:
-    """Cannot change."""
+    """Does not support reconfiguration."""
 
     Config = Settings
 
@@ -57,7 +57,7 @@ class Silent:
 
 
 class OwnReader(Silent):
-    """Reads its table by itself, and not too well."""
+    """Parses its table with `from_table`, which raises."""
 
     class Config:
         @classmethod
@@ -67,18 +67,18 @@ class OwnReader(Silent):
 
 
 class Listener:
-    heard: list
+    errors: list
 
     def __init__(self, gateway, config):
-        self.heard = []
+        self.errors = []
 
     @hookimpl
     def on_error(self, error):
-        self.heard.append(str(error))
+        self.errors.append(str(error))
 
     @hookimpl
     def describe(self):
-        return {"heard": self.heard}
+        return {"errors": self.errors}
 
 
 class Place:
@@ -106,10 +106,10 @@ class Place:
         import httpx2
 
         async with httpx2.AsyncClient(transport=AsgiTransport(self.app), base_url="http://localhost") as client:
-            told = (await client.get("/admin/plugins")).json()
-        self.configuration = told["configuration"]
-        self.facts = {plugin["name"]: plugin["facts"] for plugin in told["plugins"]}
-        self.waiting = [plugin["name"] for plugin in told["plugins"] if plugin["needs_restart"]]
+            page = (await client.get("/admin/plugins")).json()
+        self.configuration = page["configuration"]
+        self.facts = {plugin["name"]: plugin["facts"] for plugin in page["plugins"]}
+        self.waiting = [plugin["name"] for plugin in page["plugins"] if plugin["needs_restart"]]
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
-async def test_core_tables_take_effect_for_what_begins_from_then_on(place):
+async def test_core_tables_take_effect(place):
     async with place.gateway:
         await place.reload(
             "[runs]\nmax_turns = 3\n[http]\nmax_messages = 7\n[catalog]\nshow_broken = true\n[agents.A]\nmodel = 'm'"
@@ -129,7 +129,7 @@ async def test_core_tables_take_effect_for_what_begins_from_then_on(place):
         assert place.configuration["restart"] == []
 
 
-async def test_a_reload_that_is_on_when_the_gateway_stops_ends_without_a_word(place):
+async def test_a_reload_in_progress_at_shutdown_ends_without_error(place):
     speaking = place.gateway.plugins.loaded["speaking"].plugin
     async with place.gateway, asyncio.timeout(5):
         place.write("[plugins.speaking]\nword = 'wait'\n")
@@ -139,7 +139,7 @@ async def test_a_reload_that_is_on_when_the_gateway_stops_ends_without_a_word(pl
     assert (await asyncio.wait_for(reload, 5)).agents == {}
 
 
-async def test_limits_of_runs_hold_for_the_next_request(tmp_path, monkeypatch):
+async def test_limits_of_runs_apply_to_the_next_request(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from agents import Agent, function_tool
 
@@ -161,7 +161,7 @@ async def test_limits_of_runs_hold_for_the_next_request(tmp_path, monkeypatch):
             await g.openai.chat.completions.create(model="X", messages=messages)
 
 
-async def test_a_plugin_that_can_change_gets_its_new_settings_once(place):
+async def test_a_plugin_is_reconfigured_once_per_change(place):
     async with place.gateway:
         await place.reload("[plugins.speaking]\nword = 'hello'")
         await place.reload("[plugins.speaking]\nword = 'hello'")
@@ -169,7 +169,7 @@ async def test_a_plugin_that_can_change_gets_its_new_settings_once(place):
         assert place.facts["second"]["words"] == ["none"]
 
 
-async def test_what_needs_a_restart_is_named_until_it_is_as_it_was(place):
+async def test_settings_that_require_a_restart_are_listed_until_reverted(place):
     async with place.gateway:
         await place.reload(
             "[server]\nport = 9999\n[state]\nfolder = 'x'\n[http]\ncors_origins = ['*']\nmax_messages = 8\n"
@@ -184,26 +184,26 @@ async def test_what_needs_a_restart_is_named_until_it_is_as_it_was(place):
         ]
         assert place.waiting == ["silent", "listener"]
         assert place.gateway.config.server.port == 8000
-        assert place.gateway.config.http.max_messages == 8, "the rest is in force"
+        assert place.gateway.config.http.max_messages == 8, "the other settings take effect"
         await place.reload("")
         assert (place.configuration["restart"], place.waiting) == ([], [])
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("nonsense", "is no valid TOML"),
+        ("nonsense", "is not valid TOML"),
         (f"deep = {'[' * 3000}{']' * 3000}", "is nested more than 100 levels deep"),
-        ("[plugins.own_reader]\nword = 'crash'", "cannot read its table: RuntimeError"),
+        ("[plugins.own_reader]\nword = 'crash'", "cannot parse its table: RuntimeError"),
         ("[runs]\nmax_turn = 5", "unknown key"),
-        ("[runs]\nmax_turns = 'many'", "must be a whole number"),
+        ("[runs]\nmax_turns = 'many'", "must be an integer"),
         ("[plugins.silent]\nwords = 'x'", "unknown key"),
-        ("[plugins.nowhere]", "no plugin 'nowhere' is installed"),
-        ("[plugins.second]\nword = 'no'", "no is no word"),
-        ("[plugins.second]\nword = 'crash'", "fails in reconfigure: RuntimeError"),
+        ("[plugins.nowhere]", "the plugin 'nowhere' is not installed"),
+        ("[plugins.second]\nword = 'no'", "not a valid word"),
+        ("[plugins.second]\nword = 'crash'", "failed in reconfigure: RuntimeError"),
     ],
 )
-async def test_what_is_wrong_leaves_everything_as_it_was_and_is_told_once(place, text, told):
+async def test_an_invalid_file_changes_nothing_and_is_reported_once(place, text, message):
     async with place.gateway:
         await place.reload("[runs]\nmax_turns = 3")
         rest = "[http]\nmax_messages = 7\n[plugins.speaking]\nword = 'hello'"
@@ -212,24 +212,24 @@ async def test_what_is_wrong_leaves_everything_as_it_was_and_is_told_once(place,
         config = place.gateway.config
         assert (config.runs.max_turns, config.http.max_messages) == (3, 2048)
         assert place.facts["speaking"]["words"][-1] == "none"
-        assert told in place.configuration["error"]["message"]
+        assert message in place.configuration["error"]["message"]
         assert "secret text" not in str(place.configuration)
-        [heard] = place.facts["listener"]["heard"]
-        assert told in heard
+        [reported] = place.facts["listener"]["errors"]
+        assert message in reported
         await place.reload(rest)
         assert place.configuration["error"] is None
         assert place.gateway.config.http.max_messages == 7
         assert place.facts["speaking"]["words"][-1] == "hello"
 
 
-async def test_a_file_that_was_named_and_is_gone_changes_nothing(place):
+async def test_a_missing_file_given_by_name_changes_nothing(place):
     async with place.gateway:
         place.file.unlink()
         await place.gateway.reload()
-        assert "there is no such file" in place.gateway.reconfigurer.error.message
+        assert "file not found" in place.gateway.reconfigurer.error.message
 
 
-async def test_a_file_that_need_not_be_there_may_come_and_go(tmp_path, monkeypatch):
+async def test_an_optional_file_can_be_created_and_deleted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tables = {"plugins": {name: {"enabled": False} for name in OFF}}
     app = build(load_config(environ={}, overrides=tables))
@@ -243,7 +243,7 @@ async def test_a_file_that_need_not_be_there_may_come_and_go(tmp_path, monkeypat
         assert gateway.config.runs.max_turns == 10
 
 
-async def test_a_secret_in_a_file_is_read_again(tmp_path):
+async def test_a_secret_in_a_file_is_reloaded(tmp_path):
     from gateway_core import Secret
 
     @frozen
