@@ -48,7 +48,7 @@ async def serving(folder: Path, settings: str = "") -> AsyncIterator[tuple[httpx
     try:
         url = ""
         while not (line := await process.stdout.readline()).startswith(b"Stop it"):
-            if found := re.search(rb"serves at (http://\S+)/v1", line):
+            if found := re.search(rb"listening on (http://\S+)/v1", line):
                 url = found[1].decode()
         async with httpx2.AsyncClient(base_url=url, timeout=120, limits=httpx2.Limits(max_connections=100)) as client:
             # The first look of the watcher comes after the start.

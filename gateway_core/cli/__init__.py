@@ -1,7 +1,7 @@
-"""The command `agent-gateway`.
+"""Defines the command line `agent-gateway`.
 
-Each command is in the module of its kind; this one puts them together, and turns the gateway's own errors into one
-line and an exit status. Importing it must stay cheap: no SDK, no server.
+Each subcommand is defined in its own module. This module collects them, and converts errors of the gateway to one line
+of output and an exit status. To keep startup fast, it imports neither the SDK nor the server.
 """
 
 import sys
@@ -15,7 +15,7 @@ from gateway_core.config.settings import Config, Table, load_config
 from gateway_core.errors import ConfigError, GatewayError
 
 EXIT_CONFIG = 78
-"""`EX_CONFIG` of sysexits.h."""
+"""The exit status `EX_CONFIG` of `sysexits.h`."""
 
 COMMANDS = {
     "serve": "gateway_core.cli.serve",
@@ -30,7 +30,7 @@ COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Imports the module of a command only when the command is used; plugins' commands come after the built-in ones."""
+    """Imports the module of a command on first use. Commands of plugins are listed after the built-in ones."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *(name for name in self._of_plugins() if name not in COMMANDS)]
@@ -49,7 +49,7 @@ class _Commands(click.Group):
         try:
             hooks = load_plugins(load_config(), NullGateway()).hooks
         except GatewayError:
-            return {}  # the command that is asked for reports it
+            return {}  # the requested command reports the error
         return {command.name or "": command for command in hooks.commands()}
 
 
@@ -74,19 +74,22 @@ def main() -> None:
 
 
 def config_options(command: Any) -> Any:
-    """The options of every command that reads the configuration."""
+    """Add the options of every command that reads the configuration."""
     command = click.option(
         "--agents",
         type=click.Path(path_type=Path, file_okay=False, exists=True),
-        help="The drop-in folder (default: ./agents).",
+        help="Folder of agents to serve (default: ./agents).",
     )(command)
     return click.option(
-        "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The gateway.toml to read."
+        "--config",
+        "file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Configuration file (default: gateway.toml).",
     )(command)
 
 
 def read_config(file: Path | None, agents: Path | None, overrides: Table | None = None) -> Config:
-    """The configuration with what the command line says."""
+    """Load the configuration with the options of the command line."""
     tables = dict(overrides or {})
     if agents is not None:
         plugins = tables.setdefault("plugins", {})

@@ -1,4 +1,7 @@
-"""`chat`: talk to one agent in the terminal, without a server. Tool calls are shown on standard error."""
+"""Implements `agent-gateway chat`, which runs an agent in the terminal without a server.
+
+The answer is printed to standard output, tool calls to standard error.
+"""
 
 import asyncio
 import sys
@@ -28,9 +31,12 @@ from gateway_core.types import (
 @click.argument("model")
 @click.argument("text", required=False)
 @config_options
-@click.option("--offline", is_flag=True, help="Use the built-in offline model, whatever upstreams there are.")
+@click.option("--offline", is_flag=True, help="Use the built-in offline model instead of an upstream.")
 def chat(model: str, text: str | None, file: Path | None, agents: Path | None, offline: bool) -> None:
-    """Say TEXT to the agent MODEL and print its answer; without TEXT, converse until the input ends."""
+    """Send TEXT to the agent MODEL and print the answer.
+
+    Without TEXT, read messages from standard input until it ends.
+    """
     overrides: dict[str, Any] = {"plugins": {"hot_reload": {"enabled": False}}}
     if offline:
         overrides["plugins"]["upstreams"] = {"enabled": False}
@@ -43,7 +49,7 @@ def chat(model: str, text: str | None, file: Path | None, agents: Path | None, o
             catalog = gateway.catalog
             agent_id = catalog.resolve(model)
             if agent_id is None:
-                raise NotFoundError(f"there is no agent '{model}'", hint=did_you_mean(model, catalog.agents))
+                raise NotFoundError(f"unknown agent '{model}'", hint=did_you_mean(model, catalog.agents))
             if agent_id not in catalog.agents:
                 raise catalog.broken[agent_id].error
             session = _Session(gateway, catalog.agents[agent_id])

@@ -1,4 +1,4 @@
-"""`check`, `agents`, `plugins` and `config`: look at a gateway without serving it."""
+"""Implements `check`, `agents`, `plugins` and `config`, which inspect a gateway without serving it."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.types import Catalog
 
-# Added to a child's exit status, so that no module's own exit is taken for it.
+# Added to the exit status of the child process, to distinguish it from an exit by an agent's module.
 _CHILD_BASE = 100
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -28,7 +28,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @config_options
 @as_json
 def plugins(file: Path | None, agents: Path | None, as_json: bool) -> None:
-    """List the plugins in the order in which they are called."""
+    """List the plugins in the order of calling."""
     infos = load_plugins(read_config(file, agents), NullGateway()).infos
     rows = [
         {"plugin": i.name, "state": "on" if i.enabled else "off", "source": i.source, "hooks": list(i.hooks)}
@@ -41,7 +41,7 @@ def plugins(file: Path | None, agents: Path | None, as_json: bool) -> None:
 @config_options
 @as_json
 def config(file: Path | None, agents: Path | None, as_json: bool) -> None:
-    """Print the settings that are in force, secrets masked."""
+    """Print the effective settings, with secrets masked."""
     tables = mask_secrets(read_config(file, agents).tables)
     click.echo(json.dumps(tables, indent=2, default=str) if as_json else "\n".join(_toml(tables)))
 
@@ -50,7 +50,7 @@ def config(file: Path | None, agents: Path | None, as_json: bool) -> None:
 @config_options
 @as_json
 def agents(file: Path | None, agents: Path | None, as_json: bool) -> None:
-    """List the agents that would be served, and those that are broken."""
+    """List the agents, including broken ones."""
     catalog, _ = _load(file, agents)
     _print(_rows(catalog), as_json)
 
@@ -60,17 +60,17 @@ def agents(file: Path | None, agents: Path | None, as_json: bool) -> None:
 @config_options
 @as_json
 def check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json: bool) -> None:
-    """Load the agents and say what is wrong with them: those of PATHS (folders or files), else all.
+    """Load the agents in PATHS (folders or files) and report errors.
 
-    The exit status is 1 when any is broken.
+    Without PATHS, check all agents. The exit status is 1 if any agent is broken.
     """
     status = _in_child(lambda: _check(paths, file, agents, as_json, trial=False))
-    # A module ended the process that looked at it: find out which one, at the price of a process for each.
+    # A module exited the child process. Import each module in a separate process to find it, which is slower.
     sys.exit(_check(paths, file, agents, as_json, trial=True) if status is None else status)
 
 
 def _check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json: bool, *, trial: bool) -> int:
-    """Print the table. Returns the exit status."""
+    """Print the table and return the exit status."""
     rows: list[dict[str, Any]] = []
     places: list[tuple[Path | None, str | None]] = [_place(path) for path in paths] or [(agents, None)]
     for folder, only in places:
@@ -82,7 +82,7 @@ def _check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_jso
 
 
 def _in_child(work: Callable[[], int]) -> int | None:
-    """Do it in a child process and return its status; nothing when the child did not come to its end."""
+    """Call a function in a child process and return its status, or `None` if the child exited early."""
     if not hasattr(os, "fork"):
         return None
     pid = os.fork()
@@ -101,7 +101,7 @@ def _in_child(work: Callable[[], int]) -> int | None:
 
 
 def _place(path: Path) -> tuple[Path | None, str | None]:
-    """The drop-in folder that a path lies in, and the id of the agent that it means."""
+    """Return the agents folder of a path, and the id of the agent at the path, or `None` if it is an agents folder."""
     path = path.resolve()
     if path.name == "agent.py":
         path = path.parent
@@ -113,9 +113,9 @@ def _place(path: Path) -> tuple[Path | None, str | None]:
 def _load(
     file: Path | None, folder: Path | None, *, installed: bool = True, trial: bool = False
 ) -> tuple[Catalog, list[tuple[str, str]]]:
-    # What is wrong is in the table; it need not be logged as well.
+    # Errors are printed in the table, so they are not logged.
     logging.basicConfig(handlers=[logging.NullHandler()])
-    # No upstream is asked for anything: what is looked at is the agents.
+    # Loading agents requires no upstream.
     overrides: dict[str, Any] = {
         "plugins": {"upstreams": {"enabled": False}, "hot_reload": {"enabled": False}},
         "catalog": {"trial_import": trial},
@@ -136,7 +136,7 @@ def _load(
 
         @hookimpl
         def on_error(self, error: GatewayError) -> None:
-            # Of some of the paths only, it is no wonder that the settings of others are for nobody.
+            # With PATHS, only some agents are loaded, so settings for other agents are not an error.
             if isinstance(error, DiscoveryError) or (installed and error.code == "no_such_agent"):
                 reported.append((error.source or "-", error.message + (f" ({error.hint})" if error.hint else "")))
 

@@ -1,4 +1,4 @@
-"""`agent-gateway serve`: start the server, and say in a few lines what it serves and how to reach it."""
+"""Implements `agent-gateway serve`, which starts the server and prints a summary of the agents and URLs."""
 
 import logging
 import sys
@@ -16,13 +16,13 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @click.command()
 @config_options
-@click.option("--host", help="The address to listen on (default: 127.0.0.1).")
-@click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on (default: 8000; 0 takes any).")
-@click.option("--offline", is_flag=True, help="Use the built-in offline model, whatever upstreams there are.")
+@click.option("--host", help="Address to listen on (default: 127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default: 8000; 0 selects a free port).")
+@click.option("--offline", is_flag=True, help="Use the built-in offline model instead of an upstream.")
 def serve(file: Path | None, agents: Path | None, host: str | None, port: int | None, offline: bool) -> None:
-    """Serve the agents of ./agents and of installed packages."""
+    """Serve the agents in ./agents and in installed packages."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    # Each call to an upstream would be a line.
+    # At INFO, httpx2 logs a line for each request to an upstream.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     overrides: Table = {"server": {}, "plugins": {}}
     if host is not None:
@@ -49,15 +49,15 @@ def serve(file: Path | None, agents: Path | None, host: str | None, port: int | 
 
 
 def banner(url: str, gateway: Any) -> Iterator[str]:
-    """What an operator reads first."""
+    """Return the lines of the startup summary."""
     catalog = gateway.catalog
     facts = gateway.hooks.describe()
-    yield f"Agent Gateway serves at {url}/v1"
+    yield f"Agent Gateway listening on {url}/v1"
     yield f"  upstream   {_upstream(facts)}"
     if catalog.agents:
         yield f"  models     {', '.join(catalog.agents)}"
     else:
-        yield "  models     none yet; make one with: agent-gateway new MyAgent"
+        yield "  models     none; create one with: agent-gateway new MyAgent"
     for broken in catalog.broken.values():
         yield f"  broken     {broken.id}: {broken.error}"
     for served in catalog.agents.values():
@@ -65,21 +65,21 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
             yield f"  note       {served.id}: {warning}"
     yield f"  reload     {_watching(facts.get('hot_reload'))}"
     if not gateway.hooks.guarded:
-        yield "  access     open to this machine, and to it only; `agent-gateway keys create NAME` makes a key"
+        yield "  access     open, from this machine only; create a key with `agent-gateway keys create NAME`"
     if gateway.admin_port is not None:
         host = gateway.config.server.admin_address[0]
-        yield f"  admin      http://{host}:{gateway.admin_port}/admin/..., and only there"
-    key = "a key of yours" if gateway.hooks.guarded else "any key"
+        yield f"  admin      http://{host}:{gateway.admin_port}/admin/... (this address only)"
+    key = "your API key" if gateway.hooks.guarded else "any key"
     yield f"  Open WebUI Admin Settings > Connections > OpenAI API: URL {url}/v1, {key}"
-    yield "Stop it with Ctrl+C."
+    yield "Press Ctrl+C to stop."
 
 
 def _watching(watcher: Mapping[str, Any] | None) -> str:
     if watcher is None or watcher["mode"] == "off":
-        return "files are not watched; after a change: POST /admin/reload, or send SIGHUP"
+        return "files are not watched; to reload: POST /admin/reload, or send SIGHUP"
     if watcher["mode"] == "poll":
-        return f"files are looked at again and again ({watcher['reason']}); a saved one is served"
-    return "files are watched; a saved one is served"
+        return f"polling for changes ({watcher['reason']}); edits reload automatically"
+    return "watching for changes; edits reload automatically"
 
 
 def _upstream(facts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -89,6 +89,6 @@ def _upstream(facts: Mapping[str, Mapping[str, Any]]) -> str:
             model = upstream["default_model"]
             return f"{name} ({upstream['base_url']}), model {model}; {known['reason']}"
     if "offline_model" in facts:
-        reason = known.get("reason", "asked for, or no upstreams plugin")
-        return f"the built-in offline model, which is no LLM; {reason}"
+        reason = known.get("reason", "--offline was given, or the upstreams plugin is disabled")
+        return f"the built-in offline model, not an LLM; {reason}"
     return "none"

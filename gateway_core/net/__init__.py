@@ -1,1 +1,1 @@
-"""Network safety: address checks and an HTTP transport that refuses private addresses (SSRF guard)."""
+"""Network safety: address checks and an HTTP transport that rejects private addresses (SSRF guard)."""

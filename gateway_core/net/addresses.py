@@ -1,7 +1,7 @@
-"""Which addresses may be connected to when somebody else chose the host: public ones, and those an operator names.
+"""Checks the addresses of untrusted hosts: connections are allowed to public addresses and to configured networks.
 
-A name is resolved once and what it resolved to is connected to, so that nobody can change its mind in between. It
-connects to nothing itself.
+A host name is resolved once and the connection uses the checked address, which prevents DNS rebinding. The module opens
+no connections.
 """
 
 import asyncio
@@ -12,26 +12,26 @@ from collections.abc import Sequence
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Addresses that carry an IPv4 address inside, which some network on the way would unpack.
+# Networks whose addresses embed an IPv4 address, to which a router may forward (NAT64, 6to4, Teredo).
 _TUNNELS = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
 
 
 class ForbiddenAddressError(Exception):
-    """A host resolves to an address that may not be connected to."""
+    """A host resolves to a forbidden address."""
 
 
 async def resolve(host: str, port: int, scheme: str, private: Sequence[Network]) -> list[str]:
-    """The addresses of a host, all of which may be connected to.
+    """Resolve a host and check all of its addresses.
 
     Args:
-        host: A name or an address, in whatever notation.
-        port: Passed on to the resolver.
-        scheme: `http` is for addresses in `private` only.
-        private: What an operator has named.
+        host: A host name, or an address in any notation.
+        port: The port to pass to the resolver.
+        scheme: `https`, or `http`, which is allowed only for addresses in `private`.
+        private: The networks that the operator allows.
 
     Raises:
-        ForbiddenAddressError: One of them may not be; a name that is partly private is a trap.
-        OSError: The name does not resolve.
+        ForbiddenAddressError: At least one address is forbidden, even if others are not.
+        OSError: The name cannot be resolved.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
@@ -43,7 +43,7 @@ async def resolve(host: str, port: int, scheme: str, private: Sequence[Network])
 
 
 def may_connect(address: Address, private: Sequence[Network], scheme: str = "https") -> bool:
-    """Whether it is named, or public and reached by https."""
+    """Return whether an address is in an allowed network, or is public and the scheme is `https`."""
     plain = (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
     if any(plain in network for network in private):
         return True
@@ -51,15 +51,15 @@ def may_connect(address: Address, private: Sequence[Network], scheme: str = "htt
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is on the open internet: not private, loopback, link-local, reserved, multicast or a tunnel."""
+    """Return whether an address is public: not private, loopback, link-local, reserved, multicast or a tunnel."""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return is_public(address.ipv4_mapped)
-    tunnelled = isinstance(address, ipaddress.IPv6Address) and any(address in network for network in _TUNNELS)
-    return address.is_global and not address.is_multicast and not address.is_reserved and not tunnelled
+    tunneled = isinstance(address, ipaddress.IPv6Address) and any(address in network for network in _TUNNELS)
+    return address.is_global and not address.is_multicast and not address.is_reserved and not tunneled
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens at a host's address. No name but `localhost` is resolved."""
+    """Return whether a host is a loopback address or `localhost`. Other names are not resolved."""
     if host == "localhost":
         return True
     try:

@@ -1,6 +1,6 @@
-"""Requests to hosts that somebody else chose: a transport that connects only where it may.
+"""An HTTPX transport for requests to untrusted hosts, which connects to allowed addresses only.
 
-Which addresses these are is decided in `net/addresses.py`. Whoever uses it must not follow redirects.
+`net/addresses.py` defines the allowed addresses. Clients that use the transport must not follow redirects.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from gateway_core.net.addresses import ForbiddenAddressError, Network, resolve
 
 
 class RefusedAddressError(httpx2.RequestError):
-    """The host may not be connected to from here. Its text names the host, and not where it leads."""
+    """Connections to the host are forbidden. The message contains the host, but not its addresses."""
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
-    """A transport that connects to public addresses by https, and to those that an operator names.
+    """A transport that connects to public addresses over https, and to networks that the operator allows.
 
     Args:
-        private: Networks that an operator names; plain http is spoken to them, too.
-        inner: What sends a request to the address that was found.
+        private: The networks that the operator allows, also over plain http.
+        inner: The transport that sends a request to the checked address.
     """
 
     def __init__(self, private: Sequence[Network] = (), inner: httpx2.AsyncBaseTransport | None = None) -> None:
@@ -30,23 +30,23 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         """Send a request to a checked address.
 
         Raises:
-            RefusedAddressError: The host may not be connected to, or cannot be found.
+            RefusedAddressError: Connections to the host are forbidden, or it cannot be resolved.
         """
         url = request.url
         if url.userinfo:
-            raise RefusedAddressError("an address may hold no credentials", request=request)
+            raise RefusedAddressError("a URL must not contain credentials", request=request)
         if url.scheme not in ("http", "https"):
-            raise RefusedAddressError("only http and https are spoken", request=request)
+            raise RefusedAddressError("unsupported URL scheme: use http or https", request=request)
         try:
             port = url.port or (443 if url.scheme == "https" else 80)
             addresses = await resolve(url.host, port, url.scheme, self._private)
         except ForbiddenAddressError as error:
             raise RefusedAddressError(
-                f"the host '{url.host[:100]}' may not be connected to", request=request
+                f"connections to the host '{url.host[:100]}' are not allowed", request=request
             ) from error
         except (OSError, UnicodeError, IndexError) as error:
-            raise RefusedAddressError(f"the host '{url.host[:100]}' cannot be found", request=request) from error
-        # TLS still asks for the name, and so does the Host header, which was set before.
+            raise RefusedAddressError(f"the host '{url.host[:100]}' cannot be resolved", request=request) from error
+        # TLS verifies the original name. The Host header was set before and contains it, too.
         request.extensions = {**request.extensions, "sni_hostname": url.host}
         request.url = url.copy_with(host=addresses[0])
         return await self._inner.handle_async_request(request)

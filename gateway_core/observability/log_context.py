@@ -1,7 +1,7 @@
-"""What the code that runs now works for: the request, the agent and so on, to stand on every log line.
+"""Holds the log context: fields such as the request id and the agent id, which are added to every log line.
 
-A context variable carries it, so it reaches tasks and tool threads, also the lines of the SDK and of agents. It writes
-no line; whoever formats lines asks for it. Nothing secret may be put into it.
+The context is a context variable, so tasks and tool threads inherit it, and log lines of the SDK and of agents have it,
+too. The log formatter reads it; this module writes no log lines. The fields must not contain secrets.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,18 +13,18 @@ _NOTHING: Mapping[str, str] = {}
 
 
 def log_context() -> Mapping[str, str]:
-    """The fields of the context, such as `request_id`, `principal` and `agent_id`, by name."""
+    """Return the current fields by name, such as `request_id`, `principal` and `agent_id`."""
     return _CONTEXT.get(_NOTHING)
 
 
 def add_log_context(**fields: str | None) -> None:
-    """Add fields for the rest of the current task, and for the tasks that it starts from now on."""
+    """Add fields for the rest of the current task and for the tasks that it starts later."""
     _CONTEXT.set({**log_context(), **{name: value for name, value in fields.items() if value is not None}})
 
 
 @contextmanager
 def in_log_context(**fields: str | None) -> Iterator[None]:
-    """Add fields for a block."""
+    """Add fields within a `with` block."""
     token = _CONTEXT.set(_CONTEXT.get(_NOTHING))
     try:
         add_log_context(**fields)

@@ -1,7 +1,7 @@
-"""The trace that the code which runs now belongs to, as it is told to those that are called.
+"""Propagates the trace context (https://www.w3.org/TR/trace-context/) to outgoing requests.
 
-https://www.w3.org/TR/trace-context/. A context variable carries it into every task of a run. It makes no trace: without
-a plugin that does, what the client sent is passed on.
+The context is a context variable, which every task of a run inherits. The module creates no spans: without a tracing
+plugin, the headers of the client's request are forwarded.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,15 +12,15 @@ _SOURCE: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("agent_
 
 
 def trace_headers() -> Mapping[str, str]:
-    """The headers for a call to another server: `traceparent` and perhaps `tracestate`, or none."""
+    """Return the headers for an outgoing request: `traceparent` and optionally `tracestate`, or none."""
     source = _SOURCE.get()
     return source() if source is not None else _NOTHING
 
 
 def set_trace_headers(source: Callable[[], Mapping[str, str]]) -> None:
-    """Decide on the headers for the rest of the current task, and for the tasks that it starts from now on.
+    """Set the source of the headers for the rest of the current task and for the tasks that it starts later.
 
     Args:
-        source: Gives them, each time that something is called.
+        source: Called for each outgoing request. Returns the headers.
     """
     _SOURCE.set(source)

@@ -1,8 +1,8 @@
-"""The SDK's process-wide settings, kept as the gateway wants them although any module may change them.
+"""Saves the process-wide settings of the Agents SDK, and restores them after an agent's module has changed them.
 
-The SDK keeps its default client, its API flavour and its trace processors in module globals, and the `openai`
-client reads the environment. A dropped-in module that sets them would change every other agent; so they are
-remembered once and put back after each load. This is the only module that knows where the SDK keeps them.
+The SDK stores its default client, its API type and its trace processors in module globals, and the `openai` client
+reads environment variables. An agent's module that changes them would affect all other agents. Therefore the settings
+are saved at startup and restored after each load. No other module accesses these globals.
 """
 
 import os
@@ -13,8 +13,8 @@ from agents import Span, Trace, TracingProcessor, set_trace_processors
 from agents.models import _openai_shared
 from agents.tracing import get_trace_provider
 
-# Only what the SDK and its client read by themselves. Anything else that a module sets is its own affair:
-# its tools may need it at run time.
+# Only the variables that the SDK and its client read. Other variables that a module sets are not restored, because its
+# tools may need them at run time.
 _VARIABLES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_DEFAULT_MODEL")
 _GLOBALS = (
     "_default_openai_key",
@@ -26,11 +26,11 @@ _GLOBALS = (
 
 
 class GlobalSettings:
-    """The settings as they are now, to be put back later.
+    """A snapshot of the current settings, to be restored later.
 
     Args:
-        tracing: Whether the SDK may send traces, prompts included, to OpenAI's servers, as it does by default.
-        processors: Who hears of traces beside them, until `close`.
+        tracing: Whether the SDK may send traces, including prompts, to OpenAI's servers, as it does by default.
+        processors: Additional trace processors, which are installed until `close`.
     """
 
     def __init__(self, *, tracing: bool = False, processors: Iterable[TracingProcessor] = ()) -> None:
@@ -42,7 +42,7 @@ class GlobalSettings:
         self._tracing_disabled = getattr(get_trace_provider(), "_manual_disabled", None)
 
     def restore(self) -> list[str]:
-        """Put back what was changed since. Returns what that was, in words for an operator."""
+        """Restore the settings that were changed. Return descriptions of them for operators."""
         changed = []
         for name, value in self._variables.items():
             if os.environ.get(name) != value:
@@ -64,17 +64,17 @@ class GlobalSettings:
         return changed
 
     def close(self) -> None:
-        """Let the trace processors go."""
+        """Remove the trace processors of this gateway."""
         set_trace_processors([processor for processor in _processors() if processor not in self._own])
 
     def _wanted(self) -> list[TracingProcessor]:
-        """This gateway's processors, and those that other gateways in the process have put there."""
+        """Return the processors of this gateway, and those of other gateways in the process."""
         foreign = [p for p in _processors() if isinstance(p, _OfGateway) and p not in self._own]
         return [*self._others, *foreign, *self._own]
 
 
 class _OfGateway(TracingProcessor):
-    """Marks a processor as a gateway's, so that another gateway in the process leaves it alone."""
+    """Marks a processor as one of a gateway, so that other gateways in the process do not remove it."""
 
     def __init__(self, inner: TracingProcessor) -> None:
         self._inner = inner

@@ -1,7 +1,7 @@
-"""A client that sends its next request before the last one is answered, and leaves, is noticed all the same.
+"""Detects the disconnect of HTTP/1.1 clients that use pipelining.
 
-Hypercorn stops reading from a connection when a further request waits on it, and so does not see it end: a run would go
-on for nobody, until something is written to it. This looks at the connection while it waits.
+Hypercorn stops reading from a connection while a pipelined request is waiting, and therefore does not detect that the
+client has disconnected. The run would continue until a write fails. This module polls the connection during the wait.
 """
 
 import asyncio
@@ -15,20 +15,20 @@ POLL_SECONDS = 0.1
 
 
 def detect_disconnects() -> None:
-    """For all connections of this process from now on; harmless to do twice."""
+    """Install the detection for all future connections of this process. Idempotent."""
     hypercorn.protocol.H11Protocol = _Protocol  # type: ignore[attr-defined]
 
 
 class _Protocol(H11Protocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # The server's own object for this connection; it has the stream that is read.
+        # Hypercorn's object for the connection, which has the stream reader.
         connection = getattr(self.send, "__self__", None)
         self.can_read = _CanRead(self.can_read, self, getattr(connection, "reader", None))
 
 
 class _CanRead:
-    """Hypercorn's event, of which waiting also ends when the client has left."""
+    """Wraps Hypercorn's event, so that `wait` also ends when the client disconnects."""
 
     def __init__(self, event: Any, protocol: H11Protocol, reader: asyncio.StreamReader | None) -> None:
         self._event = event
@@ -48,7 +48,7 @@ class _CanRead:
         """Wait until the next request may be read.
 
         Raises:
-            ConnectionResetError: There is nobody any more to answer it for.
+            ConnectionResetError: The client has disconnected.
         """
         while True:
             try:
@@ -57,7 +57,7 @@ class _CanRead:
                 return
             except TimeoutError:
                 pass
-            # What has arrived may still stand in its buffer, so `at_eof` does not tell.
+            # `at_eof()` is false while the buffer contains unread data, so check the private attributes.
             if getattr(self._reader, "_eof", False) or getattr(self._reader, "_exception", None) is not None:
                 await self._protocol.handle(Closed())
-                raise ConnectionResetError("the client has left")
+                raise ConnectionResetError("the client has disconnected")

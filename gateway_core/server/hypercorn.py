@@ -1,6 +1,7 @@
-"""Hypercorn, as the gateway runs it: sockets, signals, drain, and a certain end.
+"""Runs the Hypercorn server: listening sockets, signals, graceful shutdown and its timeout.
 
-Another ASGI server could be put in here. It knows nothing of agents: it asks the gateway only to drain its runs.
+This is the only package that depends on Hypercorn. It does not depend on agents: at shutdown, it calls the engine to
+drain the runs.
 """
 
 import asyncio
@@ -28,18 +29,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FEW_FILES = 4096
-MANY_FILES = 65536
+MIN_OPEN_FILES = 4096
+MAX_OPEN_FILES = 65536
 
-# Beyond the time that running answers get, the process may take this long for its own cleaning up.
+# Time for cleanup after `drain_timeout`, before the process is forced to exit.
 EXIT_GRACE_SECONDS = 10.0
 
 
 def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
-    """A listening socket; what it is told, every connection inherits.
+    """Open a listening socket. Its connections inherit its socket options.
 
     Raises:
-        ConfigError: The address cannot be used, usually because another process has it.
+        ConfigError: The address cannot be used, usually because another process uses it.
     """
     host, port = address[0].strip("[]"), address[1]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -47,7 +48,7 @@ def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _cut_dead_peers(listener, config.send_timeout)
+        _set_dead_peer_timeouts(listener, config.send_timeout)
         listener.bind((host, port))
         listener.listen(config.backlog)
     except (OSError, OverflowError) as error:
@@ -56,21 +57,21 @@ def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {address[0]}:{port}: {reason}",
             source="[server]",
-            hint="stop the process that has the port, or choose another one: --port",
+            hint="stop the process that uses the port, or choose another port with --port",
         ) from error
     listener.setblocking(False)
     return listener
 
 
 def run(app: Starlette, on_start: Callable[[str], None]) -> None:
-    """Serve until a signal says stop, then drain and return.
+    """Serve until a signal requests the shutdown, then drain and return.
 
     Args:
-        app: What `app.build` made.
-        on_start: Called with the base URL when the agents are loaded and connections are about to be taken.
+        app: The application that `app.build` created.
+        on_start: Called with the base URL when the agents are loaded, before connections are accepted.
 
     Raises:
-        ConfigError: The address cannot be used, or is not loopback although no plugin guards the gateway.
+        ConfigError: The address cannot be used, or is not loopback although no plugin controls access.
         GatewayError: The gateway cannot start.
     """
     gateway: RunningGateway = app.state.gateway
@@ -79,11 +80,11 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
     exposed = [host for host, _ in addresses if not is_loopback(host)]
     if not gateway.hooks.guarded and exposed:
         raise ConfigError(
-            f"will not listen on {exposed[0]}: no plugin guards access, so anybody there could use your agents",
+            f"refusing to listen on {exposed[0]}: no plugin controls access, so other hosts could use the agents",
             source="[server] host",
-            hint="make a key with `agent-gateway keys create NAME`, or listen on 127.0.0.1",
+            hint="create a key with `agent-gateway keys create NAME`, or listen on 127.0.0.1",
         )
-    _allow_many_files()
+    _raise_open_file_limit()
     detect_disconnects()
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(listen(config, address)) for address in addresses]
@@ -104,8 +105,8 @@ async def _serve(
     failed: list[BaseException] = []
     draining: list[asyncio.Task[None]] = []
 
-    async def lifespan_first(scope: Any, receive: Any, send: Any) -> None:
-        # Hypercorn tells only that a lifespan failed; the cause is the operator's.
+    async def recording_app(scope: Any, receive: Any, send: Any) -> None:
+        # Hypercorn reports only that the lifespan failed. Keep the exception, to raise it from `_serve`.
         try:
             await app(scope, receive, send)
         except BaseException as error:
@@ -114,28 +115,28 @@ async def _serve(
             raise
 
     async def until_stopped() -> None:
-        # Hypercorn asks for this when the lifespan has started.
-        _settle_memory()
+        # Hypercorn calls this after the lifespan startup.
+        _freeze_memory()
         host, port = listeners[0].getsockname()[:2]
         on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         await stop.wait()
         gateway.engine.stopping = True
         await asyncio.sleep(config.drain_delay)
-        _exit_for_certain(config.drain_timeout + EXIT_GRACE_SECONDS)
+        _force_exit_after(config.drain_timeout + EXIT_GRACE_SECONDS)
         draining.append(asyncio.create_task(gateway.engine.drain(config.drain_timeout)))
 
     try:
-        await hypercorn_serve(lifespan_first, _hypercorn_config(config, listeners), shutdown_trigger=until_stopped)
+        await hypercorn_serve(recording_app, _hypercorn_config(config, listeners), shutdown_trigger=until_stopped)
     except Exception:
         if failed:
             raise failed[0] from None
         raise
 
 
-def _cut_dead_peers(listener: socket.socket, seconds: float) -> None:
-    """Let the kernel close a connection whose peer takes nothing of what was sent, or is not there any more.
+def _set_dead_peer_timeouts(listener: socket.socket, seconds: float) -> None:
+    """Set the socket options with which the kernel closes connections to dead or stalled peers.
 
-    Nobody else can: a server that waits for room in a socket waits for ever.
+    The server cannot do this: its write waits without a timeout while the send buffer is full.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
@@ -144,30 +145,30 @@ def _cut_dead_peers(listener: socket.socket, seconds: float) -> None:
         ("TCP_KEEPINTVL", 10),
         ("TCP_KEEPCNT", 3),
     ):
-        if hasattr(socket, name):  # not every system has all of them
+        if hasattr(socket, name):  # not all options exist on every platform
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _allow_many_files() -> None:
-    """A connection is a file: take as many as the system allows, and refuse to start with too few.
+def _raise_open_file_limit() -> None:
+    """Raise the limit of open files, because each connection needs one.
 
     Raises:
-        ConfigError: There are too few even so.
+        ConfigError: The maximum of the system is too low for a server.
     """
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
-    if soft != resource.RLIM_INFINITY and soft < FEW_FILES:
+    if soft != resource.RLIM_INFINITY and soft < MIN_OPEN_FILES:
         raise ConfigError(
-            f"the system lets this process open {soft} files, which is too few for a server",
+            f"the limit of open files ({soft}) is too low for a server",
             source="ulimit -n",
-            hint=f"raise it to at least {FEW_FILES}",
+            hint=f"raise it to at least {MIN_OPEN_FILES}",
         )
 
 
@@ -178,16 +179,16 @@ def _hypercorn_config(config: ServerConfig, listeners: Sequence[socket.socket]) 
     hypercorn.keep_alive_timeout = config.keep_alive
     hypercorn.graceful_timeout = config.drain_timeout + 1
     hypercorn.include_server_header = False
-    # Its access log writes a path's control characters as they are.
+    # Hypercorn's access log does not escape control characters in paths.
     hypercorn.accesslog = None
     hypercorn.errorlog = logging.getLogger("hypercorn.error")
-    # Our banner says where it runs.
+    # The banner already shows the address.
     hypercorn.errorlog.setLevel(logging.WARNING)
     return hypercorn
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    """Return an event that SIGTERM or SIGINT sets. A second signal exits the process immediately."""
     stop = asyncio.Event()
 
     def on_signal() -> None:
@@ -201,7 +202,7 @@ def _stop_on_signals() -> asyncio.Event:
 
 
 def _reload_on_hangup(gateway: RunningGateway, stop: asyncio.Event) -> None:
-    """SIGHUP reloads, unless it means what it is called: then the terminal is gone, and with it who started this."""
+    """Reload on SIGHUP, but stop if the controlling terminal was closed (the original meaning of SIGHUP)."""
     if not hasattr(signal, "SIGHUP"):
         return
     had_terminal = _has_terminal()
@@ -223,9 +224,14 @@ async def _reload(gateway: RunningGateway) -> None:
     try:
         catalog = await gateway.reload()
     except Exception:
-        logger.exception("the reload failed")
+        logger.exception("reload failed")
     else:
-        logger.info("generation %d: %d agents, %d broken", catalog.generation, len(catalog.agents), len(catalog.broken))
+        logger.info(
+            "reloaded: generation %d, %d agents, %d broken",
+            catalog.generation,
+            len(catalog.agents),
+            len(catalog.broken),
+        )
 
 
 def _has_terminal() -> bool:
@@ -236,18 +242,18 @@ def _has_terminal() -> bool:
     return True
 
 
-def _exit_for_certain(seconds: float) -> None:
-    """End the process although something hangs: Python 3.12 and newer wait for every open connection."""
+def _force_exit_after(seconds: float) -> None:
+    """Exit the process if the graceful shutdown hangs: since Python 3.12, servers wait for every open connection."""
 
     def exit_now() -> None:
-        logger.error("the gateway did not stop within its time, and is ended")
+        logger.error("graceful shutdown timed out; exiting")
         os._exit(0)
 
     asyncio.get_running_loop().call_later(seconds, exit_now)
 
 
-def _settle_memory() -> None:
-    """What is loaded by now stays: collect once, and keep later collections from walking it again and again."""
+def _freeze_memory() -> None:
+    """Collect garbage once and freeze the remaining objects, so that later collections skip them."""
     gc.collect()
     gc.freeze()
 

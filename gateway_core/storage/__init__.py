@@ -1,1 +1,1 @@
-"""Where state is kept: the in-memory record store and the state directory."""
+"""Storage: the in-memory record store and the state directory."""

@@ -1,6 +1,6 @@
-"""The folder in which the gateway keeps what must outlive its process.
+"""Creates the state directory, which contains the data that the gateway keeps across restarts.
 
-It makes the folder and knows none of what is in it.
+Other modules and plugins manage its contents.
 """
 
 from pathlib import Path
@@ -9,17 +9,17 @@ from gateway_core.errors import ConfigError
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made if it is not there, which nobody but the gateway's own user may read.
+    """Create the directory if it does not exist, accessible to the gateway's user only, and return it.
 
     Raises:
-        ConfigError: It cannot be made.
+        ConfigError: The directory cannot be created.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"the folder {path} cannot be made: {error.strerror}",
+            f"cannot create the state directory {path}: {error.strerror}",
             source="[state] folder",
-            hint='choose another one, or set it to "" and nothing is kept on disk',
+            hint='choose another directory, or set it to "" to disable persistence',
         ) from error
     return path

@@ -1,1 +1,1 @@
-"""Gateway tools as authors reference them, and where a tool comes from."""
+"""References to gateway tools in agents, and the origin of tools."""

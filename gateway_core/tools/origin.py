@@ -1,6 +1,7 @@
-"""Where does a tool come from? Whoever makes a tool for agents to use says so on the tool itself.
+"""Records the origin of a tool on the tool object.
 
-It governs nothing. A tool without a mark is the agent's own.
+The code that creates a gateway tool marks it. A tool without a mark belongs to the agent. Policies evaluate the origin;
+this module does not.
 """
 
 from typing import Any
@@ -14,29 +15,29 @@ _MARK = "_agent_gateway_origin"
 
 @frozen
 class ToolOrigin:
-    """What a policy needs to know of a tool beside its name."""
+    """The facts about a tool that policies evaluate in addition to its name."""
 
     source: ToolSource = "sdk-native"
     server: str | None = None
-    """For an MCP tool: the server's name, as configured."""
+    """For an MCP tool: the configured name of the server."""
     open: bool = True
-    """Whether it may be called when no policy has an opinion on it."""
+    """Whether the tool may be called when every policy abstains."""
     name: str | None = None
-    """What policies know it by, where an agent's author may have renamed it."""
+    """The name that policies use, if the agent's author may have renamed the tool."""
     instead_of: str | None = None
-    """The hosted tool whose work it does where a model's server lacks that one."""
+    """The hosted tool that it replaces if the upstream does not support that one."""
 
 
 def mark_tool(tool: Any, origin: ToolOrigin) -> None:
-    """Say where a tool object comes from."""
+    """Record the origin of a tool object."""
     vars(tool)[_MARK] = origin
 
 
 def origin_of(tool: Any) -> ToolOrigin:
-    """What `mark_tool` said; else what the SDK knows of an MCP server's tool; else the tool is the agent's own."""
+    """Return the origin set by `mark_tool`. Without it, the tool belongs to an MCP server or to the agent."""
     marked: ToolOrigin | None = vars(tool).get(_MARK)
     if marked is not None:
         return marked
-    # The SDK makes the tools of an agent's own MCP servers anew in each turn, and keeps this binding on them.
+    # The SDK creates the tools of an agent's own MCP servers in each turn, with this attribute.
     binding = getattr(tool, "_mcp_tool_binding", None)
     return ToolOrigin("mcp", server=binding[0]) if binding else ToolOrigin()

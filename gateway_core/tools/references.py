@@ -1,6 +1,7 @@
-"""`use_gateway_tool`: an agent names a tool of the gateway's before anybody knows which tools there are.
+"""Provides `use_gateway_tool`, with which an agent references a gateway tool by name.
 
-It resolves no name; `catalog/tool_binding.py` does, when the agent is loaded. Importing this module does not import the SDK.
+The module does not resolve names; `catalog/tool_binding.py` does when the agent is loaded. Importing it does not import
+the SDK.
 """
 
 import functools
@@ -17,76 +18,76 @@ _MARK = "_agent_gateway_wanted"
 
 @frozen
 class Wanted:
-    """What an agent asks for."""
+    """A reference to a gateway tool, or to several by pattern."""
 
     name: str
-    """A tool's name, such as `calculate` or `mail/send`, or a pattern, such as `mail/*`."""
+    """A tool name such as `calculate` or `mail/send`, or a pattern such as `mail/*`."""
     description: str | None = None
     rename: str | None = None
     optional: bool = False
-    """Whether the agent does without it where there is none."""
+    """Whether the agent works without the tool if it does not exist."""
     instead_of: str | None = None
-    """The hosted tool that it was put beside."""
+    """The hosted tool for which it is a substitute."""
 
     @property
     def is_pattern(self) -> bool:
-        """Whether it asks for all tools of a group."""
+        """Whether the name is a pattern."""
         return "*" in self.name
 
 
 def use_gateway_tool(
     name: str, *, description: str | None = None, rename: str | None = None, optional: bool = False
 ) -> "FunctionTool":
-    """A tool of the gateway's, for an agent's `tools`.
+    """Return a reference to a gateway tool, for an agent's `tools`.
 
-    The same arguments give the same object. What the tool does and takes is known when the gateway loads the agent.
-    Without a gateway, calling it raises the SDK's `UserError`.
+    The same arguments return the same object. The gateway resolves the reference when it loads the agent. Without a
+    gateway, a call of the tool raises the SDK's `UserError`.
 
     Args:
-        name: What the gateway calls it, such as `calculate` or `mail/send`.
-        description: What to tell the model instead of the tool's own description.
-        rename: What to call it to the model.
-        optional: Do without it where the gateway has no such tool, instead of not loading the agent.
+        name: The name of the gateway tool, such as `calculate` or `mail/send`.
+        description: A description for the model that replaces that of the tool.
+        rename: A name for the model that replaces that of the tool.
+        optional: If the tool does not exist, load the agent without it instead of failing.
     """
     return _placeholder(Wanted(name, description, rename, optional))
 
 
 def use_gateway_tools(pattern: str) -> "list[FunctionTool]":
-    """All tools of the gateway's whose names match, for an agent's `tools`: `tools=[*use_gateway_tools("mail/*")]`.
+    """Return references to all gateway tools whose names match: `tools=[*use_gateway_tools("mail/*")]`.
 
     Args:
-        pattern: A name in which `*` stands for one part between slashes, and `**` for any number of them.
+        pattern: A name in which `*` matches one part between slashes, and `**` any number of parts.
     """
     return [_placeholder(Wanted(pattern, optional=True))]
 
 
 def wanted_of(tool: Any) -> Wanted | None:
-    """What a tool object stands for; `None` for a tool that is no gateway tool."""
+    """Return the reference that a tool object represents, or `None` if it is not a reference."""
     wanted: Wanted | None = vars(tool).get(_MARK)
     return wanted
 
 
 def mark_wanted(tool: Any, wanted: Wanted) -> None:
-    """Say what a tool object stands for."""
+    """Mark a tool object as a reference."""
     vars(tool)[_MARK] = wanted
 
 
 def sdk_tool_name(name: str) -> str:
-    """A tool's name as models may see it: they take no slash."""
+    """Return the name of a gateway tool for models, whose tool names cannot contain slashes."""
     return name.replace("/", "__")
 
 
 def gateway_tool_name(name: str) -> str:
-    """A tool's name as people write it, in parts between slashes."""
+    """Return the name of a gateway tool with slashes between its parts."""
     return name.replace("__", "/")
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a tool's name fits a pattern, part by part: `*` is one part, or within one; `**` is any number.
+    """Return whether a tool name matches a pattern: `*` matches within one part, `**` any number of parts.
 
     Args:
-        pattern: `mail/*`, also as `mail__*`.
-        name: As it is: only the gateway's own names are made of parts, so `mail__send` has one.
+        pattern: A pattern such as `mail/*`, also in the form `mail__*`.
+        name: The tool name. It is not converted: `mail__send` is a single part.
     """
     if _compiled(pattern).fullmatch(name):
         return True
@@ -94,19 +95,19 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def tool_names(name: str, source: str, server: str | None = None) -> tuple[str, ...]:
-    """What policies may call a tool, so that none passes for another's.
+    """Return the names under which policies match a tool. They cannot match a tool of another origin.
 
     Args:
-        name: As policies are told it.
+        name: The name of the tool for policies.
         source: One of `ToolSource`.
-        server: For an MCP tool, the server's name.
+        server: For an MCP tool, the name of the server.
     """
     if source == "mcp" and server is not None:
-        # A server chooses its tools' names: one with a slash must not pass for another server's tool.
+        # A server controls the names of its tools. A name with a slash must not match a tool of another server.
         own = name.removeprefix(f"{server}/")
         qualified = f"{server}/{own}"
         return (qualified,) if "/" in own else (own, qualified)
-    # Nor does an agent's own tool for one of the gateway's.
+    # An agent's own tool must not match a gateway tool.
     return (sdk_tool_name(name),) if source in ("sdk-native", "hosted") else (name,)
 
 
@@ -122,17 +123,17 @@ def _placeholder(wanted: Wanted) -> "FunctionTool":
 
     async def without_gateway(_context: Any, _arguments: str) -> Any:
         raise UserError(
-            f"the tool '{wanted.name}' is the gateway's: run this agent with `agent-gateway serve`, or "
+            f"the tool '{wanted.name}' is available only in the gateway: run this agent with `agent-gateway serve` or "
             "`agent-gateway chat MODEL`"
         )
 
     tool = FunctionTool(
         name=wanted.rename or re.sub(r"[^A-Za-z0-9_-]", "_", sdk_tool_name(wanted.name)),
-        description=wanted.description or f"The gateway's tool {wanted.name}.",
+        description=wanted.description or f"The gateway tool {wanted.name}.",
         params_json_schema={"type": "object", "properties": {}, "additionalProperties": True},
         on_invoke_tool=without_gateway,
         strict_json_schema=False,
-        # Outside a gateway nobody knows it, so no model is told of it when the agent can do without.
+        # Outside a gateway the tool cannot work, so an optional one is hidden from the model.
         is_enabled=not wanted.optional,
     )
     mark_wanted(tool, wanted)

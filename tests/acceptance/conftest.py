@@ -18,7 +18,7 @@ from tests.support.upstream import FakeUpstream
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 COMMAND = Path(sys.executable).with_name("agent-gateway")
-SERVES_AT = re.compile(r"serves at (http://\S+)/v1")
+SERVES_AT = re.compile(r"listening on (http://\S+)/v1")
 
 
 class Server:
@@ -39,7 +39,7 @@ class Server:
             self.output.append(line)
             if found := SERVES_AT.search(line):
                 self.url = found[1]
-            if line.startswith("Stop it"):
+            if line.startswith("Press Ctrl+C"):
                 self._ready.set()
         self._ready.set()
 

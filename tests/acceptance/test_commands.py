@@ -1,4 +1,4 @@
-"""The commands, as a newcomer types them."""
+"""The commands of the command line, run as subprocesses."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def run(tmp_path):
     return run
 
 
-def test_from_nothing_to_an_answer(run, tmp_path):
+def test_from_init_to_an_answer(run, tmp_path):
     run("init")
     assert (tmp_path / "gateway.toml").exists()
     for template in TEMPLATES:
@@ -42,7 +42,7 @@ def test_from_nothing_to_an_answer(run, tmp_path):
         for model in models:
             answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hello there"}])
             assert answer.choices[0].message.content, model
-        assert "the built-in offline model, which is no LLM" in server.text
+        assert "the built-in offline model, not an LLM" in server.text
 
 
 def test_the_samples_answer_with_the_offline_model(tmp_path):
@@ -73,31 +73,31 @@ def test_init_and_new_overwrite_nothing(run, tmp_path):
     run("init")
     assert (tmp_path / "gateway.toml").read_text() == "# mine\n"
     run("new", "One")
-    assert "is there already" in run("new", "One", status=1)
+    assert "already exists" in run("new", "One", status=1)
     assert "use letters" in run("new", "../evil", status=2)
 
 
-def test_serve_creates_nothing(tmp_path):
+def test_serve_creates_no_files(tmp_path):
     with serving(tmp_path, "--offline") as server:
         assert "models" in server.text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_serve_without_agents_says_how_to_make_one(tmp_path):
+def test_serve_without_agents_shows_how_to_create_one(tmp_path):
     environment = {"GATEWAY__PLUGINS__ENTRY_POINT_DISCOVERY__ENABLED": "false"}
     with serving(tmp_path, "--offline", environment=environment) as server:
         assert "agent-gateway new MyAgent" in server.text
         assert list(server.client().models.list()) == []
 
 
-def test_check_tells_what_is_broken_and_where(run, tmp_path):
+def test_check_reports_broken_agents_with_file_and_line(run, tmp_path):
     run("new", "Good")
     (tmp_path / "agents" / "Bad").mkdir()
     bad = tmp_path / "agents" / "Bad" / "agent.py"
     bad.write_text("import os\n\nboom = 1 / 0\n")
-    told = run("check", status=1)
-    assert f"{bad}:3: ZeroDivisionError" in told
-    assert "Good" in told
+    output = run("check", status=1)
+    assert f"{bad}:3: ZeroDivisionError" in output
+    assert "Good" in output
     rows = json.loads(run("check", "--json", status=1))
     assert {row["model"]: row["state"] for row in rows if row["model"] in ("Good", "Bad")} == {
         "Good": "ok",
@@ -108,7 +108,7 @@ def test_check_tells_what_is_broken_and_where(run, tmp_path):
     run("check", str(bad), status=1)
 
 
-def test_what_is_passed_over_or_not_there_is_told_with_its_cure(run, tmp_path):
+def test_ignored_and_missing_paths_are_reported_with_a_hint(run, tmp_path):
     for name in ("mein agent", "test"):
         (tmp_path / "agents" / name).mkdir(parents=True)
         (tmp_path / "agents" / name / "agent.py").write_text("from agents import Agent\nagent = Agent(name='x')\n")
@@ -118,7 +118,7 @@ def test_what_is_passed_over_or_not_there_is_told_with_its_cure(run, tmp_path):
     assert "'nope' does not exist" in run("check", "--agents", "nope", status=2)
 
 
-def test_check_finds_the_module_that_ends_the_process(run, tmp_path):
+def test_check_finds_the_module_that_exits_the_process(run, tmp_path):
     run("new", "Good")
     (tmp_path / "agents" / "bad.py").write_text("import os\nos._exit(0)\n")
     rows = {row["model"]: row for row in json.loads(run("check", "--json", status=1))}
@@ -148,11 +148,11 @@ def test_config_masks_secrets_and_is_valid_toml(run, tmp_path):
     assert "canary" not in run("config", "--json")
 
 
-def test_a_wrong_setting_stops_every_command_with_one_line(run, tmp_path):
+def test_an_invalid_setting_fails_every_command_with_one_line(run, tmp_path):
     (tmp_path / "gateway.toml").write_text("[server]\nprt = 1\n")
     for command in ("serve", "plugins", "config", "agents"):
-        told = run(command, status=78)
-        assert "gateway.toml: [server] prt: unknown key (did you mean 'port'?)" in told
+        output = run(command, status=78)
+        assert "gateway.toml: [server] prt: unknown key (did you mean 'port'?)" in output
 
 
 def test_chat_in_the_terminal(run, tmp_path):
@@ -162,24 +162,24 @@ def test_chat_in_the_terminal(run, tmp_path):
     assert "did you mean 'Talker'" in run("chat", "Talkr", "hi", "--offline", status=1)
 
 
-def test_a_port_that_is_taken_is_told(run):
+def test_a_port_in_use_is_reported(run):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        told = run("serve", "--offline", "--port", str(taken.getsockname()[1]), status=78)
-    assert "Address already in use" in told
-    assert "--port" in told
+        output = run("serve", "--offline", "--port", str(taken.getsockname()[1]), status=78)
+    assert "Address already in use" in output
+    assert "--port" in output
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])
-def test_nothing_but_loopback_is_served_unguarded(run, host):
-    assert "no plugin guards access" in run("serve", "--offline", "--host", host, status=78)
+def test_only_loopback_is_served_without_access_control(run, host):
+    assert "no plugin controls access" in run("serve", "--offline", "--host", host, status=78)
 
 
-def test_the_admin_pages_have_an_address_of_their_own(tmp_path):
+def test_the_admin_pages_have_a_separate_address(tmp_path):
     (tmp_path / "gateway.toml").write_text('[server]\nadmin_listen = "127.0.0.1:0"\n')
     with serving(tmp_path, "--offline") as server:
-        admin = re.search(r"admin +(http://127.0.0.1:\d+)/admin/\.\.\., and only there", server.text)[1]
+        admin = re.search(r"admin +(http://127.0.0.1:\d+)/admin/\.\.\. \(this address only\)", server.text)[1]
         assert admin != server.url
 
         def statuses(path):
@@ -191,14 +191,14 @@ def test_the_admin_pages_have_an_address_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("address", ["8001", "127.0.0.1:http", ":8001"])
-def test_an_address_that_is_none_is_told(run, tmp_path, address):
+def test_an_invalid_address_is_reported(run, tmp_path, address):
     (tmp_path / "gateway.toml").write_text(f'[server]\nadmin_listen = "{address}"\n')
-    assert f"'{address}' is no address" in run("serve", "--offline", status=78)
+    assert f"'{address}' is not a valid address" in run("serve", "--offline", status=78)
 
 
-def test_an_admin_address_that_others_reach_needs_a_guard_too(run, tmp_path):
+def test_an_admin_address_other_than_loopback_requires_access_control(run, tmp_path):
     (tmp_path / "gateway.toml").write_text('[server]\nadmin_listen = "0.0.0.0:0"\n')
-    assert "will not listen on 0.0.0.0" in run("serve", "--offline", "--port", "0", status=78)
+    assert "refusing to listen on 0.0.0.0" in run("serve", "--offline", "--port", "0", status=78)
 
 
 def test_ipv6_loopback_is_served(tmp_path):

@@ -316,7 +316,7 @@ def test_nonsense_in_the_configuration_leaves_the_old_one_in_force(place):
 
         assert status() == 400
         file.write_text("[http\nmax_messages = 9")
-        until(lambda: "is no valid TOML" in error(), "nonsense was not told")
+        until(lambda: "is not valid TOML" in error(), "nonsense was not told")
         assert status() == 400
         file.write_text("[http]\nmax_messages = 9\n[runs]\nmax_trns = 3\n")
         until(lambda: "unknown key" in error(), "a wrong key was not told")
@@ -351,7 +351,7 @@ def test_the_folder_itself_may_go_and_come_back(place):
 def test_switched_off_a_reload_is_asked_for(place):
     place.write("One", "'first'")
     with gateway(place, GATEWAY_AGENT_WATCH="0") as running:
-        assert "files are not watched; after a change: POST /admin/reload, or send SIGHUP" in running.server.text
+        assert "files are not watched; to reload: POST /admin/reload, or send SIGHUP" in running.server.text
         [plugin] = [p for p in running.admin("plugins")["plugins"] if p["name"] == "hot_reload"]
         assert plugin["enabled"] is False
         place.write("One", "'second'")

@@ -58,7 +58,7 @@ def test_no_key_no_listening_where_others_are(folder):
 def test_keys_rules_and_an_override_that_outlives_a_killed_process(folder):
     root, alice = make_key(folder, "root", "--admin"), make_key(folder, "alice", "--agents", "Open")
     with serving(folder, "--offline", "--host", "0.0.0.0") as server:
-        assert "a key of yours" in server.text
+        assert "your API key" in server.text
         assert ask(server, alice, "Open").choices[0].message.content
         with pytest.raises(openai.AuthenticationError):
             ask(server, "agw_00000000_wrong", "Open")

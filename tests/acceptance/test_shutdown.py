@@ -1,4 +1,4 @@
-"""The server stops when it is told to: running answers end well, and then it is gone."""
+"""Graceful shutdown: in-flight responses complete, and then the process exits."""
 
 import signal
 import socket
@@ -25,7 +25,7 @@ def start(upstream, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_running_streams_end_before_it_stops(start, number):
+def test_active_streams_complete_before_shutdown(start, number):
     with start() as server:
         stream = server.client().chat.completions.create(model="Plain", messages=user("slow 0.05 20"), stream=True)
         words = [next(stream), next(stream)]
@@ -37,7 +37,7 @@ def test_running_streams_end_before_it_stops(start, number):
             socket.create_connection(("127.0.0.1", server.port), timeout=2)
 
 
-def test_a_stream_that_goes_on_for_too_long_is_told_why_it_ends(start):
+def test_a_stream_that_exceeds_the_drain_timeout_gets_an_error(start):
     with start("500ms") as server:
         stream = server.client().chat.completions.create(model="Plain", messages=user("slow 0.05 400"), stream=True)
         next(stream)
@@ -48,11 +48,11 @@ def test_a_stream_that_goes_on_for_too_long_is_told_why_it_ends(start):
         assert server.process.wait(10) == 0
 
 
-def test_balancers_have_time_to_notice(start):
+def test_readiness_fails_during_the_drain_delay(start):
     with start(drain_delay="1s") as server:
         assert httpx2.get(f"{server.url}/readyz").status_code == 200
         server.process.send_signal(signal.SIGTERM)
-        # Connections are taken, and told, until the delay is over.
+        # New connections are accepted during the delay, and get a 503.
         seen = []
         while server.process.poll() is None and len(seen) < 1000:
             try:
@@ -60,16 +60,16 @@ def test_balancers_have_time_to_notice(start):
             except httpx2.TransportError:
                 break
             if seen[-1] == 503:
-                refused = httpx2.post(
+                rejected = httpx2.post(
                     f"{server.url}/v1/chat/completions", json={"model": "Plain", "messages": user("x")}
                 )
-                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+                assert (rejected.status_code, rejected.json()["error"]["code"]) == (503, "shutting_down")
                 break
         assert seen[-1] == 503
         assert server.process.wait(10) == 0
 
 
-def test_it_stops_for_certain_although_an_agent_does_not(upstream, tmp_path):
+def test_it_exits_although_an_agent_does_not_stop(upstream, tmp_path):
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "Stubborn.py").write_text(
         "import asyncio\n"
@@ -90,13 +90,13 @@ def test_it_stops_for_certain_although_an_agent_does_not(upstream, tmp_path):
         stream.close()
 
 
-def test_it_stops_although_a_client_only_holds_a_connection(start):
+def test_it_stops_although_a_client_has_an_idle_connection(start):
     with start("1s") as server, socket.create_connection(("127.0.0.1", server.port)):
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(10) == 0
 
 
-def test_a_second_signal_ends_it_at_once(start):
+def test_a_second_signal_exits_immediately(start):
     with start("60s") as server:
         stream = server.client().chat.completions.create(model="Plain", messages=user("slow 0.05 400"), stream=True)
         next(stream)

@@ -1,4 +1,4 @@
-"""Many agents, and many reloads: what is sound is served, what is broken is told, and nothing piles up."""
+"""Many agents and many reloads: working agents are served, broken ones are listed, and memory does not grow."""
 
 import asyncio
 import gc
@@ -32,15 +32,15 @@ async def test_a_thousand_agents_of_which_fifty_are_broken(folder):
             model="group9/Agent999", messages=[{"role": "user", "content": "hi"}]
         )
         assert answer.choices[0].message.content == "hello"
-        told = (await g.http.get("/admin/agents")).json()["agents"]
-        assert sum(agent["state"] == "broken" for agent in told) == 50
+        listed = (await g.http.get("/admin/agents")).json()["agents"]
+        assert sum(agent["state"] == "broken" for agent in listed) == 50
         before = dict(catalog.agents)
         (folder / "group1" / "Agent1" / "helper.py").write_text("INSTRUCTIONS = 'changed'\n")
         after = (await g.gateway.reload()).agents
         assert [agent_id for agent_id in after if after[agent_id] is not before[agent_id]] == ["group1/Agent1"]
 
 
-async def test_two_hundred_reloads_leave_nothing_behind(tmp_path):
+async def test_two_hundred_reloads_release_replaced_agents(tmp_path):
     (tmp_path / "One").mkdir()
     (tmp_path / "One" / "helper.py").write_text("INSTRUCTIONS = 'x'\n")
     agents: list[weakref.ref[object]] = []
@@ -55,9 +55,9 @@ async def test_two_hundred_reloads_leave_nothing_behind(tmp_path):
         del catalog
 
         gc.collect()
-        # The one that is served, with its helper and its package.
+        # The served agent, its helper and its package.
         while len([name for name in sys.modules if name.startswith("gateway_agent_")]) > before + 3:
-            await asyncio.sleep(0)  # bounded by the test's own time limit
+            await asyncio.sleep(0)  # bounded by the timeout of the test
         gc.collect()
-        # asyncio keeps cancelled timers, and the contexts that they were made in, until there are a hundred of them.
+        # asyncio keeps up to a hundred cancelled timers, with their contexts.
         assert sum(agent() is not None for agent in agents) <= 50

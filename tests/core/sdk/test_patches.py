@@ -1,4 +1,4 @@
-"""The SDK's check of agents' tools says with our comparison what it says with its own."""
+"""The patched check of agents' tools gives the same results as the SDK's check."""
 
 import contextvars
 import copy
@@ -37,59 +37,59 @@ STEPS = st.lists(
 
 
 def play(steps, observe):
-    """What the SDK says at each step, with one way to compare."""
+    """Return the result of each step with the given comparison."""
     before, checks._observe_tools = checks._observe_tools, observe
-    said = []
+    results = []
     agent = Agent(name="x", tools=[one])
     open_ = {}
     try:
-        for what, number in steps:
-            if what == "begin" and number not in open_:
-                # Each run is a task of its own.
+        for action, number in steps:
+            if action == "begin" and number not in open_:
+                # Each run has a separate task context.
                 open_[number] = contextvars.copy_context(), checks.agent_tool_configuration_run(agent)
                 context, run = open_[number]
                 context.run(run.__enter__)
-            elif what == "end" and number in open_:
+            elif action == "end" and number in open_:
                 context, run = open_.pop(number)
                 context.run(run.__exit__, None, None, None)
-            elif what == "look":
+            elif action == "look":
                 try:
                     checks.snapshot_agent_tools(agent)
                 except Exception as error:
-                    said.append(type(error).__name__)
+                    results.append(type(error).__name__)
                 else:
-                    said.append("fine")
-            elif what == "assign":
+                    results.append("fine")
+            elif action == "assign":
                 agent.tools = copy.copy(LISTS[number])
-            elif what == "change":
+            elif action == "change":
                 agent.tools.append([one, two][number])
-            said.append([resolution.conflicted for resolution in checks._resolutions.get(id(agent), [])])
+            results.append([resolution.conflicted for resolution in checks._resolutions.get(id(agent), [])])
     finally:
         for context, run in open_.values():
             context.run(run.__exit__, None, None, None)
         checks._observe_tools = before
-    return said
+    return results
 
 
 @settings(max_examples=400, deadline=None)
 @given(STEPS)
-def test_it_says_the_same(steps):
+def test_the_results_are_the_same(steps):
     patches.install()
     ours = checks._observe_tools
     assert isinstance(ours, patches._Observing)
     assert play(steps, ours) == play(steps, ours._whole)
 
 
-def test_it_is_put_in_once_and_looks_at_one_run_only():
+def test_it_is_installed_once_and_compares_one_run_only():
     patches.install()
     ours = checks._observe_tools
     patches.install()
     assert checks._observe_tools is ours
-    looked = []
+    compared = []
 
     class Counted(tuple):
         def __len__(self):
-            looked.append(1)
+            compared.append(1)
             return super().__len__()
 
     class Run:
@@ -97,4 +97,4 @@ def test_it_is_put_in_once_and_looks_at_one_run_only():
         initial_tools = Counted((one, two))
 
     ours([Run() for _ in range(1000)], (one, two))
-    assert len(looked) == 1
+    assert len(compared) == 1

@@ -5,7 +5,7 @@ from agents.extensions.handoff_prompt import RECOMMENDED_PROMPT_PREFIX
 
 cook = Agent(
     name="Cook",
-    # The model reads this to decide whom to hand off to.
+    # The model uses this to select the agent to hand off to.
     handoff_description="Suggests recipes and explains how to cook them.",
     instructions=f"{RECOMMENDED_PROMPT_PREFIX}\nSuggest one recipe, with its ingredients and at most six steps.",
 )
@@ -16,7 +16,7 @@ shopper = Agent(
     instructions=f"{RECOMMENDED_PROMPT_PREFIX}\nWrite a shopping list, sorted by the aisles of a supermarket.",
 )
 
-# The one named `agent` is served; the others are reached through it.
+# The variable `agent` is served. The other agents are reached through handoffs.
 agent = Agent(
     name="MyAgent",
     handoff_description="Helps in the kitchen.",

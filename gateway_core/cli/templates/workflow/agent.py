@@ -1,4 +1,4 @@
-"""A workflow in the form that Agent Builder exports: code decides which agent runs, and what is the answer."""
+"""A workflow in the format of Agent Builder exports: code selects the agent to run and returns the answer."""
 
 from typing import Literal
 
@@ -12,14 +12,14 @@ class Classification(BaseModel):
 
 classifier = Agent(
     name="Classifier",
-    instructions='Tell what the message is: "question" if it asks for something, else "other".',
-    # The model must answer with this type, so code can rely on it.
+    instructions='Classify the message: "question" if it asks for something, else "other".',
+    # The model must return this type, so that the code can use its fields.
     output_type=Classification,
 )
 
 answerer = Agent(
     name="MyAgent",
-    instructions="Answer the question in three sentences or fewer. Say so if you do not know.",
+    instructions="Answer the question in three sentences or fewer. If you do not know, admit it.",
 )
 
 
@@ -28,7 +28,7 @@ class WorkflowInput(BaseModel):
 
 
 async def run_workflow(workflow_input: WorkflowInput) -> dict[str, str]:
-    """Answers questions, and asks back when there is none."""
+    """Answer questions, and ask for one if the message does not contain any."""
     run_config = RunConfig(trace_metadata={"workflow": "MyAgent"})
     with trace("MyAgent"):
         conversation: list[TResponseInputItem] = [{"role": "user", "content": workflow_input.input_as_text}]
