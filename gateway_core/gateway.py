@@ -84,7 +84,7 @@ class RunningGateway:
 
     def tools(self) -> list[dict[str, Any]]:
         """The gateway tools there are and the agents that have them, as JSON for operators."""
-        return self._tool_binder.facts(self.catalog.agents.values()) if self._tool_binder else []
+        return self._tool_binder.describe(self.catalog.agents.values()) if self._tool_binder else []
 
     def facts(self, agent_id: str) -> dict[str, Any]:
         """What a served agent consists of, how often it was loaded, and how its runs went, as JSON for operators."""

@@ -1,6 +1,6 @@
-"""`use_gateway_tool`: an agent names a tool of the gateway's before anybody knows which tools there are.
+"""References to gateway tools by name: `use_gateway_tool` and `use_gateway_tools`.
 
-It resolves no name; `catalog/tool_binding.py` does, when the agent is loaded. Importing this module does not import the SDK.
+`catalog/tool_binding.py` resolves them when the agent is loaded. Importing this module does not import the SDK.
 """
 
 import functools

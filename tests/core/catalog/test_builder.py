@@ -237,16 +237,12 @@ async def test_tools_are_wrapped_once_also_when_agents_share_them():
         return ""
 
     target = Agent(name="target", tools=[shared])
-    one, two = Agent(name="one", handoffs=[target]), Agent(name="two", handoffs=[target])
+    one, two = Agent(name="one", tools=[extra], handoffs=[target]), Agent(name="two", handoffs=[target])
     seen = []
 
     class Tools:
         def __init__(self, *_):
             pass
-
-        @hookimpl
-        def extra_tools(self, entry: AgentEntry):
-            return [extra] if entry.id == "One" else []
 
         @hookimpl
         def wrap_tool(self, tool, entry):
