@@ -45,13 +45,14 @@ def imports(session: nox.Session) -> None:
     """The layers and the plugins' independence, as contracts."""
     install(session, "-e", ".", "--group", "imports")
     session.run("lint-imports")
+    session.run("pytest", *TWO_AT_A_TIME, "tests/imports", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything that needs no second process."""
     install_project(session)
-    elsewhere = [f"--ignore=tests/{folder}" for folder in ("acceptance", "reliability", "clients", "docs")]
+    elsewhere = [f"--ignore=tests/{folder}" for folder in ("acceptance", "reliability", "clients", "docs", "imports")]
     session.run("pytest", *TWO_AT_A_TIME, "tests", *elsewhere, *session.posargs)
 
 

@@ -84,7 +84,7 @@ class RunningGateway:
 
     def tools(self) -> list[dict[str, Any]]:
         """List the gateway tools and the agents that use each, as JSON for operators."""
-        return self._tool_binder.facts(self.catalog.agents.values()) if self._tool_binder else []
+        return self._tool_binder.describe(self.catalog.agents.values()) if self._tool_binder else []
 
     def facts(self, agent_id: str) -> dict[str, Any]:
         """Describe a served agent as JSON for operators: its parts, number of loads and run statistics."""

@@ -86,7 +86,7 @@ class AgentLoader:
         warnings: list[str] = []
         offer = await self._import(entry, warnings)
         warnings += check(offer.runnable, entry.source)
-        warnings += self.tool_binder.equip(offer.runnable, entry)
+        warnings += self.tool_binder.bind(offer.runnable, entry)
         held = AsyncExitStack()
         try:
             async with asyncio.timeout(self._seconds):

@@ -1,18 +1,18 @@
-"""An agent that was just loaded gets the gateway's tools, and each of its tools goes by the plugins once.
+"""Binds gateway tools to an agent, and passes each of its tools through the plugins once.
 
-It governs no call; it puts each tool and MCP server through `govern` once. Happens before an agent's first run: the SDK
-fails every concurrent run of an agent whose list of tools is replaced. What changes later changes in place, on the
-tool objects.
+Binding happens before an agent's first run: the SDK fails every concurrent run of an agent whose tool list is replaced.
+Later changes are made in place, on the tool objects. This module puts the authorization guard on each tool and MCP
+server; `runs/tool_authorization.py` authorizes the calls.
 """
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 from agents import Agent, FunctionTool, Model
+from attrs import evolve, field, frozen
 
 from gateway_core.catalog.runnables import Runnable
 from gateway_core.config.converter import did_you_mean
@@ -33,81 +33,106 @@ from gateway_core.types import AgentEntry, ServedAgent
 
 UNKNOWN_TOOL = "unknown_tool"
 
-_AGENT_MARK = "_agent_gateway_equipped_by"
-_TOOL_MARK = "_agent_gateway_wrapped_by"
-_BOUND_MARK = "_agent_gateway_bound_to"
-_GROUPS_MARK = "_agent_gateway_groups"
-_ADDED_MARK = "_agent_gateway_added"
+_BINDING = "_agent_gateway_binding"
 
-# Marks hold numbers: they must survive a deep copy of an agent, and never be taken for another gateway's.
-_numbers = itertools.count()
+# Identifies a binder on the objects that it has handled. A number survives a deep copy of the object.
+_binder_ids = itertools.count()
 
-Govern = Callable[[Any, ToolOrigin], None]
+Guard = Callable[[Any, ToolOrigin], None]
+"""Puts the authorization guard on a function tool or an MCP server."""
+
+
+@frozen
+class _Binding:
+    """What binders have done with an agent or a tool. Stored on the object itself, because authors and the SDK copy
+    both; immutable, so that a shallow copy shares no state with the original."""
+
+    binders: frozenset[int] = frozenset()
+    """The binders that have bound the agent, or passed the tool through the plugins."""
+    is_gateway_tool: bool = False
+    """For a tool: whether it replaces a reference to a gateway tool."""
+    offered: FunctionTool | None = None
+    """For a gateway tool: the offered tool that it does the work of; `None` while no plugin offers one."""
+    groups: Mapping[str, frozenset[str]] = field(factory=dict)
+    """For an agent: the members of each tool pattern when it was last resolved."""
+    added: tuple[str, ...] = ()
+    """For an agent: the tools that `[agents.NAME] tools` adds."""
+
+
+def _binding_of(target: Any) -> _Binding:
+    return vars(target).get(_BINDING) or _Binding()
+
+
+def _set_binding(target: Any, **changes: Any) -> None:
+    vars(target)[_BINDING] = evolve(_binding_of(target), **changes)
 
 
 class ToolBinder:
-    """Equips the agents of one gateway.
+    """Binds the tools of one gateway's agents.
 
     Args:
-        hooks: Asked for tools, and to wrap them.
-        config: Which tools operators add to which agents.
-        govern: Called once with each function tool, and each MCP server of an agent's own, and where it comes from.
-        report: Told of tools that cannot be offered, and of unknown ones that agents ask for while they run.
+        hooks: Offers tools, and wraps them.
+        config: The tools that operators add to agents.
+        guard: Called once with each function tool and each MCP server of an agent, and its origin.
+        report: Called with each tool that cannot be offered, and each unknown one that an agent requests at run time.
     """
 
-    def __init__(self, hooks: Hooks, config: Config, govern: Govern, report: Callable[[GatewayError], None]) -> None:
+    def __init__(self, hooks: Hooks, config: Config, guard: Guard, report: Callable[[GatewayError], None]) -> None:
         self._hooks = hooks
         self._config = config
-        self._govern = govern
+        self._guard = guard
         self._report = report
-        self._number = next(_numbers)
+        self._id = next(_binder_ids)
         self._offered: dict[str, FunctionTool] = {}
 
     def configure(self, config: Config) -> None:
-        """Take another configuration. Agents to which operators now add other tools are loaded again."""
+        """Use another configuration. Agents whose added tools differ are loaded again."""
         self._config = config
 
     def refresh(self) -> None:
-        """Ask which tools there are now. Agents that are served already get them by `rebind`."""
+        """Collect the tools that plugins offer. Agents already served receive them through `rebind`."""
         offered: dict[str, FunctionTool] = {}
         for tool in self._hooks.offer_tools(self._report):
             if not isinstance(tool, FunctionTool):
-                self._report(PluginError(f"the tool {getattr(tool, 'name', tool)!r} cannot be offered by name"))
+                self._report(
+                    PluginError(f"the tool {getattr(tool, 'name', tool)!r} is not a FunctionTool and cannot be offered")
+                )
                 continue
             offered.setdefault(tool.name, tool)
         self._offered = offered
 
-    def equip(self, runnable: Runnable, entry: AgentEntry) -> list[str]:
-        """Bind the gateway tools that its agents ask for, add those of operators and plugins to the first agent, and
-        let the plugins wrap each tool of every agent that it can reach.
+    def bind(self, runnable: Runnable, entry: AgentEntry) -> list[str]:
+        """Bind the tools of every agent that a run can reach.
 
-        An agent that is shared, such as an installed package's or a handoff target of two others, is equipped once.
+        Replaces references to gateway tools, adds the operator's tools to the first agent, and lets the plugins wrap
+        each tool. A shared agent, such as a handoff target of two others, is bound once.
 
         Returns:
-            What an operator should know: one sentence for each optional tool that is not there.
+            Warnings for the operator: one sentence for each optional tool that is missing.
 
         Raises:
-            LoadError: A tool that an agent asks for is not there.
+            LoadError: A required tool is missing.
         """
         missing = _Missing()
         for position, agent in enumerate(runnable.agents):
-            if self._equipped(agent):
+            if self._is_bound(agent):
                 self._rebind_agent(agent, entry, missing)
             else:
-                self._equip_one(agent, entry, missing, first=position == 0)
+                self._bind_agent(agent, entry, missing, first=position == 0)
         missing.raise_for(entry, self._names())
-        return [f"there is no gateway tool '{name}', and it does without" for name in missing.optional]
+        return [
+            f"the optional gateway tool '{name}' does not exist; the agent runs without it" for name in missing.optional
+        ]
 
     def rebind(self, served: ServedAgent) -> bool:
-        """Give an agent that is served already the gateway's tools as they are now; tools that are gone it keeps, and
-        no model is told of them.
+        """Update the gateway tools of a served agent in place. A tool that no plugin offers any more is disabled.
 
         Returns:
-            Whether that is all. If not, a group has new members, or operators add other tools than before, which only
-            a freshly loaded agent can get.
+            Whether that suffices. If not, the agent must be loaded again: a tool pattern has new members, or the
+            operator adds other tools than before.
 
         Raises:
-            LoadError: A tool that it asks for is gone.
+            LoadError: A required tool is missing.
         """
         missing = _Missing()
         complete = [self._rebind_agent(agent, served.entry, missing) for agent in served.runnable.agents]
@@ -115,38 +140,39 @@ class ToolBinder:
         return all(complete) and not self._added_changed(served)
 
     def _added_changed(self, served: ServedAgent) -> bool:
-        tools = self._config.agent(served.id).tools
+        tools = tuple(self._config.agent(served.id).tools)
         for agent in served.runnable.agents[:1]:
-            before: tuple[str, ...] = vars(agent).get(_ADDED_MARK, ())
-            # A reason to load again once, also where loading gives the same objects as before.
-            vars(agent)[_ADDED_MARK] = tuple(tools)
-            return before != tuple(tools)
+            before = _binding_of(agent).added
+            # Recorded at once: a load that returns the same objects must not cause another load.
+            _set_binding(agent, added=tools)
+            return before != tools
         return False
 
-    def adopt(self, agent: Agent[Any], entry: AgentEntry) -> None:
-        """Equip an agent that appears only when it runs, or that was given tools or MCP servers since it was equipped.
+    def bind_at_run(self, agent: Agent[Any], entry: AgentEntry) -> None:
+        """Bind an agent that appears only at run time, or that received tools or MCP servers after it was bound.
 
-        A copy of an equipped agent has its marks, and perhaps other tools: each tool is looked at.
+        A copy of a bound agent carries its binding and may have other tools, so every tool is checked.
         """
-        if self._equipped(agent) and all(self._seen(tool) for tool in agent.tools):
-            self._govern_servers(agent)
+        if self._is_bound(agent) and all(self._is_handled(tool) for tool in agent.tools):
+            self._guard_servers(agent)
             return
         missing = _Missing()
-        self._equip_one(agent, entry, missing, first=False)
+        self._bind_agent(agent, entry, missing, first=False)
         try:
             missing.raise_for(entry, self._names())
         except LoadError as error:
             error.agent_id = entry.id
             self._report(error)
 
-    def wrap(self, tool: FunctionTool, entry: AgentEntry) -> None:
-        """Let the plugins change a tool that was made for one turn, such as an MCP server's; in place only."""
-        if self._number not in _marks(tool, _TOOL_MARK):
-            _marks(tool, _TOOL_MARK).add(self._number)
+    def wrap_transient(self, tool: FunctionTool, entry: AgentEntry) -> None:
+        """Let the plugins change a tool that exists for one turn, such as an MCP server's; in place only."""
+        binders = _binding_of(tool).binders
+        if self._id not in binders:
+            _set_binding(tool, binders=binders | {self._id})
             self._hooks.wrap_tool(tool, entry)
 
-    def facts(self, agents: Iterable[ServedAgent]) -> list[dict[str, Any]]:
-        """The tools on offer and who has them, as JSON for operators."""
+    def describe(self, agents: Iterable[ServedAgent]) -> list[dict[str, Any]]:
+        """The offered tools and the agents that use them, as JSON for operators."""
         users: dict[str, list[str]] = {name: [] for name in self._offered}
         for served in agents:
             for name in dict.fromkeys(_gateway_tools_of(served)):
@@ -156,7 +182,7 @@ class ToolBinder:
                 "name": gateway_tool_name(tool.name),
                 "description": tool.description,
                 "parameters": tool.params_json_schema,
-                "source": origin_of(tool).source if _is_marked(tool) else "gateway",
+                "source": origin_of(tool).source if _has_origin(tool) else "gateway",
                 "server": origin_of(tool).server,
                 "open": origin_of(tool).open,
                 "agents": users[tool.name],
@@ -164,36 +190,35 @@ class ToolBinder:
             for tool in self._offered.values()
         ]
 
-    def _equipped(self, agent: Agent[Any]) -> bool:
-        return self._number in vars(agent).get(_AGENT_MARK, ())
+    def _is_bound(self, agent: Agent[Any]) -> bool:
+        return self._id in _binding_of(agent).binders
 
-    def _seen(self, tool: Any) -> bool:
-        marks = vars(tool)
-        return self._number in marks.get(_TOOL_MARK, ()) or _BOUND_MARK in marks
+    def _is_handled(self, tool: Any) -> bool:
+        binding = _binding_of(tool)
+        return self._id in binding.binders or binding.is_gateway_tool
 
     def _names(self) -> list[str]:
         return [gateway_tool_name(name) for name in self._offered]
 
-    def _equip_one(self, agent: Agent[Any], entry: AgentEntry, missing: "_Missing", *, first: bool) -> None:
-        _marks(agent, _AGENT_MARK).add(self._number)
+    def _bind_agent(self, agent: Agent[Any], entry: AgentEntry, missing: "_Missing", *, first: bool) -> None:
+        _set_binding(agent, binders=_binding_of(agent).binders | {self._id})
         tools: list[Any] = []
         tool: Any
         for tool in agent.tools:
             wanted = wanted_of(tool)
             if wanted is None:
                 tools.append(self._wrapped(tool, entry))
-            elif _BOUND_MARK in vars(tool):  # by another gateway in this process
+            elif _binding_of(tool).is_gateway_tool:  # bound by another gateway in this process
                 self._bind_again(tool, wanted, entry, missing)
                 tools.append(tool)
             else:
                 tools += self._resolve(wanted, tool, agent, entry, missing, tools)
         if first:
-            vars(agent)[_ADDED_MARK] = tuple(self._config.agent(entry.id).tools)
-            for name in self._config.agent(entry.id).tools:
-                wanted, stand_in = Wanted(name), use_gateway_tool(name)
-                tools += self._resolve(
-                    wanted, stand_in, agent, entry, missing, tools, asked_by=f"[agents.{entry.id}] tools"
-                )
+            added = tuple(self._config.agent(entry.id).tools)
+            _set_binding(agent, added=added)
+            for name in added:
+                reference, table = use_gateway_tool(name), f"[agents.{entry.id}] tools"
+                tools += self._resolve(Wanted(name), reference, agent, entry, missing, tools, requested_by=table)
         if not isinstance(agent.model, Model):
             for tool in [tool for tool in tools if not isinstance(tool, FunctionTool)]:
                 for name in self._hooks.substitutes(tool, entry):
@@ -201,46 +226,46 @@ class ToolBinder:
                     tools += self._resolve(wanted, use_gateway_tool(name), agent, entry, missing, tools)
         if len(tools) != len(agent.tools) or any(new is not old for new, old in zip(tools, agent.tools, strict=True)):
             agent.tools = tools
-        self._govern_servers(agent)
+        self._guard_servers(agent)
 
-    def _govern_servers(self, agent: Agent[Any]) -> None:
+    def _guard_servers(self, agent: Agent[Any]) -> None:
         for server in agent.mcp_servers:
-            self._govern(server, ToolOrigin("mcp", server=server.name))
+            self._guard(server, ToolOrigin("mcp", server=server.name))
 
     def _wrapped(self, tool: Any, entry: AgentEntry) -> Any:
-        if self._number in _marks(tool, _TOOL_MARK):
+        if self._id in _binding_of(tool).binders:
             return tool
         wrapped = self._hooks.wrap_tool(tool, entry)
-        _marks(tool, _TOOL_MARK).add(self._number)
-        _marks(wrapped, _TOOL_MARK).add(self._number)
+        for each in (tool, wrapped):
+            _set_binding(each, binders=_binding_of(each).binders | {self._id})
         if isinstance(wrapped, FunctionTool):
-            self._govern(wrapped, origin_of(tool))
+            self._guard(wrapped, origin_of(tool))
         return wrapped
 
     def _resolve(
         self,
         wanted: Wanted,
-        stand_in: FunctionTool,
+        reference: FunctionTool,
         agent: Agent[Any],
         entry: AgentEntry,
         missing: "_Missing",
         present: Iterable[Any],
         *,
-        asked_by: str | None = None,
+        requested_by: str | None = None,
     ) -> list[FunctionTool]:
-        """The tools that are asked for, made for this agent."""
+        """The tools that a reference stands for, made for this agent."""
         taken = _names(present)
         if wanted.is_pattern:
             members = self._members(wanted.name)
-            vars(agent).setdefault(_GROUPS_MARK, {})[wanted.name] = members
+            _set_binding(agent, groups={**_binding_of(agent).groups, wanted.name: members})
             return [self._bound(Wanted(name, optional=True), entry) for name in sorted(members) if name not in taken]
         if sdk_tool_name(wanted.name) not in self._offered:
-            missing.add(wanted, asked_by)
-            # No model is told of it; its place is kept, for a tool that comes later.
-            place = copy.copy(stand_in)
-            place.is_enabled = False
-            vars(place)[_BOUND_MARK] = None
-            return [place]
+            missing.add(wanted, requested_by)
+            # Disabled, so no model sees it; it keeps the place of a tool that a plugin may offer later.
+            placeholder = copy.copy(reference)
+            placeholder.is_enabled = False
+            vars(placeholder)[_BINDING] = _Binding(is_gateway_tool=True)
+            return [placeholder]
         tool = self._bound(wanted, entry)
         return [tool] if tool.name not in taken else []
 
@@ -248,30 +273,31 @@ class ToolBinder:
         return frozenset(name for name in self._offered if matches(pattern, gateway_tool_name(name)))
 
     def _bound(self, wanted: Wanted, entry: AgentEntry) -> FunctionTool:
-        """A tool of this agent's own that does what the offered one does, as plugins want it for this agent."""
+        """A copy of the offered tool for this agent, wrapped by the plugins."""
         offered = self._offered[sdk_tool_name(wanted.name)]
-        origin = origin_of(offered) if _is_marked(offered) else ToolOrigin("gateway")
+        origin = origin_of(offered) if _has_origin(offered) else ToolOrigin("gateway")
         tool = copy.copy(offered)
         tool.name = wanted.rename or offered.name
         tool.description = wanted.description or offered.description
-        mark_tool(tool, attrs.evolve(origin, name=gateway_tool_name(offered.name), instead_of=wanted.instead_of))
-        vars(tool)[_TOOL_MARK] = set()
+        mark_tool(tool, evolve(origin, name=gateway_tool_name(offered.name), instead_of=wanted.instead_of))
+        vars(tool)[_BINDING] = _Binding()
         wrapped = self._wrapped(tool, entry)
         mark_tool(wrapped, origin_of(tool))
         mark_wanted(wrapped, wanted)
-        vars(wrapped)[_BOUND_MARK] = offered
+        _set_binding(wrapped, is_gateway_tool=True, offered=offered)
         bound: FunctionTool = wrapped
         return bound
 
     def _rebind_agent(self, agent: Agent[Any], entry: AgentEntry, missing: "_Missing") -> bool:
+        """Update an agent's gateway tools. Returns whether no tool pattern has new members."""
         tool: Any
         for tool in agent.tools:
             if (wanted := wanted_of(tool)) is not None:
                 self._bind_again(tool, wanted, entry, missing)
-        groups: dict[str, frozenset[str]] = vars(agent).get(_GROUPS_MARK, {})
+        groups = _binding_of(agent).groups
         joined = {pattern: self._members(pattern) - members for pattern, members in groups.items()}
-        # Each newcomer is a reason to load again once, also where loading gives the same objects as before.
-        groups.update({pattern: groups[pattern] | new for pattern, new in joined.items()})
+        # Recorded at once: a load that returns the same objects must not cause another load.
+        _set_binding(agent, groups={pattern: members | joined[pattern] for pattern, members in groups.items()})
         return not any(joined.values())
 
     def _bind_again(self, tool: FunctionTool, wanted: Wanted, entry: AgentEntry, missing: "_Missing") -> None:
@@ -279,36 +305,36 @@ class ToolBinder:
         if offered is None:
             missing.add(wanted, None)
             tool.is_enabled = False
-            vars(tool)[_BOUND_MARK] = None
-        elif vars(tool)[_BOUND_MARK] is not offered:
+            _set_binding(tool, is_gateway_tool=True, offered=None)
+        elif _binding_of(tool).offered is not offered:
             fresh = vars(self._bound(wanted, entry))
             vars(tool).clear()
             vars(tool).update(fresh)
-            # How the SDK ties a copied tool's failure handling to the copy.
+            # The SDK ties a tool's failure handling to one object; this is how it ties it to a copy.
             bind = getattr(tool.on_invoke_tool, "__agents_bind_function_tool__", None)
             tool.on_invoke_tool = bind(tool) if bind is not None else tool.on_invoke_tool
 
 
 class _Missing:
-    """The tools that are not there."""
+    """The referenced tools that no plugin offers."""
 
     def __init__(self) -> None:
         self.optional: dict[str, None] = {}
-        self._needed: dict[str, str | None] = {}
+        self._required: dict[str, str | None] = {}
 
-    def add(self, wanted: Wanted, asked_by: str | None) -> None:
+    def add(self, wanted: Wanted, requested_by: str | None) -> None:
         if wanted.optional:
             self.optional[wanted.name] = None
         else:
-            self._needed.setdefault(wanted.name, asked_by)
+            self._required.setdefault(wanted.name, requested_by)
 
     def raise_for(self, entry: AgentEntry, known: Iterable[str]) -> None:
-        """Raise for the first tool that an agent cannot do without."""
-        for name, asked_by in self._needed.items():
-            line, text = (None, None) if asked_by else _line_of(name, entry.source)
+        """Raise `LoadError` for the first required tool that is missing."""
+        for name, requested_by in self._required.items():
+            line, text = (None, None) if requested_by else _line_of(name, entry.source)
             raise LoadError(
                 f"there is no gateway tool '{name}'",
-                source=asked_by or entry.source,
+                source=requested_by or entry.source,
                 hint=did_you_mean(gateway_tool_name(name), known),
                 code=UNKNOWN_TOOL,
                 line=line,
@@ -317,7 +343,7 @@ class _Missing:
 
 
 def _line_of(name: str, source: str) -> tuple[int | None, str | None]:
-    """Where in its file an agent asks for a tool."""
+    """The line of an agent's file that references a tool: its number, counted from 1, and its text."""
     path = Path(source)
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -327,19 +353,14 @@ def _line_of(name: str, source: str) -> tuple[int | None, str | None]:
     return next(found, (None, None))
 
 
-def _marks(thing: Any, mark: str) -> set[int]:
-    marks: set[int] = vars(thing).setdefault(mark, set())
-    return marks
-
-
-def _is_marked(tool: Any) -> bool:
+def _has_origin(tool: Any) -> bool:
     return origin_of(tool) != ToolOrigin()
 
 
 def _gateway_tools_of(served: ServedAgent) -> Iterator[str]:
     for agent in served.runnable.agents:
         for tool in agent.tools:
-            if (offered := vars(tool).get(_BOUND_MARK)) is not None:
+            if (offered := _binding_of(tool).offered) is not None:
                 yield offered.name
 
 

@@ -54,7 +54,7 @@ class ToolAuthorization:
     def adopt(self, scope: RunScope, agent: Any) -> None:
         """Equip an agent that is about to run, if that has not been done when it was loaded."""
         if scope.entry is not None:
-            self._tool_binder.adopt(agent, scope.entry)
+            self._tool_binder.bind_at_run(agent, scope.entry)
 
     async def refusal(self, scope: RunScope, tool: ToolInfo) -> ToolRefusedError | None:
         """Ask the plugins; announce the decision, and a refusal as an error."""
@@ -120,7 +120,7 @@ class ToolAuthorization:
             scope.fatal = MaxToolCallsError("the run called more tools than it may", hint="raise [runs] max_tool_calls")
             raise scope.fatal
         if isinstance(tool, FunctionTool) and scope.entry is not None:
-            self._tool_binder.wrap(tool, scope.entry)
+            self._tool_binder.wrap_transient(tool, scope.entry)
         _listen_for_failure(tool)
         info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin_of(tool))
         scope.calls[id(context)] = ActiveToolCall(context, info, time.perf_counter())

@@ -1,7 +1,6 @@
-"""Provides `use_gateway_tool`, with which an agent references a gateway tool by name.
+"""References to gateway tools by name: `use_gateway_tool` and `use_gateway_tools`.
 
-The module does not resolve names; `catalog/tool_binding.py` does when the agent is loaded. Importing it does not import
-the SDK.
+`catalog/tool_binding.py` resolves them when the agent is loaded. Importing this module does not import the SDK.
 """
 
 import functools

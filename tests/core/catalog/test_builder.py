@@ -231,8 +231,13 @@ async def test_tools_are_wrapped_once_also_when_agents_share_them():
         """Shared."""
         return ""
 
+    @function_tool
+    def extra() -> str:
+        """Extra."""
+        return ""
+
     target = Agent(name="target", tools=[shared])
-    one, two = Agent(name="one", handoffs=[target]), Agent(name="two", handoffs=[target])
+    one, two = Agent(name="one", tools=[extra], handoffs=[target]), Agent(name="two", handoffs=[target])
     seen = []
 
     class Tools:
@@ -245,8 +250,8 @@ async def test_tools_are_wrapped_once_also_when_agents_share_them():
 
     async with gateway_in_memory({"One": one, "Two": two}, plugins={"tools": Tools}) as g:
         await g.gateway.reload()
-    assert seen == [("One", "shared")]
-    assert target.tools == [shared]
+    assert seen == [("One", "extra"), ("One", "shared")]
+    assert one.tools == [extra]
 
 
 async def test_settings_for_no_agent_are_told_once(folder):

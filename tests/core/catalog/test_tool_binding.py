@@ -136,7 +136,7 @@ async def test_an_optional_tool_is_done_without_and_comes_when_it_is_there():
     offer = Offer()
     model = script("none", call("t", text="1"), "there")
     async with gateway_in_memory({"X": agent}, model=model, plugins={"offer": offer.plugin()}) as g:
-        assert "there is no gateway tool 't'" in g.gateway.catalog.agents["X"].warnings[0]
+        assert "the optional gateway tool 't' does not exist" in g.gateway.catalog.agents["X"].warnings[0]
         assert await ask(g, "X") == "none"
         assert sent(model) == {}
         offer.tools.append(tool("t", "it:"))
