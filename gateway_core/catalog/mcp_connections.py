@@ -140,7 +140,7 @@ class _Wrapper:
 
 
 def _is_lost(error: BaseException) -> bool:
-    """Whether an error means that the connection is lost or was never made. The client has no error type for it."""
+    """Whether an error means that the server is not connected. The MCP client has no error type for that."""
     if isinstance(error, UserError):
         return "not initialized" in str(error) or _caused_by_loss(error)
     return _is_connection_error(error) or _caused_by_loss(error)

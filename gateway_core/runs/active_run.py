@@ -46,7 +46,7 @@ class ActiveRun:
         self.live = request.live
         """Whether its answer is streamed."""
         self.on_disconnect = on_disconnect
-        """The policy when its client disconnects."""
+        """Whether the run is cancelled, continues for a grace period or is detached when its client disconnects."""
         self._lifecycle = lifecycle
         self._request = request
         self._scope = scope

@@ -1,4 +1,4 @@
-"""Detached runs: runs that continue after their client has disconnected. Keeps their results for a later request.
+"""Keeps detached runs, which continue after their client has disconnected, and their results for a later request.
 
 By default a run is not detached: it ends when its client disconnects. This module does not render events.
 """

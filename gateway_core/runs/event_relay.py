@@ -159,7 +159,7 @@ class EventRelay:
 
 
 def output_text(output: Any) -> str:
-    """Convert a tool's output to human-readable text: of structured output (of the SDK or MCP), the text parts."""
+    """Convert a tool's output to human-readable text. For structured SDK or MCP output, use the text of its parts."""
     parts = [_part_text(part) for part in (output if isinstance(output, list) else [output])]
     return as_text("\n".join(part for part in parts if part is not None) if parts and None not in parts else output)
 

@@ -128,11 +128,11 @@ class RunScope:
     entry: AgentEntry | None = None
     """The served agent that the request is for."""
     tools: ToolCalls | None = None
-    """Authorizes and measures tool calls; `None` to allow all."""
+    """Authorizes and measures tool calls; if `None`, only open tools can be called."""
     cross_agent: AgentAuthorization | None = None
-    """Authorizes other served agents that the run reaches; `None` to allow all."""
+    """Authorizes other served agents that the run reaches; if `None`, all are allowed."""
     models: ModelCallRecorder | None = None
-    """Records model calls; `None` to record none."""
+    """Records model calls; `None` if no plugin observes them."""
     calls: dict[int, ActiveToolCall] = field(factory=dict)
     """The active tool calls, by the `id()` of their context."""
     tool_calls: int = 0

@@ -1,7 +1,7 @@
 """Attributes a stack of frames to a run and a tool call.
 
-It serves code that inspects another thread's stack, whose context variables are not accessible. It reads no other local
-variables.
+Plugins use it to inspect the stack of another thread, whose context variables are not accessible. It reads only the
+local variables named below.
 """
 
 from types import FrameType
