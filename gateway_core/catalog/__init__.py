@@ -1,1 +1,1 @@
-"""The served agents: discovery, import, export resolution, validation, tool binding and the catalog itself."""
+"""The catalog of served agents: import, export resolution, validation and tool binding."""

@@ -1,6 +1,6 @@
-"""Which agents and tools can a run reach from its first agent?
+"""Walks the graph of agents and tools that a run can reach from its first agent.
 
-Read only: nothing here changes an agent.
+Read-only: this module does not modify agents.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,19 +13,19 @@ from gateway_core.tools.references import gateway_tool_name
 
 
 def reachable(agent: Agent[Any]) -> list[Agent[Any]]:
-    """The agent, its handoff targets and its agents-as-tools, and theirs; each once, nearest first."""
+    """Return the agent and every agent reachable by handoff or as a tool: each once, in breadth-first order."""
     found: dict[int, Agent[Any]] = {}
     waiting = [agent]
     while waiting:
         current = waiting.pop(0)
         if id(current) not in found:
             found[id(current)] = current
-            waiting.extend(neighbours(current))
+            waiting.extend(neighbors(current))
     return list(found.values())
 
 
-def neighbours(agent: Agent[Any]) -> Iterator[Agent[Any]]:
-    """The agents that this one hands off to or uses as tools."""
+def neighbors(agent: Agent[Any]) -> Iterator[Agent[Any]]:
+    """Yield the agents that this agent hands off to or uses as tools."""
     for handoff in agent.handoffs:
         target = handoff if isinstance(handoff, Agent) else _target(handoff)
         if isinstance(target, Agent):
@@ -36,16 +36,16 @@ def neighbours(agent: Agent[Any]) -> Iterator[Agent[Any]]:
 
 
 def _target(handoff: Handoff[Any, Any]) -> object:
-    # The SDK keeps a handoff's target only in this attribute; a hand-made handoff has none.
+    # The SDK stores a handoff's target only in this attribute; a `Handoff` built directly does not have it.
     reference = getattr(handoff, "_agent_ref", None)
     return reference() if reference is not None else None
 
 
 def inventory(agents: Iterable[Any]) -> list[dict[str, Any]]:
-    """One object for each SDK agent that a run can reach.
+    """Describe each agent that a run can reach, as JSON-serializable objects.
 
     Args:
-        agents: The SDK's objects.
+        agents: The SDK's agent objects.
     """
     return [
         {
@@ -61,7 +61,7 @@ def inventory(agents: Iterable[Any]) -> list[dict[str, Any]]:
 
 def _tool(tool: Any) -> dict[str, Any]:
     origin = origin_of(tool)
-    # Hosted tools have no schema: their calls are made by the model's own servers.
+    # Hosted tools have no schema: the model provider's servers execute them.
     hosted = not hasattr(tool, "params_json_schema")
     return {
         "name": origin.name or gateway_tool_name(tool.name) if origin.source != "sdk-native" else tool.name,
@@ -76,5 +76,5 @@ def _handoff(target: Any) -> str:
 
 
 def _class_of(model: Any) -> str | None:
-    """An agent may bring a model object of its own, or leave the choice to the gateway."""
+    """Describe an agent's own model object; `None` when the agent names no model."""
     return None if model is None else f"an object of {type(model).__name__}"

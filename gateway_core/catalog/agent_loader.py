@@ -1,6 +1,6 @@
-"""Loads one agent: imported in a thread, what it exports found, equipped, and what it needs opened.
+"""Loads one agent: imports its module in a thread, resolves the export, binds tools and opens its resources.
 
-It keeps no catalog, and does not decide whether a load is due.
+It does not store the catalog and does not decide when to load an agent.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from gateway_core.types import AgentEntry, ServedAgent, Usage
 
 
 class ImportScope(Protocol):
-    """What runs that a module starts while it is imported use."""
+    """The scope of runs that a module starts during its import."""
 
     usage: Usage
 
 
 @frozen
 class Loaded:
-    """An agent that can run, and what is held open for it."""
+    """A loaded agent and the resources held open for it."""
 
     served: ServedAgent
     held: AsyncExitStack
@@ -44,11 +44,11 @@ class AgentLoader:
     """Loads agents, one at a time.
 
     Args:
-        hooks: Asked whether an agent may be imported.
-        config: The time that a load may take.
-        settings: The SDK's process-wide settings, put back after each import.
-        importing: Wraps each import, so that runs which a module starts then use the gateway's models.
-        tool_binder: Gives agents the gateway's tools.
+        hooks: The hook `admit_agent` decides whether an agent may be imported.
+        config: Supplies the load timeout and whether to use a trial import.
+        settings: The SDK's process-wide settings, restored after each import.
+        importing: Wraps each import, so that runs started during the import use the gateway's models.
+        tool_binder: Binds the gateway's tools to agents.
     """
 
     def __init__(
@@ -66,19 +66,19 @@ class AgentLoader:
         self._importing = importing
 
     def configure(self, config: Config) -> None:
-        """Take another configuration for loads that begin from now on."""
+        """Use another configuration for subsequent loads."""
         self._seconds = config.catalog.load_timeout
         self._trial = config.catalog.trial_import
 
     async def load(self, entry: AgentEntry) -> Loaded:
-        """Load it.
+        """Load an agent.
 
         Raises:
-            LoadError: It took too long, may not be imported, exports nothing to serve, or asks for a tool that is
-                not there.
-            Exception: Whatever the module raised.
+            LoadError: The load timed out, the import is not allowed, the module exports no agent, or the agent
+                references an unknown tool.
+            Exception: Any exception that the module raises.
         """
-        # The import's thread gets it too, and so do the module's own lines.
+        # The context propagates to the import thread, so the module's own log lines carry it, too.
         with in_log_context(agent_id=entry.id, namespace=entry.namespace, module_path=entry.source, stage="load"):
             return await self._load(entry)
 
@@ -106,33 +106,33 @@ class AgentLoader:
         with self._importing(entry) as scope:
             thread = DaemonThread(call)
             try:
-                # A trial has its own time before the import.
+                # The trial import has a separate timeout of the same length.
                 async with asyncio.timeout(self._seconds * (2 if self._trial else 1)):
                     return await resolve(await thread.result(), entry.source)
             except TimeoutError:
-                raise self._too_slow(entry, thread) from None
+                raise self._timeout_error(entry, thread) from None
             finally:
-                warnings += [f"its import changed {what}; it was put back" for what in self._settings.restore()]
+                warnings += [f"importing it changed {name}; reverted" for name in self._settings.restore()]
                 if scope.usage.requests:
                     warnings.append(
-                        f"its import called a model {scope.usage.requests} times; move that below "
+                        f"importing it called a model {scope.usage.requests} times; move these calls under "
                         "`if __name__ == '__main__':`"
                     )
 
-    def _too_slow(self, entry: AgentEntry, thread: DaemonThread[object]) -> LoadError:
+    def _timeout_error(self, entry: AgentEntry, thread: DaemonThread[object]) -> LoadError:
         file, line, text = blame(thread.stack(), entry.source)
         return LoadError(
-            f"was not imported within {self._seconds:g} s",
+            f"importing the module timed out after {self._seconds:g} s",
             source=file or entry.source,
             line=line,
             source_line=text,
-            hint="does it wait for input or for a server while it is imported?",
+            hint="move code that waits for input or for a server out of the module's top level",
             code="timeout",
         )
 
 
 async def _open(offer: ExportedAgent, held: AsyncExitStack) -> list[str]:
-    """Call the module's `setup`, and connect its agents' MCP servers. Returns what an operator should know."""
+    """Call the module's `setup` and connect its agents' MCP servers. Returns warnings for the operator."""
     if offer.setup is not None:
         await _call(offer.setup)
     if offer.teardown is not None:

@@ -1,7 +1,7 @@
-"""Discover, load what changed, and swap: from the entries that plugins find to the agents that are served.
+"""Builds the catalog: discovers agent entries, loads new and changed agents, and replaces the current catalog.
 
-A version that cannot be loaded leaves the last good one serving and touches no other agent. This module does not
-know where agents come from; `discover_agents` does.
+If the new version of an agent fails to load, its last good version stays active; other agents are not affected. The
+hook `discover_agents` supplies the entries.
 """
 
 import asyncio
@@ -22,19 +22,20 @@ from gateway_core.errors import DiscoveryError, GatewayError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
 
-# What keeps an agent out although its files may be right: a package, a variable, a tool or a rule may have come since.
+# Error codes whose cause can be fixed outside the agent's files: by a package, a variable, a tool or a policy rule.
+# Agents that failed with one of them are loaded again at each refresh.
 _FIXED_ELSEWHERE = frozenset({"dependency", "environment", "security", UNKNOWN_TOOL})
 _VALID_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
 class CatalogBuilder:
-    """Keeps the current catalog, and makes the next one.
+    """Holds the current catalog and builds the next one.
 
     Args:
-        hooks: Asked for entries.
-        loader: Loads what changed.
+        hooks: Supplies agent entries.
+        loader: Loads new and changed agents.
         announce: Called once for each error.
-        show_broken: Whether an agent that never loaded is served as its own diagnosis.
+        show_broken: Whether to serve the diagnosis of an agent that has never loaded in place of the agent.
     """
 
     def __init__(
@@ -49,14 +50,16 @@ class CatalogBuilder:
         self._held: set[AsyncExitStack] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self.loads: Counter[str] = Counter()
-        """How often each agent was loaded, by its id."""
-        self._told: set[tuple[str | None, str]] = set()
+        """Number of loads of each agent, by its id."""
+        self._reported: set[tuple[str | None, str]] = set()
 
     async def refresh(self, again: str | None = None) -> Catalog:
-        """Make a new catalog and swap it in. What did not change is not loaded again, and if nothing did, it stays.
+        """Build a new catalog and replace the current one.
+
+        Unchanged agents are not loaded again. If nothing changed, the current catalog stays.
 
         Args:
-            again: The id of an agent that is loaded again although its files did not change.
+            again: The id of an agent to load again even if its files did not change.
         """
         async with self._lock:
             began = time.perf_counter()
@@ -64,7 +67,7 @@ class CatalogBuilder:
             problems: list[GatewayError] = []
             found = await DaemonThread(lambda: self._hooks.discover_agents(problems.append)).result()
             entries = _distinct(found, problems.append)
-            self._tell(problems)
+            self._report(problems)
             self._loader.tool_binder.refresh()
             agents: dict[str, ServedAgent] = {}
             broken: dict[str, BrokenAgent] = {}
@@ -81,17 +84,17 @@ class CatalogBuilder:
                 self.current = Catalog(agents, broken, self.current.generation + 1, seconds)
             return self.current
 
-    def _tell(self, problems: Iterable[GatewayError]) -> None:
-        """Announce what was not wrong at the last discovery already."""
-        known, self._told = self._told, set()
+    def _report(self, problems: Iterable[GatewayError]) -> None:
+        """Announce the problems that the previous discovery did not have."""
+        known, self._reported = self._reported, set()
         for problem in problems:
-            what = (problem.source, problem.message)
-            if what not in known and what not in self._told:
+            key = (problem.source, problem.message)
+            if key not in known and key not in self._reported:
                 self._announce(problem)
-            self._told.add(what)
+            self._reported.add(key)
 
     async def _serve(self, entry: AgentEntry, *, again: bool) -> tuple[ServedAgent | None, BrokenAgent | None]:
-        """The agent to serve for an entry, and what is wrong with its newest version."""
+        """Return the agent to serve for an entry, and the load failure of its newest version."""
         serving = self.current.agents.get(entry.id)
         if isinstance(getattr(serving, "runnable", None), DiagnosisRunnable):
             serving = None
@@ -114,7 +117,7 @@ class CatalogBuilder:
             return serving, BrokenAgent(entry.id, entry.source, diagnosis, entry.digest)
 
     def _diagnosis(self, entry: AgentEntry, failure: BrokenAgent) -> ServedAgent:
-        """What is served in place of an agent that never loaded; the one that is served already if it says the same."""
+        """Return the stand-in for an agent that has never loaded, reusing the current one for the same failure."""
         serving = self.current.agents.get(entry.id)
         if serving is not None and self.current.broken.get(entry.id) is failure:
             return serving
@@ -127,7 +130,7 @@ class CatalogBuilder:
         return loaded.served
 
     def _hold(self, served: ServedAgent, held: AsyncExitStack) -> None:
-        """Keep what an agent needs until the last run has let go of it, or the gateway stops."""
+        """Hold an agent's resources until its last run releases it, or the gateway stops."""
         self._held.add(held)
         unload = served.entry.unload
         loop = asyncio.get_running_loop()
@@ -144,15 +147,15 @@ class CatalogBuilder:
             task.add_done_callback(self._retiring.discard)
 
         def gone() -> None:
-            # May be called from any thread, wherever the last reference was dropped.
+            # Called from the thread that drops the last reference, which may be any.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(start)
 
-        # Runs hold the agent that they run.
+        # Each run holds a reference to its agent.
         weakref.finalize(served, gone).atexit = False
 
     async def close(self) -> None:
-        """Let go of all agents, and of what they hold."""
+        """Release all agents and close their resources."""
         self.current = Catalog()
         for held in [*self._held]:
             await held.aclose()
@@ -167,9 +170,9 @@ def _distinct(entries: Iterable[AgentEntry], report: Callable[[GatewayError], No
         if not _VALID_ID.fullmatch(entry.id):
             report(
                 DiscoveryError(
-                    f"{entry.id!r} cannot be a model's name",
+                    f"{entry.id!r} is not a valid model name",
                     source=entry.source,
-                    hint="use letters, digits, '_', '-' and '.', and start with none of the last two",
+                    hint="use letters, digits, '_', '-' and '.'; start with a letter, a digit or '_'",
                 )
             )
             continue
@@ -177,7 +180,9 @@ def _distinct(entries: Iterable[AgentEntry], report: Callable[[GatewayError], No
         if other is not entry:
             report(
                 DiscoveryError(
-                    f"the name '{entry.id}' is taken by {other.source}", source=entry.source, hint="rename one"
+                    f"the name '{entry.id}' is already used by {other.source}",
+                    source=entry.source,
+                    hint="rename one of them",
                 )
             )
     return list(first.values())

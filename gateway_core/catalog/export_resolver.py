@@ -1,7 +1,7 @@
-"""What does a module, or the object of an entry point, offer to serve?
+"""Resolves the runnable that a module, or the object of an entry point, exports.
 
-Finds it by type, not by name alone, and says what it saw when there is nothing, or more than one thing. It does not
-import modules and does not run what it finds, except a factory.
+Exports are identified by type as well as by name. If a module exports no agent, or several, the error lists the names
+found. This module does not import modules, and calls no exported object except a factory.
 """
 
 import ast
@@ -13,7 +13,7 @@ from typing import Any, TypeGuard, get_args, get_type_hints
 from agents import Agent
 from attrs import field, frozen
 
-from gateway_core.catalog.agent_graph import neighbours
+from gateway_core.catalog.agent_graph import neighbors
 from gateway_core.catalog.runnables import AgentRunnable, InputKind, Runnable, WorkflowRunnable
 from gateway_core.catalog.safe_ast import parse
 from gateway_core.errors import LoadError
@@ -24,35 +24,35 @@ FACTORY = "build_agent"
 WORKFLOW = "run_workflow"
 FUNCTIONS = ("stream", "run")
 HOW_TO = (
-    "export, at its top level, an Agent named `agent`, a function `build_agent()` that returns one, "
-    "or a `run_workflow` coroutine"
+    "define at the top level an Agent named `agent`, a function `build_agent()` that returns an Agent, "
+    "or a coroutine function `run_workflow`"
 )
 
 
 @frozen
 class ExportedAgent:
-    """What was found."""
+    """A resolved export with its description, settings and lifespan functions."""
 
     runnable: Runnable
     description: str = ""
     settings: dict[str, Any] = field(factory=dict)
     """The module's `__gateway__`."""
     setup: Callable[[], Any] | None = None
-    """The module's `setup`, to be called before its first run."""
+    """The module's `setup`, called before its first run."""
     teardown: Callable[[], Any] | None = None
-    """The module's `teardown`, to be called after its last one."""
+    """The module's `teardown`, called after its last run."""
 
 
 async def resolve(exported: object, source: str) -> ExportedAgent:
-    """Find what to serve.
+    """Resolve the runnable to serve.
 
     Args:
         exported: A module, an Agent, a factory, or a workflow function.
-        source: Where it comes from, for errors.
+        source: The location of the export, for errors.
 
     Raises:
-        LoadError: There is nothing to serve, or no way to choose between several things.
-        Exception: Whatever a factory raises.
+        LoadError: The module exports nothing to serve, or several agents of which none is marked as the one to serve.
+        Exception: Any exception that a factory raises.
     """
     if isinstance(exported, ModuleType):
         runnable = await _from_module(exported, source)
@@ -71,34 +71,34 @@ def _check_memory(settings: dict[str, Any], runnable: Runnable, source: str) -> 
     memory = settings.get("memory")
     if memory not in (None, "session"):
         raise LoadError(
-            f"`__gateway__` asks for the memory {memory!r}",
+            f'`__gateway__["memory"]` has the unsupported value {memory!r}',
             source=source,
-            hint='the one that there is is "session"',
+            hint='supported value: "session"',
             code="export",
         )
     if memory and not isinstance(runnable, AgentRunnable):
         raise LoadError(
-            "`__gateway__` asks for a memory, which a workflow cannot be given: its own code starts its runs",
+            '`__gateway__["memory"]` is not supported for workflows, because their own code starts the runs',
             source=source,
-            hint="remove `memory`",
+            hint="remove `memory` from `__gateway__`",
             code="export",
         )
 
 
 async def _from_module(module: ModuleType, source: str) -> Runnable:
     names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
-    if _runs_by_itself(names.get(WORKFLOW)):
+    if _is_async_function(names.get(WORKFLOW)):
         return _workflow(names[WORKFLOW], names.get("WorkflowInput"), _agents_in(names))
     context = names.get("build_context") if callable(names.get("build_context")) else None
     for name in AGENT_NAMES:
         if isinstance(names.get(name), Agent):
             return _agent(names[name], context)
     if inspect.isfunction(names.get(WORKFLOW)):
-        # An agent that it uses would be served without it.
+        # Without this error, an agent of the workflow would be served on its own.
         raise LoadError(
-            f"`{WORKFLOW}` is a plain function, which would keep everybody waiting",
+            f"`{WORKFLOW}` is a synchronous function, which would block the event loop",
             source=source,
-            hint=f"write `async def {WORKFLOW}`, and `await Runner.run(…)` in it",
+            hint=f"define `async def {WORKFLOW}`, and `await Runner.run(…)` in it",
             code="export",
         )
     for name in FUNCTIONS:
@@ -117,38 +117,46 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
         return _agent(await _build(names[FACTORY], FACTORY, source), context)
     if entries:
         raise LoadError(
-            f"several agents could be the one to serve: {', '.join(entries)}",
+            f"the module exports several agents: {', '.join(entries)}",
             source=source,
-            hint="name the one to serve `agent`",
+            hint="name the agent to serve `agent`",
             code="export",
         )
-    raise LoadError(f"there is no Agent in it; it has {_sight(names)}", source=source, hint=HOW_TO, code="export")
+    raise LoadError(
+        f"the module exports no Agent; {_top_level_names(names)}", source=source, hint=HOW_TO, code="export"
+    )
 
 
 async def _from_object(exported: object, source: str) -> Runnable:
     if isinstance(exported, Agent):
         return _agent(exported, None)
-    if _runs_by_itself(exported) and inspect.signature(exported).parameters:
+    if _is_async_function(exported) and inspect.signature(exported).parameters:
         return _workflow(exported, None, [])
     if callable(exported):
         return _agent(await _build(exported, getattr(exported, "__name__", "the factory"), source), None)
     raise LoadError(
-        f"names a {type(exported).__name__}",
+        f"an object of type {type(exported).__name__} cannot be served",
         source=source,
-        hint="name a module, an Agent, a factory or a workflow",
+        hint="point the entry point at a module, an Agent, a factory or a workflow function",
         code="export",
     )
 
 
 async def _build(factory: Callable[..., Any], name: str, source: str) -> Agent[Any]:
-    wanted = [p.name for p in inspect.signature(factory).parameters.values() if p.default is p.empty]
-    if wanted:
-        raise LoadError(f"{name}() must be callable without arguments", source=source, code="export")
+    required = [p.name for p in inspect.signature(factory).parameters.values() if p.default is p.empty]
+    if required:
+        raise LoadError(
+            f"{name}() must be callable without arguments; it requires {', '.join(required)}",
+            source=source,
+            code="export",
+        )
     agent = factory()
     if inspect.isawaitable(agent):
         agent = await agent
     if not isinstance(agent, Agent):
-        raise LoadError(f"{name}() returned a {type(agent).__name__}, not an Agent", source=source, code="export")
+        raise LoadError(
+            f"{name}() returned an object of type {type(agent).__name__}, not an Agent", source=source, code="export"
+        )
     return agent
 
 
@@ -167,39 +175,39 @@ def _agent(agent: Agent[Any], build_context: Callable[..., Any] | None) -> Agent
 
 
 def declared_context(agent: Agent[Any]) -> type | None:
-    """The `T` of an `Agent[T]`, where it is a class."""
+    """Return the `T` of an `Agent[T]` if `T` is a class."""
     declared = next(iter(get_args(getattr(agent, "__orig_class__", None))), None)
     return declared if inspect.isclass(declared) else None
 
 
 def _context_type(agent: Agent[Any]) -> Callable[..., Any] | None:
-    """The `T` of an `Agent[T]`, where it can be made without arguments."""
+    """Return a factory for the `T` of an `Agent[T]` if `T` can be instantiated without arguments."""
     declared = declared_context(agent)
     if declared is None or inspect.isabstract(declared) or getattr(declared, "_is_protocol", False):
         return None
     try:
         parameters = inspect.signature(declared).parameters.values()
-    except ValueError:  # a type of C code does not tell
+    except ValueError:  # types implemented in C may have no signature
         return None
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    return None if needed else lambda: declared()
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return None if required else lambda: declared()
 
 
-def _runs_by_itself(function: object) -> TypeGuard[Callable[..., Any]]:
-    """Whether it is a coroutine function, or an asynchronous generator."""
+def _is_async_function(function: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether the object is a coroutine function or an asynchronous generator function."""
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _takes_messages(function: object, module: ModuleType) -> bool:
-    """Whether it is the module's own coroutine function or generator that takes a conversation."""
-    if not _runs_by_itself(function):
+    """Whether the object is an async function defined in the module whose only required parameter is `messages`."""
+    if not _is_async_function(function):
         return False
     parameters = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     return function.__module__ == module.__name__ and [p.name for p in parameters] == ["messages"]
 
 
 def _lifespan_function(module: ModuleType, name: str) -> Callable[[], Any] | None:
-    """A function of the module's own that takes nothing."""
+    """Return a function without parameters that the module itself defines under this name."""
     function = getattr(module, name, None)
     if not inspect.isfunction(function) or function.__module__ != module.__name__:
         return None
@@ -209,7 +217,7 @@ def _lifespan_function(module: ModuleType, name: str) -> Callable[[], Any] | Non
 def _annotation_of_first_parameter(function: Callable[..., Any]) -> type | None:
     try:
         hints = get_type_hints(function)
-    except Exception:  # an annotation that cannot be resolved only means: pass the text
+    except Exception:  # if the annotation cannot be resolved, the function receives the text
         return None
     first = next(iter(inspect.signature(function).parameters), None)
     hint = hints.get(first) if first else None
@@ -217,7 +225,7 @@ def _annotation_of_first_parameter(function: Callable[..., Any]) -> type | None:
 
 
 def _distinct(agents: dict[str, Agent[Any]]) -> dict[str, Agent[Any]]:
-    """Without second names of the same agent."""
+    """Remove further names of the same agent."""
     first: dict[int, str] = {}
     for name, agent in agents.items():
         first.setdefault(id(agent), name)
@@ -225,14 +233,16 @@ def _distinct(agents: dict[str, Agent[Any]]) -> dict[str, Agent[Any]]:
 
 
 def _entries(candidates: dict[str, Agent[Any]]) -> list[str]:
-    """The names of the agents that no other one hands off to or uses as a tool."""
-    targets = {id(near) for agent in candidates.values() for near in neighbours(agent) if near is not agent}
+    """Return the names of the agents that no other agent hands off to or uses as a tool."""
+    targets = {id(near) for agent in candidates.values() for near in neighbors(agent) if near is not agent}
     return [name for name, agent in candidates.items() if id(agent) not in targets] or list(candidates)
 
 
-def _sight(names: dict[str, Any]) -> str:
+def _top_level_names(names: dict[str, Any]) -> str:
     own = [f"{name} ({type(value).__name__})" for name, value in names.items() if not inspect.ismodule(value)]
-    return ", ".join(own[:8]) + (" and more" if len(own) > 8 else "") if own else "nothing at its top level"
+    if not own:
+        return "its top level is empty"
+    return f"its top-level names are {', '.join(own[:8])}{' and more' if len(own) > 8 else ''}"
 
 
 def _description(runnable: Runnable) -> str:
@@ -250,11 +260,14 @@ _TOOL = "function_tool"
 
 
 def starting_agents(module: ModuleType, names: Sequence[str]) -> list[str]:
-    """The candidates that are left.
+    """Narrow several candidate agents down to those with which the module's source starts runs.
+
+    Agents used only inside function tools are excluded. If several remain, the first agent that `main` passes to
+    `Runner` wins.
 
     Args:
-        module: Where they are.
-        names: The candidates' names in the module.
+        module: The module that defines the candidates.
+        names: The names of the candidates in the module.
     """
     try:
         tree = parse(inspect.getsource(module))
@@ -262,12 +275,12 @@ def starting_agents(module: ModuleType, names: Sequence[str]) -> list[str]:
         return list(names)
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     helpers = {name for function in functions if _is_tool(function) for name in _names(function)}
-    left = [name for name in names if name not in helpers] or list(names)
+    remaining = [name for name in names if name not in helpers] or list(names)
     for function in functions:
-        if len(left) > 1 and function.name == _MAIN:
-            started = [name for name in _started(function) if name in left]
-            left = started[:1] or left
-    return left
+        if len(remaining) > 1 and function.name == _MAIN:
+            started = [name for name in _started(function) if name in remaining]
+            remaining = started[:1] or remaining
+    return remaining
 
 
 def _is_tool(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -275,7 +288,7 @@ def _is_tool(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def _started(function: ast.AST) -> Iterator[str]:
-    """The names that stand first in calls such as `Runner.run(name, …)`, in the order of the source."""
+    """Yield the first arguments of calls such as `Runner.run(name, …)`, in source order."""
     calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and "Runner" in _names(node.func)]
     for call in sorted(calls, key=lambda call: call.lineno):
         if call.args and isinstance(call.args[0], ast.Name):

@@ -1,12 +1,13 @@
-"""Which files come and go while people and programs work, and so are no part of an agent?
+"""Recognizes hidden, temporary and runtime files by name, so that they do not count as part of an agent.
 
-It knows names only: nothing here looks at a file.
+It matches file names only and does not access the file system.
 """
 
 import re
 
-# Editors' swap and backup files and the probe that vim writes, unfinished downloads and copies, and what a running
-# agent writes beside itself: logs and databases. A database that came with an agent is read when it is opened.
+# Editors' swap and backup files, vim's write probe (4913), partial downloads and copies, and files that a running agent
+# writes to its folder: logs and databases. Ignoring a database shipped with an agent is safe: the agent reads it when
+# it opens it.
 _IGNORED = re.compile(
     r"\..*|.*~|#.*#|4913|.*\.(swp|swo|swx|tmp|temp|bak|orig|part|partial|crdownload|pyc|pyo|log|pid|lock)"
     r"|.*\.(db|sqlite3?)(-wal|-shm|-journal)?|.*___jb_(tmp|old)___"
@@ -14,5 +15,5 @@ _IGNORED = re.compile(
 
 
 def is_ignored_file(name: str) -> bool:
-    """Whether a file of this name (without its folders) is hidden, temporary, or written by what runs."""
+    """Whether a file name (without its folders) is that of a hidden, temporary or runtime file."""
     return _IGNORED.fullmatch(name) is not None

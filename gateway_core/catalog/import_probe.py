@@ -1,7 +1,7 @@
-"""Imports one agent's file in a process of its own, to see whether it survives: see `main`.
+"""Imports an agent's file in a separate process to check that the import does not end the process (see `main`).
 
-A module that calls `os._exit` or crashes the interpreter while it is imported takes only this process with it. Ordinary
-errors are not its business: the import that follows tells them better.
+A module that calls `os._exit` or crashes the interpreter during its import ends only the separate process. Ordinary
+exceptions are ignored here: the real import that follows reports them with more detail.
 """
 
 import os
@@ -15,36 +15,43 @@ from gateway_core.catalog.module_isolation import load_isolated
 from gateway_core.errors import LoadError
 
 SURVIVED = 23
-"""An exit status that no crash has by accident."""
+"""Exit status of a completed trial; unlikely to occur by accident."""
 
 
 def command(file: Path, folder: Path | None, shared: Path | None) -> tuple[str, ...]:
-    """What to run for a trial of a file, with the arguments of `load_isolated`."""
+    """Return the command line of a trial import, which passes these arguments to `load_isolated`."""
     return (sys.executable, "-m", "gateway_core.catalog.import_probe", str(file), str(folder or ""), str(shared or ""))
 
 
 def probe_import(trial: Sequence[str], source: str, seconds: float) -> None:
-    """Run a trial. Blocking.
+    """Run a trial import. Blocking.
+
+    A trial that exceeds `seconds` is not an error here: the real import times out as well, and reports the line.
+
+    Args:
+        trial: The command line, from `command`.
+        source: The location of the agent, for errors.
+        seconds: Timeout of the trial.
 
     Raises:
-        LoadError: The process did not survive it, or took too long.
+        LoadError: The import ended the process.
     """
     try:
         done = subprocess.run(trial, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds)  # noqa: S603
     except subprocess.TimeoutExpired:
-        return  # the import that follows finds the line
+        return
     if done.returncode != SURVIVED:
         how = f"signal {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"exit {done.returncode}"
         raise LoadError(
-            f"the module ends the process that imports it ({how})",
+            f"importing the module ends the process ({how})",
             source=source,
-            hint="look for os._exit() and for native code that crashes",
+            hint="remove os._exit() calls, and check for native code that crashes",
             code="import",
         )
 
 
 def main() -> None:
-    """Import what the command line names."""
+    """Import the file that the command line names."""
     file, folder, shared = (Path(argument) if argument else None for argument in sys.argv[1:4])
     assert file is not None
     try:

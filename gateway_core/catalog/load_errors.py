@@ -1,6 +1,6 @@
-"""An exception from a module's import becomes a diagnosis: kind, file, line, the author's own line, a hint.
+"""Converts an exception from a module's import to a diagnosis: error code, file, line, source line and hint.
 
-It must not import the module again, nor any part of the SDK.
+This module must not import the failed module again, nor any part of the SDK.
 """
 
 import linecache
@@ -14,7 +14,7 @@ from gateway_core.catalog.module_isolation import is_private, public_names
 from gateway_core.daemon_thread import ThreadExitError
 from gateway_core.errors import GatewayError, LoadError
 
-# Where the name to install is not the name to import, and another project may have that one.
+# Modules whose distribution has another name. The module's name may be another project's name on the package index.
 _DISTRIBUTIONS = {
     "bs4": "beautifulsoup4",
     "cv2": "opencv-python",
@@ -26,24 +26,24 @@ _DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 _NO_KEY = re.compile(r"api_key|credentials", re.IGNORECASE)
-# Python 3.12 reads f-strings that reuse their own quotes, as Agent Builder writes them; 3.11 stops at them.
+# Python 3.12 accepts f-strings that reuse their own quotes, as Agent Builder writes them; Python 3.11 does not.
 _NEW_F_STRING = re.compile(r"f-string")
 _NO_TEXT = re.compile(r"codec can't decode|null bytes|Non-UTF-8")
 
 
 def diagnose(error: BaseException, source: str) -> GatewayError:
-    """What an operator needs to know about a failed load.
+    """Return the diagnosis of a failed load.
 
     Args:
-        error: What the import raised.
-        source: Where the agent comes from. When that is a file, the last frame in its folder is blamed.
+        error: The exception that the import raised.
+        source: The location of the agent. If it is a file, the diagnosis names the innermost frame in its folder.
     """
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, ThreadExitError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, SyntaxError) and error.filename:
-        # The file may have been another one when its lines were last looked at.
+        # The file may have changed since `linecache` last read it.
         linecache.checkcache(error.filename)
         file: str | None = error.filename
         line = error.lineno
@@ -64,7 +64,7 @@ def diagnose(error: BaseException, source: str) -> GatewayError:
 
 
 def blame(stack: traceback.StackSummary, source: str) -> tuple[str | None, int | None, str | None]:
-    """The file, the line and its text that a stack blames: the innermost frame in the folder of the agent's file."""
+    """Return the file, line number and source line of the innermost frame in the folder of the agent's file."""
     origin = Path(source)
     folder = origin.parent.resolve() if origin.is_file() else None
     own = [f for f in stack if folder is not None and Path(f.filename).is_relative_to(folder)]
@@ -76,33 +76,37 @@ def _explain(error: BaseException, source: str) -> tuple[str, str, str | None]:
     if isinstance(error, SyntaxError):
         newer = sys.version_info < (3, 12) and _NEW_F_STRING.search(str(error.msg))
         if newer:
-            hint = "this f-string reuses its own quotes, which only Python 3.12 and newer read; run the gateway there"
+            hint = "this f-string reuses its own quotes, which needs Python 3.12 or newer; run the gateway with it"
         elif _NO_TEXT.search(str(error.msg)):
             hint = "save the file as UTF-8"
         else:
-            hint = "mend the syntax"
+            hint = "fix the syntax error"
         return "syntax", f"{name}: {error.msg}", hint
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         if is_private(package):
             sibling = (error.name or "").partition(".")[2]
-            return "import", f"there is no module '{sibling}' beside it", "create it, or mend the import"
+            return "import", f"the agent's folder has no module '{sibling}'", "create it, or fix the import"
         return "dependency", f"the module '{error.name}' is not installed", _how_to_find(package, source)
     if isinstance(error, ImportError):
         return "import", f"{name}: {public_names(str(error))}", None
     if isinstance(error, SystemExit):
-        return "import", "the module calls exit() while it is imported", "guard it by `if __name__ == '__main__':`"
+        hint = "move the call under `if __name__ == '__main__':`"
+        return "import", "the module calls exit() during its import", hint
     if isinstance(error, KeyboardInterrupt):
-        return "import", "the module raises KeyboardInterrupt while it is imported", None
+        return "import", "the module raises KeyboardInterrupt during its import", None
     if isinstance(error, KeyError) and _raised_by_environ(error):
-        return "environment", f"the environment variable {error.args[0]} is not set", "set it where the gateway starts"
+        hint = "set it in the environment of the gateway"
+        return "environment", f"the environment variable {error.args[0]} is not set", hint
     if isinstance(error, EOFError):
-        return "import", f"{name}: {error}", "nobody is there to type: move input() below `if __name__ == '__main__':`"
+        hint = "the gateway has no interactive input; move input() under `if __name__ == '__main__':`"
+        return "import", f"{name}: {error}", hint
     if isinstance(error, FileNotFoundError) and error.filename and not os.path.isabs(error.filename):
-        hint = "a relative path starts where the gateway was started; write `Path(__file__).parent / …`"
+        hint = "relative paths are resolved against the gateway's working directory; write `Path(__file__).parent / …`"
         return "import", f"{name}: {error}", hint
     if name == "OpenAIError" and _NO_KEY.search(str(error)):
-        return "environment", "an OpenAI client is made without a key", "set OPENAI_API_KEY where the gateway starts"
+        hint = "set OPENAI_API_KEY in the environment of the gateway"
+        return "environment", "the module creates an OpenAI client without an API key", hint
     return "import", f"{name}: {error}", None
 
 
@@ -113,8 +117,11 @@ def _how_to_find(package: str, source: str) -> str | None:
         return f"pip install {known}"
     file = Path(source)
     if file.is_file() and file.with_name(f"{package}.py").is_file():
-        return f"a single file has no helpers: make it {file.stem}/agent.py, with {package}.py in the same folder"
-    return f"pip install {package}, or put {package}.py into the agent's folder if it is your own"
+        return (
+            f"a single-file agent cannot import other files: move it to {file.stem}/agent.py, and {package}.py to "
+            f"{file.stem}/"
+        )
+    return f"pip install {package}; if it is your own module, put {package}.py into the agent's folder"
 
 
 def _raised_by_environ(error: KeyError) -> bool:

@@ -1,7 +1,7 @@
-"""The MCP servers that an author put on an agent: connected when it is loaded, connected again when they were lost.
+"""Connects the MCP servers of an agent's own when the agent is loaded, and reconnects lost connections.
 
-A dropped-in module cannot connect them by itself, because it is imported outside any event loop. Nothing here decides
-which tools may be called.
+A module cannot connect them itself, because it is imported outside any event loop. This module does not authorize tool
+calls.
 """
 
 import asyncio
@@ -27,32 +27,32 @@ CONNECT_SECONDS = 10.0
 
 
 async def connect_servers(agents: Iterable[Agent[Any]], held: AsyncExitStack) -> list[str]:
-    """Connect the servers of all these agents, at the same time, and hold them on a stack.
+    """Connect the MCP servers of all these agents concurrently, and push their cleanup onto a stack.
 
-    A server that cannot be reached is tried again by the first run that needs it.
+    The first run that needs an unreachable server tries to connect to it again.
 
     Returns:
-        What an operator should know: one sentence a server that cannot be reached.
+        One warning for each unreachable server.
     """
     servers = {id(server): server for agent in agents for server in agent.mcp_servers}
     for server in servers.values():
-        _offer_own_commands(server)
-    keepers = [_Keeper(server) for server in servers.values() if not isinstance(server.list_tools, _Kept)]
-    for keeper in keepers:
-        held.push_async_callback(keeper.close)
-    problems = await asyncio.gather(*(keeper.connect() for keeper in keepers))
-    return [problem for problem in problems if problem]
+        _prepend_own_path(server)
+    connections = [_Connection(server) for server in servers.values() if not isinstance(server.list_tools, _Wrapper)]
+    for connection in connections:
+        held.push_async_callback(connection.close)
+    warnings = await asyncio.gather(*(connection.connect() for connection in connections))
+    return [warning for warning in warnings if warning]
 
 
-def _offer_own_commands(server: MCPServer) -> None:
-    """Let a server's command, such as `python`, mean the gateway's own, also when its environment is not activated."""
+def _prepend_own_path(server: MCPServer) -> None:
+    """Resolve a server's command, such as `python`, in the gateway's environment first, even if it is not activated."""
     if isinstance(server, MCPServerStdio):
         own = {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))}
         server.params.env = {**own, **(server.params.env or {})}
 
 
-class _Keeper:
-    """Keeps one server connected; its methods stand in for the server's own."""
+class _Connection:
+    """Keeps one server connected; its methods replace the server's own."""
 
     def __init__(self, server: MCPServer) -> None:
         self._server = server
@@ -60,20 +60,23 @@ class _Keeper:
         self._takes_meta = "meta" in inspect.signature(server.call_tool).parameters
         self._lock = asyncio.Lock()
         self._generation = 0
-        vars(server).update(list_tools=_Kept(self.list_tools), call_tool=_Kept(self.call_tool))
+        vars(server).update(list_tools=_Wrapper(self.list_tools), call_tool=_Wrapper(self.call_tool))
 
     async def connect(self) -> str | None:
-        """Connect for the first time. Returns what went wrong."""
+        """Connect for the first time. Returns a warning if that fails."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._server.connect()  # type: ignore[no-untyped-call]
         except Exception as error:
-            logger.warning("the MCP server %s cannot be reached: %s", self._server.name, type(error).__name__)
-            return f"its MCP server {self._server.name} cannot be reached ({type(error).__name__}); runs try it again"
+            logger.warning("could not connect to the MCP server %s: %s", self._server.name, type(error).__name__)
+            return (
+                f"could not connect to its MCP server {self._server.name} ({type(error).__name__}); "
+                "runs retry the connection"
+            )
         return None
 
     async def list_tools(self, *arguments: Any, **options: Any) -> Any:
-        """As the server does; a lost connection is made again once. Listing twice does no harm."""
+        """Call the server's `list_tools`; reconnect and retry once if the connection is lost. Listing is idempotent."""
         generation = self._generation
         try:
             return await self._list_tools(*arguments, **options)
@@ -84,7 +87,10 @@ class _Keeper:
             return await self._list_tools(*arguments, **options)
 
     async def call_tool(self, *arguments: Any, **options: Any) -> Any:
-        """As the server does. A lost connection is made again for later calls; this one may have had its effect."""
+        """Call the server's `call_tool`; reconnect if the connection is lost, for later calls.
+
+        The call itself is not retried, because it may already have had its effect.
+        """
         generation = self._generation
         if self._takes_meta and (trace := trace_headers()):
             # https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp/#context-propagation
@@ -97,34 +103,34 @@ class _Keeper:
             raise
 
     async def close(self) -> None:
-        """Let the server go."""
+        """Restore the server's methods and disconnect it."""
         vars(self._server).update(list_tools=self._list_tools, call_tool=self._call_tool)
         try:
             await self._server.cleanup()  # type: ignore[no-untyped-call]
         except Exception as error:
-            logger.warning("the MCP server %s was not closed well: %s", self._server.name, type(error).__name__)
+            logger.warning("closing the MCP server %s failed: %s", self._server.name, type(error).__name__)
 
     async def _reconnect(self, generation: int) -> None:
         async with self._lock:
             if self._generation != generation:
-                return  # another run did it meanwhile
-            logger.info("the connection to the MCP server %s was lost, and is made again", self._server.name)
+                return  # another run has reconnected meanwhile
+            logger.info("lost the connection to the MCP server %s; reconnecting", self._server.name)
             try:
                 await self._server.cleanup()  # type: ignore[no-untyped-call]
             except Exception as error:
-                logger.debug("a lost MCP server could not be cleaned up: %s", type(error).__name__)
+                logger.debug("cleaning up a lost MCP server failed: %s", type(error).__name__)
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self._server.connect()  # type: ignore[no-untyped-call]
             except Exception as error:
                 raise ToolError(
-                    f"the MCP server {self._server.name} cannot be reached", code="mcp_unreachable"
+                    f"could not connect to the MCP server {self._server.name}", code="mcp_unreachable"
                 ) from error
             self._generation += 1
 
 
-class _Kept:
-    """Marks a method that a keeper has put on a server."""
+class _Wrapper:
+    """Marks a method that a `_Connection` has installed on a server."""
 
     def __init__(self, method: Any) -> None:
         self._method = method
@@ -134,10 +140,10 @@ class _Kept:
 
 
 def _is_lost(error: BaseException) -> bool:
-    """Whether an error means that there is no connection (any more). The client raises no type of its own for it."""
+    """Whether an error means that the server is not connected. The MCP client has no error type for that."""
     if isinstance(error, UserError):
         return "not initialized" in str(error) or _caused_by_loss(error)
-    return _says_lost(error) or _caused_by_loss(error)
+    return _is_connection_error(error) or _caused_by_loss(error)
 
 
 def _caused_by_loss(error: BaseException) -> bool:
@@ -145,7 +151,7 @@ def _caused_by_loss(error: BaseException) -> bool:
     return cause is not None and _is_lost(cause)
 
 
-def _says_lost(error: BaseException) -> bool:
+def _is_connection_error(error: BaseException) -> bool:
     names = {cls.__name__ for cls in type(error).__mro__}
     return bool(
         names & {"ClosedResourceError", "BrokenResourceError", "ConnectError", "ConnectionError"}

@@ -1,12 +1,12 @@
-"""Loads a user's module by path, under a private package name, so that its imports touch nobody else's.
+"""Loads a user's module by path under a private package name, so that modules do not share their helper modules.
 
-Nothing goes on `sys.path`. The module's own helpers are found beside it, however it imports them: `from .tools import
-x`, `from tools import x`, `import helpers`, also lazily, long after the load. Two modules may both have a `tools.py`.
-It knows nothing of agents, and does not look at what a module exports.
+`sys.path` is not modified. The module can import helpers from its own folder in every form: `from .tools import x`,
+`from tools import x`, `import helpers`, including lazy imports long after the load. Two modules may each have a
+`tools.py`. This module does not depend on agents, and does not inspect what a module exports.
 
-How: one finder on `sys.meta_path` answers for the private packages only, and the loader rewrites absolute imports of
-siblings to the private package while it compiles. Bytecode is neither read nor written. `importlib.import_module` with
-a sibling's bare name is not rewritten, and fails as it would in any package.
+Implementation: a finder on `sys.meta_path` handles only the private packages, and the loader rewrites absolute imports
+of siblings to imports from the private package when it compiles. Bytecode is neither read nor written.
+`importlib.import_module` with a sibling's bare name is not rewritten, and fails as in any package.
 """
 
 import ast
@@ -28,8 +28,8 @@ from attrs import field, frozen
 
 from gateway_core.catalog.safe_ast import compile_tree, parse
 
-# A sibling may hide an installed package, as it does for a script, but never these: a folder of agents is often called
-# `agents`, and the SDK's own package must stay what `import agents` means.
+# A sibling may shadow an installed package, as it does for a script, but never one of these: a folder of agents is
+# often called `agents`, and `import agents` must still import the SDK.
 NEVER_SIBLINGS = frozenset({"agents", "openai", "gateway_core", "__main__"}) | sys.stdlib_module_names
 
 _PREFIX = "gateway_agent_"
@@ -39,20 +39,23 @@ _installing = threading.Lock()
 
 @frozen
 class IsolatedModule:
-    """A module that was loaded, with everything it imported from its own folder."""
+    """A loaded module and the modules that it imported from its own folder."""
 
     module: ModuleType = field(repr=False)
     package: str
-    """The private name; all its modules are called `package.…` in `sys.modules`."""
+    """The private package name; in `sys.modules`, the names of its modules start with `package.`."""
 
     @property
     def files(self) -> frozenset[Path]:
-        """The source files that were imported so far, lazily imported and shared ones too; empty after `unload`."""
+        """The source files imported so far, including lazily imported and shared ones; empty after `unload`."""
         found = (getattr(sys.modules.get(name), "__file__", None) for name in _names(self.package))
         return frozenset(Path(file) for file in found if file)
 
     def unload(self) -> None:
-        """Forget it. Code that still runs goes on, but can no longer import its siblings: call it when none does."""
+        """Remove its modules from `sys.modules`.
+
+        Code that still runs continues, but can no longer import siblings. Call this when none of its code runs.
+        """
         _forget(self.package)
 
 
@@ -65,11 +68,11 @@ class _Package:
 
     @property
     def main(self) -> str:
-        """What the file is called below the package; empty when it is the package itself."""
+        """The file's module name within the package; empty if the file is the package itself."""
         return "" if self.file.name == "__init__.py" else self.file.stem.replace(".", "_")
 
     def find(self, parts: Sequence[str]) -> Path | None:
-        """The file or folder of a sibling; the module's own folder wins over the shared one."""
+        """Return the file or folder of a sibling; the module's own folder takes precedence over the shared one."""
         if not parts:
             return None
         for base in self._bases(parts[0]):
@@ -88,7 +91,7 @@ class _Package:
 
 
 class _Finder(MetaPathFinder):
-    """Answers for private packages, and for nothing else."""
+    """Finds the modules of private packages only."""
 
     def __init__(self) -> None:
         self.packages: dict[str, _Package] = {}
@@ -114,7 +117,7 @@ _FINDER = _Finder()
 
 
 class _Loader(SourceFileLoader):
-    """Compiles from source each time, with imports of siblings made private."""
+    """Compiles from source each time, and rewrites imports of siblings."""
 
     def __init__(self, fullname: str, path: str, package: _Package) -> None:
         super().__init__(fullname, path)
@@ -129,7 +132,7 @@ class _Loader(SourceFileLoader):
 
 
 class _FolderLoader(Loader, TraversableResources):
-    """A folder without an `__init__.py`: no code to run, but data files, which `importlib.resources` asks it for."""
+    """Loads a folder without an `__init__.py`: runs no code, and provides its data files to `importlib.resources`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -145,13 +148,13 @@ class _FolderLoader(Loader, TraversableResources):
 
 
 class _PrivateImports(ast.NodeTransformer):
-    """Rewrites absolute imports of siblings to absolute imports of the private package. Line numbers stay."""
+    """Rewrites absolute imports of siblings to absolute imports from the private package. Keeps line numbers."""
 
     def __init__(self, package: _Package) -> None:
         self._package = package
 
     def visit(self, node: ast.AST) -> Any:
-        # No import is below an expression, and a sum of 600 terms is deeper than a visitor can follow.
+        # Expressions contain no import statements, and a long one (a sum of 600 terms) exceeds the recursion limit.
         return node if isinstance(node, ast.expr) else super().visit(node)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
@@ -172,7 +175,7 @@ class _PrivateImports(ast.NodeTransformer):
         first = alias.name.partition(".")[0]
         if alias.asname or first == alias.name:
             return [ast.Import([ast.alias(private, alias.asname or first)])]
-        # `import sub.deep` imports the whole path, and binds its first part only.
+        # `import sub.deep` imports the whole path, but binds only its first part.
         whole = ast.Expr(ast.Call(ast.Name("__import__", ast.Load()), [ast.Constant(private)], []))
         return [whole, ast.Import([ast.alias(f"{self._package.name}.{first}", first)])]
 
@@ -185,20 +188,21 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
     """Import a file under a new private name. Blocking; runs the file's code.
 
     Args:
-        file: What to import; an `__init__.py` is imported as the package that it is.
-        folder: Whose files are its siblings; without it, it has none.
+        file: The file to import; an `__init__.py` is imported as a package.
+        folder: The folder whose files are siblings of the module; `None` for no siblings.
         name: Readable part of the private name, such as an agent's id.
-        shared: A folder whose modules that begin with `_` are siblings, too; each module gets its own copy of them.
+        shared: A folder whose modules with a leading `_` are siblings, too; each loaded module gets its own copy.
 
     Raises:
-        BaseException: Whatever the file raises, unchanged; then nothing of it is left in `sys.modules`.
+        BaseException: Any exception that the file raises, unchanged; its modules are then removed from `sys.modules`.
     """
     with _installing:
         if _FINDER not in sys.meta_path:
-            # First: the standard finder would follow the private package's `__path__` and load siblings as they are.
+            # At the front: the standard finder would use the private package's `__path__` and load siblings without
+            # rewriting their imports.
             sys.meta_path.insert(0, _FINDER)
     readable = re.sub(r"\W+", "_", name).strip("_")
-    # Absolute: a sibling that is imported late must be found although the working directory has changed.
+    # Absolute, so that lazy imports of siblings work after the working directory has changed.
     file, folder, shared = file.absolute(), folder and folder.absolute(), shared and shared.absolute()
     package = _Package(f"{_PREFIX}{readable}_{next(_numbers)}", file, folder, shared)
     _FINDER.packages[package.name] = package
@@ -211,12 +215,12 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
 
 
 def is_private(package: str) -> bool:
-    """Whether a name is one that `load_isolated` made up, and so nothing that could be installed."""
+    """Whether a package name was generated by `load_isolated`, and so is not that of an installable package."""
     return package.startswith(_PREFIX)
 
 
 def public_names(text: str) -> str:
-    """A text that names modules as their author does."""
+    """Replace private module names in a text by the names that the author uses."""
     return re.sub(rf"\b{_PREFIX}\w+?_\d+\.", "", text)
 
 
@@ -227,7 +231,7 @@ def _forget(package: str) -> None:
 
 
 def _names(package: str) -> list[str]:
-    # A copy, made in one step: other threads import while this one looks.
+    # An atomic copy: other threads may import modules during the iteration.
     return [name for name in list(sys.modules) if name == package or name.startswith(f"{package}.")]
 
 

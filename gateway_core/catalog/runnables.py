@@ -1,6 +1,6 @@
-"""What can run: an Agent, a workflow or function that runs agents by itself, or the diagnosis of one that is broken.
+"""Defines the runnables of the catalog: an Agent, a workflow function, or the diagnosis of a broken agent.
 
-Values only; what a module offers is found in `catalog/export_resolver.py`, and the runs are in `runs/`.
+Value types only: `catalog/export_resolver.py` creates them, and `runs/` runs them.
 """
 
 import enum
@@ -17,10 +17,10 @@ from gateway_core.types import RunContext
 
 
 class InputKind(enum.Enum):
-    """What a function that runs agents by itself takes."""
+    """The input of a workflow function."""
 
     TEXT = "text"
-    """What the user wrote last, alone or as a field of an input type."""
+    """The last user message, as text or as a field of an input type."""
     MESSAGES = "messages"
     """The whole conversation, as a list of messages."""
 
@@ -31,32 +31,32 @@ class AgentRunnable:
 
     agent: Agent[Any]
     build_context: Callable[..., Any] | None = None
-    """Makes the author's own `context` for a run, from the run's information."""
+    """Creates the author's own `context` for a run, from the run's context."""
 
     def context_for(self, run: RunContext) -> Any:
-        """The `context` of a run: the author's own, else the run's information."""
+        """Return the SDK `context` of a run: the author's own if there is one, else the `RunContext`."""
         if self.build_context is None:
             return run
         return self.build_context(run) if inspect.signature(self.build_context).parameters else self.build_context()
 
     @property
     def agents(self) -> list[Agent[Any]]:
-        """Every agent that a run of it can reach."""
+        """Every agent that its runs can reach."""
         return reachable(self.agent)
 
 
 @frozen
 class WorkflowRunnable:
-    """A coroutine function, or an asynchronous generator of text, that runs agents by itself."""
+    """A coroutine function, or an async generator function that yields text, whose own code runs agents."""
 
     function: Callable[..., Any]
     takes: InputKind = InputKind.TEXT
     input_type: Callable[..., Any] | None = None
-    """What to build from the request and pass, such as the module's `WorkflowInput`; without one, the text itself."""
+    """The type of its argument, built from the request, such as the module's `WorkflowInput`; `None` for plain text."""
     agents: tuple[Agent[Any], ...] = ()
-    """The agents at the module's top level, so that they can be equipped."""
+    """The agents at the module's top level, to which tools are bound."""
     terminal: TerminalRuns = field(init=False, repr=False, eq=False)
-    """Which of its runs answer the client."""
+    """The runs that produce the answer."""
 
     @terminal.default
     def _read_terminal(self) -> TerminalRuns:
@@ -65,7 +65,7 @@ class WorkflowRunnable:
 
 @frozen
 class DiagnosisRunnable:
-    """Stands in for an agent that could not be loaded, and answers with the reason."""
+    """Stands in for an agent that failed to load; its answer is the reason."""
 
     text: str
     agents: tuple[Agent[Any], ...] = ()

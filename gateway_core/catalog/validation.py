@@ -1,6 +1,6 @@
-"""Finds, when an agent is loaded, what the SDK would only find when it runs: mistakes that fail each of its runs.
+"""Validates agents at load time: detects mistakes that the SDK would report only at run time, in every run.
 
-It changes nothing, and looks at no source.
+It does not modify agents and does not read their source.
 """
 
 import inspect
@@ -15,14 +15,14 @@ from gateway_core.types import RunContext
 
 
 def check(runnable: Runnable, source: str) -> list[str]:
-    """Look at every agent that a run can reach.
+    """Validate every agent that a run can reach.
 
     Args:
-        runnable: What is to be served.
-        source: Where it comes from, for errors.
+        runnable: The runnable to serve.
+        source: The location of the agent, for errors.
 
     Returns:
-        What an operator should know, a sentence each.
+        Warnings for the operator.
 
     Raises:
         LoadError: An agent cannot run.
@@ -38,29 +38,32 @@ def check(runnable: Runnable, source: str) -> list[str]:
 def _tools(agent: Agent[Any]) -> tuple[str, str] | None:
     for tool in agent.tools:
         if isinstance(tool, Agent):
-            return f"has the agent '{tool.name}' among its tools", "write `.as_tool(tool_name, tool_description)`"
+            return (
+                f"has the agent '{tool.name}' in its tools",
+                "convert it with `.as_tool(tool_name, tool_description)`",
+            )
         if not hasattr(tool, "name"):
             name = getattr(tool, "__name__", type(tool).__name__)
-            return f"has '{name}' among its tools, which is none", "decorate the function with `@function_tool`"
+            return f"has '{name}' in its tools, which is not a tool", "decorate the function with `@function_tool`"
     return None
 
 
 def _output(agent: Agent[Any]) -> tuple[str, str] | None:
-    wanted = agent.output_type
-    if wanted is None or isinstance(wanted, AgentOutputSchemaBase):
+    output_type = agent.output_type
+    if output_type is None or isinstance(output_type, AgentOutputSchemaBase):
         return None
     try:
-        AgentOutputSchema(wanted)
+        AgentOutputSchema(output_type)
     except UserError:
-        hint = "name each field of it, or write `AgentOutputSchema(…, strict_json_schema=False)`"
-        return "has an output type without a strict schema", hint
+        hint = "declare all its fields, or use `AgentOutputSchema(…, strict_json_schema=False)`"
+        return "has an output type that does not support a strict JSON schema", hint
     return None
 
 
 def _instructions(agent: Agent[Any]) -> tuple[str, str] | None:
     if not callable(agent.instructions) or len(inspect.signature(agent.instructions).parameters) == 2:
         return None
-    return "has instructions that the SDK cannot call", "write `def instructions(context, agent)`"
+    return "has an instructions function with the wrong parameters", "define it as `def instructions(context, agent)`"
 
 
 def _context(runnable: Runnable) -> list[str]:
@@ -70,4 +73,5 @@ def _context(runnable: Runnable) -> list[str]:
     if declared is None or declared in (*RunContext.__mro__, type(None)):
         return []
     name = declared.__name__
-    return [f"its context {name} cannot be made without arguments, so its tools get none; write `build_context(run)`"]
+    problem = f"its context type {name} cannot be created without arguments, so its tools receive none"
+    return [f"{problem}; define `build_context(run)`"]

@@ -1,8 +1,8 @@
-"""Which runs of a workflow answer the client? Those after which no other run can follow.
+"""Finds the terminal runs of a workflow: the runs that no other run can follow. They produce the answer.
 
-A workflow, such as Agent Builder exports, classifies, rewrites and checks before it answers; only the last run on a
-path speaks to the client, and its tokens can go out while they are made. Read from the source, before anything runs;
-the function is not called here.
+A workflow, such as an Agent Builder export, may classify, rewrite and check the input before it answers. Only the last
+run on a path produces the answer, so that run can be streamed. The analysis is static: it reads the source and does not
+call the function.
 """
 
 import ast
@@ -18,17 +18,17 @@ _RUNS = frozenset({"run", "run_streamed", "run_sync"})
 
 
 class TerminalRuns:
-    """The answering runs of one workflow function.
+    """The terminal runs of one workflow function.
 
     Args:
-        function: The workflow; one whose source cannot be read has none.
+        function: The workflow. If its source cannot be read, it has no terminal runs.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._code: CodeType | None = getattr(function, "__code__", None)
         self._lines: set[int] = set()
         if inspect.isasyncgenfunction(function):
-            return  # its answer is what it yields
+            return  # its answer consists of the values that it yields
         try:
             source = textwrap.dedent(inspect.getsource(function))
             definition = parse(source).body[0]
@@ -47,7 +47,7 @@ class TerminalRuns:
             }
 
     def includes(self, frame: FrameType | None) -> bool:
-        """Whether the code that runs now, or code that waits for it, stands in one of them."""
+        """Whether a frame, or one of its callers, is at the call of a terminal run."""
         while frame is not None:
             if frame.f_code is self._code:
                 return frame.f_lineno in self._lines
@@ -56,14 +56,14 @@ class TerminalRuns:
 
 
 class _Path:
-    """Walks statements backwards, knowing at each whether a run may still follow."""
+    """Walks statements backwards and tracks whether a run may follow each of them."""
 
     def __init__(self, helpers: frozenset[str]) -> None:
         self._helpers = helpers
         self.terminal: list[ast.Call] = []
 
     def before(self, statements: Iterable[ast.stmt], *, after: bool) -> bool:
-        """Whether a run may come at or after the start of these statements, given whether one may come after them."""
+        """Whether a run may occur in or after these statements, given whether one may occur after them."""
         follows = after
         for statement in reversed(list(statements)):
             follows = self._statement(statement, follows)
@@ -84,7 +84,7 @@ class _Path:
                 cases = [self.before(case.body, after=after) for case in node.cases]
                 return self._contains_run([node.subject]) or any(cases) or after
             case ast.For() | ast.AsyncFor() | ast.While():
-                # What is in a loop may come again.
+                # A run in a loop may be followed by another iteration.
                 repeated = self.before(node.body, after=True) and self._contains_run(node.body)
                 return repeated or self.before(node.orelse, after=after) or after
             case ast.With() | ast.AsyncWith():
@@ -93,13 +93,13 @@ class _Path:
                 then = self.before(node.finalbody, after=after)
                 handlers = [self.before(handler.body, after=then) for handler in node.handlers]
                 otherwise = self.before(node.orelse, after=then)
-                # A handler answers instead of the body, not after it.
+                # A handler runs instead of the rest of the body, not after all of it.
                 return self.before(node.body, after=otherwise) or any(handlers)
             case _:
                 return self._calls(node, after=after)
 
     def _calls(self, node: ast.AST | None, *, after: bool) -> bool:
-        """Whether a run may come at or after a statement without branches."""
+        """Whether a run may occur in or after a statement without branches."""
         calls = [] if node is None else [call for call in ast.walk(node) if self._is_run(call)]
         if len(calls) == 1 and not after:
             self.terminal.extend(call for call in calls if isinstance(call, ast.Call))
@@ -113,7 +113,7 @@ class _Path:
 
 
 def _functions_that_run(module: ModuleType | None) -> frozenset[str]:
-    """The module's own functions that run agents, or call one that does."""
+    """Return the names of the module's functions that run agents, directly or through another of its functions."""
     try:
         tree = parse(inspect.getsource(module)) if module is not None else ast.Module([], [])
     except (OSError, TypeError, SyntaxError):

@@ -1,1 +1,1 @@
-"""Runs: the engine, one active run, the SDK runner, and what happens around model and tool calls."""
+"""Runs: the engine, active runs, the SDK runner, and the handling of model and tool calls."""

@@ -1,6 +1,6 @@
-"""One run that is on: admitted, told event by event, and ended for certain when its context is left.
+"""An active run: admission, event stream, guaranteed cleanup.
 
-What is run, and who hears of its end, is the engine's.
+The engine performs the run and reports its end.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ class RunLifecycle(Protocol):
         """Record that a run started."""
 
     async def perform(self, request: RunRequest, scope: RunScope) -> None:
-        """Perform the run, and put its last event on the channel."""
+        """Perform the run, and put its final event on the channel."""
 
     def left(self, run: "ActiveRun", scope: RunScope, outcome: Outcome) -> None:
         """Record that a run ended, and report it."""
 
 
 class ActiveRun:
-    """One run that is on, as an async context manager: leaving it ends the run."""
+    """An active run, as an async context manager: leaving the context ends the run."""
 
     def __init__(
         self, lifecycle: RunLifecycle, request: RunRequest, scope: RunScope, on_disconnect: OnDisconnect
@@ -46,7 +46,7 @@ class ActiveRun:
         self.live = request.live
         """Whether its answer is streamed."""
         self.on_disconnect = on_disconnect
-        """What becomes of it when its client leaves."""
+        """Whether the run is cancelled, continues for a grace period or is detached when its client disconnects."""
         self._lifecycle = lifecycle
         self._request = request
         self._scope = scope
@@ -56,20 +56,20 @@ class ActiveRun:
         self._told: list[RunEvent] = []
         self.closed = False
         self.handed_over = False
-        """Whether leaving the context leaves the run to somebody who calls `close`."""
+        """Whether the run outlives its context; its new owner must call `close`."""
         self.client_left = False
-        """Whether the client left before its answer was through."""
+        """Whether the client disconnected before the answer was complete."""
         self.keep_alives = 0
-        """How many comments were sent because the run was silent."""
+        """Number of keep-alive comments sent while the run produced no events."""
         self._first_token: float | None = None
         self._admitted = AsyncExitStack()
 
     async def __aenter__(self) -> "ActiveRun":
-        # A run that is refused never began: nothing is announced but the error, by whoever answers the request.
+        # A run that is not admitted does not count as started: only its error is announced, by the request handler.
         async with AsyncExitStack() as admitted:
             for admission in self._lifecycle.admissions(self._request):
                 await admitted.enter_async_context(admission)
-            # Being admitted may have taken a while.
+            # Shutdown may have begun while admission was pending.
             self._lifecycle.refuse_when_stopping()
             self._admitted = admitted.pop_all()
         self._began = time.perf_counter()
@@ -83,16 +83,16 @@ class ActiveRun:
 
     @property
     def over(self) -> bool:
-        """Whether its last event was taken."""
+        """Whether its final event was taken."""
         return self._last is not None
 
     @property
     def told(self) -> Sequence[RunEvent]:
-        """All events that were taken, if the run may outlive its client."""
+        """All events taken so far, if the run may outlive its client; otherwise empty."""
         return self._told
 
     async def close(self) -> None:
-        """End the run, whatever state it is in, and tell everybody; once."""
+        """End the run in any state, and report its outcome. Idempotent."""
         if self.closed:
             return
         self.closed = True
@@ -112,9 +112,9 @@ class ActiveRun:
             await self._admitted.aclose()
 
     async def take(self, timeout: float | None = None) -> list[RunEvent]:
-        """The events since the last call, at least one; none only when `timeout` seconds passed.
+        """Wait for and return the events since the last call; an empty list if `timeout` seconds pass without one.
 
-        The last one of all is `Completed` or `Failed`; do not call again after it.
+        The final event is `Completed` or `Failed`; do not call this again after it.
         """
         events = await self._scope.channel.take(timeout)
         if self._first_token is None and any(isinstance(event, TextDelta | ReasoningDelta) for event in events):
@@ -126,7 +126,7 @@ class ActiveRun:
         return events
 
     def stop(self, error: GatewayError) -> None:
-        """End the run from outside; its reader gets the error."""
+        """Cancel the run; its reader receives the error."""
         if self._task is not None:
             self._task.cancel()
         self._scope.channel.put(Failed(error, self._scope.usage))
@@ -136,5 +136,5 @@ class ActiveRun:
         if task is None or task.done():
             return
         task.cancel()
-        # A tool that does not listen to its cancellation must not hold the request: the task ends by itself.
+        # A tool that ignores its cancellation must not block the request: stop waiting for its task after this time.
         await asyncio.wait([task], timeout=1.0)

@@ -1,7 +1,7 @@
-"""Tool calls that wait for a person: the run's state is kept, and goes on when the chat's next message decides.
+"""Pauses runs whose tool calls require human approval: stores the run's state and resumes it on the user's decision.
 
-The decision belongs to the principal, the chat and the very calls that were shown; it is used once, and expires. What
-the question looks like is the surfaces' business.
+An approval is bound to the principal, the chat and the calls that were shown; it can be used once, and it expires. The
+HTTP surfaces render the question.
 """
 
 import re
@@ -29,15 +29,15 @@ _REJECT = re.compile(
 
 @frozen
 class Verdict:
-    """What a person said to a question."""
+    """A user's decision on an approval request."""
 
     approved: bool
     reason: str | None = None
-    """Why not, for the model to read."""
+    """The reason for a rejection; the model receives it."""
 
 
 def question_of(items: Sequence[Mapping[str, Any]]) -> str | None:
-    """The id of the question that the last message of a conversation follows."""
+    """Return the id of the approval request that the last message of a conversation replies to."""
     if len(items) < 2 or items[-1].get("role") != "user" or items[-2].get("role") != "assistant":
         return None
     asked = ID.findall(_text(items[-2].get("content")))
@@ -45,7 +45,7 @@ def question_of(items: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def verdict_of(said: str) -> Verdict | None:
-    """The verdict that a message is, if it does nothing but decide."""
+    """Parse a message as a verdict; `None` if it contains anything else."""
     if _APPROVE.fullmatch(said):
         return Verdict(approved=True)
     if match := _REJECT.fullmatch(said):
@@ -60,11 +60,11 @@ def _text(content: Any) -> str:
 
 
 class Approvals:
-    """The questions that are open.
+    """The pending approval requests.
 
     Args:
-        store: Keeps the states of the paused runs.
-        seconds: How long a question is open.
+        store: Stores the states of paused runs.
+        seconds: Lifetime of an approval request.
     """
 
     def __init__(self, store: RecordStore, seconds: float) -> None:
@@ -72,7 +72,7 @@ class Approvals:
         self.seconds = seconds
 
     async def ask(self, result: Any, run: RunContext) -> ApprovalAsked:
-        """Keep a run that was interrupted, and say what to ask."""
+        """Store an interrupted run, and return the approval request for it."""
         approval_id = f"appr_{secrets.token_urlsafe(16)}"
         calls = tuple(
             PendingCall(item.call_id or "", item.name or "a tool", item.arguments or "{}")
@@ -82,7 +82,7 @@ class Approvals:
             "agent_id": run.agent_id,
             "session_id": run.session_id,
             "calls": [call.call_id for call in calls],
-            # The author's own context is made anew: only the run's state is kept.
+            # The author's own context is created again at resume: only the run's state is stored.
             "state": result.to_state().to_string(context_serializer=lambda _: {}),
         }
         await self._store.put(KIND, approval_id, run.principal.id, orjson.dumps(record), seconds=self.seconds)
@@ -91,21 +91,21 @@ class Approvals:
     async def resume(
         self, question: str, verdict: Verdict, runnable: AgentRunnable, run: RunContext
     ) -> "RunState[Any, Any]":
-        """The state of the run that a question is about, with the verdict in it.
+        """Return the stored state of a paused run, with the verdict applied.
 
         Raises:
-            RunError: The question is not open any more, was never this principal's in this chat, or the agent has
+            RunError: The approval request is not pending, belongs to another principal or chat, or the agent has
                 changed since.
         """
-        kept = await self._store.get(KIND, question, run.principal.id)
-        record = orjson.loads(kept) if kept is not None else {}
+        stored = await self._store.get(KIND, question, run.principal.id)
+        record = orjson.loads(stored) if stored is not None else {}
         if (
             (record.get("agent_id"), record.get("session_id")) != (run.agent_id, run.session_id)
-            # Whoever deletes it first may use it: two messages at once approve once.
+            # Only the request that deletes the record may use it, so that concurrent messages approve once.
             or not await self._store.delete(KIND, question, run.principal.id)
         ):
             raise RunError(
-                "there is no such approval to give: it was given already, has expired, or belongs to another chat",
+                "no such approval request is pending: it was already answered, has expired, or belongs to another chat",
                 code="approval_not_found",
                 status=400,
             )
@@ -115,7 +115,8 @@ class Approvals:
             )
         except UserError as error:
             raise RunError(
-                "the agent has changed since it asked, and cannot go on from there; ask it again",
+                "the agent has changed since it requested the approval, so the run cannot resume; send the original "
+                "message again",
                 code="approval_outdated",
                 status=400,
             ) from error
@@ -127,5 +128,5 @@ class Approvals:
         return state
 
     async def drop(self, question: str, run: RunContext) -> None:
-        """Close a question that was answered with something else, so that no later word can be taken for its answer."""
+        """Delete an approval request that the user did not decide on, so that no later message can decide on it."""
         await self._store.delete(KIND, question, run.principal.id)

@@ -1,6 +1,6 @@
-"""Answers what a chat UI asks beside a chat, such as a title, by a model alone: no agent, tool or guardrail runs.
+"""Answers background tasks of a chat UI, such as title generation, with a model alone.
 
-It recognises nothing; the hook `background_task` does.
+No agent, tool or guardrail of the served agent runs. The hook `background_task` recognizes these tasks.
 """
 
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 async def answer_task(task: BackgroundTask, items: Sequence[Mapping[str, Any]], scope: RunScope) -> None:
-    """Put the answer on the scope's channel: the model's, or the task's own where there is no model or it fails."""
+    """Put the model's answer on the scope's channel; the task's own answer if no model is available or it fails."""
     if scope.provider is not None and not task.local:
         try:
             await Runner.run(Agent(name=f"task {task.kind}"), [*items], max_turns=1)  # type: ignore[list-item]
@@ -25,5 +25,5 @@ async def answer_task(task: BackgroundTask, items: Sequence[Mapping[str, Any]], 
         except Exception as error:
             if task.answer is None:
                 raise
-            logger.info("no model answered the task %s: %s", task.kind, as_gateway_error(error))
+            logger.info("the model failed on the background task %s: %s", task.kind, as_gateway_error(error))
     scope.channel.put(TextDelta(task.answer or ""))

@@ -1,7 +1,7 @@
-"""Other served agents that a run comes to, by a handoff, as a tool or from a workflow: may whoever asks use those, too?
+"""Re-authorizes the caller when a run reaches another served agent: by a handoff, as a tool or from a workflow.
 
-An agent object is known by its identity; one that the catalog does not serve is part of the agent that reached it, and
-nobody is asked. The decision is the plugins'.
+Agent objects are compared by identity. An agent object that the catalog does not serve is part of the agent that
+reached it and is not authorized separately. The plugins make the decision.
 """
 
 import time
@@ -17,12 +17,12 @@ from gateway_core.types import AgentEntry, Catalog, DecisionMade, RunContext
 
 
 class CrossAgentAuthorization:
-    """The served agents of one gateway, as runs come to them.
+    """Authorizes runs of one gateway to use other served agents.
 
     Args:
-        hooks: Asked whether a served agent may be used.
-        catalog: Tells the agents that are served at the moment.
-        announce: Tells every plugin of a run's error.
+        hooks: The hook `authorize` decides whether the caller may use a served agent.
+        catalog: Returns the current catalog.
+        announce: Reports a run's error to every plugin.
     """
 
     def __init__(
@@ -31,16 +31,17 @@ class CrossAgentAuthorization:
         self._hooks = hooks
         self._catalog = catalog
         self._announce = announce
-        # Of this catalog, which keeps the objects alive that the numbers mean. Held weakly: what it serves is unloaded
-        # when nothing else holds it.
+        # The catalog of `_ids`: it keeps the agents alive, so that their `id()` stays valid. A weak reference, so that
+        # its agents can be unloaded.
         self._indexed: Callable[[], Catalog | None] = lambda: None
         self._ids: dict[int, list[str]] = {}
 
     async def permit(self, scope: RunScope, agent: Any) -> None:
-        """Ask about an agent that is about to run, if it is served by itself under another name than the run's.
+        """Authorize an agent that is about to run, if it is served separately under another id than the run's.
 
         Raises:
-            PermissionDeniedError: Whoever asks may not use it. That ends the run, whatever the agent's code does.
+            PermissionDeniedError: The caller may not use the agent. This ends the run, even if the agent's code catches
+                the error.
         """
         run, entries = scope.run, self._entries(agent)
         if not entries or any(entry.id == run.agent_id for entry in entries):
@@ -49,7 +50,7 @@ class CrossAgentAuthorization:
             if await self._allowed(run, entry):
                 return
         error = PermissionDeniedError(
-            f"the agent '{run.agent_id}' uses another one that '{run.principal.id}' may not use",
+            f"the agent '{run.agent_id}' uses another agent that '{run.principal.id}' may not use",
             source=f"agent {entries[0].id}",
         )
         self._announce(error, run)
@@ -57,7 +58,7 @@ class CrossAgentAuthorization:
         raise error
 
     def served_as(self, run: RunContext, agent: Any) -> str:
-        """The id by which policies know an agent in a run: its own where it is served, else the run's."""
+        """Return the id of an agent for policies: its own if it is served, otherwise that of the run's agent."""
         ids = self._ids_of(agent)
         return run.agent_id if not ids or run.agent_id in ids else ids[0]
 
@@ -73,7 +74,7 @@ class CrossAgentAuthorization:
         return [self._catalog().agents[agent_id].entry for agent_id in ids]
 
     def _ids_of(self, agent: Any) -> list[str]:
-        """What it is served as; one object may be several models."""
+        """Return the ids under which an agent object is served; there may be several."""
         catalog = self._catalog()
         if self._indexed() is not catalog:
             self._indexed = weakref.ref(catalog)

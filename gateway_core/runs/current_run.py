@@ -1,6 +1,6 @@
-"""What a tool may ask of the run that it works for: whose it is, and to tell how far it has come.
+"""Functions that tools and plugins call during a run: read its context, report progress, apply backpressure.
 
-It starts and changes no run. Importing this module does not import the SDK.
+They do not start or modify runs. Importing this module does not import the SDK.
 """
 
 import asyncio
@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from gateway_core.types import RunContext, ToolProgress
 
-MANY_BYTES = 4096
+YIELD_BYTES = 4096
+"""Reads of at least this size yield to the event loop."""
 
 
 def current_run() -> RunContext | None:
-    """The run that the code that runs now works for; `None` outside of any."""
+    """Return the context of the current run; `None` outside a run."""
     from gateway_core.runs.run_scope import POSITION
 
     position = POSITION.get()
@@ -20,15 +21,17 @@ def current_run() -> RunContext | None:
 
 
 async def pace(size: int) -> None:
-    """Wait while the client of the current run is behind. For whoever reads something long on behalf of a run.
+    """Apply backpressure: wait while the client of the current run reads too slowly.
+
+    Call this after each chunk when reading a long response on behalf of a run.
 
     Args:
-        size: Bytes that were just read. After many the event loop's other tasks get their turn, too: reading from
-            somebody fast does not wait by itself.
+        size: Number of bytes just read. A large read also yields to the event loop, because reads from a fast peer may
+            never suspend the task.
     """
     from gateway_core.runs.run_scope import POSITION
 
-    if size >= MANY_BYTES:
+    if size >= YIELD_BYTES:
         await asyncio.sleep(0)
     position = POSITION.get()
     if position is not None and position.scope.live:
@@ -36,9 +39,9 @@ async def pace(size: int) -> None:
 
 
 def record_finish_reason(reason: str | None) -> None:
-    """Say how a model's answer for the current run ended: `stop`, `length`, `content_filter` and the like.
+    """Record the finish reason of a model's answer in the current run, such as `stop`, `length` or `content_filter`.
 
-    The SDK does not pass this on. What the last model of a run said is what its client is told.
+    The SDK does not pass it on. The client receives the finish reason of the run's last model call.
     """
     from gateway_core.runs.run_scope import POSITION
 
@@ -48,13 +51,12 @@ def record_finish_reason(reason: str | None) -> None:
 
 
 def progress_reporter(call_id: str) -> Callable[[str], None]:
-    """How to tell the client of the current run what a tool call does at the moment.
+    """Return a function that sends progress messages of a tool call to the client of the current run.
 
-    What it returns may be called from other tasks of the same event loop, also when the run is over: then nobody
-    hears it.
+    Other tasks of the same event loop may call the function. After the run has ended, calls have no effect.
 
     Args:
-        call_id: The call, as the SDK's `ToolContext` names it.
+        call_id: The id of the call (`tool_call_id` of the SDK's `ToolContext`).
     """
     from gateway_core.runs.run_scope import POSITION
 

@@ -1,6 +1,6 @@
-"""Runs whose client left and that go on without it, and their results for whoever comes back.
+"""Keeps detached runs, which continue after their client has disconnected, and their results for a later request.
 
-By default no run is kept: a client that leaves ends its run. It renders nothing.
+By default a run is not detached: it ends when its client disconnects. This module does not render events.
 """
 
 import asyncio
@@ -10,15 +10,15 @@ from typing import Any
 from gateway_core.config.settings import RunsConfig
 from gateway_core.runs.active_run import ActiveRun
 
-MOST_KEPT = 1000
-"""Results; beyond that the oldest one is forgotten."""
+MAX_RUNS = 1000
+"""Maximum number of detached runs; beyond it, the oldest one is no longer retrievable."""
 
 
 class DetachedRuns:
-    """The runs that go on without a client, and those of them that ended lately.
+    """The detached runs, active or recently ended.
 
     Args:
-        config: Asked for the settings when they are needed.
+        config: Returns the current settings.
     """
 
     def __init__(self, config: Callable[[], RunsConfig]) -> None:
@@ -27,21 +27,21 @@ class DetachedRuns:
         self._following: set[asyncio.Task[None]] = set()
 
     def keep(self, run: ActiveRun) -> None:
-        """Follow a run that was handed over, to its end or to the end of its grace."""
-        while len(self._runs) >= MOST_KEPT:
+        """Take over a run, and read its events until it ends or its grace period expires."""
+        while len(self._runs) >= MAX_RUNS:
             del self._runs[next(iter(self._runs))]
         self._runs[_key(run)] = run
         self.go_on(self._follow(run))
 
     def go_on(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do work for a run that has no client, and let the gateway's end wait for it."""
+        """Start a task for a run without a client; `close` waits for the task."""
         task = asyncio.create_task(work)
         self._following.add(task)
         task.add_done_callback(self._following.discard)
         return task
 
     def find(self, principal_id: str, request_id: str) -> ActiveRun | None:
-        """The run of a request that this principal made."""
+        """Return the run of a request, if this principal made the request."""
         return self._runs.get((principal_id, request_id))
 
     async def _follow(self, run: ActiveRun) -> None:
@@ -51,18 +51,18 @@ class DetachedRuns:
                 while not run.over:
                     await run.take()
         except TimeoutError:
-            pass  # the client had its time to come back
+            pass  # the grace period has expired
         finally:
             await run.close()
             asyncio.get_running_loop().call_later(config.keep_results, self._forget, run)
 
     def _forget(self, run: ActiveRun) -> None:
-        # A later request may have come with the same id, and its run is the one that is found now.
+        # A later request may have reused the id; its run then stays.
         if self._runs.get(_key(run)) is run:
             del self._runs[_key(run)]
 
     async def close(self) -> None:
-        """Wait for the followers of runs that were stopped."""
+        """Wait for the tasks of detached runs. The runs must have been stopped."""
         if self._following:
             await asyncio.wait(self._following)
         self._runs.clear()

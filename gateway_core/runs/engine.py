@@ -1,6 +1,6 @@
-"""Starts runs, tells them as RunEvents, and announces how each one ended.
+"""Starts runs, publishes their progress as RunEvents, and reports the outcome of each run.
 
-It renders nothing: every HTTP surface reads the same events, from the `ActiveRun` that it is given.
+It does not render events: every HTTP surface reads the same events from an `ActiveRun`.
 """
 
 import asyncio
@@ -62,14 +62,14 @@ _GUARDRAILS = (
 
 
 class Engine:
-    """The runs of one gateway.
+    """Starts and tracks the runs of one gateway.
 
     Args:
-        hooks: Asked for models, told of ends.
-        config: Limits of runs, and operators' settings for agents.
-        tool_binder: Equips agents that appear only when they run.
-        records: Keeps runs that wait for a person.
-        catalog: Tells the agents that are served at the moment.
+        hooks: Supplies models and admissions, and receives the outcome of each run.
+        config: Limits of runs, and the operator's settings for agents.
+        tool_binder: Binds tools to agents that are created during a run.
+        records: Stores runs that wait for approval.
+        catalog: Returns the current catalog.
     """
 
     def __init__(
@@ -87,17 +87,17 @@ class Engine:
         self._tools = ToolAuthorization(
             hooks, self.announce, tool_binder, config.runs.refused_tool, config.runs.max_tool_calls
         )
-        self._others = CrossAgentAuthorization(hooks, catalog, self.announce)
+        self._cross_agent = CrossAgentAuthorization(hooks, catalog, self.announce)
         self._active: set[ActiveRun] = set()
         self._streams = 0
         self.run_stats: dict[str, RunStats] = {}
-        """By the agent's id."""
+        """Statistics by agent id."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.stopping = False
 
     def configure(self, config: Config) -> None:
-        """Take another configuration for runs that begin from now on."""
+        """Use another configuration for subsequent runs."""
         self._config = config
         self._approvals.seconds = config.runs.approval_timeout
         self._tools.refused = config.runs.refused_tool
@@ -105,25 +105,25 @@ class Engine:
 
     @property
     def active(self) -> int:
-        """How many runs are on."""
+        """Number of active runs."""
         return len(self._active)
 
     def start(self, request: RunRequest) -> ActiveRun:
-        """A run, to be entered as an async context manager.
+        """Create a run. Entering it as an async context manager starts it.
 
         Raises:
-            UnavailableError: The gateway is stopping, or has as many runs or streams as it may.
+            UnavailableError: The gateway is shutting down, or has reached its limit of runs or streams.
         """
         self.refuse_when_stopping()
         if self.active >= self._config.runs.max_runs:
-            raise UnavailableError("the gateway is busy with other runs", code="too_many_runs", retry_after=1)
+            raise UnavailableError("too many active runs; retry later", code="too_many_runs", retry_after=1)
         if request.live and self._streams >= self._config.runs.max_streams:
-            raise UnavailableError("the gateway is busy with other streams", code="too_many_streams", retry_after=1)
+            raise UnavailableError("too many active streams; retry later", code="too_many_streams", retry_after=1)
         served = request.served
         scope = RunScope(
             request.run,
             self._provider(request, request.task),
-            # The answer to a task is told whole, so that one that fails half way leaves no trace.
+            # The answer to a task is not streamed, so that a failed attempt sends no partial text.
             live=request.live and request.task is None,
             system=request.system,
             settings=request.settings,
@@ -131,11 +131,11 @@ class Engine:
             hold_answers=self._config.runs.output_guardrails == "buffer",
             entry=served.entry,
             tools=self._tools,
-            cross_agent=self._others,
+            cross_agent=self._cross_agent,
         )
         if self._hooks.has_model_observers:
-            operators = request.task.model if request.task else self._config.agent(served.id).model
-            names = ModelNames(operators, None if request.task else served.model)
+            override = request.task.model if request.task else self._config.agent(served.id).model
+            names = ModelNames(override, None if request.task else served.model)
             scope.models = ModelCalls(self._hooks, request.run, names)
         if scope.provider is not None and self._hooks.has_tool_policy:
             scope.provider = HostedToolFilter(scope.provider, scope)
@@ -143,17 +143,17 @@ class Engine:
         return ActiveRun(self, request, scope, self._config.agent(served.id).on_disconnect or runs.on_disconnect)
 
     def refuse_when_stopping(self) -> None:
-        """Nothing starts any more.
+        """Check that new runs may start.
 
         Raises:
-            UnavailableError: The gateway is stopping.
+            UnavailableError: The gateway is shutting down.
         """
         if self.stopping:
-            raise UnavailableError("the gateway is stopping", code="shutting_down", retry_after=1)
+            raise UnavailableError("the gateway is shutting down", code="shutting_down", retry_after=1)
 
     @contextmanager
     def importing(self, entry: AgentEntry) -> Iterator[RunScope]:
-        """While a module is imported: runs that it starts then use the gateway's models, in the gateway's loop."""
+        """Set the scope for a module's import: runs started during it use the gateway's models and event loop."""
         run = RunContext(f"import_{entry.id}", Principal("gateway"), entry.id)
         scope = RunScope(run, self._hooks.model_provider(run, entry), live=False, tools=self._tools)
         token = POSITION.set(Position(scope, 0))
@@ -172,22 +172,26 @@ class Engine:
         return RequestModelProvider(provider, model=model, fallback=fallback, settings=request.settings)
 
     async def drain(self, timeout: float) -> None:
-        """Let the active runs end, and stop those that have not after `timeout` seconds. No new ones start."""
+        """Reject new runs, wait for the active runs to end, and stop those still active after `timeout` seconds."""
         self.stopping = True
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
         except TimeoutError:
             for run in list(self._active):
-                run.stop(UnavailableError("the gateway is stopping", code="shutting_down"))
+                run.stop(UnavailableError("the gateway is shutting down", code="shutting_down"))
 
     def admissions(self, request: RunRequest) -> list[AbstractAsyncContextManager[None]]:
-        """What a run has to enter before it may start."""
+        """Return the contexts that a run must enter before it starts."""
         return self._hooks.admissions(request.run, request.served.entry)
 
     async def perform(self, request: RunRequest, scope: RunScope) -> None:
-        """Do the run, and put its last event on the channel. Raises nothing but a cancellation from outside."""
-        agent_gateway_run = request.run  # noqa: F841 - for `whereabouts.attributed_run`
+        """Perform the run, and put its final event on the channel.
+
+        Raises:
+            asyncio.CancelledError: The task was cancelled from outside. No other exception is raised.
+        """
+        agent_gateway_run = request.run  # noqa: F841 - read by `stack_attribution.attributed_run`
         task = asyncio.current_task()
         token = POSITION.set(Position(scope, 0))
         limit = self._config.runs.timeout
@@ -198,16 +202,16 @@ class Engine:
                     raise scope.fatal
             last: RunEvent = Completed(scope.usage, _finish_reason(scope))
         except _GUARDRAILS as trip:
-            logger.info("a guardrail of %s stopped a run: %s", request.served.id, type(trip).__name__)
+            logger.info("guardrail tripped: agent %s, %s", request.served.id, type(trip).__name__)
             scope.channel.put(TextDelta(self._config.runs.refusal))
             last = Completed(scope.usage, "content_filter")
         except TimeoutError as error:
-            timed_out = RunTimeoutError(f"the run did not end within {limit:g} s", hint="raise [runs] timeout")
+            timed_out = RunTimeoutError(f"the run exceeded its timeout ({limit:g} s)", hint="raise [runs] timeout")
             last = Failed(timed_out if clock.expired() else as_gateway_error(error), scope.usage)
         except BaseException as error:
             if task is not None and task.cancelling():
                 raise
-            # What ended the run is what is told, whatever somebody's code made of it.
+            # A fatal error takes precedence over the exception that the agent's code or the SDK converted it to.
             last = Failed(as_gateway_error(scope.fatal or error), scope.usage)
         finally:
             POSITION.reset(token)
@@ -235,7 +239,7 @@ class Engine:
         state = await self._resumed(runnable, request)
         async with self._memory.of(request.run, request.served) as session:
             items = request.items if session is None or state else await new_items(session, request.items)
-            # Through the SDK's own door: the default runner is ours, and follows the run.
+            # `Runner.run` delegates to the default runner, which is `GatewayRunner`.
             result = await Runner.run(
                 runnable.agent,
                 state or [*items],
@@ -247,7 +251,7 @@ class Engine:
             scope.channel.put(await self._approvals.ask(result, request.run))
 
     async def _resumed(self, runnable: AgentRunnable, request: RunRequest) -> Any:
-        """The state of an earlier run, when the request decides what that one asked."""
+        """Return the state of a paused run if the request decides on its approval request."""
         if request.verdict is not None:
             return await self._approvals.resume(*request.verdict, runnable, request.run)
         question = question_of(request.items)
@@ -260,14 +264,14 @@ class Engine:
         return await self._approvals.resume(question, verdict, runnable, request.run)
 
     def entered(self, run: ActiveRun) -> None:
-        """A run began."""
+        """Record that a run started."""
         self._active.add(run)
         self._streams += run.live
         self.run_stats.setdefault(run.context.agent_id, RunStats()).began()
         self._idle.clear()
 
     def left(self, run: ActiveRun, scope: RunScope, outcome: Outcome) -> None:
-        """A run ended: tell everybody, once."""
+        """Record that a run ended, and report it once to the log and the plugins."""
         self._active.discard(run)
         self._streams -= run.live
         self.run_stats[run.context.agent_id].ended(run.context, outcome, scope)
@@ -282,13 +286,13 @@ class Engine:
                 outcome.error,
                 f" [{type(cause).__name__} at {place_of(cause)}]" if cause is not None else "",
             )
-            # What was refused was announced when it was asked for.
+            # An error with a request id is already announced, such as a denied authorization.
             if outcome.error.request_id is None:
                 self.announce(outcome.error, run.context)
         self._hooks.on_run_end(run.context, outcome)
 
     def announce(self, error: GatewayError, run: RunContext) -> None:
-        """Tell every plugin of a run's error."""
+        """Report a run's error to every plugin."""
         error.agent_id = run.agent_id
         error.request_id = run.request_id
         error.principal_id = run.principal.id

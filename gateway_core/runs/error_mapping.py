@@ -1,9 +1,10 @@
-"""Whatever ends a run badly becomes one error of the gateway's tree, with words that are safe to show to a client.
+"""Maps an exception that ends a run to an error of the gateway, with a message that is safe to show to clients.
 
-An upstream's answer, a tool's exception and a stack trace stay in `__cause__`, for the operator.
+The upstream's response, a tool's exception and the stack trace stay in `__cause__`, for the operator.
 """
 
 import asyncio
+import re
 import traceback
 
 import agents
@@ -16,11 +17,11 @@ _CLIENT_MISTAKES = (400, 413, 422)
 
 
 def as_gateway_error(error: BaseException) -> GatewayError:
-    """The gateway's error for an exception that came out of a run."""
+    """Return the gateway's error for an exception that a run raised."""
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, agents.UserError) and isinstance(error.__cause__, GatewayError):
-        # The SDK wraps what ends a tool's task, also when the gateway itself ended it.
+        # The SDK wraps the exception of a tool's task, including the gateway's own errors.
         return error.__cause__
     found = _of_sdk(error) or _of_client(error) or _unknown(error)
     found.__cause__ = error
@@ -30,28 +31,33 @@ def as_gateway_error(error: BaseException) -> GatewayError:
 def _of_sdk(error: BaseException) -> GatewayError | None:
     match error:
         case agents.MaxTurnsExceeded():
+            limit = re.search(r"\(\d+\)", str(error))
             return errors.MaxTurnsError(
-                "the agent did not come to an end within its limit of turns", hint="raise [runs] max_turns"
+                f"the agent exceeded max_turns {limit[0]}" if limit else "the agent exceeded max_turns",
+                hint="raise [runs] max_turns; in a workflow, pass `max_turns` to `Runner.run`",
             )
         case agents.ModelBehaviorError():
-            return errors.ModelBehaviorError("the model's answer makes no sense to the agent")
+            return errors.ModelBehaviorError("invalid model output (unknown tool, or wrong output type)")
         case agents.ToolTimeoutError():
-            return errors.ToolError(f"the tool {error.tool_name} did not end within {error.timeout_seconds:g} s")
+            return errors.ToolError(f"the tool {error.tool_name} timed out after {error.timeout_seconds:g} s")
         case agents.ModelTimeoutError():
-            return errors.UpstreamTimeoutError("the model did not answer in time")
+            return errors.UpstreamTimeoutError("the model call timed out")
         case agents.UserError() if (tool := failed_tool(error)) is not None:
             return errors.ToolError(f"the tool {tool} failed")
     return None
 
 
 def place_of(error: BaseException) -> str:
-    """The file and line that raised it. Its text stays out of logs: it may hold prompts or a tool's arguments."""
+    """Return the file and line that raised an exception, for logs.
+
+    The exception's message is not logged, because it may contain prompts or a tool's arguments.
+    """
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown location"
 
 
 def failed_tool(error: BaseException) -> str | None:
-    """The name of the tool whose failure ended a run, as the SDK says."""
+    """Return the name of the tool whose failure ended a run, from the SDK's exception."""
     if isinstance(error, agents.ToolTimeoutError):
         return error.tool_name
     if isinstance(error, agents.UserError) and str(error).startswith("Error running tool"):
@@ -63,38 +69,36 @@ def _of_client(error: BaseException) -> GatewayError | None:
     match error:
         case openai.RateLimitError():
             return errors.UpstreamRateLimitError(
-                "the model's server is out of quota or too busy", retry_after=_retry_after(error)
+                "the upstream's rate limit or quota is exhausted", retry_after=_retry_after(error)
             )
         case openai.APITimeoutError():
-            return errors.UpstreamTimeoutError("the model's server did not answer in time")
+            return errors.UpstreamTimeoutError("the request to the upstream timed out")
         case openai.APIConnectionError():
-            return errors.UpstreamError("the model's server could not be reached, or broke off")
+            return errors.UpstreamError("the connection to the upstream failed or was closed early")
         case openai.AuthenticationError() | openai.PermissionDeniedError():
-            return errors.UpstreamError(
-                "the model's server refuses the gateway's credential", code="upstream_auth_failed"
-            )
+            return errors.UpstreamError("the upstream rejected the gateway's credential", code="upstream_auth_failed")
         case openai.NotFoundError():
-            return errors.UpstreamError("the model's server does not know the model", code="upstream_model_not_found")
+            return errors.UpstreamError("the upstream does not have the model", code="upstream_model_not_found")
         case openai.APIStatusError() if error.status_code in _CLIENT_MISTAKES:
             return errors.UpstreamError(
-                "the model's server refuses the request", code="upstream_rejected_request", status=400
+                "the upstream rejected the request as invalid", code="upstream_rejected_request", status=400
             )
         case openai.APIStatusError():
-            return errors.UpstreamError(f"the model's server failed with status {error.status_code}")
+            return errors.UpstreamError(f"the upstream failed with status {error.status_code}")
         case openai.OpenAIError() if "api_key" in str(error):
             return errors.UpstreamError(
-                "there is no key for the model's server",
+                "no API key for the upstream is configured",
                 code="upstream_auth_failed",
-                hint="set OPENAI_API_KEY where the gateway starts, or switch on a plugin that has models",
+                hint="set OPENAI_API_KEY in the environment of the gateway, or enable a plugin that provides models",
             )
         case openai.OpenAIError():
-            return errors.UpstreamError("the model's server answered something that is no answer")
+            return errors.UpstreamError("the upstream returned an invalid response")
     return None
 
 
 def _unknown(error: BaseException) -> GatewayError:
     if isinstance(error, SystemExit | KeyboardInterrupt):
-        return errors.RunError("the agent tried to end the process", code="agent_exit")
+        return errors.RunError("the agent tried to exit the process", code="agent_exit")
     if isinstance(error, asyncio.CancelledError):
         return errors.RunError("the agent cancelled its own run", code="agent_cancelled")
     return errors.RunError("the agent failed")

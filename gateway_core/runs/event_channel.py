@@ -1,8 +1,8 @@
-"""Carries the events of one run, from whatever produces them to the one reader, in order.
+"""A channel that carries the events of one run, in order, from its writers to one reader.
 
-Not a general queue: one event loop, one reader, and writers that never wait; whoever reads what is written from
-elsewhere may wait for `room`. The reader takes all that is there at once, so that a burst of tokens costs one wake-up
-and one write to the client, and a lone token none of the wait.
+It is not a general-purpose queue: it supports one event loop and one reader, and writers never block. A writer that
+relays data from another source can apply backpressure with `room`. The reader takes all pending items at once: a burst
+of tokens costs one wake-up and one write to the client, and a single token is not delayed.
 """
 
 import asyncio
@@ -10,11 +10,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-MANY_ITEMS = 256
+HIGH_WATER_MARK = 256
+"""Number of pending items from which `room` waits."""
 
 
 class EventChannel(Generic[T]):
-    """An unbounded, ordered hand-over between tasks of one event loop."""
+    """An unbounded, ordered channel between tasks of one event loop."""
 
     __slots__ = ("_items", "_taken", "_waiter")
 
@@ -30,16 +31,16 @@ class EventChannel(Generic[T]):
             self._waiter.set_result(None)
 
     async def room(self) -> None:
-        """Wait until the reader has taken what is there, if that is much."""
-        while len(self._items) >= MANY_ITEMS:
+        """Wait until fewer than `HIGH_WATER_MARK` items are pending."""
+        while len(self._items) >= HIGH_WATER_MARK:
             self._taken.clear()
             await self._taken.wait()
 
     async def take(self, timeout: float | None = None) -> list[T]:
-        """All items that are there, waiting for the first one.
+        """Wait for at least one item, and return all pending items.
 
         Args:
-            timeout: Seconds to wait. When they pass without an item, the list is empty.
+            timeout: Seconds to wait; if they elapse, the list is empty. `None` waits without a limit.
         """
         if not self._items:
             loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-"""The SDK's events and items of one run become the gateway's RunEvents.
+"""Converts the SDK's events and items of one run to the gateway's RunEvents.
 
-It renders nothing and knows no client. The same rules hold for a run that is followed live and for one that is read
-when it is over, so that a client gets the same text either way.
+It does not render them and is independent of the client's protocol. The same rules apply to a streamed run and to the
+items of a completed run, so that a client gets the same text in both cases.
 """
 
 import json
@@ -27,12 +27,12 @@ _REASONING = ("response.reasoning_summary_text.delta", "response.reasoning_text.
 
 
 class EventRelay:
-    """Passes on one run.
+    """Relays the events of one run.
 
     Args:
-        scope: Whose channel the events go to.
+        scope: The scope whose channel receives the events.
         agent: The agent that the run starts with.
-        answers: Whether the run's text is the answer to the client, or only a step on the way to it.
+        answers: Whether the run's text is the answer to the client; otherwise it is an intermediate step.
     """
 
     def __init__(self, scope: RunScope, agent: Agent[Any], *, answers: bool) -> None:
@@ -41,50 +41,50 @@ class EventRelay:
         self._text = TextDelta if answers else ReasoningDelta
         self._answers = answers
         self._held: list[str] | None = None
-        self._told: list[str] = []
+        self._answer: list[str] = []
         self._agent = agent.name
         self._tools: dict[str, str] = {}
         self._wrote = False
         self._pending_break = False
-        self._spoke_last = False
+        self._text_is_last = False
 
     @property
     def held(self) -> bool:
-        """Whether text is waiting for `release`."""
+        """Whether text is held until `release`."""
         return self._held is not None
 
     @property
-    def told(self) -> str:
-        """What the client has read of this run as its answer."""
-        return "".join(self._told)
+    def answer(self) -> str:
+        """The text of this run's answer so far; empty for a step."""
+        return "".join(self._answer)
 
     def hold(self) -> None:
-        """Keep text back until `release`; steps are nobody's answer and need no such care."""
+        """Hold the answer's text until `release`. The text of steps is not held."""
         if self._answers:
             self._held = []
 
     def release(self) -> None:
-        """Let the text go that was held back, and all that follows."""
+        """Send the held text, and stop holding text."""
         held, self._held = self._held, None
         if held:
             self._put(self._text("".join(held)))
 
     def event(self, event: Any) -> None:
-        """One event of a streamed run."""
+        """Relay one event of a streamed run."""
         if event.type == "raw_response_event":
             self._raw(event.data)
         elif event.type == "run_item_stream_event":
-            # Messages were told token by token; handoffs come as a change of agent.
+            # Messages were relayed token by token; handoffs are relayed as a change of agent.
             if not isinstance(event.item, MessageOutputItem | HandoffOutputItem | ReasoningItem):
                 self.item(event.item)
         elif event.type == "agent_updated_stream_event":
-            self._speaker(event.new_agent.name)
+            self._set_agent(event.new_agent.name)
 
     def item(self, item: RunItem) -> None:
-        """One item of a run that is over."""
+        """Relay one item of a completed run."""
         raw = item.raw_item
         if isinstance(item, MessageOutputItem):
-            self._message_begins()
+            self._start_message()
             self._write(ItemHelpers.text_message_output(item))
             if refusal := _refusal(raw):
                 self._scope.refused = True
@@ -93,27 +93,27 @@ class EventRelay:
             for part in (*item.raw_item.summary, *(item.raw_item.content or ())):
                 self._put(ReasoningDelta(part.text))
         elif isinstance(item, ToolCallItem):
-            self._spoke_last = False
-            self._tool_starts(raw)
+            self._text_is_last = False
+            self._start_tool(raw)
         elif isinstance(item, ToolCallOutputItem):
             call_id = _get(raw, "call_id") or ""
             self._put(ToolFinished(call_id, self._tools.get(call_id, "tool"), output_text(item.output)))
         elif isinstance(item, HandoffOutputItem):
-            self._speaker(item.target_agent.name)
+            self._set_agent(item.target_agent.name)
 
-    def go_on(self, decided: Iterable[Any]) -> None:
-        """The run goes on from where it waited for a person: the calls that waited start now."""
+    def resume(self, decided: Iterable[Any]) -> None:
+        """Relay the start of the tool calls with which a paused run resumes."""
         for item in decided:
-            self._tool_starts(item.raw_item)
+            self._start_tool(item.raw_item)
 
     def finish(self, final_output: Any) -> None:
-        """The run is over: tell its output where no message did, as with `stop_on_first_tool`."""
-        if self._answers and not self._spoke_last and final_output is not None:
-            self._message_begins()
+        """Complete the run: relay its output if no message contained it, as with `stop_on_first_tool`."""
+        if self._answers and not self._text_is_last and final_output is not None:
+            self._start_message()
             self._write(as_text(final_output))
         self.release()
 
-    def _tool_starts(self, raw: Any) -> None:
+    def _start_tool(self, raw: Any) -> None:
         call_id = _get(raw, "call_id") or _get(raw, "id") or ""
         name = _get(raw, "name") or _get(raw, "type") or "tool"
         self._tools[call_id] = name
@@ -129,9 +129,9 @@ class EventRelay:
             self._scope.refused = True
             self._write(data.delta)
         elif kind == "response.output_item.added" and data.item.type == "message":
-            self._message_begins()
+            self._start_message()
 
-    def _message_begins(self) -> None:
+    def _start_message(self) -> None:
         self._pending_break = self._wrote
 
     def _write(self, text: str) -> None:
@@ -141,25 +141,25 @@ class EventRelay:
             self._pending_break = False
             text = PARAGRAPH + text
         if not self._answers and not self._wrote:
-            # Several may think on the way to one answer: each says who it is.
+            # Several steps may precede one answer: the text of each is prefixed with its agent's name.
             text = f"{PARAGRAPH if self._scope.steps_sent else ''}{self._agent}: {text}"
             self._scope.steps_sent = True
-        self._wrote = self._spoke_last = True
+        self._wrote = self._text_is_last = True
         if self._answers:
-            self._told.append(text)
+            self._answer.append(text)
         if self._held is not None:
             self._held.append(text)
         else:
             self._put(self._text(text))
 
-    def _speaker(self, name: str) -> None:
+    def _set_agent(self, name: str) -> None:
         if name != self._agent:
             self._agent = name
             self._put(AgentChanged(name))
 
 
 def output_text(output: Any) -> str:
-    """A tool's output as people read it: of the parts that the SDK and MCP servers give, the text."""
+    """Convert a tool's output to human-readable text. For structured SDK or MCP output, use the text of its parts."""
     parts = [_part_text(part) for part in (output if isinstance(output, list) else [output])]
     return as_text("\n".join(part for part in parts if part is not None) if parts and None not in parts else output)
 
@@ -174,9 +174,9 @@ def _part_text(part: Any) -> str | None:
 
 
 def as_text(value: Any) -> str:
-    """A tool's or an agent's output as text: a string as it is, anything else as JSON where it can be."""
+    """Convert a tool's or an agent's output to text: strings stay unchanged, other values become JSON if possible."""
     text = value if isinstance(value, str) else _as_json(value)
-    # Half a surrogate pair is no text that could be sent to anybody.
+    # A lone surrogate cannot be encoded as UTF-8.
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 

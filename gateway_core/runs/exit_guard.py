@@ -1,11 +1,10 @@
-"""Nothing that an agent raises may end the process.
+"""Prevents agents from ending the process by raising `SystemExit` or `KeyboardInterrupt`.
 
-An event loop stops when a task raises `SystemExit` or `KeyboardInterrupt`, and with it every other request. The SDK
-runs tools, guardrails and hooks in tasks of its own, so the guard sits where all of them start: in the loop's task
-factory. Only tasks that are started inside a run are guarded; real signals never arrive as exceptions, because the
-server handles them by itself.
+If a task raises one of them, the event loop stops, and with it every other request. The SDK runs tools, guardrails and
+hooks in separate tasks, so the guard is installed as the loop's task factory. Only tasks started inside a run are
+guarded. Real signals do not arrive as exceptions, because the server handles them.
 
-What is on of these tasks is counted, so that it can be told what a run left behind.
+The guard also counts the active tasks of each run, to report orphaned tasks.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from gateway_core.runs.run_scope import POSITION, RunScope
 
 
 def install_exit_guard(loop: asyncio.AbstractEventLoop) -> None:
-    """Guard every task that is started inside a run on this loop; harmless to do twice."""
+    """Guard every task that is started inside a run on this loop. Idempotent."""
     before = loop.get_task_factory()
     if isinstance(before, _GuardingFactory):
         return
@@ -42,7 +41,7 @@ class _GuardingFactory:
 
 
 async def _guarded(coroutine: Coroutine[Any, Any, Any], scope: RunScope) -> Any:
-    agent_gateway_run = scope.run  # noqa: F841 - for `whereabouts.attributed_run`
+    agent_gateway_run = scope.run  # noqa: F841 - read by `stack_attribution.attributed_run`
     scope.tasks += 1
     try:
         return await coroutine

@@ -1,7 +1,7 @@
-"""Keeps hosted tools from a model that a policy refuses them to.
+"""Removes hosted tools that a policy refuses from the tools offered to a model.
 
-OpenAI's servers call them by themselves, so a call cannot be stopped; what can be is telling the model that there is
-such a tool. It decides nothing.
+OpenAI's servers execute hosted tools, so the gateway cannot stop a call; it can only hide the tool from the model. The
+decision is made by `runs/tool_authorization.py`.
 """
 
 from collections.abc import AsyncIterator
@@ -16,11 +16,11 @@ from gateway_core.tools.origin import ToolOrigin
 
 
 class HostedToolFilter(ModelProvider):
-    """A provider whose models see only the hosted tools that they may have.
+    """A provider whose models receive only the allowed hosted tools.
 
     Args:
-        inner: The provider that makes the models.
-        scope: Whose run it is; its governor is asked, once for each tool.
+        inner: The provider of the models.
+        scope: The scope of the run; its `tools` authorizes each tool once.
     """
 
     def __init__(self, inner: ModelProvider, scope: RunScope) -> None:
@@ -29,29 +29,29 @@ class HostedToolFilter(ModelProvider):
         self._allowed: dict[str, bool] = {}
 
     def get_model(self, model_name: str | None) -> Model:
-        """The model for a name; asked once a turn."""
-        return _Filtering(self._inner.get_model(model_name), self)
+        """Return the model for a name. The SDK calls this once per turn."""
+        return _FilteredModel(self._inner.get_model(model_name), self)
 
     async def allowed(self, tools: list[Any]) -> list[Any]:
-        """The tools without the hosted ones that are refused."""
-        return [tool for tool in tools if isinstance(tool, FunctionTool) or await self._may(tool.name)]
+        """Return the tools without the refused hosted tools."""
+        return [tool for tool in tools if isinstance(tool, FunctionTool) or await self._is_allowed(tool.name)]
 
-    async def _may(self, name: str) -> bool:
+    async def _is_allowed(self, name: str) -> bool:
         if name not in self._allowed:
-            info = tool_info(self._scope, name, _Nobody(self._scope.run.agent_id), ToolOrigin("hosted"))
+            info = tool_info(self._scope, name, _RunAgent(self._scope.run.agent_id), ToolOrigin("hosted"))
             assert self._scope.tools is not None
             self._allowed[name] = await self._scope.tools.refusal(self._scope, info) is None
         return self._allowed[name]
 
 
-class _Nobody:
-    """A model is not told which agent it answers for; the served one stands in."""
+class _RunAgent:
+    """Stands in for the calling agent, which a model does not receive: the served agent of the run."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
-class _Filtering(Model):
+class _FilteredModel(Model):
     def __init__(self, inner: Model, provider: HostedToolFilter) -> None:
         self._inner = inner
         self._provider = provider

@@ -1,6 +1,6 @@
-"""Follows the calls of models in one request's run, and announces how each one ended.
+"""Records the model calls in one request's run, and reports the outcome of each.
 
-It calls no model, and looks at no piece of an answer: it is told when the first one came.
+It does not call models and does not inspect their output.
 """
 
 import asyncio
@@ -23,28 +23,28 @@ class _OpenCall:
 
 @frozen(eq=False)
 class ModelNames:
-    """Which model a run's agents get."""
+    """Resolves the names of the models that a run's agents use."""
 
     override: str | None = None
-    """Whatever an agent names, by the operator's will."""
+    """The model that the operator has set; takes precedence over the one that an agent names."""
     fallback: str | None = None
-    """Where an agent names none."""
+    """The model of agents that name none."""
 
-    def of(self, asked: Any) -> str | None:
-        """The name for what an agent asks for: a name, nothing, or a model that it brings along."""
-        if asked is None or isinstance(asked, str):
-            return self.override or asked or self.fallback
-        own = getattr(asked, "model", None)
-        return own if isinstance(own, str) else type(asked).__name__
+    def of(self, requested: Any) -> str | None:
+        """Return the name for an agent's `model`: a name, `None`, or a model object."""
+        if requested is None or isinstance(requested, str):
+            return self.override or requested or self.fallback
+        own = getattr(requested, "model", None)
+        return own if isinstance(own, str) else type(requested).__name__
 
 
 class ModelCalls:
-    """The model calls of one request's run. Each SDK run in it has at most one at a time.
+    """The model calls of one request's run. Each SDK run within it makes at most one call at a time.
 
     Args:
-        hooks: Told of each call's end.
+        hooks: Receives `on_model_end` for each call.
         run: The run.
-        names: Which models its agents get.
+        names: Resolves the model names of its agents.
     """
 
     def __init__(self, hooks: Hooks, run: RunContext, names: ModelNames) -> None:
@@ -53,26 +53,26 @@ class ModelCalls:
         self._names = names
         self._open: dict[object, _OpenCall] = {}
 
-    def began(self, key: object, agent: str, asked: Any) -> None:
-        """A call begins in the SDK run that `key` stands for."""
-        self._open[key] = _OpenCall(agent, self._names.of(asked), time.perf_counter())
+    def began(self, key: object, agent: str, requested: Any) -> None:
+        """Record the start of a call in the SDK run identified by `key`."""
+        self._open[key] = _OpenCall(agent, self._names.of(requested), time.perf_counter())
 
     def first_chunk(self, key: object) -> None:
-        """The first piece of a streamed answer came."""
+        """Record the first chunk of a streamed response."""
         call = self._open.get(key)
         if call is not None and call.first_chunk is None:
             call.first_chunk = time.perf_counter() - call.began
 
     def ended(self, key: object, usage: Usage) -> None:
-        """A call's answer is there."""
+        """Record that a call has a response."""
         self._end(key, usage, "ok")
 
-    def broke_off(self, key: object, error: BaseException | None) -> None:
-        """The SDK run failed: a call that was on has no answer."""
+    def aborted(self, key: object, error: BaseException | None) -> None:
+        """Record that the SDK run failed: its call in flight has no response."""
         self._end(key, Usage(), "cancelled" if isinstance(error, asyncio.CancelledError) else "error")
 
     def close(self) -> None:
-        """The request's run is over, and with it every call."""
+        """Record every call still in flight as cancelled, because the request's run has ended."""
         for key in [*self._open]:
             self._end(key, Usage(), "cancelled")
 

@@ -1,6 +1,6 @@
-"""Puts what a request and an operator want in front of the models that a provider hands out.
+"""Wraps a model provider to apply the model choice of the operator and the sampling settings of a request.
 
-It makes no model. A setting of the request counts only where the agent's own settings leave it open.
+It does not create models. A setting of the request applies only if the agent's own settings do not set it.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ _EXTRA = ("seed", "stop")
 
 
 class RequestModelProvider(ModelProvider):
-    """A provider as one request sees it.
+    """A model provider for one request.
 
     Args:
-        inner: The provider that makes the models.
-        model: The model to use whatever an agent names, by the operator's will.
-        fallback: The model to use where an agent names none.
+        inner: The provider of the models.
+        model: The model that the operator has set; takes precedence over the one that an agent names.
+        fallback: The model of agents that name none.
         settings: Sampling settings of the request: by their names in `ModelSettings`, and `reasoning_effort`, `seed`
-            and `stop`, for which it has no field of their own.
+            and `stop`, for which `ModelSettings` has no fields.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class RequestModelProvider(ModelProvider):
         self._settings = settings
 
     def get_model(self, model_name: str | None) -> Model:
-        """The model for a name; asked once a turn."""
+        """Return the model for a name. The SDK calls this once per turn."""
         model = self._inner.get_model(self._model or model_name or self._fallback)
-        return _OpenSettings(model, self._settings, unnamed=model_name is None) if self._settings else model
+        return _RequestModel(model, self._settings, unnamed=model_name is None) if self._settings else model
 
 
-class _OpenSettings(Model):
-    """A model whose open settings are filled from a request. Adds nothing to the cost of a streamed event."""
+class _RequestModel(Model):
+    """A model whose unset settings are filled in from a request. Adds no cost per streamed event."""
 
     def __init__(self, inner: Model, settings: Mapping[str, Any], *, unnamed: bool) -> None:
         self._inner = inner
@@ -67,21 +67,21 @@ class _OpenSettings(Model):
         await self._inner._cleanup_on_run_end(owner)
 
     def _fill(self, settings: ModelSettings) -> ModelSettings:
-        open_: dict[str, Any] = {}
+        changes: dict[str, Any] = {}
         extra = dict(settings.extra_args or {})
         for name, value in self._settings.items():
             if name == "reasoning_effort":
                 if settings.reasoning is None or self._implied(settings):
-                    open_["reasoning"] = Reasoning(effort=value)
+                    changes["reasoning"] = Reasoning(effort=value)
             elif name in _EXTRA:
                 extra.setdefault(name, value)
             elif getattr(settings, name) is None or (name == "verbosity" and self._implied(settings)):
-                open_[name] = value
+                changes[name] = value
         if extra:
-            open_["extra_args"] = extra
-        return dataclasses.replace(settings, **open_) if open_ else settings
+            changes["extra_args"] = extra
+        return dataclasses.replace(settings, **changes) if changes else settings
 
     def _implied(self, settings: ModelSettings) -> bool:
-        """Whether reasoning and verbosity are not the author's, but what the SDK puts where no model is named."""
+        """Whether reasoning and verbosity are the SDK's defaults for agents without a model, not the author's."""
         implied = get_default_model_settings()
         return self._unnamed and (settings.reasoning, settings.verbosity) == (implied.reasoning, implied.verbosity)

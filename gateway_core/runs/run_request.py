@@ -1,4 +1,4 @@
-"""What a surface asks the engine to run."""
+"""The request that an HTTP surface passes to the engine."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,21 +11,21 @@ from gateway_core.types import BackgroundTask, RunContext, ServedAgent
 
 @frozen
 class RunRequest:
-    """What to run."""
+    """A request to run an agent."""
 
     served: ServedAgent
     run: RunContext
     items: Sequence[Mapping[str, Any]]
     """The conversation, as input items of the Responses format."""
     text: str
-    """The last thing that the user wrote, for workflows that take text."""
+    """The last user message, for workflows that take text."""
     live: bool
-    """Whether the events are read as they come."""
+    """Whether the client streams the events."""
     system: str | None = None
     settings: Mapping[str, Any] = field(factory=dict)
     metadata: Mapping[str, Any] = field(factory=dict)
-    """The request's own, for workflows whose input has more fields than the text."""
+    """The request's `metadata`, for workflows whose input has further fields."""
     task: BackgroundTask | None = None
-    """What to do instead of running the agent."""
+    """The background task to answer instead of running the agent."""
     verdict: tuple[str, Verdict] | None = None
-    """What a person said to an earlier run's question, and the question's id, where the surface knows."""
+    """The id of an approval request of an earlier run and the user's verdict, if the surface provides them."""

@@ -1,7 +1,7 @@
-"""What belongs to one request's run, and reaches every run that the agent starts inside it.
+"""The state of one request's run, shared with every run that the agent starts inside it.
 
-A context variable carries it, so it crosses tasks and tool threads, and no two requests ever share one. Nothing here
-starts a run.
+A context variable carries it, so it propagates to tasks and tool threads, and requests never share it. This module does
+not start runs.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ class ActiveToolCall:
     """A tool call that has started and has no result yet."""
 
     context: Any
-    """The SDK's `ToolContext`; held, so that its identity stays its own."""
+    """The SDK's `ToolContext`; the reference keeps its `id()` unique."""
     tool: ToolInfo
     started: float
-    """By `time.perf_counter`, in seconds."""
+    """Start time in seconds, from `time.perf_counter`."""
 
 
 class ToolCalls(Protocol):
@@ -41,7 +41,7 @@ class ToolCalls(Protocol):
     async def check(self, scope: "RunScope", tool: ToolInfo, call_id: str) -> Any:
         """Authorize one call, as the SDK's guardrail output."""
 
-    async def ask_unguarded(self, scope: "RunScope", context: Any, agent: Any, tool: Any) -> None:
+    async def check_unguarded(self, scope: "RunScope", context: Any, agent: Any, tool: Any) -> None:
         """Authorize a call of a tool without a guardrail."""
 
     def began(self, scope: "RunScope", context: Any, agent: Any, tool: Any) -> None:
@@ -70,16 +70,16 @@ class AgentAuthorization(Protocol):
 class ModelCallRecorder(Protocol):
     """Records a run's model calls; `runs/model_calls.py` implements it."""
 
-    def began(self, key: object, agent: str, asked: Any) -> None:
+    def began(self, key: object, agent: str, requested: Any) -> None:
         """Record that a call started."""
 
     def first_chunk(self, key: object) -> None:
-        """Record the first chunk of a streamed answer."""
+        """Record the first chunk of a streamed response."""
 
     def ended(self, key: object, usage: Usage) -> None:
-        """Record that a call has its answer."""
+        """Record that a call has a response."""
 
-    def broke_off(self, key: object, error: BaseException | None) -> None:
+    def aborted(self, key: object, error: BaseException | None) -> None:
         """Record that the SDK run failed during a call."""
 
     def close(self) -> None:
@@ -88,71 +88,71 @@ class ModelCallRecorder(Protocol):
 
 @define(eq=False)
 class RunScope:
-    """The run of one request."""
+    """The state of one request's run."""
 
     run: RunContext
     provider: ModelProvider | None
-    """Where models come from; `None` leaves it to the SDK."""
+    """The provider of models; `None` for the SDK's default."""
     loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop)
     channel: EventChannel[RunEvent] = field(factory=EventChannel)
     live: bool = True
-    """Whether somebody reads the events as they come. If not, upstreams need not stream."""
+    """Whether the client streams the events. If not, upstreams need not stream either."""
     system: str | None = None
-    """The client's system messages, to be added to the instructions of the agent that it talks to."""
+    """The client's system messages, appended to the instructions of the answering agent."""
     settings: Mapping[str, Any] = field(factory=dict)
-    """Sampling settings of the request, for agents that leave them open."""
+    """Sampling settings of the request, for agents that do not set them."""
     hold_answers: bool = True
-    """Whether an answer is held back until its output guardrails passed."""
+    """Whether an answer is held until its output guardrails have passed."""
     terminal: TerminalRuns | None = None
-    """For a workflow: which of its runs answer the client."""
+    """For a workflow: the runs that produce the answer."""
     text: str = ""
-    """What the user wrote last."""
+    """The last user message."""
     steps_sent: bool = False
-    """Whether a run that does not answer the client has told anything."""
+    """Whether an intermediate step has sent text."""
     may_pause: bool = False
-    """Whether the run may stop to wait for a person's approval, and go on later."""
+    """Whether the run may pause to wait for a user's approval."""
     history: Sequence[Mapping[str, Any]] = ()
     """For a workflow that takes only text: the earlier turns."""
     runs: int = 0
-    """How many runs a workflow has started."""
+    """Number of runs that a workflow has started."""
     said: str = ""
-    """For a workflow: the answer as far as its answering runs have told it."""
+    """For a workflow: the answer text sent so far by its terminal runs."""
     last_output: Any = None
-    """For a workflow: the output of the last run that was no mere step, else of the last run."""
+    """For a workflow: the output of the last run that is not a step; without such a run, of the last run."""
     usage: Usage = Usage()
-    """Tokens so far, of every model call inside this scope."""
+    """Token usage so far, of every model call inside this scope."""
     finish_reason: str | None = None
-    """How the last model's answer ended, where the upstream says so."""
+    """The finish reason of the last model call, if the upstream reports one."""
     refused: bool = False
     """Whether a model refused, or its provider filtered the answer."""
     entry: AgentEntry | None = None
     """The served agent that the request is for."""
     tools: ToolCalls | None = None
-    """Who decides on tool calls and hears of them; without one, nobody does."""
+    """Authorizes and measures tool calls; if `None`, only open tools can be called."""
     cross_agent: AgentAuthorization | None = None
-    """Who decides on other served agents that the run comes to; without one, nobody does."""
+    """Authorizes other served agents that the run reaches; if `None`, all are allowed."""
     models: ModelCallRecorder | None = None
-    """Who hears of models' calls; without one, nobody does."""
+    """Records model calls; `None` if no plugin observes them."""
     calls: dict[int, ActiveToolCall] = field(factory=dict)
-    """The tool calls that are on."""
+    """The active tool calls, by the `id()` of their context."""
     tool_calls: int = 0
-    """How many tool calls there have been."""
+    """Number of tool calls so far."""
     tasks: int = 0
-    """How many of the tasks are on that were started in it."""
+    """Number of active tasks that were started in this scope."""
     fatal: GatewayError | None = None
-    """What ends the run badly, although the agent's code may have caught it."""
+    """The error that ends the run, even if the agent's code catches it."""
 
 
 @define(eq=False)
 class Position:
-    """Where in a scope the code that runs now stands."""
+    """The position of the current code within a scope."""
 
     scope: RunScope
     depth: int
-    """0 outside any run; each run that is started inside a run is one deeper."""
+    """Nesting depth: 0 outside any SDK run, 1 inside one, and one more for each nested run."""
     answers: bool = False
-    """Whether the run that is on speaks to the client. What runs inside it does not."""
+    """Whether the current SDK run produces the answer. Runs nested inside it do not."""
 
 
 POSITION: ContextVar[Position | None] = ContextVar("agent_gateway_position", default=None)
-"""Set while code of an agent runs for a request."""
+"""The current position; set while an agent's code runs for a request."""

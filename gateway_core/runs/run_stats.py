@@ -1,4 +1,4 @@
-"""How many runs an agent has had, and what became of the last one that failed. For operators; it decides nothing."""
+"""Run statistics of an agent, for operators: counters and the error of its last failed run."""
 
 import time
 from typing import Any
@@ -11,32 +11,32 @@ from gateway_core.types import Outcome, RunContext
 
 @define
 class RunStats:
-    """One agent's runs since the gateway started."""
+    """Statistics of one agent's runs since the gateway started."""
 
     runs: int = 0
     active: int = 0
     failed: int = 0
     cancelled: int = 0
     last_error: dict[str, Any] | None = None
-    """Of the last run that failed: `code`, `message`, `request_id`, and `at` in seconds since the epoch."""
+    """The error of the last failed run: `code`, `message`, `request_id`, and `at` in seconds since the epoch."""
 
-    _left: list[RunScope] = field(factory=list)
+    _orphaned: list[RunScope] = field(factory=list)
 
     @property
     def tasks_left(self) -> int:
-        """How many tasks are on that runs left behind when they ended."""
-        self._left = [scope for scope in self._left if scope.tasks]
-        return sum(scope.tasks for scope in self._left)
+        """Number of orphaned tasks still running: tasks of runs that have ended."""
+        self._orphaned = [scope for scope in self._orphaned if scope.tasks]
+        return sum(scope.tasks for scope in self._orphaned)
 
     def began(self) -> None:
-        """A run began."""
+        """Record that a run started."""
         self.runs += 1
         self.active += 1
 
     def ended(self, run: RunContext, outcome: Outcome, scope: RunScope) -> None:
-        """A run ended; what it started may go on."""
+        """Record that a run ended; its tasks may still be running."""
         if scope.tasks:
-            self._left = [*(left for left in self._left if left.tasks), scope]
+            self._orphaned = [*(orphaned for orphaned in self._orphaned if orphaned.tasks), scope]
         self.active -= 1
         self.cancelled += outcome.cancelled
         if (error := outcome.error) is not None:
@@ -49,6 +49,6 @@ class RunStats:
             }
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
-        facts = asdict(self, filter=lambda attribute, _: attribute != fields(RunStats)._left)
-        return {**facts, "tasks_left": self.tasks_left}
+        """Return all statistics as a JSON-serializable object."""
+        values = asdict(self, filter=lambda attribute, _: attribute != fields(RunStats)._orphaned)
+        return {**values, "tasks_left": self.tasks_left}

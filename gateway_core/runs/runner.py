@@ -1,9 +1,9 @@
-"""The SDK's default runner: every run goes through it, also one that an agent's own code starts.
+"""The gateway's implementation of the SDK's default runner, which every run uses, including runs of an agent's code.
 
-Inside a request it puts in the gateway's models and hooks, and tells the run as it happens. Outside a request it does
-exactly what the SDK does. It keeps no state of its own, so several gateways in one process share it.
+Inside a request it injects the gateway's models and hooks and relays the run's events. Outside a request it behaves
+like the SDK's runner. It is stateless, so several gateways in one process share it.
 
-`set_default_agent_runner` is called experimental by the SDK: `self_test` proves at each start that it works.
+The SDK marks `set_default_agent_runner` as experimental, so `self_test` verifies at each start that it works.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from gateway_core.runs.workflow import with_history
 from gateway_core.sdk import patches
 from gateway_core.types import Usage
 
-# Calls that OpenAI's servers make by themselves, as they stand in a response.
+# Response item types of the tool calls that OpenAI's servers execute.
 _HOSTED_CALLS = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"})
 
 
 class GatewayRunner(AgentRunner):
-    """Runs agents as the SDK does, with what the request's scope asks for."""
+    """Runs agents as the SDK does, with the models, hooks and settings of the request's scope."""
 
     async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
         position = POSITION.get()
@@ -40,13 +40,13 @@ class GatewayRunner(AgentRunner):
             return await super().run(starting_agent, input, **options)
         scope = position.scope
         if asyncio.get_running_loop() is not scope.loop:
-            # A synchronous tool called `run_sync` in its thread. The models' connections live in the gateway's loop.
-            there = self.run(starting_agent, input, **options)
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there, scope.loop))
+            # A synchronous tool called `run_sync` in its thread. The models' connections belong to the gateway's loop.
+            coroutine = self.run(starting_agent, input, **options)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, scope.loop))
         _adopt(scope, starting_agent)
         answers = _answers(position, starting_agent)
         if position.depth == 0 and scope.terminal is not None:
-            # A session of the author's own has the earlier turns already.
+            # The author's own session already contains the earlier turns.
             given = input if options.get("session") is not None else with_history(input, scope)
             scope.runs += 1
         else:
@@ -55,28 +55,28 @@ class GatewayRunner(AgentRunner):
             options = _with_scope(options, scope, answers=answers)
             relay = EventRelay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
-                # What was approved is called before the SDK says that the agent has started.
+                # The SDK executes the approved calls before it calls `on_agent_start`.
                 await _permit(scope, given._current_agent)
-                relay.go_on(given.get_interruptions())
+                relay.resume(given.get_interruptions())
             try:
                 if scope.live:
                     result = await self._follow(relay, scope, starting_agent, given, options)
                 else:
                     result = await super().run(starting_agent, given, **options)
-                    for item in result.new_items[_told_before(given) :]:
+                    for item in result.new_items[_relayed_before(given) :]:
                         relay.item(item)
             except BaseException as error:
-                options["hooks"].broke_off(error)
+                options["hooks"].aborted(error)
                 raise
         if answers and result.interruptions and not scope.may_pause:
             tools = ", ".join(dict.fromkeys(item.name or "a tool" for item in result.interruptions))
             raise RunError(
-                f"the agent asks for an approval of {tools}, which cannot be given inside a workflow",
+                f"a call of {tools} requires approval, which workflows do not support",
                 code="needs_approval",
             )
         relay.finish(result.final_output)
         if position.depth == 0 and scope.terminal is not None:
-            scope.said += relay.told
+            scope.said += relay.answer
             if scope.last_output is None or not _is_step(scope, starting_agent):
                 scope.last_output = result.final_output
         return result
@@ -86,14 +86,14 @@ class GatewayRunner(AgentRunner):
         if position is None:
             return super().run_streamed(starting_agent, input, **options)
         _adopt(position.scope, starting_agent)
-        # Whoever streams a run reads it: its text is theirs to pass on.
+        # The author's code reads the streamed run, and decides whether to pass its text on.
         with _deeper(position, answers=False):
             return super().run_streamed(starting_agent, input, **_with_scope(options, position.scope, answers=False))
 
     async def _follow(
         self, relay: EventRelay, scope: RunScope, agent: Agent[Any], input: Any, options: dict[str, Any]
     ) -> Any:
-        """Run it streamed, although the caller waits for its end, and tell each event when it comes.
+        """Run the agent streamed and relay each event immediately, although the caller awaits the result.
 
         The result has every public attribute of a `RunResult`.
         """
@@ -105,47 +105,47 @@ class GatewayRunner(AgentRunner):
             relay.hold()
         try:
             async for event in result.stream_events():
-                if hooks.silent:
-                    hooks.hears(event)
+                if hooks.awaits_first_chunk:
+                    hooks.on_stream_event(event)
                 relay.event(event)
                 if relay.held and not hold_to_end and len(result.input_guardrail_results) >= checks:
                     relay.release()
         finally:
             if not result.is_complete:
-                # Leaving the loop does not stop the SDK: it would run, and be billed, to the end.
+                # Leaving the loop does not stop the SDK: the run would continue, and be billed.
                 result.cancel()
         return result
 
 
 class ScopeHooks(RunHooks[Any]):
-    """Counts the tokens of each model call, follows tool calls, and passes everything on to the author's own hooks.
+    """Counts the tokens of each model call, records tool calls, and calls the author's own hooks.
 
     Args:
-        scope: Whose usage to count.
-        inner: What the author passed to the run.
-        asked: The model that the run's configuration asks for, whatever its agents name.
+        scope: The scope that accumulates the usage.
+        inner: The hooks that the author passed to the run.
+        model: The model of the run's configuration, which takes precedence over its agents' models.
     """
 
-    def __init__(self, scope: RunScope, inner: RunHooks[Any] | None, asked: Any = None) -> None:
+    def __init__(self, scope: RunScope, inner: RunHooks[Any] | None, model: Any = None) -> None:
         self._scope = scope
         self._inner = inner or RunHooks()
-        self._asked = asked
+        self._model = model
         self._calls: set[int] = set()
-        self.silent = False
-        """Whether a model was called and has not begun to answer; only where somebody wants to know."""
+        self.awaits_first_chunk = False
+        """Whether a model call is in flight and has not returned its first chunk; only set if calls are recorded."""
 
-    def broke_off(self, error: BaseException) -> None:
-        """The run has failed or was cancelled: tool calls that were on have no result."""
+    def aborted(self, error: BaseException) -> None:
+        """Record that the run has failed or was cancelled: its active tool calls have no result."""
         if self._scope.tools is not None and self._calls:
             self._scope.tools.close(self._scope, self._calls, failed_tool(error))
         if self._scope.models is not None:
-            self._scope.models.broke_off(self, error)
+            self._scope.models.aborted(self, error)
 
-    def hears(self, event: Any) -> None:
-        """The first event of an answer, perhaps."""
+    def on_stream_event(self, event: Any) -> None:
+        """Record the first chunk of a model's response, if the event is one."""
         if self._scope.models is not None and event.type == "raw_response_event":
             self._scope.models.first_chunk(self)
-            self.silent = False
+            self.awaits_first_chunk = False
 
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
         used = response.usage
@@ -170,19 +170,19 @@ class ScopeHooks(RunHooks[Any]):
 
     async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
         if self._scope.fatal is not None:
-            # Somebody's code caught it, such as the SDK's own for an agent as a tool; no model is asked any more.
+            # Other code caught the error, such as the SDK's for an agent as a tool. Make no further model calls.
             raise self._scope.fatal
         self._scope.finish_reason = None
-        # The agent's own hooks, or a tool, may have given it tools since it started.
+        # The agent's own hooks, or a tool, may have added tools to it since it started.
         _adopt(self._scope, agent)
         if self._scope.models is not None:
-            self._scope.models.began(self, agent.name, self._asked or agent.model)
-            self.silent = True
+            self._scope.models.began(self, agent.name, self._model or agent.model)
+            self.awaits_first_chunk = True
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
         await _permit(self._scope, agent)
-        # Before the SDK reads its tools: it may have been made a moment ago, by a handoff.
+        # Before the SDK reads its tools: a handoff may have just created the agent.
         _adopt(self._scope, agent)
         await self._inner.on_agent_start(context, agent)
 
@@ -194,7 +194,7 @@ class ScopeHooks(RunHooks[Any]):
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
         if self._scope.tools is not None:
-            await self._scope.tools.ask_unguarded(self._scope, context, agent, tool)
+            await self._scope.tools.check_unguarded(self._scope, context, agent, tool)
             self._scope.tools.began(self._scope, context, agent, tool)
             self._calls.add(id(context))
         await self._inner.on_tool_start(context, agent, tool)
@@ -207,33 +207,33 @@ class ScopeHooks(RunHooks[Any]):
 
 
 def install() -> None:
-    """Make it the SDK's default runner; process-wide, and harmless to do twice."""
+    """Install `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
     set_default_agent_runner(GatewayRunner())
     patches.install()
 
 
 async def self_test() -> None:
-    """Prove that the installed SDK sends runs through the default runner.
+    """Verify that `Runner.run` of the installed SDK delegates to the default runner.
 
     Raises:
         PluginError: It does not; nested runs would bypass the gateway's models.
     """
-    witnessed = object()
+    expected = object()
 
-    class Witness(AgentRunner):
+    class Probe(AgentRunner):
         async def run(self, *_: Any, **__: Any) -> Any:
-            return witnessed
+            return expected
 
-    set_default_agent_runner(Witness())
+    set_default_agent_runner(Probe())
     try:
         result: object = await Runner.run(Agent(name="self-test"), "")
     finally:
         install()
-    if result is not witnessed:
+    if result is not expected:
         raise PluginError(
             "the installed Agents SDK does not use its default runner",
             source="openai-agents",
-            hint="install the version that this release of the gateway asks for",
+            hint="install the version of openai-agents that this release of the gateway requires",
         )
 
 
@@ -248,18 +248,18 @@ async def _permit(scope: RunScope, agent: Any) -> None:
 
 
 def _answers(position: Position, agent: Agent[Any]) -> bool:
-    """Whether a run that is started here speaks to the client."""
+    """Whether a run that starts at this position produces the answer."""
     if position.depth > 0:
         return False
     terminal = position.scope.terminal
     if terminal is None:
         return True
-    # Anything but text is what the workflow goes on with; as an answer it is told when it is whole.
+    # Structured output is usually input for a later step. If it is the answer, it is sent when it is complete.
     return agent.output_type in (None, str) and terminal.includes(sys._getframe())
 
 
-def _told_before(input: Any) -> int:
-    """How many items of a run that goes on from a state were told before it paused."""
+def _relayed_before(input: Any) -> int:
+    """Return the number of items that a resumed run relayed before it paused."""
     return len(input._generated_items) if isinstance(input, RunState) else 0
 
 
@@ -287,7 +287,7 @@ def _with_scope(options: dict[str, Any], scope: RunScope, *, answers: bool) -> d
     if scope.system and answers and config.call_model_input_filter is None:
         changes["call_model_input_filter"] = _add_system
     if given is None:
-        # Weak local models make up tool names; telling them so beats failing the run.
+        # Small local models invent tool names; returning an error to the model is better than failing the run.
         changes["tool_not_found_behavior"] = "return_error_to_model"
     return {
         **options,
@@ -297,19 +297,19 @@ def _with_scope(options: dict[str, Any], scope: RunScope, *, answers: bool) -> d
 
 
 def _is_default(provider: Any) -> bool:
-    """Whether it is the provider that `RunConfig` makes by itself, not one that the author chose or configured."""
+    """Whether a provider is the default of `RunConfig`, not one that the author chose or configured."""
     if type(provider) is not MultiProvider or provider.provider_map is not None:
         return False
     inner = provider.openai_provider
-    chosen = (inner._client, *(getattr(inner, f"_stored_{name}", None) for name in ("api_key", "base_url")))
-    return type(inner) is OpenAIProvider and not any(chosen)
+    configured = (inner._client, *(getattr(inner, f"_stored_{name}", None) for name in ("api_key", "base_url")))
+    return type(inner) is OpenAIProvider and not any(configured)
 
 
 def _add_system(data: CallModelData[Any]) -> ModelInputData:
-    """Adds the client's system messages to the instructions of the agent that it talks to, handoff targets included.
+    """Append the client's system messages to the instructions of the answering agent and its handoff targets.
 
-    An agent that is used as a tool inherits this filter with its caller's configuration, and is not the one that the
-    client talks to.
+    An agent that is used as a tool inherits this filter with its caller's configuration, but it is not the answering
+    agent.
     """
     position = POSITION.get()
     model_data = data.model_data

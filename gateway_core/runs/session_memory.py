@@ -1,7 +1,6 @@
-"""What an agent with a memory is told: a session of the SDK holds the chat, and only what is new in it is given.
+"""Session memory: an SDK session stores the chat, and the agent receives only the new items of a request.
 
-The session's items are what it goes by; it does not know where they are kept. A chat's runs take turns, so that what
-they remember stays in order.
+A plugin stores the session's items. Runs of the same chat are serialized, so that the items stay in order.
 """
 
 import asyncio
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
 Items = Sequence[Mapping[str, Any]]
 
 _ALL = 1_000_000
-"""A limit that no chat reaches: without one the session would tell as many as its settings say."""
+"""A limit that no chat reaches; without a limit, the session applies the one in its settings."""
 
 
 class SessionMemory:
-    """Finds the session of a run's chat.
+    """Provides the session of a run's chat.
 
     Args:
-        hooks: Asked for it.
+        hooks: The hook `session` supplies it.
     """
 
     def __init__(self, hooks: Hooks) -> None:
@@ -35,26 +34,28 @@ class SessionMemory:
 
     @asynccontextmanager
     async def of(self, run: RunContext, served: ServedAgent) -> AsyncIterator["Session | None"]:
-        """The session, for this run alone until the context is left. None if the agent asks for no memory, the client
-        does not say which chat it is, or no plugin keeps sessions."""
+        """Acquire the session exclusively until the context exits.
+
+        `None` if the agent does not use memory, the request does not identify a chat, or no plugin provides sessions.
+        """
         if not served.memory or run.session_id is None:
             yield None
             return
-        # Held here while it is waited for: the dictionary alone would let it go.
+        # A strong reference to the lock while waiting for it: the dictionary holds only a weak one.
         turn = self._turns.setdefault((run.principal.id, served.id, run.session_id), asyncio.Lock())
         async with turn:
             yield self._hooks.session(run, served.entry)
 
 
 async def new_items(session: "Session", items: Items) -> list[Mapping[str, Any]]:
-    """What of a conversation the session has not heard: what the user said after the last answer.
+    """Return the items that the session does not contain: the user's messages after the last answer.
 
-    A client that sends the whole chat may have gone back in it, to ask again or something else; then the session
-    forgets from there on. A client that sends only what is new sends no answers, and nothing is forgotten.
+    A client that sends the whole chat may have regenerated or edited an earlier turn; the session's items from that
+    turn on are then removed. A client that sends only new messages sends no answers, and no items are removed.
 
     Args:
-        session: What is remembered.
-        items: The conversation as the client has it, as items of the Responses format.
+        session: The session of the chat.
+        items: The client's conversation, as input items of the Responses format.
     """
     start = len(items)
     while start and items[start - 1].get("role") == "user":
@@ -70,7 +71,7 @@ async def new_items(session: "Session", items: Items) -> list[Mapping[str, Any]]
 
 
 def _after(turns: int, remembered: Sequence[Any]) -> int:
-    """How many items there are from the user's message with this number on, counted from 0."""
+    """Return the number of items from the user message with this index on; 0 if there is no such message."""
     seen = 0
     for index, item in enumerate(remembered):
         if item.get("role") == "user":

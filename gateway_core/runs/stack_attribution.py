@@ -1,6 +1,7 @@
-"""Which run, and which tool call in it, the code in a stack of frames works for.
+"""Attributes a stack of frames to a run and a tool call.
 
-For whoever looks at another thread's stack, where no context variable can be read. It reads no value but these two.
+Plugins use it to inspect the stack of another thread, whose context variables are not accessible. It reads only the
+local variables named below.
 """
 
 from types import FrameType
@@ -8,14 +9,14 @@ from types import FrameType
 from gateway_core.types import RunContext
 
 RUN = "agent_gateway_run"
-"""The local variable by which the frames at the bottom of a run's tasks tell whose they are."""
+"""The local variable that identifies the run in the outermost frames of its tasks."""
 
 _TOOL_CONTEXTS = ("tool_context", "ctx")
-"""What the SDK calls the context of a tool's call, in its own functions."""
+"""The names of the tool context in the SDK's functions."""
 
 
 def attributed_run(frame: FrameType | None) -> tuple[RunContext | None, str | None]:
-    """The run and the name of the tool.
+    """Return the run and the name of the tool that a stack executes; `None` for each that is unknown.
 
     Args:
         frame: The innermost frame.

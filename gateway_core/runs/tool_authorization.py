@@ -1,7 +1,7 @@
-"""Decides on every tool call by asking the plugins, and announces how each one ended.
+"""Authorizes every tool call with the plugins, and reports the outcome of each call.
 
-A guardrail, put once on each tool object and on each MCP server of an agent's own, asks; run hooks measure. Neither
-stands between a tool and its model: what a tool answers, and how its failure reads, stays the SDK's and the author's.
+An input guardrail, installed once on each tool object and each MCP server of an agent, authorizes the call; run hooks
+measure it. Neither changes a tool's output or error message, which stay those of the SDK and the author.
 """
 
 import logging
@@ -23,18 +23,18 @@ from gateway_core.types import DecisionMade, RunContext, ToolCall, ToolInfo
 logger = logging.getLogger(__name__)
 
 _FAILED = "_agent_gateway_failed"
-_NO_GATEWAY = "This tool may only be called in a run of the gateway's."
+_NO_GATEWAY = "This tool may only be called in a run of the gateway."
 
 
 class ToolAuthorization:
-    """The tool calls of one gateway.
+    """Authorizes and measures the tool calls of one gateway.
 
     Args:
-        hooks: Asked whether a call may be made, and told how it ended.
-        announce: Tells every plugin of a run's error.
-        tool_binder: Equips agents that appear only when they run.
-        refused: What becomes of a call that is refused: the model is told, or the run fails.
-        max_calls: Of tools in one run.
+        hooks: The hook `authorize_tool` decides on a call, and `on_tool_end` receives its outcome.
+        announce: Reports a run's error to every plugin.
+        tool_binder: Binds tools to agents that are created during a run.
+        refused: The handling of a refused call: return an error to the model ("tell"), or fail the run ("fail").
+        max_calls: Maximum number of tool calls in one run.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class ToolAuthorization:
         self.max_calls = max_calls
 
     def adopt(self, scope: RunScope, agent: Any) -> None:
-        """Equip an agent that is about to run, if that has not been done when it was loaded."""
+        """Bind the tools of an agent that is about to run, unless that was done when it was loaded."""
         if scope.entry is not None:
             self._tool_binder.bind_at_run(agent, scope.entry)
 
     async def refusal(self, scope: RunScope, tool: ToolInfo) -> ToolRefusedError | None:
-        """Ask the plugins; announce the decision, and a refusal as an error."""
+        """Authorize a tool with the plugins. Reports the decision, and a refusal as an error, which it returns."""
         if tool.open and not self._hooks.has_tool_policy:
             return None
         run = scope.run
@@ -77,10 +77,10 @@ class ToolAuthorization:
         return error
 
     async def check(self, scope: RunScope, tool: ToolInfo, call_id: str) -> ToolGuardrailFunctionOutput:
-        """What the SDK is to do with a call.
+        """Authorize a call, and return the guardrail output for the SDK.
 
         Raises:
-            ToolRefusedError: It is refused, and that is to end the run.
+            ToolRefusedError: The call is refused, and `refused` is "fail".
         """
         error = await self.refusal(scope, tool)
         if error is None:
@@ -91,15 +91,15 @@ class ToolAuthorization:
             raise error
         return ToolGuardrailFunctionOutput.reject_content(f"{error.message[0].upper()}{error.message[1:]}.")
 
-    async def ask_unguarded(self, scope: RunScope, context: Any, agent: Any, tool: Any) -> None:
-        """Ask about a call that came by no guard: of a tool that only just came, or of one that takes no guards.
+    async def check_unguarded(self, scope: RunScope, context: Any, agent: Any, tool: Any) -> None:
+        """Authorize a call of a tool without a guard: one that was just added, or that does not support guardrails.
 
         Raises:
-            ToolRefusedError: It is refused; too late to tell the model, so that ends the run.
+            ToolRefusedError: The call is refused. This ends the run, because the model can no longer be informed.
         """
         if _is_guarded(tool):
             return
-        # What is no function, such as a shell, was kept from the model as a hosted tool, if it was refused then.
+        # Tools other than functions, such as a shell, are authorized as hosted tools, as in `HostedToolFilter`.
         origin = origin_of(tool) if isinstance(tool, FunctionTool) else ToolOrigin("hosted")
         info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin)
         error = await self.refusal(scope, info)
@@ -109,43 +109,45 @@ class ToolAuthorization:
             raise error
 
     def began(self, scope: RunScope, context: Any, agent: Any, tool: Any) -> None:
-        """A call was let through.
+        """Record that an authorized call started.
 
         Raises:
-            MaxToolCallsError: It is one too many.
+            MaxToolCallsError: The run has reached its limit of tool calls.
         """
         scope.tool_calls += 1
         if scope.tool_calls > self.max_calls:
-            # An agent that is used as a tool tells its failure to the model that called it, which may go on.
-            scope.fatal = MaxToolCallsError("the run called more tools than it may", hint="raise [runs] max_tool_calls")
+            # `fatal` ends the whole run: an agent used as a tool would only report the error to the calling model.
+            scope.fatal = MaxToolCallsError(
+                f"the run exceeded max_tool_calls ({self.max_calls})", hint="raise [runs] max_tool_calls"
+            )
             raise scope.fatal
         if isinstance(tool, FunctionTool) and scope.entry is not None:
             self._tool_binder.wrap_transient(tool, scope.entry)
-        _listen_for_failure(tool)
+        _record_failures(tool)
         info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin_of(tool))
         scope.calls[id(context)] = ActiveToolCall(context, info, time.perf_counter())
 
     def ended(self, scope: RunScope, context: Any, tool: Any) -> None:
-        """A call has a result, which may be the words for its failure."""
+        """Record that a call has a result, which may be an error message."""
         call = scope.calls.pop(id(context), None)
         if call is None:
             return
         seconds = time.perf_counter() - call.started
         limit = getattr(tool, "timeout_seconds", None)
         cause = vars(context).get(_FAILED)
-        # The SDK tells a timeout to the model, and to nobody else.
+        # The SDK reports a timeout only to the model.
         failed = cause is not None or (limit is not None and seconds >= limit)
-        if failed and scope.fatal is None:  # what ends the run was announced when it happened
-            self._tell_failure(scope.run, call.tool, cause, limit)
+        if failed and scope.fatal is None:  # a fatal error is already announced
+            self._report_failure(scope.run, call.tool, cause, limit)
         self._end(scope, call, seconds, "error" if failed else "ok")
 
     def close(self, scope: RunScope, contexts: "set[int] | None" = None, failed: str | None = None) -> None:
-        """Calls that never got a result, because the run was over.
+        """Record the end of calls that have no result because the run has ended.
 
         Args:
-            scope: Whose calls.
-            contexts: Which of them; all of them unless given.
-            failed: The name of the tool whose failure ended the run; the others were cancelled.
+            scope: The scope of the calls.
+            contexts: The `id()`s of the calls' contexts; `None` for all calls.
+            failed: The name of the tool whose failure ended the run; the other calls are recorded as cancelled.
         """
         for key in [key for key in scope.calls if contexts is None or key in contexts]:
             call = scope.calls.pop(key)
@@ -153,16 +155,17 @@ class ToolAuthorization:
             self._end(scope, call, time.perf_counter() - call.started, outcome)
 
     def hosted(self, scope: RunScope, agent: Any, name: str, call_id: str, *, failed: bool) -> None:
-        """A model's server called a tool by itself; how long that took, it does not say."""
+        """Record a call of a hosted tool. Its duration is unknown and reported as 0."""
         if self._hooks.has_tool_observers:
             info = tool_info(scope, name, agent, ToolOrigin("hosted"))
             self._hooks.on_tool_end(ToolCall(scope.run, info, call_id, 0.0, "error" if failed else "ok"))
 
-    def _tell_failure(self, run: RunContext, tool: ToolInfo, cause: Exception | None, limit: float | None) -> None:
-        """A call failed, and the run goes on: its model was told, in words that say nothing of why."""
-        how = "failed" if cause is not None else f"did not end within {limit:g} s"
+    def _report_failure(self, run: RunContext, tool: ToolInfo, cause: Exception | None, limit: float | None) -> None:
+        """Report a failed call of a run that continues; its model has received an error message without the cause."""
+        how = "failed" if cause is not None else f"timed out after {limit:g} s"
         error = ToolError(
-            f"the tool {tool.name} {how}, and the model was told", source=f"tool {tool.name} of {tool.agent_name}"
+            f"the tool {tool.name} {how}; the model received an error message",
+            source=f"tool {tool.name} of {tool.agent_name}",
         )
         error.__cause__ = cause
         place = f" [{type(cause).__name__} at {place_of(cause)}]" if cause is not None else ""
@@ -181,14 +184,14 @@ class ToolAuthorization:
 
 
 def tool_info(scope: RunScope, name: str, agent: Any, origin: ToolOrigin) -> ToolInfo:
-    """A tool as policies see it: by the name under which the gateway offers it, whatever the agent calls it."""
-    # Rules for a served agent hold wherever it is reached from.
+    """Return the description of a tool for policies. Its name is the gateway's, even if the agent renames the tool."""
+    # Policies for a served agent apply in every run that reaches it.
     agent_id = scope.cross_agent.served_as(scope.run, agent) if scope.cross_agent is not None else scope.run.agent_id
     return ToolInfo(origin.name or name, origin.source, agent_id, agent.name, server=origin.server, open=origin.open)
 
 
 class ToolGuard(ToolInputGuardrail[Any]):
-    """Asks whether a call may be made. The same one serves every gateway in the process; the run says which it is."""
+    """The input guardrail that authorizes calls. All gateways in the process share it; the run determines which."""
 
     def __init__(self, origin: ToolOrigin) -> None:
         super().__init__(self.run, name="agent_gateway")
@@ -207,9 +210,9 @@ class ToolGuard(ToolInputGuardrail[Any]):
 
 
 def governing(hooks: Hooks) -> Callable[[Any, ToolOrigin], None]:
-    """Puts the guard on a function tool or on an MCP server, once, in front of the author's own guardrails.
+    """Return a function that installs the guard on a function tool or an MCP server, before the author's guardrails.
 
-    Where no plugin decides on tools, only those that need a policy's word get it: the rest costs nothing.
+    If no plugin has a tool policy, only tools that are not open get the guard, so that other calls have no overhead.
     """
 
     def govern(target: Any, origin: ToolOrigin) -> None:
@@ -228,15 +231,15 @@ def _is_guarded(target: Any) -> bool:
     return any(isinstance(guard, ToolGuard) for guard in _guards(target))
 
 
-def _listen_for_failure(tool: Any) -> None:
-    """Hear of failures that the SDK turns into words for the model; nothing else tells of them."""
+def _record_failures(tool: Any) -> None:
+    """Record exceptions that the SDK converts to an error message for the model and does not report otherwise."""
     invoker = getattr(tool, "on_invoke_tool", None)
     report = getattr(invoker, "_on_handled_error", None)
-    if report is not None and not isinstance(report, _Noting):
-        invoker._on_handled_error = _Noting(report)  # type: ignore[union-attr]
+    if report is not None and not isinstance(report, _FailureRecorder):
+        invoker._on_handled_error = _FailureRecorder(report)  # type: ignore[union-attr]
 
 
-class _Noting:
+class _FailureRecorder:
     def __init__(self, report: Callable[..., None]) -> None:
         self._report = report
 

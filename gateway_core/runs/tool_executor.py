@@ -1,8 +1,8 @@
-"""Threads for what agents run in threads, apart from those that the gateway itself needs to go on.
+"""A thread pool for the blocking work of runs, separate from the threads of the gateway itself.
 
-An event loop has one executor for everything: the SDK runs plain functions as tools there, and the loop resolves names
-there, so a few tools that block would keep every connection from being made. This executor sends the work of a run to
-threads of its own, and no agent gets all of them. It stops nothing: a thread that hangs is lost until its tool returns.
+An event loop has one default executor: the SDK runs synchronous tools in it, and the loop resolves host names in it, so
+a few blocking tools would prevent all new connections. This executor runs the work of agents in separate threads, and
+limits the threads per agent. It cannot stop a thread: a blocked thread stays occupied until its tool returns.
 """
 
 import queue
@@ -22,11 +22,11 @@ _Work = tuple[str, "Future[Any]", Callable[[], Any]]
 
 
 class ToolExecutor(ThreadPoolExecutor):
-    """An event loop's default executor, which keeps runs' work apart.
+    """A default executor of an event loop that isolates the work of runs.
 
     Args:
-        tools: How many threads there are for all runs together.
-        per_agent: How many of them one agent may hold.
+        tools: Maximum number of threads for all runs together.
+        per_agent: Maximum number of threads for one agent.
     """
 
     def __init__(self, tools: int, per_agent: int) -> None:
@@ -35,11 +35,11 @@ class ToolExecutor(ThreadPoolExecutor):
 
     @property
     def held(self) -> dict[str, int]:
-        """How many of the tools' threads each agent holds at this moment."""
+        """Number of tool threads that each agent currently occupies."""
         return self._tools.held
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Run it in a thread; in one of the tools' threads when a run asks for it, and it is not a name to resolve."""
+        """Run a function in a thread: in a tool thread if a run submits it, except for name resolution."""
         position = POSITION.get()
         if position is None or getattr(fn, "__name__", "") in _RESOLVERS or fn is socket.getaddrinfo:
             return super().submit(fn, *args, **kwargs)
@@ -47,11 +47,11 @@ class ToolExecutor(ThreadPoolExecutor):
 
 
 class ToolThreads:
-    """Daemon threads, made when they are needed and gone when they are not: one that hangs keeps no process alive.
+    """A pool of daemon threads, created on demand and ended when idle. A blocked thread does not delay process exit.
 
     Args:
-        total: How many there may be.
-        per_agent: How many of them one agent may hold; its further work waits, in the order in which it came.
+        total: Maximum number of threads.
+        per_agent: Maximum number of threads for one agent; its further work is queued in order.
     """
 
     def __init__(self, total: int, per_agent: int) -> None:
@@ -66,22 +66,22 @@ class ToolThreads:
 
     @property
     def held(self) -> dict[str, int]:
-        """How many threads each agent holds; what stays here when the agent's runs have ended, hangs."""
+        """Number of threads that each agent occupies; threads without an active run are blocked."""
         with self._lock:
             return dict(self._held)
 
     def submit(self, agent: str, call: Callable[[], Any]) -> "Future[Any]":
-        """Run it for an agent, at once or when a thread is free."""
+        """Run a function for an agent, immediately or when a thread becomes free."""
         future: Future[Any] = Future()
         work = (agent, future, call)
         with self._lock:
             if self._held[agent] >= self._per_agent:
                 self._waiting.setdefault(agent, deque()).append(work)
             else:
-                self._hand_out(work)
+                self._dispatch(work)
         return future
 
-    def _hand_out(self, work: _Work) -> None:
+    def _dispatch(self, work: _Work) -> None:
         self._held[work[0]] += 1
         self._unfinished += 1
         self._ready.put(work)
@@ -99,9 +99,9 @@ class ToolThreads:
                         self._threads -= 1
                         return
                 continue
-            _do(work)
+            _execute(work)
             self._done(work[0])
-            del work  # its result must not live as long as the thread waits
+            del work  # do not keep its result alive while the thread is idle
 
     def _done(self, agent: str) -> None:
         with self._lock:
@@ -113,10 +113,10 @@ class ToolThreads:
                 next_work = waiting.popleft()
                 if not waiting:
                     del self._waiting[agent]
-                self._hand_out(next_work)
+                self._dispatch(next_work)
 
 
-def _do(work: _Work) -> None:
+def _execute(work: _Work) -> None:
     _, future, call = work
     if not future.set_running_or_notify_cancel():
         return

@@ -1,7 +1,7 @@
-"""Runs what is no Agent: a workflow, a function or a generator that runs agents by itself.
+"""Runs a workflow: an async function or generator whose own code runs agents.
 
-Its input is made from the request, and its answer is, in this order: what it returned; what its answering run said; the
-output of the last run that it made. Nothing here knows HTTP.
+The workflow's input is built from the request. Its answer is, in order of precedence, its return value, the text of its
+terminal run, or the output of its last run. This module is independent of HTTP.
 """
 
 import inspect
@@ -27,17 +27,17 @@ async def run_workflow(
     text: str,
     metadata: Mapping[str, Any],
 ) -> None:
-    """Run it, and put its answer on the scope's channel.
+    """Run a workflow, and put its answer on the scope's channel.
 
     Args:
-        workflow: What to run.
-        scope: The request's; runs that the workflow starts tell their answers there.
+        workflow: The workflow to run.
+        scope: The request's scope; terminal runs of the workflow put their text on its channel.
         items: The whole conversation.
-        text: What the user wrote last.
-        metadata: The request's, for further fields of the workflow's input.
+        text: The last user message.
+        metadata: The request's `metadata`, for further fields of the workflow's input.
 
     Raises:
-        InvalidRequestError: The workflow's input has required fields that the request does not fill.
+        InvalidRequestError: `metadata` lacks required fields of the workflow's input, or its values are invalid.
     """
     given = _input(workflow, items, text, metadata)
     if inspect.isasyncgenfunction(workflow.function):
@@ -57,13 +57,13 @@ async def run_workflow(
 
 
 def history(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The conversation before the user's last message."""
+    """Return the conversation before the last user message."""
     last = max((i for i, item in enumerate(items) if item.get("role") == "user"), default=0)
     return list(items[:last])
 
 
 def with_history(given: Any, scope: RunScope) -> Any:
-    """A run's input with the earlier turns before it, where it begins with what the user wrote last."""
+    """Prepend the earlier turns to a run's input, if the run is the first or its input is the last user message."""
     if not scope.history or not (scope.runs == 0 or _text_of(given) == scope.text):
         return given
     if isinstance(given, str):
@@ -89,13 +89,15 @@ def _input(
     ]
     if missing:
         raise InvalidRequestError(
-            f"this agent's workflow needs {', '.join(missing)}", param="metadata", hint="send them in `metadata`"
+            f"missing input of the agent's workflow: {', '.join(missing)}",
+            param="metadata",
+            hint="send them in `metadata`",
         )
     try:
         return workflow.input_type(**named)
-    except ValueError as error:  # pydantic's own, too
+    except ValueError as error:  # includes pydantic's ValidationError
         raise InvalidRequestError(
-            "this agent's workflow does not take what `metadata` gives", param="metadata"
+            "the values in `metadata` are not valid input of the agent's workflow", param="metadata"
         ) from error
 
 
@@ -107,13 +109,13 @@ def _answer(returned: Any, scope: RunScope) -> str:
             if isinstance(returned.get(key), str):
                 return str(returned[key])
     if returned is None:
-        # Exports often return nothing: then the last run that was no mere step has the answer.
+        # Exports often return `None`; the last run that is not a step then has the answer.
         return "" if scope.said else as_text(scope.last_output) if scope.last_output is not None else ""
     return as_text(returned)
 
 
 def _text_of(given: Any) -> str | None:
-    """The text of the first message of a run's input."""
+    """Return the text of the first message of a run's input."""
     if isinstance(given, str):
         return given
     first = given[0] if isinstance(given, list) and given else None

@@ -123,7 +123,7 @@ def test_check_finds_the_module_that_exits_the_process(run, tmp_path):
     (tmp_path / "agents" / "bad.py").write_text("import os\nos._exit(0)\n")
     rows = {row["model"]: row for row in json.loads(run("check", "--json", status=1))}
     assert rows["bad"]["state"] == "broken"
-    assert "ends the process that imports it (exit 0)" in rows["bad"]["diagnosis"]
+    assert "importing the module ends the process (exit 0)" in rows["bad"]["diagnosis"]
     assert rows["Good"]["state"] == "ok"
 
 

@@ -1,4 +1,4 @@
-"""Agents are discovered, loaded and swapped; a broken one costs only itself, and never its last good version."""
+"""Discovery, loading and reloading of agents; a broken agent affects no other agent and not its last good version."""
 
 import asyncio
 import gc
@@ -23,16 +23,16 @@ def folder(tmp_path):
     return tmp_path
 
 
-def listening(heard):
-    class Listener:
+def recording(errors):
+    class Recorder:
         def __init__(self, *_):
             pass
 
         @hookimpl
         def on_error(self, error):
-            heard.append(error)
+            errors.append(error)
 
-    return {"listener": Listener}
+    return {"recorder": Recorder}
 
 
 async def test_an_unchanged_agent_is_not_loaded_again(folder):
@@ -47,90 +47,90 @@ async def test_an_unchanged_agent_is_not_loaded_again(folder):
 
 
 async def test_a_broken_version_leaves_the_last_good_one(folder):
-    heard = []
-    async with gateway_in_memory(folder=folder, plugins=listening(heard)) as g:
+    errors = []
+    async with gateway_in_memory(folder=folder, plugins=recording(errors)) as g:
         good = g.gateway.catalog.agents["One"]
         (folder / "One" / "agent.py").write_text("import agents\n\nagent = nothing\n")
         catalog = await g.gateway.reload()
         assert catalog.agents["One"] is good
         error = catalog.broken["One"].error
         assert (error.line, error.source_line, error.agent_id) == (3, "agent = nothing", "One")
-        assert heard == [error]
+        assert errors == [error]
         await g.gateway.reload()
-        assert heard == [error], "the same broken version is not tried again"
-        (folder / "One" / "agent.py").write_text(GOOD.format(name="Mended"))
+        assert errors == [error], "the same broken version is not tried again"
+        (folder / "One" / "agent.py").write_text(GOOD.format(name="Fixed"))
         catalog = await g.gateway.reload()
         assert catalog.broken == {}
-        assert catalog.agents["One"].runnable.agent.name == "Mended"
+        assert catalog.agents["One"].runnable.agent.name == "Fixed"
 
 
-async def test_a_package_that_came_since_is_found_at_the_next_reload(folder, tmp_path_factory, monkeypatch):
+async def test_a_package_installed_later_is_found_at_the_next_reload(folder, tmp_path_factory, monkeypatch):
     installed = tmp_path_factory.mktemp("installed")
     monkeypatch.syspath_prepend(str(installed))
-    (folder / "One" / "agent.py").write_text("import came_since_for_test\n" + GOOD.format(name="One"))
+    (folder / "One" / "agent.py").write_text("import installed_later_for_test\n" + GOOD.format(name="One"))
     async with gateway_in_memory(folder=folder) as g:
         assert g.gateway.catalog.broken["One"].error.code == "dependency"
-        (installed / "came_since_for_test.py").write_text("")
+        (installed / "installed_later_for_test.py").write_text("")
         assert "One" in (await g.gateway.reload()).agents
 
 
-async def test_a_deleted_agent_is_gone(folder):
+async def test_a_deleted_agent_is_removed(folder):
     async with gateway_in_memory(folder=folder) as g:
         (folder / "One" / "agent.py").unlink()
         assert list((await g.gateway.reload()).agents) == ["Two"]
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "told"),
+    ("text", "code", "message"),
     [
         ("def", "syntax", "SyntaxError"),
         ("import nowhere_to_be_found", "dependency", "the module 'nowhere_to_be_found' is not installed"),
         ("from os import nothing_like_it", "import", "ImportError"),
-        ("from .missing import x", "import", "there is no module 'missing' beside it"),
+        ("from .missing import x", "import", "the agent's folder has no module 'missing'"),
         ("import os\nos.environ['NOT_SET']", "environment", "NOT_SET is not set"),
         ("raise SystemExit(2)", "import", "calls exit()"),
         ("raise KeyboardInterrupt", "import", "KeyboardInterrupt"),
         ("raise BaseExceptionGroup('x', [SystemExit()])", "import", "x"),
-        ("x = 1", "export", "there is no Agent in it"),
-        ("", "export", "nothing at its top level"),
+        ("x = 1", "export", "the module exports no Agent"),
+        ("", "export", "its top level is empty"),
     ],
 )
-async def test_every_kind_of_broken_module_costs_only_itself(folder, text, code, told):
+async def test_a_broken_module_affects_no_other_agent(folder, text, code, message):
     (folder / "One" / "agent.py").write_text(text)
     async with gateway_in_memory(folder=folder) as g:
         catalog = g.gateway.catalog
         assert list(catalog.agents) == ["Two"]
         error = catalog.broken["One"].error
         assert error.code == code
-        assert told in str(error)
+        assert message in str(error)
         assert str(folder / "One" / "agent.py") in str(error)
 
 
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("open('prompt.md')", "a relative path starts where the gateway was started"),
-        ("raise EOFError", "nobody is there to type"),
+        ("open('prompt.md')", "relative paths are resolved against the gateway's working directory"),
+        ("raise EOFError", "the gateway has no interactive input"),
         ("x = 'caf\xe9'", "save the file as UTF-8"),
-        ("import nowhere_to_be_found", "or put nowhere_to_be_found.py into the agent's folder"),
-        ("x = (", "mend the syntax"),
+        ("import nowhere_to_be_found", "put nowhere_to_be_found.py into the agent's folder"),
+        ("x = (", "fix the syntax error"),
     ],
 )
-async def test_a_diagnosis_names_the_cure(folder, text, hint):
+async def test_a_diagnosis_has_a_hint(folder, text, hint):
     (folder / "One" / "agent.py").write_text(text, encoding="latin-1")
     async with gateway_in_memory(folder=folder) as g:
         assert hint in g.gateway.catalog.broken["One"].error.hint
 
 
-async def test_a_single_file_with_a_helper_is_told_to_become_a_folder(tmp_path):
+async def test_the_hint_for_a_single_file_with_a_helper_is_to_make_a_folder(tmp_path):
     (tmp_path / "quick.py").write_text("from agents import Agent\nfrom prompts import TEXT\n")
     (tmp_path / "prompts.py").write_text("TEXT = 'x'\n")
     async with gateway_in_memory(folder=tmp_path) as g:
         hint = g.gateway.catalog.broken["quick"].error.hint
-        assert "make it quick/agent.py, with prompts.py in the same folder" in hint
+        assert "move it to quick/agent.py, and prompts.py to quick/" in hint
 
 
-async def test_a_circular_import_is_told_in_the_authors_names(folder):
+async def test_a_circular_import_is_reported_with_the_authors_module_names(folder):
     (folder / "One" / "agent.py").write_text("from .helper import X\nY = 1\n")
     (folder / "One" / "helper.py").write_text("from .agent import Y\nX = 1\n")
     async with gateway_in_memory(folder=folder) as g:
@@ -147,18 +147,18 @@ async def test_a_syntax_error_shows_the_line_as_it_is_now(folder):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [("import os\nos._exit(0)", "exit 0"), ("import ctypes\nctypes.string_at(0)", "signal SIGSEGV")],
     ids=["_exit", "segfault"],
 )
-async def test_a_module_that_ends_the_process_ends_only_its_trial(folder, text, told):
+async def test_a_module_that_ends_the_process_ends_only_its_trial(folder, text, message):
     (folder / "One" / "agent.py").write_text(text)
     async with gateway_in_memory(folder=folder, config={"catalog": {"trial_import": True}}) as g:
         assert list(g.gateway.catalog.agents) == ["Two"]
-        assert told in g.gateway.catalog.broken["One"].error.message
+        assert message in g.gateway.catalog.broken["One"].error.message
 
 
-async def test_an_import_that_hangs_is_given_up_and_its_line_is_told(folder):
+async def test_an_import_that_hangs_times_out_and_its_line_is_reported(folder):
     (folder / "One" / "agent.py").write_text("import threading\n\nthreading.Event().wait()")
     async with gateway_in_memory(folder=folder, config={"catalog": {"load_timeout": "200ms"}}) as g:
         error = g.gateway.catalog.broken["One"].error
@@ -166,23 +166,23 @@ async def test_an_import_that_hangs_is_given_up_and_its_line_is_told(folder):
         assert list(g.gateway.catalog.agents) == ["Two"]
 
 
-async def test_the_first_of_two_agents_of_one_name_wins_and_the_other_is_told(folder):
-    heard = []
+async def test_of_two_agents_with_one_name_the_first_is_served_and_the_second_is_reported(folder):
+    errors = []
     agents = {"one": Agent(name="given")}
-    async with gateway_in_memory(agents, folder=folder, plugins=listening(heard)) as g:
+    async with gateway_in_memory(agents, folder=folder, plugins=recording(errors)) as g:
         assert set(g.gateway.catalog.agents) == {"One", "Two"}
-        assert isinstance(heard[0], DiscoveryError)
-        assert "the name 'one' is taken by" in heard[0].message
+        assert isinstance(errors[0], DiscoveryError)
+        assert "the name 'one' is already used by" in errors[0].message
 
 
-async def test_a_name_that_cannot_be_a_model_is_refused():
-    heard = []
-    async with gateway_in_memory({"a b": Agent(name="x")}, plugins=listening(heard)) as g:
+async def test_an_invalid_model_name_is_rejected():
+    errors = []
+    async with gateway_in_memory({"a b": Agent(name="x")}, plugins=recording(errors)) as g:
         assert g.gateway.catalog.agents == {}
-        assert "'a b' cannot be a model's name" in heard[0].message
+        assert "'a b' is not a valid model name" in errors[0].message
 
 
-async def test_a_replaced_version_is_unloaded_when_its_last_run_let_go(folder):
+async def test_a_replaced_version_is_unloaded_when_its_last_run_releases_it(folder):
     before = set(sys.modules)
     async with gateway_in_memory(folder=folder) as g:
         held = g.gateway.catalog.agents["One"]
@@ -196,7 +196,7 @@ async def test_a_replaced_version_is_unloaded_when_its_last_run_let_go(folder):
             await asyncio.sleep(0)
 
 
-async def test_what_a_module_does_to_the_process_is_put_back(folder, monkeypatch):
+async def test_process_wide_changes_of_an_import_are_reverted(folder, monkeypatch):
     from agents import set_default_openai_api
     from agents.models import _openai_shared
     from agents.tracing import get_trace_provider
@@ -225,7 +225,7 @@ async def test_what_a_module_does_to_the_process_is_put_back(folder, monkeypatch
         assert "trace processors" in warnings
 
 
-async def test_tools_are_wrapped_once_also_when_agents_share_them():
+async def test_tools_shared_by_agents_are_wrapped_once():
     @function_tool
     def shared() -> str:
         """Shared."""
@@ -254,15 +254,15 @@ async def test_tools_are_wrapped_once_also_when_agents_share_them():
     assert one.tools == [extra]
 
 
-async def test_settings_for_no_agent_are_told_once(folder):
-    heard = []
+async def test_settings_for_an_unknown_agent_are_reported_once(folder):
+    errors = []
     config = {"agents": {"TWO": {"model": "m"}, "Onne": {"model": "m"}}}
-    async with gateway_in_memory(folder=folder, config=config, plugins=listening(heard)) as g:
+    async with gateway_in_memory(folder=folder, config=config, plugins=recording(errors)) as g:
         await g.gateway.reload()
-        [error] = heard
+        [error] = errors
         assert (error.code, error.source, error.hint) == ("no_such_agent", "[agents.Onne]", "did you mean 'One'?")
         (folder / "One").rename(folder / "Onne")
         await g.gateway.reload()
         (folder / "Onne").rename(folder / "One")
         await g.gateway.reload()
-        assert [error.source for error in heard] == ["[agents.Onne]"] * 2
+        assert [error.source for error in errors] == ["[agents.Onne]"] * 2

@@ -1,4 +1,4 @@
-"""What a module exports is found by type, and a module that offers nothing, or too much, is told what to do."""
+"""Resolution of exports by type and name; errors for modules that export no agent, or several."""
 
 from types import ModuleType
 
@@ -27,7 +27,7 @@ async def served(exported):
     [
         {"agent": ONE, "other": TWO},
         {"root_agent": ONE, "other": TWO},
-        {"whatever": ONE},
+        {"any_name": ONE},
         {"a": ONE, "the_same": ONE},
         {"triage_agent": ONE, "other": TWO},
         {"build_agent": lambda: ONE},
@@ -37,7 +37,7 @@ async def test_the_agent_to_serve_is_found(names):
     assert (await served(module(**names))).agent is ONE
 
 
-async def test_the_entry_is_the_one_that_nobody_hands_off_to():
+async def test_the_entry_is_the_agent_that_is_not_a_handoff_target():
     helper, tool = Agent(name="helper"), Agent(name="tool")
     entry = Agent(name="entry", handoffs=[handoff(helper)], tools=[tool.as_tool("t", "d")])
     runnable = await served(module(helper=helper, tool=tool, entry=entry))
@@ -45,13 +45,13 @@ async def test_the_entry_is_the_one_that_nobody_hands_off_to():
     assert [agent.name for agent in runnable.agents] == ["entry", "helper", "tool"]
 
 
-async def test_agents_that_hand_back_are_walked_once():
+async def test_cyclic_handoffs_are_visited_once():
     one, two = Agent(name="one"), Agent(name="two")
     one.handoffs, two.handoffs = [two], [one]
     assert len((await served(module(agent=one, two=two))).agents) == 2
 
 
-async def test_a_workflow_wins_over_the_agents_it_uses():
+async def test_a_workflow_takes_precedence_over_the_agents_it_uses():
     class WorkflowInput:
         pass
 
@@ -96,27 +96,27 @@ def _plain(text):
     return text
 
 
-async def test_an_agent_of_the_right_name_is_served_beside_a_plain_function():
+async def test_an_agent_of_the_right_name_takes_precedence_over_a_synchronous_function():
     assert (await served(module(agent=ONE, run_workflow=_plain))).agent is ONE
 
 
 @pytest.mark.parametrize(
-    ("exported", "told"),
+    ("exported", "message"),
     [
-        (module(), "there is no Agent in it; it has nothing at its top level"),
-        (module(agnet=1), "it has agnet (int)"),
-        (module(a=ONE, b=TWO), "several agents could be the one to serve: a, b"),
-        (module(build_agent=lambda: 1), "build_agent() returned a int, not an Agent"),
-        (module(build_agent=lambda key: ONE), "build_agent() must be callable without arguments"),
+        (module(), "the module exports no Agent; its top level is empty"),
+        (module(agnet=1), "its top-level names are agnet (int)"),
+        (module(a=ONE, b=TWO), "the module exports several agents: a, b"),
+        (module(build_agent=lambda: 1), "build_agent() returned an object of type int, not an Agent"),
+        (module(build_agent=lambda key: ONE), "build_agent() must be callable without arguments; it requires key"),
         (module(agent=ONE, __gateway__=1), "`__gateway__` must be a dict"),
-        (module(a=ONE, run_workflow=_plain), "`run_workflow` is a plain function"),
-        (7, "names a int"),
+        (module(a=ONE, run_workflow=_plain), "`run_workflow` is a synchronous function"),
+        (7, "an object of type int cannot be served"),
     ],
 )
-async def test_what_cannot_be_served_is_told(exported, told):
+async def test_an_export_that_cannot_be_served_is_an_error(exported, message):
     with pytest.raises(LoadError) as caught:
         await resolve(exported, "here")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.code == "export"
 
 

@@ -1,6 +1,6 @@
-"""Modules that somebody else wrote, dropped in unedited, are models: they stream, call their tools, and count tokens.
+"""Third-party modules work unedited as models: streaming, tool calls, token counts.
 
-Each is served in front of a real HTTP upstream and asked by the official client, in one piece and streamed.
+Each module is served with an HTTP upstream and called by the official client, with and without streaming.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from gateway_core.testing import GatewayInMemory, gateway_in_memory
 from tests.support.upstream import Answer, Call, FakeUpstream, Handler, Record, Reply, Request, render, scripted, words
 
 pytestmark = [
-    # Agent Builder writes `.final_output.json()`, which pydantic keeps and warns of.
+    # Agent Builder exports call `.final_output.json()`, which is deprecated in pydantic.
     pytest.mark.filterwarnings("ignore:The `json` method is deprecated"),
-    # A client that a module makes for itself is closed by nobody, and leaves its connections to the collector.
+    # A module's own client is never closed; its connections are garbage-collected.
     pytest.mark.filterwarnings(r"ignore:Exception ignored in. <socket\.socket fd=\d+, family=2,"),
     pytest.mark.filterwarnings("ignore:Exception ignored in. <function _SelectorTransport.__del__"),
 ]
@@ -39,8 +39,8 @@ WAIT_SECONDS = 10.0
 
 
 @frozen
-class Told:
-    """What a client was told."""
+class ChatResult:
+    """The answer that a client received."""
 
     text: str
     reasoning: str
@@ -60,15 +60,15 @@ class Served:
 
     @property
     def records(self) -> list[Record]:
-        """What the upstream was asked, in order."""
+        """The requests that the upstream received, in order."""
         return [record for record in self.upstream.records if record.request.method == "POST"]
 
     def asked(self, instructions: str) -> list[Record]:
-        """What agents with these words in their instructions asked."""
+        """The requests of agents whose instructions contain this text."""
         return [record for record in self.records if instructions in system_of(record.request)]
 
-    async def ask(self, model: str, messages: str | list[dict[str, Any]], **options: Any) -> Told:
-        """One chat completion by the official client."""
+    async def ask(self, model: str, messages: str | list[dict[str, Any]], **options: Any) -> ChatResult:
+        """Request one chat completion with the official client."""
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         create = self.gateway.openai.chat.completions.create
@@ -77,7 +77,7 @@ class Served:
             [choice] = answer.choices
             assert choice.message.tool_calls is None, "the agent's own tools are not the client's"
             reasoning = getattr(choice.message, "reasoning_content", None) or ""
-            return told(choice.message.content, reasoning, choice.finish_reason, answer.usage)
+            return chat_result(choice.message.content, reasoning, choice.finish_reason, answer.usage)
         chunks = [
             chunk
             async for chunk in await create(
@@ -88,22 +88,22 @@ class Served:
         assert not any(choice.delta.tool_calls for choice in choices), "the agent's own tools are not the client's"
         text = "".join(choice.delta.content or "" for choice in choices)
         reasoning = "".join(getattr(choice.delta, "reasoning_content", None) or "" for choice in choices)
-        return told(text, reasoning, choices[-1].finish_reason, chunks[-1].usage)
+        return chat_result(text, reasoning, choices[-1].finish_reason, chunks[-1].usage)
 
 
-def told(text: str, reasoning: str, finish_reason: str | None, usage: Any) -> Told:
-    return Told(text, reasoning, finish_reason, usage.prompt_tokens, usage.completion_tokens)
+def chat_result(text: str, reasoning: str, finish_reason: str | None, usage: Any) -> ChatResult:
+    return ChatResult(text, reasoning, finish_reason, usage.prompt_tokens, usage.completion_tokens)
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "streamed"])
 def stream(request: pytest.FixtureRequest) -> bool:
-    """Whether the client asks for a stream."""
+    """Whether the client requests a stream."""
     return bool(request.param)
 
 
 @pytest.fixture
 def drop_in(tmp_path: Path) -> Callable[..., Any]:
-    """Serve one of the modules, or several, copied into a folder of their own."""
+    """Copy one or several of the modules to a new folder, and serve them."""
 
     @asynccontextmanager
     async def serve(
@@ -127,13 +127,13 @@ def drop_in(tmp_path: Path) -> Callable[..., Any]:
                     assert not broken, "; ".join(str(agent.error) for agent in broken.values())
                     assert sorted(gateway.gateway.catalog.agents) == sorted(names)
                 yield Served(gateway, fake, root, stream)
-            await _let_go()
+            await _collect()
 
     return serve
 
 
-async def _let_go() -> None:
-    """Collect what modules made, such as clients of their own, while its event loop still runs."""
+async def _collect() -> None:
+    """Garbage-collect objects that modules created, such as clients, while their event loop still runs."""
     gc.collect()
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
@@ -151,7 +151,7 @@ def copy(name: str, root: Path, leave_out: str = "") -> None:
 
 
 def agents_say(answers: Mapping[str, str | Answer]) -> Handler:
-    """Answers by words in the asking agent's instructions; any other is answered as `scripted` does."""
+    """Return answers selected by text in the agent's instructions; for other agents, those of `scripted`."""
 
     def handle(request: Request) -> Answer | Reply:
         found = next((answer for phrase, answer in answers.items() if phrase in system_of(request)), None)
@@ -167,7 +167,7 @@ def system_of(request: Request) -> str:
 
 
 def pause_after(first: str, gate: threading.Event, reply: Reply) -> Reply:
-    """The same stream, which goes on after its word `first` only when the gate is open."""
+    """Return the same stream, paused after its word `first` until the gate is open."""
 
     def parts() -> Iterator[Any]:
         for part in reply.parts:
@@ -179,7 +179,7 @@ def pause_after(first: str, gate: threading.Event, reply: Reply) -> Reply:
 
 
 def prompt_tokens(records: list[Record]) -> int:
-    """What the upstream charges for its input: 10 a message."""
+    """Number of input tokens that the upstream reports: 10 per message."""
     return sum(10 * len(record.request.items) for record in records)
 
 
@@ -239,11 +239,11 @@ def returns_desk(classification: str, **more: str | Answer) -> Handler:
     )
 
 
-async def test_an_exports_branch_tells_its_answering_agent_and_what_it_returns(drop_in, stream):
+async def test_an_exports_branch_answers_with_its_last_agents_text_and_its_return_value(drop_in, stream):
     handler = returns_desk("return_item", **{"Offer a replacement": "take a new one"})
     async with drop_in("Returns", stream=stream, handler=handler) as served:
         answer = await served.ask("Returns", "it is broken")
-        # No other run could follow the agent's, so its answer was told before the export said how it ends.
+        # No other run can follow the agent's run, so its text is sent before the export's return value.
         assert answer.text == "take a new one\n\nYour return is on the way."
         assert len(served.records) == 2
         assert answer.prompt_tokens == prompt_tokens(served.records)
@@ -252,7 +252,7 @@ async def test_an_exports_branch_tells_its_answering_agent_and_what_it_returns(d
         assert "step-classified" in json.dumps(asked.body["messages"])
 
 
-async def test_an_exports_branch_without_an_agent_tells_what_it_returns(drop_in, stream):
+async def test_an_exports_branch_without_an_agent_answers_with_its_return_value(drop_in, stream):
     async with drop_in("Returns", stream=stream, handler=returns_desk("cancel")) as served:
         answer = await served.ask("Returns", "forget it")
         assert answer.text == "Your order is cancelled."
@@ -260,7 +260,7 @@ async def test_an_exports_branch_without_an_agent_tells_what_it_returns(drop_in,
         assert answer.prompt_tokens == prompt_tokens(served.records)
 
 
-async def test_an_exports_branch_that_returns_nothing_tells_its_last_agents_answer(drop_in, stream):
+async def test_an_exports_branch_without_a_return_value_answers_with_its_last_agents_text(drop_in, stream):
     handler = returns_desk("information", **{"Answer questions about the shop": "we open at nine"})
     async with drop_in("Returns", stream=stream, handler=handler) as served:
         answer = await served.ask("Returns", "when do you open")
@@ -278,7 +278,7 @@ async def test_a_tool_in_an_exports_branch_is_called(drop_in, stream):
         assert len(served.asked("Offer a replacement")) == 2
 
 
-async def test_steps_of_a_workflow_are_told_apart_from_its_answer(drop_in):
+async def test_steps_of_a_workflow_are_sent_as_reasoning(drop_in):
     handler = returns_desk("information", **{"Answer questions about the shop": "we open at nine"})
     async with drop_in("Returns", stream=True, handler=handler) as served:
         answer = await served.ask("Returns", "when do you open")
@@ -301,7 +301,7 @@ async def test_an_export_with_guardrails_and_hosted_tools_answers_on_any_upstrea
         assert answer.text == "they make boats"
         guard, *rest = served.records
         assert "Say yes or no" in system_of(guard.request)
-        # The guardrail's client is its own: its tokens pass by the SDK.
+        # The guardrail has its own client, so the SDK does not count its tokens.
         assert answer.prompt_tokens == prompt_tokens(rest)
         assert answer.completion_tokens == 1 + 3
         kinds = [[tool["type"] for tool in record.body.get("tools") or ()] for record in rest]
@@ -312,12 +312,12 @@ async def test_an_export_with_guardrails_and_hosted_tools_answers_on_any_upstrea
             assert kinds[0][0].startswith("web_search")
 
 
-async def test_dropped_hosted_tools_are_told_to_the_operator(drop_in, caplog):
+async def test_removed_hosted_tools_are_logged_once(drop_in, caplog):
     handler = agents_say({"Say yes or no": "no", "Collect": "x", "Write": "y"})
     async with drop_in("Brief", handler=handler) as served:
         await served.ask("Brief", "who is Acme")
         await served.ask("Brief", "who is Acme")
-        # Of both agents together: one word about each kind of tool.
+        # One warning for each kind of tool, for both agents together.
         warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "Brief" in r.getMessage()]
         for kind in ("web_search", "file_search", "code_interpreter"):
             assert len([text for text in warnings if kind in text]) == 1, warnings
@@ -332,17 +332,17 @@ async def test_an_exports_guardrail_stops_it_before_its_agents(drop_in, stream):
         assert (answer.prompt_tokens, answer.completion_tokens) == (0, 0)
 
 
-async def test_an_export_whose_guardrails_are_not_installed_says_what_to_install(drop_in):
+async def test_the_diagnosis_of_missing_guardrails_names_the_package_to_install(drop_in):
     async with drop_in("Brief", leave_out="guardrails", sound=False) as served:
         error = served.gateway.gateway.catalog.broken["Brief"].error
         assert error.code == "dependency"
         assert "'guardrails" in str(error)
-        # The module's name is another project's on the package index.
+        # On the package index, the module's name is that of another project.
         assert "pip install openai-guardrails" in str(error)
         assert (error.line, "from guardrails.runtime" in error.source_line) == (4, True)
 
 
-async def test_an_export_that_only_a_newer_python_reads_says_so_or_answers(drop_in, stream):
+async def test_an_export_with_newer_syntax_answers_or_names_the_required_python(drop_in, stream):
     async with drop_in("Pep701", stream=stream, sound=READS_NEW_F_STRINGS) as served:
         if not READS_NEW_F_STRINGS:
             error = served.gateway.gateway.catalog.broken["Pep701"].error
@@ -367,7 +367,7 @@ async def test_further_fields_of_a_workflows_input_come_from_the_requests_metada
         assert len(served.records) == 1
 
 
-# Tokens while they are made.
+# Streaming.
 
 LIVE = {
     "Helpdesk": agents_say({}),
@@ -383,7 +383,7 @@ LIVE = {
 
 
 @pytest.mark.parametrize("name", LIVE)
-async def test_a_clients_first_token_comes_before_the_last_is_made(drop_in, name):
+async def test_the_first_token_arrives_before_the_last_is_generated(drop_in, name):
     gate = threading.Event()
 
     def handler(request: Request) -> Answer | Reply:
@@ -409,7 +409,7 @@ async def test_a_clients_first_token_comes_before_the_last_is_made(drop_in, name
         assert "step-" not in text
 
 
-async def test_a_client_that_leaves_a_workflow_stops_its_agents(drop_in):
+async def test_a_disconnect_stops_the_agents_of_a_workflow(drop_in):
     async with drop_in("Helpdesk") as served:
         answer = await served.gateway.openai.chat.completions.create(
             model="Helpdesk", messages=[{"role": "user", "content": "endless"}], stream=True
@@ -422,7 +422,7 @@ async def test_a_client_that_leaves_a_workflow_stops_its_agents(drop_in):
         assert await asyncio.to_thread(record.closed_early.wait, WAIT_SECONDS)
 
 
-async def test_answers_of_a_workflow_at_the_same_time_are_kept_apart(drop_in):
+async def test_concurrent_answers_of_a_workflow_are_isolated(drop_in):
     async with drop_in("Helpdesk", stream=True) as served:
         texts = [" ".join(f"word{number}x{i}" for i in range(20)) for number in range(5)]
         answers = await asyncio.gather(*(served.ask("Helpdesk", f"say: {text}") for text in texts))
@@ -452,7 +452,7 @@ async def test_a_triage_agent_hands_off(drop_in, stream):
         assert answer.completion_tokens == 6
 
 
-async def test_agents_as_tools_count_and_do_not_speak(drop_in, stream):
+async def test_agents_as_tools_count_tokens_and_send_no_text(drop_in, stream):
     handler = agents_say({"to Spanish": "hola mundo", "to French": "bonjour le monde"})
     async with drop_in("translations", stream=stream, handler=handler) as served:
         call = 'call translate_to_spanish {"input": "hello"} call translate_to_french {"input": "hello"}'
@@ -463,7 +463,7 @@ async def test_agents_as_tools_count_and_do_not_speak(drop_in, stream):
         assert answer.completion_tokens == 2 + 3 + 7
 
 
-async def test_the_authors_context_type_is_made(drop_in, stream):
+async def test_the_authors_context_type_is_created(drop_in, stream):
     async with drop_in("labs/Account", stream=stream) as served:
         answer = await served.ask("labs/Account", 'call remember_name {"name": "Ann"}')
         assert answer.text == "tool said: hello Ann"
@@ -487,7 +487,7 @@ async def test_a_module_builds_its_own_context(drop_in, stream):
         assert answer.prompt_tokens == prompt_tokens(served.records)
 
 
-async def test_structured_output_is_told_as_json(drop_in, stream):
+async def test_structured_output_is_sent_as_json(drop_in, stream):
     event = {"name": "Regatta", "day": "2026-06-01", "participants": ["Ann", "Bo"]}
     async with drop_in("appointments", stream=stream, handler=agents_say({"": json.dumps(event)})) as served:
         answer = await served.ask("appointments", "the regatta is on the first of June")
@@ -513,7 +513,7 @@ async def test_hooks_on_agents_are_called(drop_in, stream, capsys):
         assert answer.prompt_tokens == prompt_tokens(served.records)
 
 
-async def test_tools_that_are_switched_off_are_not_offered(drop_in, stream):
+async def test_disabled_tools_are_not_offered(drop_in, stream):
     async with drop_in("flags", stream=stream) as served:
         answer = await served.ask("flags", 'call read_entry {"key": "k"}')
         assert answer.text == "tool said: value of k"
@@ -528,7 +528,7 @@ async def test_an_input_guardrail_that_asks_an_agent_stops_the_run(drop_in, stre
         assert (answer.text, answer.finish_reason) == ("I can't help with that.", "content_filter")
 
 
-async def test_an_input_guardrail_that_passes_is_no_part_of_the_answer(drop_in, stream):
+async def test_the_text_of_an_input_guardrail_is_not_in_the_answer(drop_in, stream):
     fine = '{"is_homework": true, "reasoning": "step-checked"}'
     handoff = Answer(calls=(Call("transfer_to_history_tutor"),))
     handler = agents_say({"Check if": fine, "You determine": handoff})
@@ -566,14 +566,14 @@ async def test_a_function_takes_the_conversation(drop_in, stream):
         assert answer.completion_tokens == 1 + 5
 
 
-async def test_a_generator_tells_its_text_piece_by_piece(drop_in, stream):
+async def test_a_generator_streams_its_text(drop_in, stream):
     async with drop_in("narrate", stream=stream) as served:
         answer = await served.ask("narrate", "say: there was a boat.")
         assert answer.text == "Once: there was a boat. The end."
         assert (answer.prompt_tokens, answer.completion_tokens) == (20, 4)
 
 
-async def test_a_factory_builds_an_agent_with_agents_below_it(drop_in, stream):
+async def test_a_factory_builds_an_agent_that_uses_other_agents(drop_in, stream):
     handler = agents_say({"You assign work": Answer(calls=(Call("to_politics"),))})
     async with drop_in("Newsroom", stream=stream, handler=handler) as served:
         answer = await served.ask("Newsroom", "say: the vote is tomorrow")
@@ -592,22 +592,22 @@ async def test_a_package_is_served_from_its_init_file(drop_in, stream):
         assert (answer.prompt_tokens, answer.completion_tokens) == (60, 6)
 
 
-# Modules that act on the process, or on the world, while they are imported.
+# Modules with side effects during their import.
 
 
 @pytest.fixture
 def script_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the script adds to the environment is gone after the test."""
+    """Remove the variable that the script sets in the environment after the test."""
     monkeypatch.setenv("SCRIPT_REGION", "")
     monkeypatch.delenv("SCRIPT_REGION")
 
 
 @pytest.mark.usefixtures("script_region")
-async def test_a_script_that_sets_up_the_process_for_itself_changes_nobody_else(drop_in, stream):
+async def test_process_wide_settings_of_a_script_do_not_affect_other_agents(drop_in, stream):
     async with drop_in("settings_at_import", "own_model", "airline", stream=stream) as served:
         assert os.environ["OPENAI_BASE_URL"] == served.upstream.base_url
         answer = await served.ask("settings_at_import", "call region {}")
-        assert answer.text == "tool said: north", "a variable of its own is still there when its tool runs"
+        assert answer.text == "tool said: north", "its own variable is still set when its tool runs"
         assert (await served.ask("own_model", "say: unharmed")).text == "unharmed"
         assert (await served.ask("airline", "say: unharmed")).text == "unharmed"
         assert {record.request.headers["authorization"] for record in served.records} == {"Bearer none"}
@@ -618,7 +618,7 @@ async def test_a_script_that_sets_up_the_process_for_itself_changes_nobody_else(
         )
 
 
-async def test_an_agent_keeps_the_model_that_its_author_made(drop_in, stream):
+async def test_an_agent_uses_its_authors_model_object(drop_in, stream):
     async with drop_in("own_model", stream=stream) as served:
         answer = await served.ask("own_model", 'call get_weather {"city": "Oslo"}')
         assert answer.text == "tool said: The weather in Oslo is sunny."
@@ -627,7 +627,7 @@ async def test_an_agent_keeps_the_model_that_its_author_made(drop_in, stream):
         assert answer.completion_tokens == 8
 
 
-async def test_a_session_of_its_own_remembers_and_nothing_is_told_twice(drop_in, stream):
+async def test_an_agents_own_session_is_used_without_duplicate_messages(drop_in, stream):
     async with drop_in("remembering", stream=stream) as served:
         assert (await served.ask("remembering", "say: hello Ann")).text == "hello Ann"
         chat = [
@@ -644,13 +644,13 @@ async def test_a_session_of_its_own_remembers_and_nothing_is_told_twice(drop_in,
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the reading room says when it opens and closes."""
+    """The file in which `reading_room` logs its setup and teardown."""
     file = tmp_path / "log"
     monkeypatch.setenv("READING_ROOM_LOG", str(file))
     return file
 
 
-async def test_what_a_module_opens_is_open_for_its_runs_and_closed_after_them(drop_in, stream, log):
+async def test_setup_runs_once_before_the_runs_and_teardown_after_them(drop_in, stream, log):
     async with drop_in("reading_room", stream=stream) as served:
         answer = await served.ask("reading_room", 'call read {"key": "greeting"}')
         assert answer.text == "tool said: god dag"
@@ -661,7 +661,7 @@ async def test_what_a_module_opens_is_open_for_its_runs_and_closed_after_them(dr
     assert log.read_text().split() == ["setup", "teardown"]
 
 
-async def test_a_changed_module_is_opened_anew_and_the_old_one_closed(drop_in, log):
+async def test_a_changed_module_is_set_up_again_and_the_old_one_torn_down(drop_in, log):
     async with drop_in("reading_room") as served:
         file = served.folder / "reading_room.py"
         file.write_text(file.read_text().replace("god dag", "god kveld"))
@@ -679,7 +679,7 @@ async def test_an_mcp_server_on_an_agent_is_connected_and_its_tools_are_called(d
 
 
 @pytest.mark.parametrize("module", ["Calculator", "Relisting"])
-async def test_an_mcp_server_that_died_is_started_again(drop_in, stream, module):
+async def test_a_dead_mcp_server_is_restarted(drop_in, stream, module):
     async with drop_in(module, stream=stream) as served:
         first = await server_process(served, module)
         os.kill(first, signal.SIGKILL)
@@ -687,7 +687,7 @@ async def test_an_mcp_server_that_died_is_started_again(drop_in, stream, module)
         call = 'call add {"a": 2, "b": 3}'
         answer = await served.ask(module, call)
         if module == "Calculator" and answer.text != "tool said: 5":
-            # Its list of tools is kept, so that a tool's call is the first to see the loss, and is not repeated.
+            # Its list of tools is cached, so a tool call is the first to detect the loss; tool calls are not retried.
             answer = await served.ask(module, call)
         assert answer.text == "tool said: 5"
         assert await server_process(served, module) != first
@@ -700,7 +700,7 @@ async def test_an_mcp_server_is_stopped_with_the_gateway(drop_in):
 
 
 async def server_process(served: Served, module: str = "Calculator") -> int:
-    """The number of the MCP server's process."""
+    """The process id of the MCP server."""
     return int((await served.ask(module, "call process_id {}")).text.removeprefix("tool said: "))
 
 
@@ -731,10 +731,10 @@ async def test_a_script_that_runs_its_agent_when_it_is_imported_is_served(
         assert [record.request.user_text for record in served.records] == [asks_at_import]
         answer = await served.ask(name, call)
         assert answer.text == said
-        assert answer.prompt_tokens == prompt_tokens(served.records[1:]), "what the import used is nobody's"
+        assert answer.prompt_tokens == prompt_tokens(served.records[1:]), "the tokens of the import are not counted"
 
 
-async def test_a_module_that_waits_for_a_person_is_given_up_and_its_line_named(tmp_path, monkeypatch):
+async def test_a_module_that_waits_for_input_times_out_and_its_line_is_reported(tmp_path, monkeypatch):
     reading, writing = os.pipe()
     copy("chat_loop", tmp_path)
     copy("airline", tmp_path)
@@ -749,14 +749,14 @@ async def test_a_module_that_waits_for_a_person_is_given_up_and_its_line_named(t
                 assert list(g.gateway.catalog.agents) == ["airline"]
         finally:
             monkeypatch.setattr(sys, "stdin", io.StringIO())
-            os.close(writing)  # its thread reads the end of its input, and ends
+            os.close(writing)  # its thread reads EOF and ends
 
 
-# All of them together.
+# All modules together.
 
 
 @pytest.mark.usefixtures("script_region")
-async def test_all_of_them_are_served_side_by_side(tmp_path, monkeypatch):
+async def test_all_modules_are_served_together(tmp_path, monkeypatch):
     root = tmp_path / "agents"
     shutil.copytree(FOREIGN, root, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(sys, "stdin", io.StringIO())
@@ -769,6 +769,6 @@ async def test_all_of_them_are_served_side_by_side(tmp_path, monkeypatch):
             assert os.environ["OPENAI_API_KEY"] == "none"
             agents = dict(g.gateway.catalog.agents)
             catalog = await g.gateway.reload()
-            assert dict(catalog.agents) == agents, "what did not change was not loaded again"
+            assert dict(catalog.agents) == agents, "unchanged modules are not loaded again"
             listed = [model.id async for model in await g.openai.models.list()]
             assert sorted(listed) == sorted(agents)

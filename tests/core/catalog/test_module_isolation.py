@@ -1,4 +1,4 @@
-"""A module loaded by path finds its own helpers, and touches nobody else's modules."""
+"""A module loaded by path finds its own helpers and does not affect other modules."""
 
 import gc
 import inspect
@@ -80,7 +80,7 @@ def test_two_modules_may_have_helpers_of_the_same_name(tmp_path):
     assert "tools" not in sys.modules
 
 
-def test_the_sdk_and_the_standard_library_are_never_hidden(write):
+def test_the_sdk_and_the_standard_library_are_never_shadowed(write):
     folder = write(
         agent="import agents, json\nfrom agents import Agent\nvalue = json.dumps(1)",
         agents="raise OSError",
@@ -91,7 +91,7 @@ def test_the_sdk_and_the_standard_library_are_never_hidden(write):
     assert module.value == "1"
 
 
-def test_nothing_goes_on_sys_path_and_no_bytecode_is_written(write):
+def test_sys_path_is_not_modified_and_no_bytecode_is_written(write):
     before = list(sys.path)
     folder = write(agent="import tools", tools="")
     load(folder)
@@ -135,7 +135,7 @@ def test_a_relative_import_cannot_leave_the_folder(write):
 @pytest.mark.parametrize(
     ("text", "error"), [("1/0", ZeroDivisionError), ("def", SyntaxError), ("raise SystemExit(3)", SystemExit)]
 )
-def test_a_failed_load_raises_the_authors_own_error_and_leaves_nothing(write, text, error):
+def test_a_failed_load_raises_the_modules_error_and_is_removed(write, text, error):
     folder = write(agent="import tools", tools=text)
     before = set(sys.modules)
     with pytest.raises(error):
@@ -183,14 +183,14 @@ def test_unloading_frees_every_generation(write):
     assert len(sys.modules) == before
 
 
-def test_a_new_version_is_what_is_loaded_next(write):
+def test_the_next_load_uses_the_new_version(write):
     folder = write(agent="from tools import value", tools="value = 1")
     first = load(folder)
     write(tools="value = 2")
     assert (first.module.value, load(folder).module.value) == (1, 2)
 
 
-def test_it_knows_its_place(write):
+def test_module_attributes_are_set(write):
     folder = write(agent="import sub.deep", sub__deep="from ..tools import value", tools="value = 1")
     loaded = load(folder)
     module = loaded.module
@@ -214,7 +214,7 @@ def test_a_file_may_be_called_anything(write):
     assert load_isolated(folder / "my-agent.v2.py", folder=None, name="x").module.value == 1
 
 
-def test_a_sibling_hides_an_installed_package_for_this_module_only(write):
+def test_a_sibling_shadows_an_installed_package_for_this_module_only(write):
     import attrs
 
     folder = write(agent="import attrs\nvalue = attrs.value", attrs="value = 'mine'")
@@ -222,14 +222,14 @@ def test_a_sibling_hides_an_installed_package_for_this_module_only(write):
     assert sys.modules["attrs"] is attrs
 
 
-def test_a_folder_of_data_hides_nothing(write):
+def test_a_data_folder_shadows_no_package(write):
     folder = write(agent="import attrs\nvalue = attrs.frozen")
     (folder / "attrs").mkdir()
     (folder / "attrs" / "data.csv").write_text("1")
     assert callable(load(folder).module.value)
 
 
-def test_the_main_module_is_never_hidden(tmp_path):
+def test_the_main_module_is_never_shadowed(tmp_path):
     (tmp_path / "__main__.py").write_text("raise OSError")
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "agent.py").write_text("import __main__")
@@ -237,20 +237,20 @@ def test_the_main_module_is_never_hidden(tmp_path):
     assert load(tmp_path / "one", shared=tmp_path).module.__dict__["__main__"] is sys.modules["__main__"]
 
 
-def test_only_shared_names_with_an_underscore_are_siblings_and_own_ones_win(tmp_path):
+def test_only_shared_names_with_an_underscore_are_siblings_and_own_ones_take_precedence(tmp_path):
     for file, text in {
         "_helpers.py": "value = 'shared'",
         "_more.py": "from _helpers import value",
-        "neighbour_only_here.py": "",
+        "neighbor_only_here.py": "",
         "one/_helpers.py": "value = 'own'",
-        "one/agent.py": "from _more import value\ndef neighbour():\n    import neighbour_only_here",
+        "one/agent.py": "from _more import value\ndef neighbor():\n    import neighbor_only_here",
     }.items():
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(text)
     module = load(tmp_path / "one", shared=tmp_path).module
     assert module.value == "own"
-    with pytest.raises(ModuleNotFoundError, match="neighbour_only_here"):
-        module.neighbour()
+    with pytest.raises(ModuleNotFoundError, match="neighbor_only_here"):
+        module.neighbor()
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_only_shared_names_with_an_underscore_are_siblings_and_own_ones_win(tmp_
         "from pathlib import Path; value = (Path(__file__).parent / 'data.txt').read_text()",
     ],
 )
-def test_data_files_are_found_beside_it(write, statement):
+def test_data_files_in_the_modules_folder_are_found(write, statement):
     folder = write(agent=statement, sub__deep="")
     (folder / "data.txt").write_text("here")
     (folder / "sub" / "data.txt").write_text("here")
@@ -275,7 +275,7 @@ def test_a_single_file_finds_its_data(write):
     assert load_isolated(folder / "quick.py", folder=None, name="quick").module.value == "here"
 
 
-def test_bytecode_that_is_there_is_not_read(write):
+def test_existing_bytecode_is_not_read(write):
     folder = write(agent="from tools import value", tools="value = 1")
     py_compile.compile(str(folder / "tools.py"))
     compiled_at = (folder / "tools.py").stat()
@@ -292,12 +292,12 @@ def test_the_working_directory_may_change_after_the_load(write, monkeypatch):
     assert module.later() == 1
 
 
-def test_a_long_expression_is_no_obstacle(write):
+def test_a_long_expression_is_supported(write):
     text = "value = " + " + ".join(["1"] * 600)
     assert load(write(agent=f"import tools\n{text}", tools="")).module.value == 600
 
 
-def test_it_tells_which_files_were_imported_so_far(write):
+def test_files_lists_the_files_imported_so_far(write):
     text = "import sub.deep\ndef later():\n    import late"
     folder = write(agent=text, sub__deep="", late="", never="")
     loaded = load(folder)
@@ -308,7 +308,7 @@ def test_it_tells_which_files_were_imported_so_far(write):
     assert loaded.files == frozenset()
 
 
-def test_after_unload_code_goes_on_but_imports_no_more_siblings(write):
+def test_after_unload_code_runs_but_cannot_import_siblings(write):
     folder = write(
         agent="import tools\ndef use(): return tools.value\ndef later(): import late", tools="value = 1", late=""
     )
@@ -320,7 +320,7 @@ def test_after_unload_code_goes_on_but_imports_no_more_siblings(write):
     assert not [name for name in sys.modules if name.startswith(loaded.package)]
 
 
-def test_unloading_one_leaves_another_whose_name_begins_the_same(write):
+def test_unloading_a_module_keeps_another_with_the_same_prefix(write):
     folder = write(agent="")
     first = load_isolated(folder / "agent.py", folder=folder, name="x")
     other = load_isolated(folder / "agent.py", folder=folder, name=first.package.removeprefix("gateway_agent_"))
@@ -356,9 +356,9 @@ def test_threads_load_and_unload_at_the_same_time(tmp_path):
     )
 
 
-def test_somebody_may_import_while_another_unloads(write, monkeypatch):
+def test_imports_and_unloads_may_be_concurrent(write, monkeypatch):
     class Name(str):
-        """A name that, looked at, lets another thread's import get in between."""
+        """A name that simulates an import of another thread when it is compared."""
 
         def startswith(self, *args):
             monkeypatch.setitem(sys.modules, "imported_meanwhile", ModuleType("imported_meanwhile"))

@@ -23,7 +23,7 @@ def tool(name, answer, description="Does it."):
 
 
 class Offer:
-    """A plugin class that offers what is in its list at the moment."""
+    """A plugin class that offers the tools currently in its list."""
 
     def __init__(self, *tools):
         self.tools = list(tools)
@@ -48,7 +48,7 @@ async def ask(g, model, text="hi"):
 
 
 def sent(model, call=0):
-    """The tools that the model was told of."""
+    """The tools that were sent to the model."""
     return {tool.name: tool for tool in model.calls[call].tools if getattr(tool, "is_enabled", True) is True}
 
 
@@ -211,7 +211,7 @@ async def test_an_agent_that_is_made_at_run_time_gets_its_tools():
 
 
 async def test_concurrent_runs_of_an_agent_that_nobody_knew_before():
-    """The SDK fails runs of an agent whose list of tools is replaced while they are on."""
+    """The SDK fails active runs of an agent when its list of tools is replaced."""
     both = asyncio.Event()
     arrived = []
 
@@ -303,7 +303,7 @@ def test_patterns_are_matched_by_whole_parts(pattern, name, fits):
 
 
 def fits(pattern, name):
-    """What `matches` promises, said another way: character by character."""
+    """A second implementation of `matches`, character by character."""
     if not pattern:
         return not name
     if pattern.startswith("**"):

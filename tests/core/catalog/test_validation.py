@@ -1,4 +1,4 @@
-"""What would fail each run of an agent is told when it is loaded."""
+"""Mistakes that would fail every run of an agent are reported at load time."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,24 +24,28 @@ def fine(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("agent", "told", "hint"),
+    ("agent", "message", "hint"),
     [
-        (Agent(name="x", tools=[plain]), "'x' has 'plain' among its tools, which is none", "`@function_tool`"),
-        (Agent(name="x", tools=[fine, OTHER]), "'x' has the agent 'other' among its tools", "`.as_tool("),
-        (Agent(name="x", output_type=dict), "'x' has an output type without a strict schema", "name each field"),
+        (Agent(name="x", tools=[plain]), "'x' has 'plain' in its tools, which is not a tool", "`@function_tool`"),
+        (Agent(name="x", tools=[fine, OTHER]), "'x' has the agent 'other' in its tools", "`.as_tool("),
+        (
+            Agent(name="x", output_type=dict),
+            "'x' has an output type that does not support a strict JSON schema",
+            "declare all its fields",
+        ),
         (
             Agent(name="x", instructions=lambda: "hi"),
-            "'x' has instructions that the SDK cannot call",
+            "'x' has an instructions function with the wrong parameters",
             "(context, agent)",
         ),
         (Agent(name="x", handoffs=[handoff(Agent(name="y", tools=[plain]))]), "'y' has 'plain'", "`@function_tool`"),
     ],
 )
-async def test_what_cannot_run_is_broken(agent, told, hint):
+async def test_an_agent_that_cannot_run_is_broken(agent, message, hint):
     async with gateway_in_memory({"X": agent, "Y": Agent(name="y")}) as g:
         assert list(g.gateway.catalog.agents) == ["Y"]
         error = g.gateway.catalog.broken["X"].error
-    assert told in error.message
+    assert message in error.message
     assert hint in error.hint
     assert error.code == "export"
 
@@ -60,7 +64,7 @@ class Named(Protocol):
 
 
 @dataclass
-class Makes:
+class HasDefaults:
     user: str = ""
 
 
@@ -72,13 +76,13 @@ class Makes:
         (Agent(name="x", output_type=AgentOutputSchema(dict[str, Any], strict_json_schema=False)), False),
         (Agent[None](name="x"), False),
         (Agent[RunContext](name="x"), False),
-        (Agent[Makes](name="x"), False),
+        (Agent[HasDefaults](name="x"), False),
         (Agent[Answer](name="x"), True),
         (Agent[Needs](name="x"), True),
         (Agent[Named](name="x"), True),
     ],
 )
-async def test_what_can_run_is_served_and_a_context_that_nobody_makes_is_noted(agent, warned):
+async def test_an_agent_that_can_run_is_served_and_a_context_that_cannot_be_created_is_a_warning(agent, warned):
     async with gateway_in_memory({"X": agent}) as g:
         warnings = g.gateway.catalog.agents["X"].warnings
     assert [w for w in warnings if "`build_context(run)`" in w] == list(warnings)

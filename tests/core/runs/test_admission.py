@@ -1,4 +1,4 @@
-"""A run is admitted before it starts, and what admitted it is held until it is over."""
+"""Admission of runs: a run's admissions are entered before it starts and exited after it has ended."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from gateway_core.testing import call, gateway_in_memory, script
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def admitting(told, *, full=lambda: False):
+def admitting(events, *, full=lambda: False):
     class Admitting:
         def __init__(self, *_):
             pass
@@ -24,51 +24,51 @@ def admitting(told, *, full=lambda: False):
             async def place():
                 if full():
                     raise RateLimitError("full", retry_after=7)
-                told.append(f"in {run.agent_id}")
+                events.append(f"in {run.agent_id}")
                 try:
                     yield
                 finally:
-                    told.append(f"out {entry.id}")
+                    events.append(f"out {entry.id}")
 
             return place()
 
         @hookimpl
         def on_run_end(self, run, outcome):
-            told.append("end")
+            events.append("end")
 
     return Admitting
 
 
-async def test_a_run_holds_its_admissions_until_it_is_over():
-    told = []
+async def test_a_run_holds_its_admissions_until_it_has_ended():
+    events = []
 
     @function_tool
     def look() -> str:
-        told.append("run")
+        events.append("run")
         return "seen"
 
     agent = Agent(name="x", model=script(call("look"), "done"), tools=[look])
-    async with gateway_in_memory({"X": agent}, plugins={"a": admitting(told)}) as g:
+    async with gateway_in_memory({"X": agent}, plugins={"a": admitting(events)}) as g:
         await g.openai.chat.completions.create(model="X", messages=HELLO)
-    assert told == ["in X", "run", "end", "out X"]
+    assert events == ["in X", "run", "end", "out X"]
 
 
-async def test_what_refuses_answers_the_client_and_lets_go_of_what_was_entered():
-    told = []
-    plugins = {"first": admitting(told), "second": admitting(told, full=lambda: True)}
+async def test_a_rejected_admission_is_the_clients_error_and_releases_entered_admissions():
+    events = []
+    plugins = {"first": admitting(events), "second": admitting(events, full=lambda: True)}
     async with gateway_in_memory({"X": Agent(name="x", model=script("no"))}, plugins=plugins) as g:
         with pytest.raises(OpenAIRateLimitError) as refused:
             await g.openai.chat.completions.create(model="X", messages=HELLO)
         assert g.gateway.engine.active == 0
-    assert told == ["in X", "out X"]
+    assert events == ["in X", "out X"]
     assert not g.ended
     assert refused.value.response.headers["retry-after"] == "7"
     assert refused.value.body["type"] == "rate_limit_error"
     assert refused.value.body["code"] == "rate_limit_exceeded"
 
 
-async def test_a_stream_whose_client_leaves_lets_go():
-    told, reached = [], asyncio.Event()
+async def test_a_disconnect_releases_admissions():
+    events, reached = [], asyncio.Event()
 
     @function_tool
     async def hang() -> str:
@@ -77,15 +77,15 @@ async def test_a_stream_whose_client_leaves_lets_go():
         return "never"
 
     agent = Agent(name="x", model=script(["so far", call("hang")], "done"), tools=[hang])
-    async with gateway_in_memory({"X": agent}, plugins={"a": admitting(told)}) as g:
+    async with gateway_in_memory({"X": agent}, plugins={"a": admitting(events)}) as g:
         stream = await g.openai.chat.completions.create(model="X", messages=HELLO, stream=True)
         await reached.wait()
         await stream.close()
-    assert told == ["in X", "end", "out X"]
+    assert events == ["in X", "end", "out X"]
 
 
 class Marking:
-    """Adds a header to every answer, as a limit does."""
+    """Adds a header to every response, like a rate limit."""
 
     def __init__(self, app):
         self.app = app
@@ -107,7 +107,7 @@ class Marks:
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/none", "/nowhere"])
-async def test_every_answer_carries_the_headers_of_its_request(path):
+async def test_every_response_has_the_headers_of_its_request(path):
     async with gateway_in_memory({}, plugins={"marks": Marks}) as g:
         for _ in range(2):
             answer = await g.http.get(path)

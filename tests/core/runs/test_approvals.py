@@ -1,4 +1,4 @@
-"""A tool that needs a person's approval waits for it in the chat: bound to who asked, where, and what was shown."""
+"""Human approval of tool calls in the chat: bound to the principal, the chat and the calls shown."""
 
 import asyncio
 
@@ -13,12 +13,12 @@ from gateway_core.types import Principal
 
 ASK = {"role": "user", "content": "delete it"}
 
-# For a store of the test's own.
+# For a test's own record store.
 OTHER_STORE = {"plugins": {"sessions": {"enabled": False}}}
 
 
 class Deleting:
-    """An agent that deletes, once it may."""
+    """An agent whose tool deletes a file after approval."""
 
     def __init__(self, *turns):
         self.deleted: list[str] = []
@@ -51,7 +51,7 @@ def user(text: str):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(("word", "deleted"), [("approve", ["/x"]), ("Yes.", ["/x"]), ("reject", []), ("no", [])])
-async def test_a_person_decides_in_the_chat(stream, word, deleted):
+async def test_the_user_decides_in_the_chat(stream, word, deleted):
     it = Deleting()
     async with gateway_in_memory({"A": it.agent}) as g:
         asked = await say(g, ASK, stream=stream)
@@ -63,7 +63,7 @@ async def test_a_person_decides_in_the_chat(stream, word, deleted):
         assert [outcome.error for _, outcome in g.ended] == [None, None]
 
 
-async def test_the_model_reads_why_not():
+async def test_the_model_receives_the_reason_of_a_rejection():
     it = Deleting()
     async with gateway_in_memory({"A": it.agent}) as g:
         asked = await say(g, ASK)
@@ -71,7 +71,7 @@ async def test_the_model_reads_why_not():
     assert "it is still needed" in str(it.model.calls[-1].input)
 
 
-async def test_an_approval_is_given_once():
+async def test_an_approval_can_be_used_once():
     it = Deleting()
     async with gateway_in_memory({"A": it.agent}) as g:
         asked = await say(g, ASK)
@@ -84,7 +84,7 @@ async def test_an_approval_is_given_once():
         assert refused.code == "approval_not_found"
 
 
-async def test_any_other_word_closes_the_question():
+async def test_any_other_message_closes_the_question():
     it = Deleting(call("delete_file", path="/x"), "As you like.", "Nothing happened.")
     async with gateway_in_memory({"A": it.agent}) as g:
         asked = await say(g, ASK)
@@ -142,7 +142,7 @@ async def test_an_approval_expires():
         assert it.deleted == []
 
 
-async def test_it_survives_a_restart_where_records_do():
+async def test_an_approval_survives_a_restart_if_the_record_store_does():
     records = MemoryRecordStore()
 
     class Store:
@@ -161,7 +161,7 @@ async def test_it_survives_a_restart_where_records_do():
     assert (before.deleted, after.deleted) == ([], ["/x"])
 
 
-async def test_an_agent_that_changed_says_so():
+async def test_an_approval_for_a_changed_agent_is_an_error():
     records = MemoryRecordStore()
 
     class Store:
@@ -177,7 +177,7 @@ async def test_an_agent_that_changed_says_so():
         asked = await say(g, ASK)
     renamed = Agent(name="another", model=script("hi"))
     async with gateway_in_memory({"A": renamed}, plugins={"store": Store}, config=OTHER_STORE) as g:
-        with pytest.raises(Exception, match="the agent has changed since it asked"):
+        with pytest.raises(Exception, match="the agent has changed since it requested"):
             await say(g, ASK, answer(asked), user("approve"))
 
 
@@ -212,11 +212,11 @@ async def test_a_tool_of_an_agent_that_is_used_as_a_tool_can_be_approved():
 @pytest.mark.parametrize(
     "text", ["approve it all", "I approve of this", "yes, but", "no way out", "", "approve\nreject"]
 )
-def test_only_a_plain_word_decides(text):
+def test_other_messages_are_not_verdicts(text):
     assert verdict_of(text) is None
 
 
-def test_only_the_last_answer_asks():
+def test_only_the_last_answer_contains_the_question():
     question = answer("Approval needed (appr_AAAAAAAAAAAAAAAAAAAAAA)")
     assert question_of([ASK, question, user("yes")]) == "appr_AAAAAAAAAAAAAAAAAAAAAA"
     assert question_of([ASK, question, user("hm"), answer("so?"), user("yes")]) is None

@@ -1,4 +1,4 @@
-"""A tool knows whose run it works for, and tells how far it has come while it works."""
+"""`current_run` and `progress_reporter` inside tools."""
 
 from agents import Agent, function_tool
 from agents.tool_context import ToolContext
@@ -14,8 +14,8 @@ async def work(context: ToolContext) -> str:
     """Work."""
     run = current_run()
     known.append((run.agent_id, run.principal.id) if run else None)
-    tell = progress_reporter(context.tool_call_id)
-    tell("half way")
+    report = progress_reporter(context.tool_call_id)
+    report("half way")
     return "worked"
 
 
@@ -27,7 +27,7 @@ def work_in_a_thread() -> str:
     return "worked"
 
 
-async def test_a_tool_knows_whose_run_it_works_for():
+async def test_a_tool_can_read_its_run():
     known.clear()
     agent = Agent(name="inner", tools=[work, work_in_a_thread])
     model = script([call("work"), call("work_in_a_thread")], "done")
@@ -37,7 +37,7 @@ async def test_a_tool_knows_whose_run_it_works_for():
     assert known == [("Worker", run.principal.id)] * 2
 
 
-async def test_progress_is_told_to_a_client_that_is_streamed_to():
+async def test_progress_is_sent_to_a_streaming_client():
     agent = Agent(name="inner", tools=[work])
     config = {"clients": {"rendering": "reasoning"}}
     async with gateway_in_memory({"Worker": agent}, model=script(call("work"), "done"), config=config) as g:
@@ -47,6 +47,6 @@ async def test_progress_is_told_to_a_client_that_is_streamed_to():
     assert text.index("**work**") < text.index("half way") < text.index("worked")
 
 
-def test_outside_of_any_run_there_is_none_and_nobody_hears():
+def test_outside_a_run_there_is_no_current_run_and_progress_is_discarded():
     assert current_run() is None
-    progress_reporter("call")("nobody hears")
+    progress_reporter("call")("discarded")

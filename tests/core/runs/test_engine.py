@@ -1,4 +1,4 @@
-"""What a run tells, how it ends, and what it leaves behind, with a real gateway in memory and a scripted model."""
+"""Runs with a gateway in memory and a scripted model: events, outcomes and cleanup."""
 
 import asyncio
 
@@ -39,7 +39,7 @@ async def test_texts_of_several_turns_are_paragraphs(stream):
 
 
 @BOTH
-async def test_an_output_that_no_message_told_is_told(stream):
+async def test_an_output_without_a_message_is_sent(stream):
     agent = Agent(name="x", tools=[add], tool_use_behavior=StopAtTools(stop_at_tool_names=["add"]))
     async with gateway_in_memory({"X": agent}, model=script(call("add", a=1, b=2))) as g:
         assert await ask(g, stream=stream) == "3"
@@ -56,7 +56,7 @@ async def test_structured_output_is_json(stream):
 
 
 @BOTH
-async def test_an_approval_inside_a_workflow_is_an_error_that_says_so(stream):
+async def test_an_approval_inside_a_workflow_is_an_error(stream):
     called = []
 
     @function_tool(needs_approval=True)
@@ -71,7 +71,7 @@ async def test_an_approval_inside_a_workflow_is_an_error_that_says_so(stream):
         return (await Runner.run(agent, text)).final_output
 
     async with gateway_in_memory({"X": workflow}, model=script(call("delete"), "never")) as g:
-        with pytest.raises(openai.InternalServerError, match="approval of delete") as caught:
+        with pytest.raises(openai.InternalServerError, match="a call of delete requires approval") as caught:
             await ask(g, stream=stream)
         assert caught.value.code == "needs_approval"
         assert called == []
@@ -81,7 +81,7 @@ async def test_an_approval_inside_a_workflow_is_an_error_that_says_so(stream):
 async def test_a_run_that_takes_too_long_ends(stream):
     @function_tool
     async def wait() -> str:
-        """Wait for ever."""
+        """Wait forever."""
         await asyncio.Event().wait()
         return ""
 
@@ -94,7 +94,7 @@ async def test_a_run_that_takes_too_long_ends(stream):
         assert g.ended[0][1].error.code == "run_timeout"
 
 
-async def test_hooks_that_the_author_passes_are_called_too():
+async def test_the_authors_hooks_are_called():
     seen = []
 
     class Hooks(RunHooks):
@@ -116,7 +116,7 @@ async def test_a_synchronous_tool_may_run_an_agent():
     @function_tool
     def helper(question: str) -> str:
         """Ask another agent, synchronously."""
-        # The SDK would make a loop for this thread and leave it open.
+        # Outside the gateway, the SDK would create a loop for this thread and not close it.
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         try:
@@ -133,7 +133,7 @@ async def test_a_synchronous_tool_may_run_an_agent():
         assert await ask(g, stream=True) == "outside"
 
 
-async def test_the_context_is_the_runs_information_unless_the_author_has_one():
+async def test_the_context_is_the_run_context_unless_the_author_has_one():
     seen = []
 
     @function_tool
@@ -148,7 +148,7 @@ async def test_the_context_is_the_runs_information_unless_the_author_has_one():
     assert (seen[0].request_id, seen[0].agent_id) == ("mine", "X")
 
 
-async def test_two_gateways_live_in_one_process():
+async def test_two_gateways_run_in_one_process():
     agent = Agent(name="x")
     async with (
         gateway_in_memory({"X": agent}, model=script("one")) as one,
@@ -157,7 +157,7 @@ async def test_two_gateways_live_in_one_process():
         assert await asyncio.gather(ask(one, stream=True), ask(two, stream=True)) == ["one", "two"]
 
 
-async def test_an_agents_own_settings_win_and_a_reload_changes_no_running_request(tmp_path):
+async def test_an_agents_settings_take_precedence_and_a_reload_does_not_affect_active_runs(tmp_path):
     (tmp_path / "X.py").write_text("from agents import Agent\nagent = Agent(name='old')\n")
     async with gateway_in_memory(folder=tmp_path, model=script("a", "b")) as g:
         held = g.gateway.catalog.agents["X"]
@@ -171,7 +171,7 @@ async def test_an_agents_own_settings_win_and_a_reload_changes_no_running_reques
         assert g.gateway.catalog.agents["X"] is not held
 
 
-async def test_a_channel_hands_over_in_order_and_in_batches():
+async def test_a_channel_delivers_in_order_and_in_batches():
     channel: EventChannel[int] = EventChannel()
     channel.put(1)
     channel.put(2)
@@ -190,7 +190,7 @@ async def test_a_channel_hands_over_in_order_and_in_batches():
 
 
 @BOTH
-async def test_an_upstream_that_hangs_up_is_no_timeout(stream):
+async def test_an_upstream_that_disconnects_is_not_a_timeout(stream):
     with FakeUpstream(lambda request: Reply([Fault.CUT])) as upstream:
         settings = {"base_url": upstream.base_url, "max_retries": 0}
         config = {"plugins": {"upstreams": {"fake": settings}}}
@@ -200,11 +200,11 @@ async def test_an_upstream_that_hangs_up_is_no_timeout(stream):
             assert (caught.value.status_code, caught.value.code) == (502, "upstream_error")
 
 
-async def test_a_client_without_a_key_is_told_as_that(monkeypatch):
+async def test_a_missing_api_key_is_reported(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     off = {name: {"enabled": False} for name in ("upstreams", "offline_model")}
     async with gateway_in_memory({"X": Agent(name="x")}, config={"plugins": off}) as g:
-        with pytest.raises(openai.APIStatusError, match="there is no key for the model's server") as caught:
+        with pytest.raises(openai.APIStatusError, match="no API key for the upstream is configured") as caught:
             await ask(g, stream=False)
         assert caught.value.code == "upstream_auth_failed"
         assert "OPENAI_API_KEY" in g.ended[0][1].error.hint

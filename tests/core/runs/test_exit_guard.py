@@ -1,4 +1,4 @@
-"""Whatever an agent's code raises, and wherever: its own run ends, other runs go on, and the loop lives."""
+"""`SystemExit` and `KeyboardInterrupt` raised anywhere in an agent's code end only its own run."""
 
 import asyncio
 
@@ -110,7 +110,7 @@ async def test_only_its_own_run_ends(place, name, stream):
 
     @function_tool
     async def wait() -> str:
-        """Wait for the other one's end."""
+        """Wait until the other run has ended."""
         await proceed.wait()
         return ""
 
@@ -124,7 +124,7 @@ async def test_only_its_own_run_ends(place, name, stream):
             async with asyncio.timeout(10):
                 await ask(g, "Bad", stream=stream)
         except openai.APIError as error:
-            assert "canary" not in str(error)  # noqa: PT017 - both ways to end are fine, and this one must not leak
+            assert "canary" not in str(error)  # noqa: PT017 - an error is optional; if raised, it must not leak
         proceed.set()
         assert await other == "unharmed"
         assert len(g.ended) == 2

@@ -1,4 +1,4 @@
-"""How much a run may take, how many there may be, and what they leave behind."""
+"""Limits of runs, streams and tool calls, and the count of orphaned tasks."""
 
 import asyncio
 
@@ -40,7 +40,7 @@ async def test_a_run_that_calls_too_many_tools_ends(stream):
         assert outcome.error.hint == "raise [runs] max_tool_calls"
 
 
-async def test_calls_of_agents_that_are_tools_count_as_well():
+async def test_tool_calls_of_agents_as_tools_count():
     inner = Agent(name="inner", tools=[work], model=script(*[call("work")] * 9, "done"))
     outer = Agent(
         name="outer",
@@ -50,10 +50,10 @@ async def test_calls_of_agents_that_are_tools_count_as_well():
     async with gateway_in_memory({"X": outer}, config={"runs": {"max_tool_calls": 3}}) as g:
         answer = await ask(g)
         assert answer.json()["error"]["code"] == "max_tool_calls_exceeded"
-        assert len(CALLED) == 2  # the third call was the one of the inner agent
+        assert len(CALLED) == 2  # the inner agent made the third call
 
 
-async def test_as_many_as_it_may_are_no_failure():
+async def test_a_run_may_use_all_its_tool_calls():
     agent = Agent(name="x", tools=[work], model=script(*[call("work")] * 3, "done"))
     async with gateway_in_memory({"X": agent}, config={"runs": {"max_tool_calls": 3}}) as g:
         assert (await ask(g)).json()["choices"][0]["message"]["content"] == "done"
@@ -63,37 +63,37 @@ class Waiting:
     """An agent whose tool waits."""
 
     def __init__(self):
-        self.there, self.go = asyncio.Semaphore(0), asyncio.Event()
+        self.started, self.go = asyncio.Semaphore(0), asyncio.Event()
 
         @function_tool
         async def wait() -> str:
             """Wait."""
-            self.there.release()
+            self.started.release()
             await self.go.wait()
             return "waited"
 
         self.agent = Agent(name="x", tools=[wait], model=script(*[call("wait"), "done"] * 4))
 
 
-async def test_more_streams_than_there_may_be_are_told_to_come_again():
+async def test_streams_beyond_the_limit_are_rejected_with_retry_after():
     waiting, other = Waiting(), Waiting()
     agents = {"X": waiting.agent, "Y": other.agent}
     async with asyncio.timeout(20), gateway_in_memory(agents, config={"runs": {"max_streams": 1}}) as g:
         first = asyncio.create_task(ask(g, True))
-        await waiting.there.acquire()
+        await waiting.started.acquire()
         refused = await ask(g, True)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert refused.json()["error"]["code"] == "too_many_streams"
-        # What is not streamed is no stream.
+        # Requests without streaming do not count.
         whole = asyncio.create_task(ask(g, model="Y"))
-        await other.there.acquire()
+        await other.started.acquire()
         waiting.go.set()
         other.go.set()
         assert (await whole).status_code == (await first).status_code == 200
         assert (await ask(g, True)).status_code == 200
 
 
-async def test_what_a_run_leaves_behind_is_counted_until_it_ends():
+async def test_orphaned_tasks_are_counted_until_they_end():
     go = asyncio.Event()
     left: list[asyncio.Task] = []
 
@@ -106,7 +106,7 @@ async def test_what_a_run_leaves_behind_is_counted_until_it_ends():
     agent = Agent(name="x", tools=[leave], model=script(*[call("leave"), "done"] * 2))
     async with gateway_in_memory({"X": agent}) as g:
 
-        async def told():
+        async def counts():
             agents = (await g.http.get("/admin/agents")).json()["agents"]
             measured = {each.name: each.value for each in g.gateway.measurements()}
             return [each["tasks_left"] for each in agents], measured["agent_gateway.tasks.left"]
@@ -114,16 +114,16 @@ async def test_what_a_run_leaves_behind_is_counted_until_it_ends():
         for _ in range(2):
             await ask(g)
         async with asyncio.timeout(10):
-            # What the SDK itself has started ends by itself.
-            while await told() != ([2], 2):
+            # Tasks started by the SDK end without help.
+            while await counts() != ([2], 2):
                 await asyncio.sleep(0.01)
             go.set()
             await asyncio.gather(*left)
-        assert await told() == ([0], 0)
+        assert await counts() == ([0], 0)
 
 
 @pytest.mark.parametrize("page", ["chat/completions", "responses"])
-async def test_more_tools_of_a_clients_own_than_any_client_has_are_refused(page):
+async def test_too_many_client_tools_are_rejected(page):
     body = {**BODY, "input": "go", "tools": [{"type": "function"}] * 129}
     async with gateway_in_memory({"X": Agent(name="x", model=script("a"))}) as g:
         answer = await g.http.post(f"/v1/{page}", json=body)

@@ -1,4 +1,4 @@
-"""Plugins hear of each call of a model, and of what a run's client saw of its time."""
+"""Plugins receive each model call with its timing, and the time to a run's first token."""
 
 import asyncio
 
@@ -14,18 +14,18 @@ from tests.support.upstream import FakeUpstream
 BODY = {"model": "X", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def listener() -> tuple[type, list[ModelCall]]:
-    heard: list[ModelCall] = []
+def recorder() -> tuple[type, list[ModelCall]]:
+    calls: list[ModelCall] = []
 
-    class Listener:
+    class Recorder:
         def __init__(self, *_: object) -> None:
             pass
 
         @hookimpl
         def on_model_end(self, call: ModelCall) -> None:
-            heard.append(call)
+            calls.append(call)
 
-    return Listener, heard
+    return Recorder, calls
 
 
 def tables(upstream: FakeUpstream, **more: object) -> dict:
@@ -40,7 +40,7 @@ async def test_each_turn_is_a_call_with_its_own_tokens():
         """Look."""
         return "seen"
 
-    plugin, heard = listener()
+    plugin, calls = recorder()
     with FakeUpstream() as upstream:
         agent = Agent(name="Named", model="special", tools=[function_tool(look)])
         async with gateway_in_memory({"X": agent}, plugins={"l": plugin}, config=tables(upstream)) as g:
@@ -50,27 +50,27 @@ async def test_each_turn_is_a_call_with_its_own_tokens():
             async for _ in stream:
                 pass
             outcomes = [outcome for _, outcome in g.ended]
-    assert [(c.agent_name, c.model, c.outcome) for c in heard] == [("Named", "special", "ok")] * 4
-    assert sum((c.usage for c in heard[:2]), Usage()) == outcomes[0].usage
-    assert [c.first_chunk_seconds is None for c in heard] == [True, True, False, False]
-    assert all(0 < c.first_chunk_seconds <= c.seconds for c in heard[2:])
-    assert heard[0].run.request_id != heard[2].run.request_id
+    assert [(c.agent_name, c.model, c.outcome) for c in calls] == [("Named", "special", "ok")] * 4
+    assert sum((c.usage for c in calls[:2]), Usage()) == outcomes[0].usage
+    assert [c.first_chunk_seconds is None for c in calls] == [True, True, False, False]
+    assert all(0 < c.first_chunk_seconds <= c.seconds for c in calls[2:])
+    assert calls[0].run.request_id != calls[2].run.request_id
     assert all(outcome.first_token_seconds for outcome in outcomes)
 
 
-async def test_what_an_operator_names_is_what_is_told():
-    plugin, heard = listener()
+async def test_the_operators_model_is_the_reported_one():
+    plugin, calls = recorder()
     with FakeUpstream() as upstream:
         config = tables(upstream, agents={"X": {"model": "chosen"}})
         agents = {"X": Agent(name="x", model="special"), "Y": Agent(name="y")}
         async with gateway_in_memory(agents, plugins={"l": plugin}, config=config) as g:
             for name in agents:
                 await g.openai.chat.completions.create(**{**BODY, "model": name})
-    assert [c.model for c in heard] == ["chosen", None]
+    assert [c.model for c in calls] == ["chosen", None]
 
 
-async def test_a_call_that_fails_is_an_error_and_one_that_is_broken_off_is_none():
-    plugin, heard = listener()
+async def test_a_failed_call_is_an_error_and_an_aborted_one_is_cancelled():
+    plugin, calls = recorder()
     with FakeUpstream() as upstream:
         async with gateway_in_memory({"X": Agent(name="x")}, plugins={"l": plugin}, config=tables(upstream)) as g:
             failing = {**BODY, "messages": [{"role": "user", "content": "fail 500"}]}
@@ -79,27 +79,27 @@ async def test_a_call_that_fails_is_an_error_and_one_that_is_broken_off_is_none(
             async with g.http.stream("POST", "/v1/chat/completions", json=endless) as answer:
                 await anext(answer.aiter_bytes())
             [_, (_, left)] = g.ended
-    assert [c.outcome for c in heard] == ["error", "cancelled"]
+    assert [c.outcome for c in calls] == ["error", "cancelled"]
     assert (left.cancelled, left.client_left) == (True, True)
 
 
-async def test_calls_of_runs_that_an_authors_code_streams_are_heard_of_too():
+async def test_calls_of_runs_that_an_authors_code_streams_are_reported():
     async def workflow(text: str) -> str:
         result = Runner.run_streamed(Agent(name="inner"), text)
         async for _ in result.stream_events():
             pass
         return str(result.final_output)
 
-    plugin, heard = listener()
+    plugin, calls = recorder()
     with FakeUpstream() as upstream:
         async with gateway_in_memory({"X": workflow}, plugins={"l": plugin}, config=tables(upstream)) as g:
             await g.openai.chat.completions.create(**BODY)
             failing = {**BODY, "messages": [{"role": "user", "content": "fail 500"}]}
             await g.http.post("/v1/chat/completions", json=failing)
-    assert [(c.agent_name, c.outcome) for c in heard] == [("inner", "ok"), ("inner", "cancelled")]
+    assert [(c.agent_name, c.outcome) for c in calls] == [("inner", "ok"), ("inner", "cancelled")]
 
 
-async def test_comments_in_a_silent_stream_are_counted():
+async def test_keep_alive_comments_are_counted():
     wait = asyncio.Event()
 
     async def slow() -> str:
@@ -120,7 +120,7 @@ async def test_comments_in_a_silent_stream_are_counted():
     assert not outcome.client_left
 
 
-async def test_measurements_of_the_core_and_of_plugins_come_together():
+async def test_measurements_of_the_core_and_of_plugins_are_combined():
     class Measuring:
         def __init__(self, *_: object) -> None:
             pass
@@ -165,7 +165,7 @@ def tracing(processor: Processor) -> type:
     return Tracing
 
 
-async def test_a_second_gateway_leaves_the_first_ones_trace_processors_alone():
+async def test_a_second_gateway_keeps_the_first_ones_trace_processors():
     one, two = Processor(), Processor()
     agents = {"X": Agent(name="x", model=script("a"))}
     async with gateway_in_memory(agents, plugins={"t": tracing(one)}) as g:
@@ -177,7 +177,7 @@ async def test_a_second_gateway_leaves_the_first_ones_trace_processors_alone():
     assert not get_trace_provider()._multi_processor._processors
 
 
-async def test_a_module_that_takes_the_trace_processors_away_is_undone(tmp_path):
+async def test_removal_of_trace_processors_by_a_module_is_reverted(tmp_path):
     (tmp_path / "X.py").write_text(
         "from agents import Agent, set_trace_processors\nset_trace_processors([])\nagent = Agent(name='rude')\n"
     )

@@ -1,4 +1,4 @@
-"""Every tool call is decided on and heard of, wherever the tool and its agent come from; models notice nothing."""
+"""Every tool call is authorized and reported, regardless of its source; the model sees the SDK's normal outputs."""
 
 import asyncio
 import copy
@@ -36,17 +36,17 @@ from gateway_core import Decision, ToolOrigin, hookimpl, mark_tool, use_gateway_
 from gateway_core.testing import call, gateway_in_memory, script
 
 
-def listening(refused=(), offered=()):
-    """A plugin class that refuses tools by name, and what it hears."""
-    heard = {"calls": [], "asked": [], "decided": [], "errors": []}
+def recording(refused=(), offered=()):
+    """Return a plugin class that refuses tools by name, and the data that it records."""
+    recorded = {"calls": [], "asked": [], "decided": [], "errors": []}
 
-    class Listener:
+    class Recorder:
         def __init__(self, *_):
             pass
 
         @hookimpl
         async def authorize_tool(self, run, tool):
-            heard["asked"].append(tool)
+            recorded["asked"].append(tool)
             return Decision(False, "test", reason="not today") if tool.name in refused else None
 
         @hookimpl
@@ -55,21 +55,21 @@ def listening(refused=(), offered=()):
 
         @hookimpl
         def on_tool_end(self, call):
-            heard["calls"].append(call)
+            recorded["calls"].append(call)
 
         @hookimpl
         def on_decision(self, made):
-            heard["decided"].append(made)
+            recorded["decided"].append(made)
 
         @hookimpl
         def on_error(self, error):
-            heard["errors"].append(error)
+            recorded["errors"].append(error)
 
-    return Listener, heard
+    return Recorder, recorded
 
 
-def ended(heard):
-    return [(c.tool.name, c.tool.source, c.tool.agent_name, c.outcome) for c in heard["calls"]]
+def ended(recorded):
+    return [(c.tool.name, c.tool.source, c.tool.agent_name, c.outcome) for c in recorded["calls"]]
 
 
 async def ask(g, model, *, stream=False, **options):
@@ -98,7 +98,7 @@ async def failing() -> str:
 
 
 class Mcp(MCPServer):
-    """An MCP server without a wire."""
+    """An MCP server without a transport."""
 
     name = "files"
 
@@ -122,15 +122,15 @@ class Mcp(MCPServer):
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-async def test_a_refused_call_is_told_to_the_model_and_announced(stream):
-    plugin, heard = listening(refused={"native"})
+async def test_a_refused_call_is_reported_to_the_model_and_to_plugins(stream):
+    plugin, recorded = recording(refused={"native"})
     model = script(call("native", text="argument"), "as you wish")
     agent = Agent(name="inner name", tools=[native])
     async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
         assert await ask(g, "X", stream=stream) == "as you wish"
         [(run, outcome)] = g.ended
     assert outputs(model) == ["The tool native may not be called: not today."]
-    [error] = heard["errors"]
+    [error] = recorded["errors"]
     assert (error.code, str(error.stage), error.agent_id, error.request_id, error.principal_id) == (
         "tool_refused",
         "tool",
@@ -140,16 +140,16 @@ async def test_a_refused_call_is_told_to_the_model_and_announced(stream):
     )
     assert error.source == "tool native of inner name"
     assert "argument" not in str(error)
-    assert ended(heard) == [("native", "sdk-native", "inner name", "refused")]
-    [made] = [made for made in heard["decided"] if made.kind == "tool"]
+    assert ended(recorded) == [("native", "sdk-native", "inner name", "refused")]
+    [made] = [made for made in recorded["decided"] if made.kind == "tool"]
     assert (made.kind, made.subject, made.agent_id, made.decision.allowed) == ("tool", "native", "X", False)
     assert outcome.error is None
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("nested", [False, True], ids=["own", "agent as tool"])
-async def test_a_refused_call_fails_the_run_where_that_is_set(stream, nested):
-    plugin, heard = listening(refused={"native"})
+async def test_a_refused_call_fails_the_run_if_configured(stream, nested):
+    plugin, recorded = recording(refused={"native"})
     agent = Agent(name="a", tools=[native], model=script(call("native"), "never"))
     if nested:
         inner = agent.as_tool("inner", "Asks the other.")
@@ -160,11 +160,11 @@ async def test_a_refused_call_fails_the_run_where_that_is_set(stream, nested):
             await ask(g, "X", stream=stream)
         assert caught.value.code == "tool_refused"
         [(_, outcome)] = g.ended
-    assert outcome.error is heard["errors"][0]
-    assert len(heard["errors"]) == 1
+    assert outcome.error is recorded["errors"][0]
+    assert len(recorded["errors"]) == 1
 
 
-async def test_the_source_is_right_wherever_the_tool_is():
+async def test_the_source_of_each_kind_of_tool_is_reported():
     @function_tool(name_override="ours")
     async def ours() -> str:
         """Ours."""
@@ -176,7 +176,7 @@ async def test_the_source_is_right_wherever_the_tool_is():
         return "remote"
 
     mark_tool(remote, ToolOrigin("mcp", server="git"))
-    plugin, heard = listening(offered=[ours, remote])
+    plugin, recorded = recording(offered=[ours, remote])
     model = script(
         [call("native"), call("renamed"), call("git__search"), call("read")],
         call("helper", input="x"),
@@ -210,11 +210,11 @@ async def test_the_source_is_right_wherever_the_tool_is():
         ("ours", "gateway", "first", "ok"),
         ("read", "mcp", "first", "ok"),
     ]
-    assert sorted(ended(heard)) == expected
-    # A policy is asked of the same tools that are heard of, and by the same names.
-    assert sorted((t.name, t.source, t.agent_name) for t in heard["asked"]) == [e[:3] for e in expected]
-    assert {t.server for t in heard["asked"]} == {None, "git", "files"}
-    assert all(c.seconds > 0 and c.call_id.startswith("call_") and c.run.agent_id == "X" for c in heard["calls"])
+    assert sorted(ended(recorded)) == expected
+    # Policies receive the same tools and names as `on_tool_end`.
+    assert sorted((t.name, t.source, t.agent_name) for t in recorded["asked"]) == [e[:3] for e in expected]
+    assert {t.server for t in recorded["asked"]} == {None, "git", "files"}
+    assert all(c.seconds > 0 and c.call_id.startswith("call_") and c.run.agent_id == "X" for c in recorded["calls"])
 
 
 async def test_a_renamed_gateway_tool_is_refused_by_its_own_name():
@@ -223,7 +223,7 @@ async def test_a_renamed_gateway_tool_is_refused_by_its_own_name():
         """Dangerous."""
         raise AssertionError
 
-    plugin, _ = listening(refused={"danger"}, offered=[danger])
+    plugin, _ = recording(refused={"danger"}, offered=[danger])
     model = script(call("harmless"), "fine")
     agent = Agent(name="x", tools=[use_gateway_tool("danger", rename="harmless")])
     async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
@@ -231,7 +231,7 @@ async def test_a_renamed_gateway_tool_is_refused_by_its_own_name():
     assert "may not be called" in outputs(model)[0]
 
 
-async def test_tools_of_agents_that_appear_only_at_run_time_are_governed():
+async def test_tools_of_agents_created_at_run_time_are_authorized():
     def made(*_):
         return Agent(name="made", tools=[function_tool(lambda: "x", name_override="late", description_override="d")])
 
@@ -242,18 +242,18 @@ async def test_tools_of_agents_that_appear_only_at_run_time_are_governed():
         await Runner.run(made(), question)
         return "done"
 
-    # A handoff that makes its agent when it happens; no look at the graph finds that one.
+    # A handoff that creates its agent when it is called, so that the agent graph does not contain it.
     link = handoff(made(), tool_name_override="go")
     link._agent_ref, link.on_invoke_handoff = None, make
     first = Agent(name="first", handoffs=[link])
-    plugin, heard = listening(refused={"late"})
+    plugin, recorded = recording(refused={"late"})
     model = script(call("late"), "x", call("go"), call("late"), "y")
     async with gateway_in_memory({"W": run_workflow, "X": first}, model=model, plugins={"p": plugin}) as g:
         await ask(g, "W")
         assert "may not" in outputs(model)[0]
         await ask(g, "X")
         assert "may not" in outputs(model)[-1]
-    assert ended(heard) == [("late", "sdk-native", "made", "refused")] * 2
+    assert ended(recorded) == [("late", "sdk-native", "made", "refused")] * 2
 
 
 def late():
@@ -264,7 +264,7 @@ def late():
 
 
 class GivesOnStart(AgentHooks):
-    """Gives an agent more when it starts, which is after the gateway has looked."""
+    """Adds attributes to an agent when it starts, after the gateway has bound its tools."""
 
     def __init__(self, **more):
         self.more = more
@@ -293,7 +293,7 @@ LATE = {
 
 
 def _run_with(change):
-    """A module whose workflow changes an agent that was equipped when the module was loaded."""
+    """Return a workflow that changes an agent whose tools were bound at load time."""
     module = ModuleType("late_tools")
     module.helper = Agent(name="a", tools=[native])
 
@@ -307,16 +307,16 @@ def _run_with(change):
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("how", LATE)
-async def test_tools_that_an_equipped_agent_is_given_at_run_time_are_governed(how, stream):
-    plugin, heard = listening(refused={"late"})
+async def test_tools_added_to_a_loaded_agent_at_run_time_are_authorized(how, stream):
+    plugin, recorded = recording(refused={"late"})
     model = script(call("late"), "x")
     async with gateway_in_memory({"X": LATE[how]()}, model=model, plugins={"p": plugin}) as g:
         await ask(g, "X", stream=stream)
     assert outputs(model) == ["The tool late may not be called: not today."]
-    assert ended(heard) == [("late", "sdk-native", "a", "refused")]
+    assert ended(recorded) == [("late", "sdk-native", "a", "refused")]
 
 
-async def test_a_tool_that_a_tool_brings_is_governed():
+async def test_a_tool_added_by_a_tool_is_authorized():
     @function_tool
     def bring() -> str:
         """Brings another."""
@@ -324,37 +324,37 @@ async def test_a_tool_that_a_tool_brings_is_governed():
         return "brought"
 
     agent = Agent(name="a", tools=[bring])
-    plugin, _ = listening(refused={"late"})
+    plugin, _ = recording(refused={"late"})
     model = script(call("bring"), call("late"), "x")
     async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
         await ask(g, "X")
     assert outputs(model) == ["brought", "The tool late may not be called: not today."]
 
 
-async def test_a_gateway_tool_that_an_agent_is_given_at_run_time_works():
+async def test_a_gateway_tool_added_at_run_time_works():
     @function_tool(name_override="offered")
     async def offered() -> str:
         """Offered."""
         return "from the gateway"
 
-    plugin, heard = listening(offered=[offered])
+    plugin, recorded = recording(offered=[offered])
     model = script(call("offered"), "x")
     module = _run_with(lambda agent: agent.tools.append(use_gateway_tool("offered")) or agent)
     async with gateway_in_memory({"W": module}, model=model, plugins={"p": plugin}) as g:
         await ask(g, "W")
     assert outputs(model) == ["from the gateway"]
-    assert ended(heard) == [("offered", "gateway", "a", "ok")]
+    assert ended(recorded) == [("offered", "gateway", "a", "ok")]
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["own", "agent as tool"])
-async def test_a_call_that_comes_by_no_guard_is_asked_about_and_ends_the_run(nested):
-    """The tools of a server that came in `on_start` were listed before anybody could put a guard on the server."""
+async def test_a_refused_call_without_a_guard_ends_the_run(nested):
+    """The SDK lists the tools of a server added in `on_start` before the gateway can install its guard."""
 
     class Server(Mcp):
         async def call_tool(self, *_, **__):
             raise AssertionError
 
-    plugin, heard = listening(refused={"read"})
+    plugin, recorded = recording(refused={"read"})
     agent = Agent(name="a", hooks=GivesOnStart(mcp_servers=Server()), model=script(call("read"), "never"))
     if nested:
         inner = agent.as_tool("inner", "Asks the other.")
@@ -364,66 +364,66 @@ async def test_a_call_that_comes_by_no_guard_is_asked_about_and_ends_the_run(nes
             await ask(g, "X")
         assert caught.value.code == "tool_refused"
         [(_, outcome)] = g.ended
-    assert outcome.error is heard["errors"][0]
-    assert len(heard["errors"]) == 1
-    assert ended(heard)[0] == ("read", "mcp", "a", "refused")
+    assert outcome.error is recorded["errors"][0]
+    assert len(recorded["errors"]) == 1
+    assert ended(recorded)[0] == ("read", "mcp", "a", "refused")
     assert len(agent.model.calls) == 1
 
 
-async def test_a_tool_that_takes_no_guard_is_asked_about_when_it_is_called():
+async def test_a_tool_that_does_not_support_guardrails_is_authorized_when_it_is_called():
     async def run(context, text):
         raise AssertionError
 
-    plugin, heard = listening(refused={"shell"})
+    plugin, recorded = recording(refused={"shell"})
     shell = CustomTool(name="shell", description="Runs anything.", on_invoke_tool=run)
     called = ResponseCustomToolCall(type="custom_tool_call", call_id="c1", name="shell", input="rm")
     model = ScriptedModel([[called], [assistant_message("never")]])
-    # Its own model: the gateway could not keep the tool from it.
+    # The agent has its own model, so the gateway cannot hide the tool from it.
     async with gateway_in_memory({"X": Agent(name="a", tools=[shell], model=model)}, plugins={"p": plugin}) as g:
         with pytest.raises(APIError) as caught:
             await ask(g, "X")
     assert caught.value.code == "tool_refused"
-    assert ended(heard) == [("shell", "hosted", "a", "refused")]
+    assert ended(recorded) == [("shell", "hosted", "a", "refused")]
 
 
 async def test_an_mcp_servers_tool_is_refused():
-    plugin, heard = listening(refused={"read"})
+    plugin, recorded = recording(refused={"read"})
     model = script(call("read"), "fine")
     async with gateway_in_memory({"X": Agent(name="x", mcp_servers=[Mcp()])}, model=model, plugins={"p": plugin}) as g:
         await ask(g, "X")
     assert "may not be called" in outputs(model)[0]
-    assert ended(heard) == [("read", "mcp", "x", "refused")]
+    assert ended(recorded) == [("read", "mcp", "x", "refused")]
 
 
-async def test_hosted_tools_are_kept_from_the_model_by_name():
-    plugin, heard = listening(refused={"web_search"})
+async def test_refused_hosted_tools_are_hidden_from_the_model():
+    plugin, recorded = recording(refused={"web_search"})
     model = script("one", "two")
     agent = Agent(name="x", tools=[native, WebSearchTool()])
     async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
         await ask(g, "X")
         await ask(g, "X", stream=True)
     assert [[tool.name for tool in c.tools] for c in model.calls] == [["native"], ["native"]]
-    assert [(t.name, t.source) for t in heard["asked"]] == [("web_search", "hosted")] * 2
-    assert {e.code for e in heard["errors"]} == {"tool_refused"}
+    assert [(t.name, t.source) for t in recorded["asked"]] == [("web_search", "hosted")] * 2
+    assert {e.code for e in recorded["errors"]} == {"tool_refused"}
 
 
-async def test_calls_that_the_models_server_made_are_heard_of():
+async def test_calls_of_hosted_tools_are_reported():
     def search(call_id, status):
         action = {"type": "search", "query": "canary", "queries": []}
         return ResponseFunctionWebSearch(id=call_id, type="web_search_call", status=status, action=action)
 
-    plugin, heard = listening()
+    plugin, recorded = recording()
     model = ScriptedModel([[search("ws_1", "completed"), search("ws_2", "failed"), assistant_message("found")]])
     agent = Agent(name="x", tools=[WebSearchTool()])
     async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
         assert await ask(g, "X") == "found"
-    assert [(c.call_id, c.tool.name, c.tool.source, c.outcome) for c in heard["calls"]] == [
+    assert [(c.call_id, c.tool.name, c.tool.source, c.outcome) for c in recorded["calls"]] == [
         ("ws_1", "web_search", "hosted", "ok"),
         ("ws_2", "web_search", "hosted", "error"),
     ]
 
 
-async def test_the_authors_own_guardrails_and_hooks_go_on_working():
+async def test_the_authors_own_guardrails_and_hooks_still_work():
     seen = []
 
     @tool_input_guardrail
@@ -454,14 +454,14 @@ async def test_the_authors_own_guardrails_and_hooks_go_on_working():
         await Runner.run(Agent(name="a", tools=[guarded, free], model=model), question, hooks=Hooks())
         return "done"
 
-    plugin, _ = listening()
+    plugin, _ = recording()
     async with gateway_in_memory({"W": run_workflow}, plugins={"p": plugin}) as g:
         await ask(g, "W")
     assert outputs(model) == ["not on Sundays", "fine"]
     assert seen == ["{}", "start free", "end free fine"]
 
 
-async def test_the_guard_is_put_on_once_and_only_where_somebody_decides():
+async def test_the_guard_is_installed_once_and_only_with_a_tool_policy():
     @function_tool
     def fresh() -> str:
         """Fresh."""
@@ -471,14 +471,14 @@ async def test_the_guard_is_put_on_once_and_only_where_somebody_decides():
     nobody = {"plugins": {"tool_policy": {"enabled": False}, "security": {"enabled": False}}}
     async with gateway_in_memory(agents, model=script("x"), config=nobody):
         assert fresh.tool_input_guardrails is None
-    plugin, _ = listening()
+    plugin, _ = recording()
     for _ in range(2):
         async with gateway_in_memory(agents, model=script("x"), plugins={"p": plugin}) as g:
             await g.gateway.reload()
     assert len([x for x in fresh.tool_input_guardrails if x.get_name() == "agent_gateway"]) == 1
 
 
-async def test_a_closed_tool_needs_somebody_who_allows_it():
+async def test_a_closed_tool_requires_a_policy_that_allows_it():
     @function_tool(name_override="closed")
     async def closed() -> str:
         """Closed."""
@@ -515,7 +515,7 @@ def custom() -> str:
 
 @function_tool(timeout=0.01)
 async def slow() -> str:
-    """Is slow."""
+    """Waits."""
     await asyncio.Event().wait()
     return ""
 
@@ -538,42 +538,42 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "outcome"), FAILURES)
-async def test_a_tool_looks_to_the_model_as_without_a_gateway(name, arguments, outcome):
+async def test_tool_outputs_are_the_same_as_without_a_gateway(name, arguments, outcome):
     def agent():
         return Agent(name="x", tools=[failing, parsing, custom, slow, raw, native])
 
     alone = script(call(name, **arguments), "done")
     await Runner.run(agent().clone(model=alone), "hi")
     governed = script(call(name, **arguments), "done")
-    plugin, heard = listening()
+    plugin, recorded = recording()
     async with gateway_in_memory({"X": agent()}, model=governed, plugins={"p": plugin}) as g:
         await ask(g, "X")
     assert outputs(governed) == outputs(alone)
     assert [vars(t) for t in governed.calls[0].tools] == [vars(t) for t in alone.calls[0].tools]
-    assert ended(heard) == [(name, "sdk-native", "x", outcome)]
+    assert ended(recorded) == [(name, "sdk-native", "x", outcome)]
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "cause"),
+    ("name", "message", "cause"),
     [
-        ("failing", "the tool failing failed, and the model was told", ValueError),
-        ("slow", "the tool slow did not end within 0.01 s, and the model was told", type(None)),
+        ("failing", "the tool failing failed; the model received an error message", ValueError),
+        ("slow", "the tool slow timed out after 0.01 s; the model received an error message", type(None)),
     ],
 )
-async def test_a_failure_that_only_the_model_was_told_of_is_announced(name, told, cause, caplog):
-    plugin, heard = listening()
+async def test_a_failure_returned_to_the_model_is_reported(name, message, cause, caplog):
+    plugin, recorded = recording()
     agent = Agent(name="x", tools=[failing, slow])
     async with gateway_in_memory({"X": agent}, model=script(call(name), "done"), plugins={"p": plugin}) as g:
         assert await ask(g, "X") == "done"
         (run, outcome) = g.ended[0]
-    (error,) = heard["errors"]
-    assert (error.message, error.code, error.stage) == (told, "tool_failed", "tool")
+    (error,) = recorded["errors"]
+    assert (error.message, error.code, error.stage) == (message, "tool_failed", "tool")
     assert (error.agent_id, error.request_id, type(error.__cause__)) == ("X", run.request_id, cause)
     assert outcome.error is None
-    assert told in caplog.text
+    assert message in caplog.text
 
 
-async def test_a_tool_that_ends_the_run_is_heard_of_and_so_are_those_beside_it():
+async def test_a_tool_that_ends_the_run_is_reported_with_concurrent_calls():
     started = asyncio.Event()
 
     @function_tool(failure_error_function=None)
@@ -583,20 +583,20 @@ async def test_a_tool_that_ends_the_run_is_heard_of_and_so_are_those_beside_it()
         raise ValueError
 
     @function_tool
-    async def beside() -> str:
+    async def concurrent() -> str:
         """Waits."""
         started.set()
         await asyncio.Event().wait()
         return ""
 
-    plugin, heard = listening()
-    agent = Agent(name="x", tools=[fatal, beside], model_settings=ModelSettings(parallel_tool_calls=True))
-    model = script([call("fatal"), call("beside")])
+    plugin, recorded = recording()
+    agent = Agent(name="x", tools=[fatal, concurrent], model_settings=ModelSettings(parallel_tool_calls=True))
+    model = script([call("fatal"), call("concurrent")])
     async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
         with pytest.raises(APIError):
             await ask(g, "X")
-    assert sorted(ended(heard)) == [
-        ("beside", "sdk-native", "x", "cancelled"),
+    assert sorted(ended(recorded)) == [
+        ("concurrent", "sdk-native", "x", "cancelled"),
         ("fatal", "sdk-native", "x", "error"),
     ]
 
@@ -611,7 +611,7 @@ async def test_a_call_in_a_run_that_is_stopped_is_cancelled():
         await asyncio.Event().wait()
         return ""
 
-    plugin, heard = listening()
+    plugin, recorded = recording()
     model = script(call("endless"), "x")
     async with gateway_in_memory({"X": Agent(name="x", tools=[endless])}, model=model, plugins={"p": plugin}) as g:
         task = asyncio.create_task(ask(g, "X"))
@@ -619,10 +619,10 @@ async def test_a_call_in_a_run_that_is_stopped_is_cancelled():
         await g.gateway.engine.drain(0)
         with pytest.raises(APIError):
             await task
-    assert ended(heard) == [("endless", "sdk-native", "x", "cancelled")]
+    assert ended(recorded) == [("endless", "sdk-native", "x", "cancelled")]
 
 
-async def test_a_call_in_a_run_that_the_author_streams_is_heard_of():
+async def test_a_call_in_a_run_that_the_author_streams_is_reported():
     started = asyncio.Event()
 
     @function_tool
@@ -638,17 +638,17 @@ async def test_a_call_in_a_run_that_the_author_streams_is_heard_of():
             del event
         return "never"
 
-    plugin, heard = listening()
+    plugin, recorded = recording()
     async with gateway_in_memory({"W": run_workflow}, plugins={"p": plugin}) as g:
         task = asyncio.create_task(ask(g, "W"))
         await started.wait()
         await g.gateway.engine.drain(0)
         with pytest.raises(APIError):
             await task
-    assert ended(heard) == [("endless", "sdk-native", "streamed", "cancelled")]
+    assert ended(recorded) == [("endless", "sdk-native", "streamed", "cancelled")]
 
 
-async def test_tools_that_block_keep_nobody_else_waiting():
+async def test_blocking_tools_do_not_block_other_requests():
     release = threading.Event()
     running = threading.Semaphore(0)
 
@@ -665,7 +665,7 @@ async def test_tools_that_block_keep_nobody_else_waiting():
         assert await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo("localhost", 80), 5)
         return "resolved"
 
-    # Four agents hold all 64 threads, and want more.
+    # Four agents occupy all 64 threads and have more work queued.
     agents = {f"A{i}": Agent(name="a", tools=[block], model=Always("block")) for i in range(4)}
     model = script(call("resolve"), "done")
     agents["Resolving"] = Agent(name="r", tools=[resolve], model=model)
@@ -676,7 +676,7 @@ async def test_tools_that_block_keep_nobody_else_waiting():
             for _ in range(64):
                 assert await asyncio.wait_for(_acquired(running), 10)
             assert not running.acquire(blocking=False)
-            # What the gateway needs itself: names, and threads outside of runs.
+            # The gateway's own work: name resolution, and threads outside runs.
             assert await asyncio.wait_for(loop.getaddrinfo("localhost", 80), 5)
             assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
             await ask(g, "Resolving")
@@ -686,7 +686,7 @@ async def test_tools_that_block_keep_nobody_else_waiting():
         assert await asyncio.gather(*calls) == ["done"] * 68
 
 
-async def test_no_agent_takes_all_threads():
+async def test_an_agent_cannot_occupy_all_threads():
     release = threading.Event()
     held = []
 
@@ -725,14 +725,14 @@ async def _acquired(semaphore):
 
 
 class Always(Model):
-    """Calls a tool when it has not yet, and then says so: any number of runs may share it."""
+    """Calls a tool once in each run and then answers "done"; runs can share it."""
 
     def __init__(self, tool):
         self._tool = tool
 
     async def get_response(self, system_instructions, input, *_, **__):
-        told = not isinstance(input, str) and any(i.get("type") == "function_call_output" for i in input)
-        item = assistant_message("done") if told else function_call(self._tool, {}, call_id="c")
+        called = not isinstance(input, str) and any(i.get("type") == "function_call_output" for i in input)
+        item = assistant_message("done") if called else function_call(self._tool, {}, call_id="c")
         return ModelResponse(output=[item], usage=Usage(), response_id=None)
 
     def stream_response(self, *_, **__):

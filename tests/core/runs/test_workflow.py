@@ -1,4 +1,4 @@
-"""Workflows are models: their answering run is told live, their steps are not, and their answer is found."""
+"""Workflows as models: the answering run is streamed, intermediate steps are not, and the answer is determined."""
 
 import asyncio
 import linecache
@@ -56,7 +56,7 @@ RETURNS_TEXT = 'return {"output_text": result.final_output_as(str)}'
 
 
 def answer(request: Request) -> object:
-    """The classifier gets JSON, everybody else what the script says."""
+    """Answer the classifier with JSON, and other agents by the script."""
     if "response_format" in request.body:
         kind = "other" if "other" in request.user_text else "question"
         return Answer(('{"category": "', kind, '"}'))
@@ -75,7 +75,7 @@ def serve(tmp_path):
 
 
 def chats(upstream):
-    """What was asked for, without the listings of models."""
+    """The requests to the upstream without those that list models."""
     return [record for record in upstream.records if record.body]
 
 
@@ -99,7 +99,7 @@ async def ask(g, text, *, stream, history=(), **options):
         ('return {"rows": [1]}', '{"rows": [1]}'),
     ],
 )
-async def test_the_answer_is_what_it_returned_or_what_its_last_run_said(serve, stream, ending, expected):
+async def test_the_answer_is_the_return_value_or_the_text_of_the_last_run(serve, stream, ending, expected):
     with FakeUpstream(answer) as upstream:
         async with serve(upstream, ending=ending) as g:
             text = await ask(g, "say: one two", stream=stream)
@@ -110,7 +110,7 @@ async def test_the_answer_is_what_it_returned_or_what_its_last_run_said(serve, s
             assert g.ended[0][1].usage.requests == 2
 
 
-async def test_the_answering_runs_words_arrive_while_they_are_made(serve):
+async def test_the_answering_run_is_streamed(serve):
     more = threading.Event()
 
     def slow(request: Request) -> object:
@@ -127,7 +127,7 @@ async def test_the_answering_runs_words_arrive_while_they_are_made(serve):
             assert texts == ["first", " second"]
 
 
-async def test_leaving_cancels_the_run_inside(serve):
+async def test_a_disconnect_cancels_the_inner_run(serve):
     with FakeUpstream(answer) as upstream:
         async with serve(upstream) as g:
             stream = await g.openai.chat.completions.create(
@@ -141,14 +141,14 @@ async def test_leaving_cancels_the_run_inside(serve):
             assert g.ended[-1][1].cancelled
 
 
-async def test_five_at_once_are_kept_apart(serve):
+async def test_five_concurrent_runs_are_isolated(serve):
     with FakeUpstream(answer) as upstream:
         async with serve(upstream) as g:
             texts = await asyncio.gather(*(ask(g, f"say: only {number}", stream=True) for number in range(5)))
             assert texts == [f"only {number}" for number in range(5)]
 
 
-async def test_earlier_turns_reach_it_unless_switched_off(serve):
+async def test_earlier_turns_are_passed_unless_disabled(serve):
     history = [{"role": "user", "content": "before"}, {"role": "assistant", "content": "indeed"}]
     with FakeUpstream(answer) as upstream:
         async with serve(upstream) as g:
@@ -162,7 +162,7 @@ async def test_earlier_turns_reach_it_unless_switched_off(serve):
             assert "before" not in str([record.body for record in chats(upstream)])
 
 
-async def test_further_fields_come_from_metadata_or_are_refused_by_name(serve):
+async def test_further_fields_come_from_metadata_and_missing_ones_are_named(serve):
     with FakeUpstream(answer) as upstream:
         async with serve(upstream, fields="    region: str\n    tone: str = 'kind'\n") as g:
             assert await ask(g, "say: x", stream=False, metadata={"region": "eu", "unknown": "y"}) == "x"
@@ -170,7 +170,7 @@ async def test_further_fields_come_from_metadata_or_are_refused_by_name(serve):
                 "/v1/chat/completions", json={"model": "Flow", "messages": [{"role": "user", "content": "x"}]}
             )
             assert refused.status_code == 400
-            assert "needs region" in refused.json()["error"]["message"]
+            assert "workflow: region" in refused.json()["error"]["message"]
 
 
 RUN = """
@@ -221,14 +221,14 @@ async def run_workflow(text):
     ids=["run", "stream", "yielded", "added"],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_plain_functions_and_generators_are_served(serve, module, expected, stream):
+async def test_functions_and_generators_are_served(serve, module, expected, stream):
     with FakeUpstream(answer) as upstream:
         async with serve(upstream, module=module) as g:
             assert await ask(g, "say: one two", stream=stream) == expected
 
 
 def terminal_calls(source: str) -> list[str]:
-    """What the marked calls of a function have as their argument."""
+    """The arguments of the function's terminal calls."""
     namespace: dict[str, object] = {}
     text = "async def run_workflow(x):\n" + textwrap.indent(textwrap.dedent(source), "    ")
     name = f"<{abs(hash(text))}>"
@@ -259,5 +259,5 @@ def terminal_calls(source: str) -> list[str]:
         ("return 1", []),
     ],
 )
-def test_the_answering_runs_are_found_in_the_source(source, expected):
+def test_terminal_runs_are_found_in_the_source(source, expected):
     assert terminal_calls(source) == expected
