@@ -1,7 +1,7 @@
-"""How a chat client shows what an agent does on the way to its answer: one stream of RunEvents, several forms.
+"""Renders tool activity, handoffs and reasoning in the format that each chat client displays.
 
-A rendering turns tool activity and changes of speaker into what its client shows; text passes as it is. It never makes
-`tool_calls` of tools that the gateway ran: that asks a client to run them, and Open WebUI does.
+Text passes through unchanged. Tools that the gateway ran are never rendered as `tool_calls`: those ask the client to
+run the tools, and Open WebUI does run them.
 """
 
 import html
@@ -27,7 +27,7 @@ from gateway_core.types import (
 
 @frozen
 class SideEvent:
-    """A line of the stream that is no chunk of the answer, for a client that is known to understand it."""
+    """A stream event outside the completion chunks, sent only to clients that are known to support it."""
 
     data: Mapping[str, Any]
 
@@ -38,11 +38,11 @@ _ACTIVITY = ToolStarted | ToolProgress | ToolFinished | AgentChanged
 
 
 class Rendering:
-    """The form `plain`: text, and no activity. The default, as a program may show the text to anybody.
+    """The rendering `plain`: text without activity. It is the default because any client can show it.
 
     Args:
-        max_result: How many characters of a tool's arguments or result are shown.
-        reasoning: Whether the model's own reasoning is shown.
+        max_result: Maximum number of characters shown of a tool's arguments or result.
+        reasoning: Whether to show the model's own reasoning.
     """
 
     def __init__(self, *, max_result: int, reasoning: bool) -> None:
@@ -52,7 +52,7 @@ class Rendering:
         self._line_open = False
 
     def show(self, events: Sequence[RunEvent]) -> Sequence[Shown]:
-        """What the client gets for some events, in order."""
+        """Returns the rendered events, in order."""
         if all(type(event) is TextDelta for event in events):
             if events:
                 self._line_open = True
@@ -64,8 +64,8 @@ class Rendering:
             elif isinstance(event, ReasoningDelta) and not self._reasoning:
                 continue
             elif isinstance(event, ApprovalAsked):
-                shown.extend(self._paused())
-                shown.append(TextDelta(("\n\n" if self._line_open else "") + question(event)))
+                shown.extend(self._approval_status())
+                shown.append(TextDelta(("\n\n" if self._line_open else "") + approval_question(event)))
             else:
                 self._line_open = self._line_open or isinstance(event, TextDelta)
                 shown.append(event)
@@ -74,17 +74,17 @@ class Rendering:
     def _activity(self, event: _ACTIVITY) -> Sequence[Shown]:
         return ()
 
-    def _paused(self) -> Sequence[Shown]:
+    def _approval_status(self) -> Sequence[Shown]:
         return ()
 
     def _cut(self, text: str) -> str:
         if len(text) <= self._max:
             return text
-        return f"{text[: self._max]}… (cut; {len(text):,} characters in all)"
+        return f"{text[: self._max]}… (truncated; {len(text):,} characters in total)"
 
 
 class ReasoningRendering(Rendering):
-    """The form `reasoning`: activity as `reasoning_content`, which LibreChat and others fold away."""
+    """The rendering `reasoning`: activity as `reasoning_content`, which LibreChat and other clients collapse."""
 
     def _activity(self, event: _ACTIVITY) -> Sequence[Shown]:
         match event:
@@ -99,7 +99,7 @@ class ReasoningRendering(Rendering):
 
 
 class OpenWebUIRendering(Rendering):
-    """The form `openwebui`: a status line while a tool works, and a folded block in the text when it is through."""
+    """The rendering `openwebui`: a status line while a tool runs, then a collapsed block in the text."""
 
     def _activity(self, event: _ACTIVITY) -> Sequence[Shown]:
         match event:
@@ -109,13 +109,13 @@ class OpenWebUIRendering(Rendering):
             case ToolProgress():
                 return [_status(_one_line(self._cut(event.message)), done=False)]
             case ToolFinished():
-                # The block says what the line said, so the line goes.
+                # The block replaces the status line.
                 return [_status(_one_line(event.name), done=True, hidden=True), TextDelta(self._block(event))]
             case AgentChanged():
-                return [_status(f"{_one_line(event.name)} answers", done=True)]
+                return [_status(f"Agent: {_one_line(event.name)}", done=True)]
 
-    def _paused(self) -> Sequence[Shown]:
-        return [_status("waiting for approval", done=True)]
+    def _approval_status(self) -> Sequence[Shown]:
+        return [_status("Waiting for approval", done=True)]
 
     def _block(self, event: ToolFinished) -> str:
         attributes = {
@@ -128,7 +128,7 @@ class OpenWebUIRendering(Rendering):
             "files": "",
         }
         written = " ".join(f'{name}="{_attribute(value)}"' for name, value in attributes.items())
-        # A block must begin and end a paragraph of its own, or it is shown as text.
+        # Open WebUI parses the block only if it is a separate paragraph; otherwise it shows the markup as text.
         before = "\n\n" if self._line_open else ""
         self._line_open = False
         return f"{before}<details {written}>\n<summary>Tool Executed</summary>\n</details>\n\n"
@@ -142,25 +142,25 @@ _RENDERINGS: Mapping[RenderingName, type[Rendering]] = {
 
 
 def make(name: RenderingName, *, max_result: int, reasoning: bool) -> Rendering:
-    """The rendering of one answer; it keeps what it must know of the answer so far."""
+    """Creates the rendering for one response. A rendering has state, so each response needs its own."""
     return _RENDERINGS[name](max_result=max_result, reasoning=reasoning)
 
 
 _BLOCK = re.compile(r'<details type="(?:tool_calls|reasoning)"[^>]*>.*?</details>\s*', re.DOTALL)
 
 
-def without_blocks(text: str) -> str:
-    """An earlier answer as the agent gave it: a UI may send back the blocks that it was shown."""
+def strip_blocks(text: str) -> str:
+    """Removes rendered blocks from an earlier answer: some UIs send them back as part of the conversation."""
     return _BLOCK.sub("", text) if '<details type="' in text else text
 
 
-def question(event: ApprovalAsked) -> str:
-    """What a person is asked, in the chat."""
-    # Whoever approves must see what: arguments are never cut here.
+def approval_question(event: ApprovalAsked) -> str:
+    """Returns the approval request as text, to be shown in the chat."""
+    # The approver must see all arguments, so they are never truncated here.
     calls = "\n".join(f"- **{_one_line(call.name)}** {_code(_compact(call.arguments))}" for call in event.calls)
     minutes = max(1, round(event.seconds / 60))
     return (
-        f"Approval needed to go on:\n\n{calls}\n\nAnswer **approve** or **reject** within {minutes} "
+        f"Approval needed to continue:\n\n{calls}\n\nAnswer **approve** or **reject** within {minutes} "
         f"minute{'s' if minutes > 1 else ''}. ({event.id})"
     )
 
@@ -171,7 +171,7 @@ def _status(description: str, *, done: bool, hidden: bool = False) -> SideEvent:
 
 
 def _attribute(value: str) -> str:
-    # Line ends would end the block's first line, and with it the block.
+    # A line break in the opening tag would end the block.
     return html.escape(value, quote=True).replace("\r", "&#13;").replace("\n", "&#10;")
 
 

@@ -1,6 +1,6 @@
-"""`/admin/…`: what an operator asks a running gateway. Only an admin principal gets here.
+"""Admin endpoints of the core (`/admin/...`): inspect and reload a running gateway.
 
-It tells and reloads; it changes no setting.
+They require an admin principal and do not change settings.
 """
 
 from typing import Any
@@ -16,14 +16,14 @@ from gateway_core.types import BrokenAgent, ServedAgent
 
 
 def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
-    """The core's own admin routes."""
+    """Returns the admin routes of the core."""
 
     async def agents(_: Request) -> Response:
-        """Every agent: what it consists of, how its runs went, and what is wrong with it."""
+        """List all agents with their components, run statistics and load errors."""
         return _json(_catalog(gateway))
 
     async def plugins(_: Request) -> Response:
-        """Every plugin with its facts, and what became of the configuration."""
+        """List all plugins with their details, and the state of the configuration."""
         facts = gateway.hooks.describe()
         return _json(
             {
@@ -43,19 +43,19 @@ def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
         )
 
     async def tools(_: Request) -> Response:
-        """The gateway's tools and who has them, and the threads that tools hold."""
+        """List the gateway's tools with the agents that use them, and the threads that tools occupy."""
         return _json({"tools": gateway.tools(), "threads": gateway.tool_threads()})
 
     async def reload(_: Request) -> Response:
-        """Read the configuration again, discover again, and load what changed."""
+        """Reload the configuration, rediscover agents and load the changed ones."""
         await gateway.reload()
         return _json(_catalog(gateway))
 
     async def reload_one(request: Request) -> Response:
-        """The same, and load one agent again although its files did not change."""
+        """Reload, and load one agent again even if its files did not change."""
         entry_id = gateway.catalog.resolve(request.path_params["id"])
         if entry_id is None:
-            raise NotFoundError(f"there is no agent '{request.path_params['id'][:100]}'", code="model_not_found")
+            raise NotFoundError(f"the agent '{request.path_params['id'][:100]}' does not exist", code="model_not_found")
         await gateway.reload(entry_id)
         return _json(_catalog(gateway))
 

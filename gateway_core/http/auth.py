@@ -1,6 +1,6 @@
-"""Who asks, for which agent, and may they? The steps that every request for an agent goes through.
+"""Authenticates requests and authorizes their principal to use an agent or an admin endpoint.
 
-The decisions are the plugins'; this asks in the right order and turns a refusal into the right error.
+Plugins make the decisions; this module calls their hooks in order and maps a denial to an error.
 """
 
 import difflib
@@ -20,20 +20,20 @@ from gateway_core.observability.log_context import add_log_context
 from gateway_core.types import Catalog, Decision, DecisionMade, Principal, ServedAgent
 
 LOCAL = Principal("local", admin=True)
-"""Whoever asks a gateway that no plugin guards; such a gateway serves loopback only."""
+"""The principal of all requests when no plugin authenticates; such a gateway serves loopback only."""
 
 
 async def authenticated(request: Request, gateway: RunningGateway) -> Principal:
-    """The principal of a request.
+    """Returns the principal of a request.
 
     Raises:
-        AuthenticationError: There is no credential where one is needed, or it is a bad one.
-        PermissionDeniedError: The principal may not make this request, whatever it asks for.
+        AuthenticationError: The credential is missing or invalid.
+        PermissionDeniedError: A plugin denies the request, regardless of the agent.
     """
     principal = await gateway.hooks.authenticate(request)
     if principal is None:
         if gateway.hooks.guarded:
-            raise AuthenticationError("no API key was given", hint="send it as `Authorization: Bearer KEY`")
+            raise AuthenticationError("missing API key", hint="send it as `Authorization: Bearer KEY`")
         principal = LOCAL
     add_log_context(principal=principal.id)
     if principal is LOCAL:
@@ -41,39 +41,40 @@ async def authenticated(request: Request, gateway: RunningGateway) -> Principal:
     began = time.perf_counter()
     decision = await gateway.hooks.authorize_request(principal, request)
     if decision is not None and not decision.allowed:
-        _announce(gateway, request, principal, "admin", request.url.path, decision, began)
-        raise PermissionDeniedError(decision.reason or f"'{principal.id}' may not make this request")
+        _report_decision(gateway, request, principal, "admin", request.url.path, decision, began)
+        raise PermissionDeniedError(decision.reason or f"'{principal.id}' is not allowed to make this request")
     return principal
 
 
 async def admin_only(request: Request, gateway: RunningGateway) -> Principal:
-    """The principal of a request to an admin route.
+    """Returns the principal of a request to an admin route.
 
     Raises:
-        PermissionDeniedError: It is no admin.
+        AuthenticationError: The credential is missing or invalid.
+        PermissionDeniedError: The principal is not an admin.
     """
     began = time.perf_counter()
     principal = await authenticated(request, gateway)
-    decision = Decision(principal.admin, "admin", reason=None if principal.admin else "no admin")
-    _announce(gateway, request, principal, "admin", request.url.path, decision, began)
+    decision = Decision(principal.admin, "admin", reason=None if principal.admin else "not an admin")
+    _report_decision(gateway, request, principal, "admin", request.url.path, decision, began)
     if not principal.admin:
-        raise PermissionDeniedError("this needs an admin key", code="admin_required")
+        raise PermissionDeniedError("this endpoint requires an admin key", code="admin_required")
     return principal
 
 
 async def visible(principal: Principal, gateway: RunningGateway, catalog: Catalog) -> list[ServedAgent]:
-    """The agents that a principal may use, in the catalog's order."""
+    """Returns the agents that a principal is allowed to use, in catalog order."""
     hooks = gateway.hooks
     return [a for a in catalog.agents.values() if (await hooks.authorize(principal, a.entry)).allowed]
 
 
 async def permitted_agent(name: str, principal: Principal, gateway: RunningGateway, request: Request) -> ServedAgent:
-    """The agent that a name means, if the principal may use it. The decision is announced.
+    """Resolves a model name to an agent, authorizes the principal and reports the decision to plugins.
 
     Raises:
-        NotFoundError: There is none; the error names near misses among those that the principal may see.
-        AgentBrokenError: It is there, but could not be loaded.
-        PermissionDeniedError: The policy refuses.
+        NotFoundError: No agent matches; the error suggests similar names among those visible to the principal.
+        AgentBrokenError: The agent exists, but could not be loaded. Only admins see this error.
+        PermissionDeniedError: The policy denies access.
     """
     catalog = gateway.catalog
     agent_id = catalog.resolve(name)
@@ -85,14 +86,14 @@ async def permitted_agent(name: str, principal: Principal, gateway: RunningGatew
         raise await _not_found(name, principal, gateway, catalog)
     began = time.perf_counter()
     decision = await gateway.hooks.authorize(principal, served.entry)
-    _announce(gateway, request, principal, "agent", served.id, decision, began)
+    _report_decision(gateway, request, principal, "agent", served.id, decision, began)
     add_log_context(agent_id=served.id, namespace=served.entry.namespace, module_path=served.entry.source)
     if not decision.allowed:
-        raise PermissionDeniedError(f"'{principal.id}' may not use the model '{served.id}'")
+        raise PermissionDeniedError(f"'{principal.id}' is not allowed to use the model '{served.id}'")
     return served
 
 
-def _announce(
+def _report_decision(
     gateway: RunningGateway,
     request: Request,
     principal: Principal,
@@ -108,12 +109,12 @@ def _announce(
 async def _not_found(name: str, principal: Principal, gateway: RunningGateway, catalog: Catalog) -> NotFoundError:
     known = [agent.id for agent in await visible(principal, gateway, catalog)]
     folded = {agent_id.casefold(): agent_id for agent_id in known}
-    # The last part of a name may be what is meant: `Research` for `labs/Research`.
+    # Also match the last path segment: `Research` for `labs/Research`.
     folded.update({agent_id.rpartition("/")[2].casefold(): agent_id for agent_id in known})
     close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
     shown = name if len(name) <= 100 else f"{name[:100]}…"
     near = list(dict.fromkeys(folded[match] for match in close))
     hint = (
-        f"did you mean {' or '.join(repr(n) for n in near)}?" if near else "GET /v1/models lists the models there are"
+        f"did you mean {' or '.join(repr(n) for n in near)}?" if near else "GET /v1/models lists the available models"
     )
     return NotFoundError(f"the model '{shown}' does not exist", param="model", code="model_not_found", hint=hint)

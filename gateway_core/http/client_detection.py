@@ -1,6 +1,7 @@
-"""Which client asks, as far as it can be known: it decides the form in which tool activity and reasoning are shown.
+"""Detects the chat client of a request, to select the rendering of tool activity and reasoning.
 
-It renders nothing. A user agent identifies no chat UI (Open WebUI's is that of its HTTP library), so other marks count.
+The user agent does not identify a chat UI (Open WebUI sends that of its HTTP library), so detection uses other headers
+and the request's tools.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ _BY_NAME: Mapping[str, RenderingName] = {
     "plain": "plain",
 }
 _BY_HEADER: Mapping[str, RenderingName] = {"x-openwebui-": "openwebui", "x-librechat-": "reasoning"}
-# Open WebUI sends its built-in tools with every chat, whatever its settings say about headers.
+# Open WebUI sends its built-in tools with every chat, independent of its header settings.
 _OPENWEBUI_TOOLS = frozenset(
     {
         "add_memory",
@@ -36,32 +37,35 @@ _OPENWEBUI_TOOLS = frozenset(
     }
 )
 _TOOLS_ENOUGH = 2
-# Libraries that refuse a response with calls of tools that they do not know, or with outputs, or answer such a call.
+# Libraries that reject a response with unknown tool calls or with tool outputs, or that run such a call themselves.
 _RUN_EVERY_CALL = ("Agents/Python", "Agents/JavaScript", "ai-sdk/", "pydantic-ai/")
 
 
 def rendering_for(headers: Mapping[str, str], principal: Principal, tools: Any, config: ClientsConfig) -> RenderingName:
-    """The form for a request: what its header asks for, else what the operator set for the key's owner, else what the
-    client is recognised by, else the default.
+    """Selects the rendering for a request.
+
+    Precedence: the request's header, the operator's setting for the principal, the detected client, the default.
 
     Args:
-        headers: The request's, by lower-case names.
-        principal: Who asks.
-        tools: The request's `tools`, unchecked.
-        config: The operator's settings.
+        headers: The request headers, by lower-case name.
+        principal: The caller.
+        tools: The request's `tools` field, not validated.
+        config: The settings `[clients]`.
     """
     return _known(headers, principal, tools, config) or config.rendering
 
 
 def has_tool_items(headers: Mapping[str, str], principal: Principal, tools: Any, config: ClientsConfig) -> bool:
-    """Whether tools that ran become items of a response; not for a client that would take them for its own to run, as
-    one does that brings tools. Open WebUI, which brings some, too, tells them apart.
+    """Whether a response contains items for the tools that the gateway ran.
+
+    It does not for a client that would run them itself, which includes clients that send tools. Open WebUI sends tools,
+    but ignores calls of other tools.
 
     Args:
-        headers: The request's, by lower-case names.
-        principal: Who asks.
-        tools: The request's `tools`, unchecked.
-        config: The operator's settings.
+        headers: The request headers, by lower-case name.
+        principal: The caller.
+        tools: The request's `tools` field, not validated.
+        config: The settings `[clients]`.
     """
     known = _known(headers, principal, tools, config)
     if known is not None:
@@ -89,7 +93,7 @@ def _has_openwebui_tools(tools: Any) -> bool:
 def _tool_name(tool: Any) -> str | None:
     if not isinstance(tool, dict):
         return None
-    # Chat completions have the name one level deeper than responses.
+    # Chat Completions nest the name one level deeper than Responses.
     function = tool.get("function", tool)
     name = function.get("name") if isinstance(function, dict) else None
     return name if isinstance(name, str) else None
@@ -100,11 +104,11 @@ _LONGEST = 256
 
 
 def session_id(headers: Mapping[str, str], metadata: Mapping[str, Any]) -> str | None:
-    """The id of the chat: `metadata.session_id`, else what a header says.
+    """Returns the chat's id: `metadata.session_id`, or the value of the first known header.
 
     Args:
-        headers: The request's, by lower-case names.
-        metadata: The request's `metadata`.
+        headers: The request headers, by lower-case name.
+        metadata: The request's `metadata` field.
     """
     named = metadata.get("session_id")
     found = named if isinstance(named, str) else next((headers[name] for name in HEADERS if headers.get(name)), None)

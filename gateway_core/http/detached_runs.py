@@ -1,7 +1,7 @@
-"""`/v1/runs/{id}`: what became of a run whose client left, for the principal that started it.
+"""`/v1/runs/{id}`: state, result and cancellation of detached runs, for the principal that started them.
 
-The id is the request's, as it stood in `x-request-id`. Only runs of agents whose setting `on_disconnect` lets them
-outlive their client are found here.
+The id is that of the request (`x-request-id`). A run is detached when its client disconnects and the agent's
+`on_disconnect` setting allows the run to continue.
 """
 
 from typing import Any
@@ -27,38 +27,38 @@ class DetachedRunRoutes:
     """The endpoints.
 
     Args:
-        gateway: Whose runs to tell of.
+        gateway: The gateway that owns the runs.
     """
 
     def __init__(self, gateway: RunningGateway) -> None:
         self._gateway = gateway
 
-    @described("A run that outlived its client", answers=schemas.RUN)
+    @described("Get a detached run", answers=schemas.RUN)
     async def get(self, request: Request) -> Response:
-        """The state of the run, and its answer as a chat completion when it is through."""
-        return self._tell(await self._find(request))
+        """Return the run's state, with its result as a chat completion once it has completed."""
+        return self._render(await self._find(request))
 
-    @described("End a run that outlived its client", answers=schemas.RUN)
+    @described("Cancel a detached run", answers=schemas.RUN)
     async def cancel(self, request: Request) -> Response:
-        """End the run, if it is still on."""
+        """Cancel the run if it is still active."""
         run = await self._find(request)
         if not run.over:
             run.stop(RunError("the run was cancelled", code=CANCELLED))
             await run.close()
-        return self._tell(run)
+        return self._render(run)
 
     async def _find(self, request: Request) -> ActiveRun:
         principal = await authenticated(request, self._gateway)
         run = self._gateway.detached_runs.find(principal.id, request.path_params["id"])
         if run is None:
             raise NotFoundError(
-                "there is no such run",
+                "run not found",
                 code="run_not_found",
-                hint="only runs that outlived their client are kept, for the time of [runs] keep_results",
+                hint="only detached runs are kept, until [runs] keep_results expires",
             )
         return run
 
-    def _tell(self, run: ActiveRun) -> Response:
+    def _render(self, run: ActiveRun) -> Response:
         last = run.told[-1] if run.over else None
         value: dict[str, Any] = {
             "id": run.context.request_id,

@@ -1,7 +1,7 @@
-"""Does something for a client only as long as the client is there.
+"""Runs a coroutine while its client is connected, and cancels it on disconnect.
 
-Starlette and Hypercorn notice a client's leaving only while somebody waits for it; this waits from before the first
-await of the work until its end, for answers that are streamed and for those that are not.
+Starlette and Hypercorn report a disconnect only to a pending `receive()`; this keeps one pending from before the first
+await of the coroutine until it finishes, for streamed and non-streamed responses.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ from starlette.types import Receive
 
 
 async def while_connected(
-    receive: Receive, work: Coroutine[Any, Any, None], *, on_leave: Callable[[], None] = lambda: None
+    receive: Receive, work: Coroutine[Any, Any, None], *, on_disconnect: Callable[[], None] = lambda: None
 ) -> bool:
-    """Do the work; cancel it when the client leaves. The request's body must have been read.
+    """Runs the coroutine and cancels it when the client disconnects. The request body must have been read.
 
     Args:
-        receive: The request's.
-        work: What to do.
-        on_leave: Called when the client left, before the work is cancelled.
+        receive: The ASGI `receive` of the request.
+        work: The coroutine to run.
+        on_disconnect: Called on disconnect, before the coroutine is cancelled.
 
     Returns:
-        Whether the client left.
+        Whether the client disconnected.
     """
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(receive))
@@ -31,7 +31,7 @@ async def while_connected(
         if task.done():
             task.result()
             return False
-        on_leave()
+        on_disconnect()
         return True
     finally:
         leaving.cancel()

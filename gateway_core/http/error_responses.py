@@ -1,6 +1,7 @@
-"""An error of the gateway's tree becomes an answer in OpenAI's error shape.
+"""Serializes gateway errors as responses in OpenAI's error format.
 
-It shows the message that the error was raised with, and never an exception's text, a path or a traceback.
+A response contains the message of a `GatewayError`, but never the text of another exception, a file path or a
+traceback.
 """
 
 import math
@@ -23,7 +24,7 @@ _CLIENT_STAGES = frozenset({Stage.ROUTE, Stage.AUTHENTICATE, Stage.AUTHORIZE})
 
 
 def body(error: GatewayError, request_id: str) -> dict[str, Any]:
-    """OpenAI's error object. Hints are for whoever can act on them: a request's own mistakes carry theirs."""
+    """Returns OpenAI's error object. It includes the hint only when the client can act on it."""
     message = error.message
     if error.hint and error.stage in _CLIENT_STAGES:
         message = f"{message}; {error.hint}"
@@ -38,7 +39,7 @@ def body(error: GatewayError, request_id: str) -> dict[str, Any]:
 
 
 def response(error: GatewayError, request_id: str) -> Response:
-    """The whole answer: status, headers, JSON."""
+    """Returns the complete response: status, headers and JSON body."""
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
@@ -48,11 +49,11 @@ def response(error: GatewayError, request_id: str) -> Response:
 
 
 def from_starlette(request: Request, error: HTTPException) -> GatewayError | None:
-    """What Starlette's own 404 and 405 mean here; `None` for an OPTIONS request, which is no error."""
+    """Converts a Starlette HTTP exception; returns `None` for an OPTIONS request, which is not an error."""
     if error.status_code == 405:
         if request.method == "OPTIONS":
             return None
-        return MethodNotAllowedError(f"{request.url.path} does not take {request.method}")
+        return MethodNotAllowedError(f"{request.url.path} does not allow the method {request.method}")
     if error.status_code == 404:
-        return NotFoundError(f"there is nothing at {request.url.path}")
+        return NotFoundError(f"the path {request.url.path} does not exist")
     return InvalidRequestError(str(error.detail), status=error.status_code)

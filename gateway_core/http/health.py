@@ -1,4 +1,4 @@
-"""`/healthz` says that the process lives, `/readyz` that it can take work. They name checks, and tell no more."""
+"""Health endpoints: `/healthz` for liveness, `/readyz` for readiness. They report the names of checks, not details."""
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -13,29 +13,29 @@ class Health:
     """The endpoints.
 
     Args:
-        gateway: Whose state to tell.
+        gateway: The gateway whose state is reported.
     """
 
     def __init__(self, gateway: RunningGateway) -> None:
         self._gateway = gateway
 
-    @described("Whether the process lives", content=schemas.PLAIN)
+    @described("Check liveness", content=schemas.PLAIN)
     async def alive(self, _: Request) -> Response:
-        """200 as long as the process answers."""
+        """Return 200 while the process responds."""
         return PlainTextResponse("ok\n")
 
-    @described("Whether it can take work", content=schemas.PLAIN)
+    @described("Check readiness", content=schemas.PLAIN)
     async def ready(self, _: Request) -> Response:
-        """200 with the catalog built and everything needed well, 503 otherwise and while the gateway stops.
+        """Return 200 when the catalog is built and all required checks pass; 503 otherwise and during shutdown.
 
-        Below the verdict stands a line for each thing that was looked at.
+        The body has one line for the overall state and one for each check.
         """
-        # At the stop nothing is asked any more: the answer has to be there at once.
+        # During shutdown, skip the plugins' checks: the response must be immediate.
         checks = [Check("catalog", self._gateway.ready)]
         if self._gateway.ready:
             checks += await self._gateway.hooks.readiness()
         lines = [
-            f"{check.name}: {'ok' if check.ok else 'failed' if check.needed else 'failed, not needed'}"
+            f"{check.name}: {'ok' if check.ok else 'failed' if check.needed else 'failed (optional)'}"
             for check in checks
         ]
         if all(check.ok or not check.needed for check in checks):

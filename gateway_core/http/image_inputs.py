@@ -1,6 +1,7 @@
-"""Images that a request names by URL: left to the upstream, or fetched here when the operator says so.
+"""Validates image URLs in requests, and fetches the images if `[http] fetch_images` is set.
 
-It looks into no image. Fetching is guarded: see `net/guarded_transport.py`.
+Otherwise the upstream fetches them. Image data is not parsed. `net/guarded_transport.py` blocks requests to internal
+addresses.
 """
 
 import asyncio
@@ -21,18 +22,18 @@ _SCHEMES = ("https", "http", "data")
 
 
 async def prepare_images(items: Sequence[Mapping[str, Any]], limits: HttpConfig) -> None:
-    """Check the images of a conversation, and put those that are to be fetched in place of their URLs.
+    """Checks the images of a conversation, and replaces their URLs with `data:` URLs if fetching is enabled.
 
     Raises:
-        InvalidRequestError: There are too many, a URL is of a kind that nobody fetches, or fetching fails.
+        InvalidRequestError: There are too many images, a URL has an unsupported scheme, or fetching fails.
     """
     images = list(_images(items))
     if len(images) > limits.max_images:
-        raise InvalidRequestError(f"there are more than {limits.max_images} images", param="messages")
+        raise InvalidRequestError(f"the request contains more than {limits.max_images} images", param="messages")
     for image in images:
         if _scheme(image["image_url"]) not in _SCHEMES:
             raise InvalidRequestError(
-                "an image's url must begin with https:, http: or data:", param="messages", code="invalid_image_url"
+                "image URLs must begin with https:, http: or data:", param="messages", code="invalid_image_url"
             )
     if limits.fetch_images:
         remote = [image for image in images if _scheme(image["image_url"]) != "data"]
@@ -62,20 +63,20 @@ async def _inline(image: dict[str, Any], client: httpx2.AsyncClient) -> None:
         async with asyncio.timeout(_FETCH_SECONDS), client.stream("GET", image["image_url"]) as response:
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             if response.status_code != 200:
-                raise _unfetched(f"its server answers {response.status_code}")
+                raise _fetch_error(f"the server returned {response.status_code}")
             if not kind.startswith("image/"):
-                raise _unfetched("it is no image")
+                raise _fetch_error("it is not an image")
             data = b""
             async for piece in response.aiter_bytes():
                 data += piece
                 if len(data) > _FETCH_BYTES:
-                    raise _unfetched(f"it is larger than {_FETCH_BYTES} bytes")
+                    raise _fetch_error(f"it is larger than {_FETCH_BYTES} bytes")
     except RefusedAddressError as error:
-        raise _unfetched(str(error)) from error
+        raise _fetch_error(str(error)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
-        raise _unfetched("its server cannot be reached, or does not answer in time") from error
+        raise _fetch_error("the server is unreachable or timed out") from error
     image["image_url"] = f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _unfetched(why: str) -> InvalidRequestError:
-    return InvalidRequestError(f"an image cannot be fetched: {why}", param="messages", code="invalid_image_url")
+def _fetch_error(reason: str) -> InvalidRequestError:
+    return InvalidRequestError(f"an image could not be fetched: {reason}", param="messages", code="invalid_image_url")

@@ -1,6 +1,6 @@
-"""Reads a request's JSON body within its limits.
+"""Reads the JSON body of a request and enforces the limits on size, time and nesting.
 
-It knows no field of any request; `chat_request.py` and its like do.
+Fields are validated elsewhere, such as in `http/chat/request.py`.
 """
 
 import asyncio
@@ -14,33 +14,33 @@ from gateway_core.errors import InvalidRequestError, RequestTimeoutError, Reques
 
 
 async def read_json_object(request: Request, limits: HttpConfig) -> dict[str, Any]:
-    """The body as a JSON object.
+    """Returns the body as a JSON object.
 
     Raises:
-        RequestTooLargeError: It is larger than `max_body`.
-        RequestTimeoutError: It did not arrive within `body_timeout`.
-        InvalidRequestError: It is no JSON, no object, or nested too deeply.
+        RequestTooLargeError: The body is larger than `max_body`.
+        RequestTimeoutError: The body did not arrive within `body_timeout`.
+        InvalidRequestError: The body is not a JSON object, or is nested too deeply.
     """
     body = await _read(request, limits)
     try:
-        # Stricter than the standard library's parser: no NaN, no lone surrogates, no invalid UTF-8.
+        # orjson is stricter than the standard library: it rejects NaN, lone surrogates and invalid UTF-8.
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequestError(
-            "the body is no valid JSON" if body else "the body is empty; send a JSON object",
+            "the body is not valid JSON" if body else "the body is empty; send a JSON object",
             hint=f"line {error.lineno}, column {error.colno}" if body else None,
         ) from None
     if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object")
     if _deeper_than(value, limits.max_json_depth):
-        raise InvalidRequestError(f"the body is nested deeper than {limits.max_json_depth} levels")
+        raise InvalidRequestError(f"the body is nested more than {limits.max_json_depth} levels deep")
     return value
 
 
 async def _read(request: Request, limits: HttpConfig) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.max_body:
-        raise _too_large(limits)
+        raise _body_too_large(limits)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -48,16 +48,16 @@ async def _read(request: Request, limits: HttpConfig) -> bytes:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limits.max_body:
-                    raise _too_large(limits)
+                    raise _body_too_large(limits)
                 chunks.append(chunk)
     except TimeoutError:
-        raise RequestTimeoutError(f"the body did not arrive within {limits.body_timeout:g} s") from None
+        raise RequestTimeoutError(f"timed out after {limits.body_timeout:g} s while reading the body") from None
     except ClientDisconnect:
-        raise InvalidRequestError("the client left before its body arrived", status=499) from None
+        raise InvalidRequestError("the client disconnected before sending the whole body", status=499) from None
     return b"".join(chunks)
 
 
-def _too_large(limits: HttpConfig) -> RequestTooLargeError:
+def _body_too_large(limits: HttpConfig) -> RequestTooLargeError:
     return RequestTooLargeError(f"the body is larger than {limits.max_body} bytes")
 
 

@@ -1,4 +1,4 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`: the agents that the caller may use, as OpenAI's model objects."""
+"""`GET /v1/models` and `GET /v1/models/{id}`: lists the agents available to the caller as OpenAI model objects."""
 
 from typing import Any
 
@@ -17,29 +17,29 @@ class Models:
     """The endpoints.
 
     Args:
-        gateway: Whose agents to list.
+        gateway: The gateway whose agents are listed.
     """
 
     def __init__(self, gateway: RunningGateway) -> None:
         self._gateway = gateway
 
-    @described("The agents that the caller may use", answers=schemas.MODELS)
+    @described("List the agents available to the caller", answers=schemas.MODELS)
     async def list(self, request: Request) -> Response:
-        """All of them."""
+        """Return all agents that the caller is allowed to use."""
         principal = await authenticated(request, self._gateway)
         agents = await visible(principal, self._gateway, self._gateway.catalog)
         return _json({"object": "list", "data": [_model(agent) for agent in agents]})
 
-    @described("One agent", answers=schemas.MODEL)
+    @described("Get an agent", answers=schemas.MODEL)
     async def one(self, request: Request) -> Response:
-        """The one that the path names."""
+        """Return the agent named in the path."""
         principal = await authenticated(request, self._gateway)
         served = await permitted_agent(request.path_params["model"], principal, self._gateway, request)
         return _json(_model(served))
 
 
 def _model(agent: ServedAgent) -> dict[str, Any]:
-    # `name`, `description` and `info` are no part of OpenAI's object; Open WebUI shows them.
+    # `name`, `description` and `info` extend OpenAI's object; Open WebUI shows them.
     return {
         "id": agent.id,
         "object": "model",

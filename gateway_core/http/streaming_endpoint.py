@@ -1,6 +1,6 @@
-"""What every surface that runs an agent does alike: start the run, and let go of it, or not, when the client leaves.
+"""Base class of the endpoints that run an agent: starts the run and handles a client disconnect.
 
-It renders nothing; a surface's own class does.
+Subclasses serialize the response.
 """
 
 from collections.abc import Coroutine, Mapping, Sequence
@@ -23,12 +23,12 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class StreamingEndpoint:
-    """One answer to one client.
+    """One response to one client.
 
     Args:
-        gateway: Whose agents run.
-        request: What to run.
-        send: The answer's.
+        gateway: The gateway that runs the agent.
+        request: The run to start.
+        send: The ASGI `send` of the request.
     """
 
     def __init__(self, gateway: RunningGateway, request: RunRequest, send: Send) -> None:
@@ -38,17 +38,20 @@ class StreamingEndpoint:
         self._active: ActiveRun | None = None
 
     def _start(self) -> ActiveRun:
-        """The run, to be entered."""
+        """Creates the run; the caller must enter it."""
         self._active = self._gateway.engine.start(self._request)
         return self._active
 
-    async def _give(self, work: Coroutine[Any, Any, None], receive: Receive) -> None:
-        """Do the work as long as the client is there; what becomes of its run after that is the agent's setting."""
-        left = await while_connected(receive, work, on_leave=self._hand_over)
-        if left and self._active is not None and self._active.handed_over:
+    async def _serve(self, work: Coroutine[Any, Any, None], receive: Receive) -> None:
+        """Runs `work` until it finishes or the client disconnects.
+
+        After a disconnect, the agent's `on_disconnect` setting decides whether the run continues.
+        """
+        disconnected = await while_connected(receive, work, on_disconnect=self._on_disconnect)
+        if disconnected and self._active is not None and self._active.handed_over:
             self._gateway.detached_runs.keep(self._active)
 
-    def _hand_over(self) -> None:
+    def _on_disconnect(self) -> None:
         run = self._active
         if run is None:
             return
@@ -61,10 +64,10 @@ class StreamingEndpoint:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
-    async def _stream_starts(self) -> None:
+    async def _start_stream(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
 
-    async def _piece(self, body: bytes, *, more: bool = True) -> None:
+    async def _send_chunk(self, body: bytes, *, more: bool = True) -> None:
         if body == KEEP_ALIVE and self._active is not None:
             self._active.keep_alives += 1
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
@@ -78,12 +81,15 @@ def background_task(
     *,
     stream: bool,
 ) -> BackgroundTask | None:
-    """What a UI wants by itself, such as a title, if the request is for that and the agent leaves it to others."""
+    """Returns the background task (such as a chat title) that a request is for.
+
+    Returns `None` for other requests, and if the agent's `background_tasks` setting is off.
+    """
     if not gateway.config.agent(served.id).background_tasks:
         return None
     return gateway.hooks.background_task(served.entry, headers, messages, stream)
 
 
-def is_over(events: list[RunEvent]) -> bool:
-    """Whether the last of some events is the last of all."""
+def is_final(events: list[RunEvent]) -> bool:
+    """Whether the last event ends the run."""
     return bool(events) and isinstance(events[-1], Completed | Failed)

@@ -1,4 +1,4 @@
-"""Agents behind a real server are models for the official client: listed, chatted with, streamed, with tools."""
+"""Chat completions of the real server with the official client: models, streaming, tools and guardrails."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def text_of(stream) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
 
-def test_the_banner_says_what_is_served(server):
+def test_the_banner_lists_the_models(server):
     assert "models     Guarded, Plain, quick, Team/Research, Tools" in server.text
     assert "broken     Broken:" in server.text
     assert "the module 'this_package_does_not_exist' is not installed" in server.text
@@ -50,7 +50,7 @@ def test_the_banner_says_what_is_served(server):
     assert "Open WebUI" in server.text
 
 
-def test_models_are_listed_and_found(server):
+def test_models_can_be_listed_and_retrieved(server):
     client = server.client()
     assert [model.id for model in client.models.list()] == ["Guarded", "Plain", "quick", "Team/Research", "Tools"]
     assert client.models.retrieve("Team/Research").id == "Team/Research"
@@ -59,7 +59,7 @@ def test_models_are_listed_and_found(server):
         client.models.retrieve("Plaim")
 
 
-def test_an_answer_in_one_piece(server, records):
+def test_a_non_streamed_answer(server, records):
     answer = server.client().chat.completions.create(model="Plain", messages=user("say: one two three"))
     ChatCompletion.model_validate(answer.model_dump(), strict=True)
     assert answer.choices[0].message.content == "one two three"
@@ -75,7 +75,7 @@ def test_an_answer_in_one_piece(server, records):
     assert "verbosity" not in record.body
 
 
-def test_an_answer_streamed(server):
+def test_a_streamed_answer(server):
     stream = server.client().chat.completions.create(
         model="Plain", messages=user("say: one two three"), stream=True, stream_options={"include_usage": True}
     )
@@ -90,7 +90,7 @@ def test_an_answer_streamed(server):
     assert chunks[-1].usage.completion_tokens == 3
 
 
-def test_usage_is_sent_only_when_asked_for(server):
+def test_usage_is_sent_only_on_request(server):
     chunks = list(server.client().chat.completions.create(model="Plain", messages=user("say: hi"), stream=True))
     assert all(chunk.usage is None for chunk in chunks)
 
@@ -106,11 +106,11 @@ def test_tools_are_called_and_usage_is_summed(server, records):
     assert answer.choices[0].message.content == "tool said: 5"
     assert answer.choices[0].message.tool_calls is None
     assert len(records(2)) == 2
-    # The second call sees the user's message, the call and its result.
+    # The input of the second call contains the user's message, the call and its result.
     assert answer.usage.prompt_tokens == 20 + 40
 
 
-def test_tools_in_a_stream_are_not_the_clients(server):
+def test_tool_calls_are_not_streamed_to_the_client(server):
     chunks = list(
         server.client().chat.completions.create(model="Tools", messages=user('call add {"a": 2, "b": 3}'), stream=True)
     )
@@ -126,7 +126,7 @@ def test_the_clients_own_tools_are_ignored(server, records):
 
 
 @pytest.mark.parametrize("tool", ["as_tool", "ask_helper"])
-def test_a_nested_agent_goes_the_same_way(server, records, tool):
+def test_nested_agents_use_the_same_upstream(server, records, tool):
     arguments = {"input": "say: from inside"} if tool == "as_tool" else {"question": "say: from inside"}
     for stream in (False, True):
         answer = server.client().chat.completions.create(
@@ -160,7 +160,7 @@ def test_the_whole_conversation_reaches_the_model(server, records):
     assert messages[5]["content"][1]["image_url"] == {"url": "data:image/png;base64,AA", "detail": "low"}
 
 
-def test_open_settings_are_passed_on(server, records):
+def test_model_settings_are_forwarded(server, records):
     server.client().chat.completions.create(
         model="Plain",
         messages=user("say: ok"),
@@ -180,7 +180,7 @@ def test_a_module_with_its_own_client_and_an_async_factory_works(server):
     assert answer.choices[0].message.content == "quick"
 
 
-def test_reasoning_is_told_apart(server):
+def test_reasoning_is_a_separate_field(server):
     answer = server.client().chat.completions.create(model="Plain", messages=user("reasoning: why | answer: so"))
     assert answer.choices[0].message.content == "so"
     assert answer.choices[0].message.reasoning_content == "why"
@@ -206,12 +206,12 @@ def test_guardrails_refuse_and_nothing_leaks(server, question, stream):
     assert (text, reason) == ("I can't help with that.", "content_filter")
 
 
-def test_a_guarded_agent_answers_what_is_harmless(server):
+def test_a_guarded_agent_answers_harmless_questions(server):
     stream = server.client().chat.completions.create(model="Guarded", messages=user("say: fine"), stream=True)
     assert text_of(stream) == "fine"
 
 
-def test_a_hundred_streams_at_once_are_kept_apart(server):
+def test_concurrent_streams_are_isolated(server):
     async def one(client: openai.AsyncOpenAI, number: int) -> None:
         words = [f"stream{number}word{i}" for i in range(30)]
         stream = await client.chat.completions.create(

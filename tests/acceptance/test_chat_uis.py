@@ -1,4 +1,4 @@
-"""Chat UIs against the real command: their requests as they were seen on the wire, over a real port."""
+"""Recorded requests of chat UIs, against the real command."""
 
 import json
 import threading
@@ -42,7 +42,7 @@ agent = Agent(name="Careful", tools=[delete])
 
 
 def model(request):
-    """Writes titles when it is asked for one, and else does what it is told."""
+    """Returns a title for a title request, and follows the scripted instruction otherwise."""
     if "title" in request.user_text and request.user_text.startswith("### Task"):
         return Answer(words('{"title": "A title"}'))
     return scripted(request)
@@ -88,7 +88,7 @@ def open_webui_chat(text: str, agent: str) -> dict:
 
 
 def stream(server, body: dict, **options) -> list[dict | str]:
-    """The data lines and comments of a stream."""
+    """Returns the data lines and comments of a stream."""
     lines: list[dict | str] = []
     with httpx2.stream("POST", f"{server.url}/v1/chat/completions", json=body, **options) as response:
         assert response.status_code == 200
@@ -109,7 +109,7 @@ def text_of(lines) -> str:
     )
 
 
-def test_open_webuis_first_message_and_its_title_at_once(server, upstream):
+def test_open_webui_first_message_and_title_concurrently(server, upstream):
     upstream.reset()
     title: list[dict] = []
 
@@ -128,7 +128,7 @@ def test_open_webuis_first_message_and_its_title_at_once(server, upstream):
     assert [line["event"]["data"]["done"] for line in lines if "event" in line] == [False, True]
     assert lines[-1] == "data: [DONE]"
     [asked] = [r.body for r in upstream.records if "### Task" in json.dumps(r.body)]
-    assert not asked.get("tools"), "no tool of the agent's has a part in a title"
+    assert not asked.get("tools"), "a title request does not include the agent's tools"
 
 
 def test_librechats_title(server):
@@ -136,7 +136,7 @@ def test_librechats_title(server):
     assert text_of(stream(server, body))
 
 
-def test_a_tool_that_is_silent_for_longer_than_its_client_waits(server):
+def test_keep_alives_during_a_long_tool_call(server):
     lines = stream(server, open_webui_chat('call work {"seconds": 2}', "Slow"), timeout=httpx2.Timeout(10, read=1))
     assert text_of(lines).endswith("tool said: worked")
     assert lines.count(": keep-alive") >= 5
@@ -145,7 +145,7 @@ def test_a_tool_that_is_silent_for_longer_than_its_client_waits(server):
     assert "".join(c.choices[0].delta.content or "" for c in answer) == "tool said: worked"
 
 
-def test_a_run_outlives_its_client_and_its_result_is_fetched(server, upstream):
+def test_the_result_of_a_detached_run_can_be_fetched(server, upstream):
     upstream.reset()
     headers = {"x-request-id": "left-1"}
     body = {"model": "Slow", "messages": user('call work {"seconds": 0.3}'), "stream": True}

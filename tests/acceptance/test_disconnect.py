@@ -1,4 +1,4 @@
-"""A client that leaves stops the spending: its run is cancelled and the upstream's socket is closed."""
+"""A client disconnect cancels the run and closes the connection to the upstream."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.support.http2 import Http2
 
 __all__ = ["server"]
 
-# Far above what it takes (about a millisecond), far below what the upstream would go on for.
+# Far more than the expected time (about 1 ms), and far less than the remaining duration of the upstream's response.
 CLOSED_WITHIN_SECONDS = 0.5
 
 
@@ -37,7 +37,7 @@ def post(text: str, *, model: str = "Plain", stream: bool) -> bytes:
         ("hang-after 3", True, 3),
     ],
 )
-def test_the_upstream_is_closed_when_the_client_leaves(server, records, text, stream, words):
+def test_a_disconnect_closes_the_upstream_connection(server, records, text, stream, words):
     with connect(server) as client:
         client.sendall(post(text, stream=stream))
         [record] = records(1)
@@ -51,7 +51,7 @@ def test_the_upstream_is_closed_when_the_client_leaves(server, records, text, st
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("half", [False, True])
-def test_a_second_request_on_the_connection_hides_nobody_who_leaves(server, records, stream, half):
+def test_a_disconnect_is_detected_despite_a_pipelined_request(server, records, stream, half):
     with connect(server) as client:
         client.sendall(post("hang", stream=stream) + post("hang", stream=stream))
         [record] = records(1)
@@ -61,7 +61,7 @@ def test_a_second_request_on_the_connection_hides_nobody_who_leaves(server, reco
     assert record.closed_early.wait(5)
 
 
-def test_requests_that_follow_each_other_on_a_connection_are_answered_in_turn(server):
+def test_pipelined_requests_are_answered_in_order(server):
     with connect(server) as client:
         client.sendall(b"".join(post(f"say: answer {n}", stream=False) for n in (1, 2, 3)))
         seen = b""
@@ -71,7 +71,7 @@ def test_requests_that_follow_each_other_on_a_connection_are_answered_in_turn(se
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_reset_http2_stream_is_a_client_that_left_and_its_neighbour_goes_on(server, records, stream):
+def test_an_http2_reset_cancels_only_its_own_stream(server, records, stream):
     body = {"model": "Plain", "messages": user("hang"), "stream": stream}
     with Http2(server.port) as client:
         left = client.post("/v1/chat/completions", body)
@@ -84,7 +84,7 @@ def test_a_reset_http2_stream_is_a_client_that_left_and_its_neighbour_goes_on(se
         assert b"[DONE]" in client.body[stays]
 
 
-def test_an_early_answer_over_http2_leaves_the_neighbour_alone(server, records):
+def test_an_early_http2_response_does_not_affect_other_streams(server, records):
     body = {"model": "Plain", "messages": user("slow 0.05 10"), "stream": True}
     with Http2(server.port) as client:
         stays = client.post("/v1/chat/completions", body)
@@ -98,7 +98,7 @@ def test_an_early_answer_over_http2_leaves_the_neighbour_alone(server, records):
         assert b"[DONE]" in client.body[stays]
 
 
-def test_half_closing_counts_as_leaving(server, records):
+def test_a_half_closed_connection_counts_as_a_disconnect(server, records):
     with connect(server) as client:
         client.sendall(post("slow 0.05 200", stream=True))
         [record] = records(1)
@@ -106,24 +106,24 @@ def test_half_closing_counts_as_leaving(server, records):
         assert record.closed_early.wait(5)
 
 
-def test_the_upstream_of_a_nested_agent_is_closed_too(server, records):
+def test_a_disconnect_closes_the_upstream_of_a_nested_agent(server, records):
     with connect(server) as client:
         client.sendall(post('call as_tool {"input": "slow 0.05 200"}', model="Tools", stream=True))
         inner = records(2)[1]
     assert inner.closed_early.wait(5)
 
 
-def test_a_tool_that_waits_is_cancelled(server):
+def test_a_disconnect_cancels_a_waiting_tool(server):
     threads_before = threading.active_count()
     with connect(server) as client:
         client.sendall(post('call wait {"seconds": 60}', model="Tools", stream=False))
-        time.sleep(0.3)  # nothing outside can be seen of a tool that has begun
+        time.sleep(0.3)  # the start of a tool is not observable from outside
     answer = server.client().chat.completions.create(model="Plain", messages=user("say: next"))
     assert answer.choices[0].message.content == "next"
     assert threading.active_count() == threads_before
 
 
-def test_a_blocking_tool_delays_nobody_else(server):
+def test_a_blocking_tool_does_not_delay_other_requests(server):
     with connect(server) as client:
         client.sendall(post('call block {"seconds": 3}', model="Tools", stream=True))
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""An answer that goes out before the request was read leaves nothing behind: no socket, no task."""
+"""A response sent before the request was read does not leak sockets."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ def open_files(pid: int) -> int:
     ],
     ids=["chunked", "too large"],
 )
-def test_early_answers_leak_no_sockets(server, request_bytes):
+def test_early_responses_leak_no_sockets(server, request_bytes):
     before = open_files(server.process.pid)
     for _ in range(REQUESTS):
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:

@@ -1,4 +1,4 @@
-"""Whatever fails, the client gets an error in OpenAI's shape with the right status, and the server lives."""
+"""Every failure returns an error in OpenAI's format with the right status, and does not stop the server."""
 
 import contextlib
 
@@ -32,7 +32,7 @@ def ask(server, text, *, model="Tools", stream=False):
         ('always call add {"a": 1, "b": 1}', 500, "max_turns_exceeded"),
     ],
 )
-def test_a_failure_before_the_first_word_has_its_own_status(server, text, status, code, stream):
+def test_a_failure_before_the_first_output_has_its_own_status(server, text, status, code, stream):
     with pytest.raises(openai.APIStatusError) as caught:
         ask(server, text, stream=stream)
     assert caught.value.status_code == status
@@ -41,14 +41,14 @@ def test_a_failure_before_the_first_word_has_its_own_status(server, text, status
     assert "Traceback" not in str(caught.value)
 
 
-def test_retry_after_of_the_upstream_is_passed_on(server):
+def test_the_upstreams_retry_after_is_forwarded(server):
     with pytest.raises(openai.RateLimitError) as caught:
         ask(server, "fail 429 7")
     assert caught.value.response.headers["retry-after"] == "7"
 
 
 @pytest.mark.parametrize("tool", ["give_up", "many_errors", "broken"])
-def test_the_server_outlives_what_tools_raise(server, tool):
+def test_the_server_survives_exceptions_in_tools(server, tool):
     with contextlib.suppress(openai.APIError):
         ask(server, f"call {tool} {{}}", stream=True)
     assert ask(server, "say: still here", model="Plain") == "still here"
@@ -57,7 +57,7 @@ def test_the_server_outlives_what_tools_raise(server, tool):
 @pytest.mark.parametrize(
     "text", ["rst 3", "noend 3", "cut 3", "error-in-200", "garbage", "badutf8"], ids=lambda text: text.split()[0]
 )
-def test_a_stream_that_breaks_ends_with_an_error_and_no_done(server, text):
+def test_an_interrupted_stream_ends_with_an_error_and_without_done(server, text):
     body = {"model": "Plain", "messages": user(text), "stream": True}
     with httpx2.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=20) as response:
         seen = response.read().decode()
@@ -70,7 +70,7 @@ def test_a_stream_that_breaks_ends_with_an_error_and_no_done(server, text):
     assert "JSON" not in seen or "no JSON" in seen
 
 
-def test_the_official_client_raises_what_ends_a_stream(server):
+def test_the_official_client_raises_an_error_within_a_stream(server):
     with (
         server.client().chat.completions.create(model="Plain", messages=user("rst 3"), stream=True) as stream,
         pytest.raises(openai.APIError, match="connection to the upstream failed or was closed early"),
@@ -79,7 +79,7 @@ def test_the_official_client_raises_what_ends_a_stream(server):
             pass
 
 
-def test_an_answer_that_breaks_off_is_an_error_when_not_streamed(server):
+def test_an_interrupted_non_streamed_answer_is_an_error(server):
     with pytest.raises(openai.APIStatusError) as caught:
         ask(server, "noend 3", model="Plain")
     assert caught.value.status_code == 502
@@ -103,7 +103,7 @@ def test_an_answer_that_breaks_off_is_an_error_when_not_streamed(server):
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}, "messages[0].content[0].text"),
     ],
 )
-def test_a_wrong_field_is_refused_with_its_path(server, change, param):
+def test_an_invalid_field_is_rejected_with_its_path(server, change, param):
     body = {"model": "Plain", "messages": user("say: hi"), **change}
     with pytest.raises(openai.BadRequestError) as caught:
         server.client().post("/chat/completions", body=body, cast_to=object)
@@ -126,7 +126,7 @@ def test_a_wrong_field_is_refused_with_its_path(server, change, param):
     ],
     ids=["empty", "cut", "list", "nan", "not utf-8", "surrogate", "deep", "very deep", "large"],
 )
-def test_a_body_that_is_no_request_is_refused(server, content, status):
+def test_an_invalid_body_is_rejected(server, content, status):
     answer = httpx2.post(f"{server.url}/v1/chat/completions", content=content, timeout=20)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
@@ -138,7 +138,7 @@ def test_unknown_fields_and_nulls_are_ignored(server):
     assert answer["choices"][0]["message"]["content"] == "hi"
 
 
-def test_a_broken_agent_says_so(server):
+def test_a_broken_agent_is_unavailable(server):
     with pytest.raises(openai.InternalServerError) as caught:
         ask(server, "hi", model="Broken")
     assert caught.value.status_code == 503
@@ -157,7 +157,7 @@ def test_other_methods_and_pages(server):
     assert httpx2.get(f"{server.url}/readyz").text.startswith("ready\n")
 
 
-def test_no_log_line_holds_a_prompt_or_a_tools_words(server):
+def test_the_log_contains_no_prompts_or_tool_output(server):
     with pytest.raises(openai.APIStatusError):
         ask(server, "call fatal {} canary-of-a-prompt")
     assert "canary" not in server.text

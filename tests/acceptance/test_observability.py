@@ -1,4 +1,4 @@
-"""One failing tool call, followed by its request's id: answer, log, ring buffer, metric and trace of a real command."""
+"""A failed tool call is found by its request id in the response, log, recorded errors, metrics and trace."""
 
 import json
 
@@ -22,7 +22,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 CANARY = "canary-of-an-argument"
 
 
-def test_a_failure_is_found_everywhere_by_its_requests_id(tmp_path, upstream):
+def test_a_failure_can_be_traced_by_its_request_id(tmp_path, upstream):
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "Failing.py").write_text(AGENT)
     with Collector() as collector:
@@ -37,13 +37,13 @@ def test_a_failure_is_found_everywhere_by_its_requests_id(tmp_path, upstream):
             body = {"model": "Failing", "messages": [{"role": "user", "content": text}]}
             headers = {"x-request-id": REQUEST_ID, "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
             answer = client.post("/v1/chat/completions", json=body, headers=headers)
-            remembered = client.get(f"/admin/agents/errors/{REQUEST_ID}")
+            recorded = client.get(f"/admin/agents/errors/{REQUEST_ID}")
             metrics = client.get("/metrics").text
         log = server.text
     assert (answer.status_code, answer.headers["x-request-id"]) == (500, REQUEST_ID)
     assert answer.json()["error"]["code"] == "tool_failed"
 
-    [error] = remembered.json()["errors"]
+    [error] = recorded.json()["errors"]
     assert (error["agent_id"], error["code"]) == ("Failing", "tool_failed")
     assert any("Failing.py:7 look" in place for cause in error["traceback"] for place in cause["stack"])
 
@@ -62,5 +62,5 @@ def test_a_failure_is_found_everywhere_by_its_requests_id(tmp_path, upstream):
     assert spans["POST /v1/chat/completions"].failed
     assert spans["execute_tool look"].failed
 
-    for told in (answer.text, remembered.text, log, metrics, str(collector.bodies)):
-        assert "canary" not in told
+    for text in (answer.text, recorded.text, log, metrics, str(collector.bodies)):
+        assert "canary" not in text

@@ -1,4 +1,4 @@
-"""Peers that are slow, greedy or ambiguous are refused or cut, and nobody else notices."""
+"""Slow, excessive or malformed requests are rejected or disconnected without affecting other clients."""
 
 import json
 import resource
@@ -44,7 +44,7 @@ def server(upstream, tmp_path_factory):
 
 
 def answer_to(server, data: bytes, *, timeout: float = 10) -> bytes:
-    """Everything that comes back until the server closes, or a whole answer is there."""
+    """Returns the data received until the server closes the connection or a response is complete."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=timeout) as client:
         client.sendall(data)
         seen = b""
@@ -69,22 +69,22 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
     ],
     ids=["many headers", "large headers", "two framings", "two lengths", "long path"],
 )
-def test_a_head_that_is_too_much_or_ambiguous(server, head, status):
+def test_excessive_or_ambiguous_headers_are_rejected(server, head, status):
     assert answer_to(server, head).startswith(b"HTTP/1.1 " + status)
 
 
-def test_a_body_that_does_not_arrive(server):
+def test_a_missing_body_times_out(server):
     seen = answer_to(server, HEAD + b"content-length: 100\r\n\r\n{")
     assert seen.startswith(b"HTTP/1.1 408")
 
 
-def test_headers_that_do_not_arrive(server):
+def test_missing_headers_time_out(server):
     with connect(server) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nhost: loc")
         assert client.recv(100) == b"", "the connection is closed"
 
 
-def test_a_client_that_reads_nothing_is_cut_and_its_run_ends(server, upstream):
+def test_a_client_that_does_not_read_is_disconnected_and_its_run_ends(server, upstream):
     upstream.reset()
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -96,7 +96,7 @@ def test_a_client_that_reads_nothing_is_cut_and_its_run_ends(server, upstream):
         assert record.closed_early.wait(15), "the run of a client that takes nothing goes on"
 
 
-def test_more_runs_than_there_may_be(server, upstream):
+def test_runs_beyond_the_limit_are_rejected(server, upstream):
     upstream.reset()
     waiting = [connect(server) for _ in range(3)]
     try:
@@ -120,7 +120,7 @@ def test_more_runs_than_there_may_be(server, upstream):
     assert text_of(answer) == "room again"
 
 
-def test_too_few_files_are_refused_at_start(tmp_path):
+def test_a_low_file_limit_is_rejected_at_startup(tmp_path):
     def few():
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 

@@ -1,4 +1,4 @@
-"""The Responses API of the real command with the official client: typed events, and what is kept over `kill -9`."""
+"""The Responses API of the real command with the official client: typed events, and persistence after `kill -9`."""
 
 import signal
 import time
@@ -62,7 +62,7 @@ def test_a_stream_of_typed_events_ends_in_the_whole_response(folder):
         assert client.responses.retrieve(whole.id).output_text == whole.output_text
 
 
-def test_a_client_may_be_gone_while_a_response_is_made(folder):
+def test_a_background_response_completes_after_a_disconnect(folder):
     with serving(folder) as server:
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any") as client:
             asked = client.responses.create(model="Keeper", input="slow 0.05 10", background=True)
@@ -75,7 +75,7 @@ def test_a_client_may_be_gone_while_a_response_is_made(folder):
         assert made.output_text.split() == [f"t{number}" for number in range(10)]
 
 
-def test_what_is_kept_outlives_a_killed_process(folder, upstream):
+def test_stored_data_survives_a_killed_process(folder, upstream):
     with serving(folder) as server:
         client = server.client()
         first = client.responses.create(model="Keeper", input='call look {"what": "it"}')

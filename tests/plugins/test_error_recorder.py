@@ -1,4 +1,4 @@
-"""An operator finds the cause of a failure by the id that the client was told, and nothing of what people wrote."""
+"""Recorded errors: lookup by request id, deduplication and persistence, without user content."""
 
 import pytest
 from agents import Agent, function_tool
@@ -26,7 +26,7 @@ async def ask(g, request_id: str, model: str = "X") -> None:
     await g.http.post("/v1/chat/completions", json=body, headers={"x-request-id": request_id})
 
 
-async def test_from_a_requests_id_to_the_file_and_line():
+async def test_an_error_is_found_by_its_request_id():
     async with gateway_in_memory({"X": failing()}) as g:
         await ask(g, "r1")
         answer = await g.http.get("/admin/agents/errors/r1")
@@ -41,7 +41,7 @@ async def test_from_a_requests_id_to_the_file_and_line():
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "error_not_found")
 
 
-async def test_what_repeats_is_kept_once_and_counted():
+async def test_repeated_errors_are_counted():
     async with gateway_in_memory({"X": failing()}) as g:
         for number in range(3):
             await ask(g, f"r{number}")
@@ -75,7 +75,7 @@ async def test_filters_and_pages():
         assert await stages("") == []
 
 
-async def test_only_an_admin_reads_them():
+async def test_errors_require_an_admin():
     class User:
         def __init__(self, *_):
             pass
@@ -89,7 +89,7 @@ async def test_only_an_admin_reads_them():
             assert (await g.http.request(method, f"/admin/agents/errors{path}")).status_code == 403
 
 
-async def test_a_restart_forgets_nothing(tmp_path):
+async def test_errors_survive_a_restart(tmp_path):
     config = {"state": {"folder": str(tmp_path / "state")}}
     async with gateway_in_memory({"X": failing()}, config=config) as g:
         await ask(g, "r1")
@@ -101,18 +101,18 @@ async def test_a_restart_forgets_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '[{"stage": 1}]', "null"])
-def test_a_file_that_is_broken_is_left_out(tmp_path, content):
+def test_a_corrupt_file_is_ignored(tmp_path, content):
     file = tmp_path / "errors.json"
     file.write_text(content)
     assert load(file) == []
 
 
-def test_a_full_disk_is_no_reason_to_stop(tmp_path, caplog):
+def test_a_write_error_is_logged(tmp_path, caplog):
     save(tmp_path / "no" / "such" / "folder" / "errors.json", [])
-    assert "cannot be kept" in caplog.text
+    assert "cannot save" in caplog.text
 
 
-def test_the_one_that_was_seen_longest_ago_is_forgotten_first():
+def test_the_least_recently_seen_error_is_removed_first():
     ring = ErrorRing(2)
     for message in ("a", "b", "a", "c"):
         ring.add(GatewayError(message))

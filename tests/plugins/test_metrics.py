@@ -1,4 +1,4 @@
-"""What a scrape says is what happened: nothing more, nothing less, and no more series for whatever clients send."""
+"""Metrics: exact values, bounded cardinality, access control and export."""
 
 import asyncio
 import secrets
@@ -8,9 +8,9 @@ import threading
 import httpx2
 import pytest
 from agents import Agent, function_tool
-from gateway_plugins.metrics.batching import MOST_WAITING, Count, Recorder, flushing
+from gateway_plugins.metrics.batching import MAX_PENDING, Count, Recorder, flushing
 from gateway_plugins.metrics.export import Export
-from gateway_plugins.metrics.labels import FewValues
+from gateway_plugins.metrics.labels import CardinalityLimit
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway_core import ConfigError
@@ -34,7 +34,7 @@ class Scrape:
         self.samples = [sample for family in families for sample in family.samples]
 
     def sum(self, name: str, **labels: str) -> float:
-        """The sum of all series of a name that have these labels."""
+        """Returns the sum of all series with this name and these labels."""
         found = [s.value for s in self.samples if s.name == name and labels.items() <= s.labels.items()]
         assert found, f"no series {name} {labels}"
         return sum(found)
@@ -64,7 +64,7 @@ def tools() -> list:
     return [good, bad]
 
 
-async def test_the_figures_are_what_happened(tmp_path):
+async def test_metrics_have_exact_values(tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_package_anywhere\n")
     agent = Agent(name="x", model="special", tools=tools())
     with FakeUpstream() as upstream:
@@ -94,7 +94,7 @@ async def test_the_figures_are_what_happened(tmp_path):
     assert found.sum("gen_ai_server_request_duration_seconds_count", gen_ai_request_model="X") == 6
     assert found.sum("gen_ai_server_request_duration_seconds_count", error_type="upstream_error") == 1
     assert found.sum("gen_ai_server_time_to_first_token_seconds_count", gen_ai_request_model="X") == 5
-    # 1 + 2 + 3 turns, a stream of one turn, one that failed and one that was left
+    # 1 + 2 + 3 turns, a stream of one turn, one failed and one disconnected request
     calls = "gen_ai_client_operation_duration_seconds_count"
     assert found.sum(calls, gen_ai_request_model="special", gen_ai_agent_name="X") == 9
     assert found.sum(calls, error_type="error") == 1
@@ -124,7 +124,7 @@ async def test_the_figures_are_what_happened(tmp_path):
     assert "canary" not in found.text
 
 
-async def test_thousands_of_made_up_models_make_no_series():
+async def test_unknown_models_create_no_series():
     async with gateway_in_memory({"X": Agent(name="x", model=script("a"))}) as g:
 
         async def ask(number: int) -> None:
@@ -134,7 +134,7 @@ async def test_thousands_of_made_up_models_make_no_series():
                 await g.http.request(["GET", f"BREW{number}"][number % 10], f"/{secrets.token_hex(8)}")
 
         await asyncio.gather(*(ask(number) for number in range(100)))
-        await scrape(g)  # so that a scrape's own series are there
+        await scrape(g)  # creates the series of the scrape itself
         before = await scrape(g)
         for _ in range(20):
             await asyncio.gather(*(ask(number) for number in range(100)))
@@ -145,12 +145,12 @@ async def test_thousands_of_made_up_models_make_no_series():
     assert after.sum("agent_gateway_errors_total", code="model_not_found") == 2_100
 
 
-def test_only_so_many_values_become_labels():
-    few = FewValues(2)
+def test_label_cardinality_is_limited():
+    few = CardinalityLimit(2)
     assert [few(value) for value in "abcab"] == ["a", "b", "_unknown", "a", "b"]
 
 
-async def test_background_tasks_count_for_themselves_and_not_for_the_agent():
+async def test_background_tasks_do_not_count_as_agent_runs():
     class Tasks:
         def __init__(self, *_: object) -> None:
             pass
@@ -167,7 +167,7 @@ async def test_background_tasks_count_for_themselves_and_not_for_the_agent():
     assert not found.has("agent_gateway_runs_total")
 
 
-async def test_comments_and_decisions_on_tools_are_counted():
+async def test_keep_alives_and_tool_decisions_are_counted():
     wait = asyncio.Event()
 
     @function_tool
@@ -210,7 +210,7 @@ class User:
 
 
 @pytest.mark.parametrize(("open_", "status"), [(False, 403), (True, 200)])
-async def test_who_may_read_them(open_, status):
+async def test_access_to_the_metrics(open_, status):
     config = {"plugins": {"metrics": {"open": open_}}}
     async with gateway_in_memory({}, plugins={"user": User}, config=config) as g:
         assert (await g.http.get("/metrics")).status_code == status
@@ -222,7 +222,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def test_an_address_of_their_own_needs_no_key_and_ends_with_the_gateway():
+async def test_a_separate_address_needs_no_key_and_closes_on_shutdown():
     address = f"127.0.0.1:{free_port()}"
     config = {"plugins": {"metrics": {"listen": address}}}
     async with httpx2.AsyncClient() as client:
@@ -233,7 +233,7 @@ async def test_an_address_of_their_own_needs_no_key_and_ends_with_the_gateway():
             await client.get(f"http://{address}/metrics")
 
 
-async def test_a_key_of_their_own_opens_both_addresses_and_nothing_else_does():
+async def test_the_metrics_key_is_required_at_both_addresses():
     address = f"127.0.0.1:{free_port()}"
     config = {"plugins": {"metrics": {"listen": address, "key": "scrapers-key"}}}
     async with httpx2.AsyncClient() as client, gateway_in_memory({}, plugins={"user": User}, config=config) as g:
@@ -250,13 +250,13 @@ async def test_a_key_of_their_own_opens_both_addresses_and_nothing_else_does():
 
 
 async def test_open_metrics_cannot_have_a_key():
-    with pytest.raises(ConfigError, match="cannot be open and have a key"):
+    with pytest.raises(ConfigError, match="mutually exclusive"):
         async with gateway_in_memory({}, config={"plugins": {"metrics": {"open": True, "key": "k"}}}):
             pass
 
 
 @pytest.mark.parametrize("address", ["9464", "127.0.0.1:http", "127.0.0.1:99999", "taken"])
-async def test_an_address_that_cannot_be_had_is_told(address):
+async def test_an_unusable_address_is_reported(address):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -267,21 +267,21 @@ async def test_an_address_that_cannot_be_had_is_told(address):
                 pass
 
 
-async def test_two_gateways_in_one_process_count_for_themselves():
+async def test_two_gateways_in_one_process_have_separate_metrics():
     async with gateway_in_memory({"X": Agent(name="x", model=script("a"))}) as one, gateway_in_memory({}) as two:
         await one.http.post("/v1/chat/completions", json=body())
         assert (await scrape(one)).sum("agent_gateway_runs_total") == 1
         assert not (await scrape(two)).has("agent_gateway_runs_total")
 
 
-async def test_scrapes_at_the_same_time_are_all_whole():
+async def test_concurrent_scrapes_are_complete():
     async with gateway_in_memory({"X": Agent(name="x", model=script("a"))}) as g:
         await g.http.post("/v1/chat/completions", json=body())
         for found in await asyncio.gather(*(scrape(g) for _ in range(8))):
             assert found.sum("agent_gateway_runs_total") == 1
 
 
-async def test_a_collector_gets_them_with_its_headers():
+async def test_a_collector_receives_metrics_with_its_headers():
     with Collector() as collector:
         config = {"plugins": {"metrics": {"otlp_endpoint": collector.url, "otlp_headers": {"x-key": "secret"}}}}
         async with gateway_in_memory({"X": Agent(name="x", model=script("a"))}, config=config) as g:
@@ -291,13 +291,13 @@ async def test_a_collector_gets_them_with_its_headers():
     assert b"agent_gateway.runs" in b"".join(collector.bodies)
 
 
-async def test_a_dead_collector_delays_nobody():
+async def test_an_unreachable_collector_does_not_delay_requests():
     with Collector(dead=True) as collector:
         metrics = {"otlp_endpoint": collector.url, "otlp_interval": 0.01}
         agent = Agent(name="x", model=script(*["a"] * 5))
         async with gateway_in_memory({"X": agent}, config={"plugins": {"metrics": metrics}}) as g:
             assert await asyncio.to_thread(collector.asked.wait, 10)
-            # While it hangs, requests are answered and scrapes too.
+            # Requests and scrapes complete while the collector hangs.
             for _ in range(5):
                 assert (await g.http.post("/v1/chat/completions", json=body())).status_code == 200
             assert (await scrape(g)).sum("agent_gateway_runs_total") == 5
@@ -305,7 +305,7 @@ async def test_a_dead_collector_delays_nobody():
             collector.release.set()
 
 
-async def test_without_the_exporters_package_it_is_said(monkeypatch):
+async def test_a_missing_exporter_package_is_reported(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
@@ -314,7 +314,7 @@ async def test_without_the_exporters_package_it_is_said(monkeypatch):
             pass
 
 
-def test_nothing_is_lost_between_the_loop_and_those_who_read():
+def test_no_measurement_is_lost_between_threads():
     export = Export("", {}, 60.0)
     recorder = Recorder()
     histogram = export.meter.create_histogram("h", "{x}", "H.")
@@ -341,13 +341,13 @@ def test_nothing_is_lost_between_the_loop_and_those_who_read():
     export.close()
 
 
-def test_what_waits_is_recorded_before_it_is_much():
+def test_pending_values_are_flushed_at_the_limit():
     recorder = Recorder()
     export = Export("", {}, 60.0)
     histogram = export.meter.create_histogram("h", "{x}", "H.")
-    for _ in range(MOST_WAITING - 1):
+    for _ in range(MAX_PENDING - 1):
         recorder.record(histogram, 1.0, {})
-    assert len(recorder._waiting) == MOST_WAITING - 1
+    assert len(recorder._pending) == MAX_PENDING - 1
     recorder.record(histogram, 1.0, {})
-    assert not recorder._waiting
+    assert not recorder._pending
     export.close()

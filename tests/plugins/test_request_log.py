@@ -1,4 +1,4 @@
-"""Every line says what it belongs to, is one line, and tells nothing of what people wrote."""
+"""Log lines: context, format, escaping, and no content of users, models or tools."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from gateway_core.testing import call, gateway_in_memory, script
 
 @pytest.fixture
 def console():
-    """What the console reads while a gateway runs."""
+    """The console output while a gateway runs."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     root = logging.getLogger()
@@ -35,11 +35,11 @@ def lines(console) -> list[dict]:
 BODY = {"model": "A", "messages": [{"role": "user", "content": "canary-of-a-prompt"}]}
 
 
-async def test_every_line_of_a_request_carries_it(console):
+async def test_every_line_of_a_request_has_its_context(console):
     @function_tool
     def look(what: str) -> str:
         """Look."""
-        logging.getLogger("authors").warning("looked up")  # in a thread of its own
+        logging.getLogger("authors").warning("looked up")  # in a worker thread
         return "canary-of-a-result"
 
     @function_tool(failure_error_function=None)
@@ -63,7 +63,7 @@ async def test_every_line_of_a_request_carries_it(console):
     assert "canary" not in console.getvalue()
 
 
-async def test_refusals_have_their_own_status_and_a_client_that_leaves_has_499(console):
+async def test_status_of_rejected_and_disconnected_requests(console):
     async with gateway_in_memory({"A": Agent(name="a", model=script("one", "two"))}) as g:
         await g.http.post("/v1/chat/completions", json={**BODY, "model": "B"})
         await g.http.get("/v1/models?key=canary-in-a-query")
@@ -83,7 +83,7 @@ async def test_a_path_cannot_forge_a_line(console):
     assert not set("\x1b\u2028") & set(raw)
 
 
-async def test_loads_carry_their_agent(console, tmp_path):
+async def test_load_messages_contain_the_agent(console, tmp_path):
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "agent.py").write_text(
         "import logging\nfrom agents import Agent\n"
@@ -96,7 +96,7 @@ async def test_loads_carry_their_agent(console, tmp_path):
     assert line["module_path"].endswith("agent.py")
 
 
-async def test_structlog_goes_the_same_way(console):
+async def test_structlog_uses_the_same_format(console):
     import structlog
 
     @function_tool
@@ -112,7 +112,7 @@ async def test_structlog_goes_the_same_way(console):
     assert not structlog.is_configured()
 
 
-async def test_it_leaves_the_console_as_it_was(console):
+async def test_the_console_handlers_are_restored(console):
     root = logging.getLogger()
     before = set(root.handlers), root.level
     async with gateway_in_memory({}):
@@ -122,7 +122,7 @@ async def test_it_leaves_the_console_as_it_was(console):
         assert set(root.handlers) == before[0]
 
 
-def test_a_reader_that_stops_delays_nobody():
+def test_blocked_output_does_not_block_logging():
     class Blocked(io.StringIO):
         def __init__(self):
             super().__init__()
@@ -150,7 +150,7 @@ def test_a_reader_that_stops_delays_nobody():
 
 
 @given(st.text(), st.text())
-def test_whatever_is_logged_is_one_line(message, value):
+def test_every_record_is_one_line(message, value):
     record = logging.makeLogRecord(
         {"name": "x", "msg": message, "levelno": 20, "levelname": "INFO", "context": {"key": value}}
     )
@@ -161,7 +161,7 @@ def test_whatever_is_logged_is_one_line(message, value):
     assert json.loads(JsonFormatter().format(record))["key"] == value
 
 
-def test_the_context_is_left_with_its_block():
+def test_the_log_context_ends_with_its_block():
     with in_log_context(a="1"):
         with in_log_context(b="2", c=None):
             assert log_context() == {"a": "1", "b": "2"}

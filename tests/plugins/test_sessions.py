@@ -1,4 +1,4 @@
-"""What belongs to chats is kept for its owner, for its time, over a restart; agents that ask for it remember."""
+"""Record store and agent memories: ownership, expiry, persistence and turn order."""
 
 import asyncio
 import stat
@@ -28,7 +28,7 @@ def database_in(folder) -> Database:
     return Database(lambda: str(folder / "sessions.db"), records.SCHEMA + memory.SCHEMA)
 
 
-async def test_a_record_is_its_owners_alone(tmp_path):
+async def test_a_record_is_private_to_its_owner(tmp_path):
     database = database_in(tmp_path)
     store = SqliteRecords(database)
     await store.put("response", "r", "alice", b"1", seconds=None)
@@ -44,7 +44,7 @@ async def test_a_record_is_its_owners_alone(tmp_path):
     await again.close()
 
 
-async def test_what_is_over_is_not_found_and_in_time_removed(tmp_path):
+async def test_expired_records_are_hidden_and_deleted(tmp_path):
     clock, database = Clock(), database_in(tmp_path)
     store = SqliteRecords(database, clock)
     await store.put("k", "short", "a", b"1", seconds=10)
@@ -54,13 +54,13 @@ async def test_what_is_over_is_not_found_and_in_time_removed(tmp_path):
     assert not await store.delete("k", "short", "a")
     for number in range(100):
         await store.put("k", f"{number}", "a", b"", seconds=10)
-    keys = await database.do(lambda connection: [key for (key,) in connection.execute("SELECT key FROM records")])
+    keys = await database.run(lambda connection: [key for (key,) in connection.execute("SELECT key FROM records")])
     assert "long" in keys
     assert "short" not in keys
     await database.close()
 
 
-async def test_memories_that_nobody_uses_are_forgotten(tmp_path):
+async def test_unused_memories_are_deleted(tmp_path):
     clock, database = Clock(), database_in(tmp_path)
 
     def memory_of(chat: str) -> Memory:
@@ -106,8 +106,8 @@ async def say(g, *messages, chat: str | None = "c1", key: str | None = None) -> 
     return answer.choices[0].message.content
 
 
-def heard(model, number: int = -1) -> list:
-    """What the model was told: texts, and tools' outputs."""
+def received(model, number: int = -1) -> list:
+    """Returns the model's input: texts and tool outputs."""
 
     def text(item):
         content = item.get("content", item.get("output", item.get("name")))
@@ -119,29 +119,29 @@ def heard(model, number: int = -1) -> list:
 LOOKED = ["look", "seen it"]
 
 
-async def test_an_agent_remembers_what_its_tools_said(tmp_path):
+async def test_an_agent_remembers_tool_outputs(tmp_path):
     model, agent = remembering(call("look", what="it"), "Seen.", "Yes.", "As before.")
     config = {"state": {"folder": str(tmp_path)}}
     async with gateway_in_memory({"X": agent}, config=config) as g:
         assert await say(g, "Look!") == "Seen."
         assert await say(g, "Look!", "Seen.", "Did you?") == "Yes."
-        assert heard(model) == ["Look!", *LOOKED, "Seen.", "Did you?"]
+        assert received(model) == ["Look!", *LOOKED, "Seen.", "Did you?"]
     assert stat.S_IMODE((tmp_path / "sessions.db").stat().st_mode) == 0o600
     async with gateway_in_memory({"X": agent}, config=config) as g:
-        # A client that sends only what is new.
+        # A client that sends only the new message.
         assert await say(g, "And now?") == "As before."
-        assert heard(model) == ["Look!", *LOOKED, "Seen.", "Did you?", "Yes.", "And now?"]
+        assert received(model) == ["Look!", *LOOKED, "Seen.", "Did you?", "Yes.", "And now?"]
 
 
-async def test_who_goes_back_in_a_chat_is_not_reminded_of_what_came_after():
+async def test_editing_an_earlier_message_discards_later_memory():
     model, agent = remembering("One.", call("look", what="it"), "Two.", "Two again.", "Three.")
     async with gateway_in_memory({"X": agent}) as g:
         await say(g, "1")
         await say(g, "1", "One.", "2")
         await say(g, "1", "One.", "2, but other")
-        assert heard(model) == ["1", "One.", "2, but other"]
+        assert received(model) == ["1", "One.", "2, but other"]
         await say(g, "1", "One.", "2, but other", "Two again.", "3")
-        assert heard(model) == ["1", "One.", "2, but other", "Two again.", "3"]
+        assert received(model) == ["1", "One.", "2, but other", "Two again.", "3"]
 
 
 class People:
@@ -153,63 +153,63 @@ class People:
         return Principal(request.headers.get("x-person", "nobody"))
 
 
-async def test_memories_are_apart():
+async def test_memories_are_isolated():
     model, agent = remembering("a", "b", "c", "d")
     async with gateway_in_memory({"X": agent, "Y": agent}, plugins={"people": People}) as g:
         await say(g, "mine", chat="c", key="alice")
         await say(g, "other principal", chat="c", key="bob")
-        assert heard(model) == ["other principal"]
+        assert received(model) == ["other principal"]
         await say(g, "other chat", chat="d", key="alice")
-        assert heard(model) == ["other chat"]
+        assert received(model) == ["other chat"]
         await say(g, "no chat", chat=None, key="alice")
-        assert heard(model) == ["no chat"]
+        assert received(model) == ["no chat"]
 
 
-async def test_an_agent_that_asks_for_no_memory_has_none():
+async def test_memory_is_opt_in():
     model, agent = remembering("a", "b", memory=None)
     async with gateway_in_memory({"X": agent}) as g:
         await say(g, "1")
         await say(g, "2")
-    assert heard(model) == ["2"]
+    assert received(model) == ["2"]
 
 
-async def test_without_the_plugin_the_client_is_believed():
+async def test_without_the_plugin_the_clients_messages_are_used():
     model, agent = remembering("a", "b")
     config = {"plugins": {"sessions": {"enabled": False}}}
     async with gateway_in_memory({"X": agent}, config=config) as g:
         await say(g, "1")
         await say(g, "1", "a, as the client has it", "2")
-    assert heard(model) == ["1", "a, as the client has it", "2"]
+    assert received(model) == ["1", "a, as the client has it", "2"]
 
 
-async def test_a_chat_that_was_begun_without_a_memory_is_taken_over():
+async def test_an_existing_chat_is_imported_into_the_memory():
     model, agent = remembering("a", "b")
     async with gateway_in_memory({"X": agent}) as g:
         await say(g, "1", "a", "2")
-        assert heard(model) == ["1", "a", "2"]
+        assert received(model) == ["1", "a", "2"]
         await say(g, "1", "a", "2", "a", "3")
-        assert heard(model) == ["1", "a", "2", "a", "3"]
+        assert received(model) == ["1", "a", "2", "a", "3"]
 
 
-async def test_the_newest_items_of_a_long_chat_are_told():
+async def test_a_long_chat_is_limited_to_its_newest_items():
     model, agent = remembering(*"abcd")
     config = {"plugins": {"sessions": {"history": 2}}}
     async with gateway_in_memory({"X": agent}, config=config) as g:
         for text in "1234":
             await say(g, text)
-    assert heard(model) == ["3", "c", "4"]
+    assert received(model) == ["3", "c", "4"]
 
 
-async def test_a_limit_leaves_no_output_without_its_call():
+async def test_a_limit_removes_outputs_without_their_call():
     model, agent = remembering(call("look", what="it"), "Seen.", "b")
     config = {"plugins": {"sessions": {"history": 2}}}
     async with gateway_in_memory({"X": agent}, config=config) as g:
         await say(g, "1")
         await say(g, "2")
-    assert heard(model) == ["Seen.", "2"]
+    assert received(model) == ["Seen.", "2"]
 
 
-async def test_runs_of_one_chat_take_turns():
+async def test_runs_of_one_chat_are_serialized():
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     @function_tool
@@ -229,10 +229,10 @@ async def test_runs_of_one_chat_take_turns():
         assert not other
         go_on.set()
         assert [await first, await second] == ["first", "second"]
-    assert heard(model) == ["1", "wait", "waited", "first", "2"]
+    assert received(model) == ["1", "wait", "waited", "first", "2"]
 
 
-async def test_an_approval_goes_on_within_the_memory():
+async def test_an_approval_continues_with_the_memory():
     @function_tool(needs_approval=True)
     def delete(path: str) -> str:
         """Delete."""
@@ -244,11 +244,11 @@ async def test_an_approval_goes_on_within_the_memory():
         asked = await say(g, "Delete it.")
         assert await say(g, "Delete it.", asked, "approve") == "Done."
         await say(g, "Delete it.", asked, "approve", "Done.", "Gone?")
-    assert heard(model) == ["Delete it.", "delete", "deleted /x", "Done.", "Gone?"]
+    assert received(model) == ["Delete it.", "delete", "deleted /x", "Done.", "Gone?"]
 
 
 @pytest.mark.parametrize("memory", ["forever", 1, True])
-async def test_an_unknown_memory_is_refused(memory):
+async def test_an_unknown_memory_setting_is_rejected(memory):
     _, agent = remembering("a", memory=memory)
     async with gateway_in_memory({"X": agent}) as g:
         with pytest.raises(openai.APIStatusError) as refused:
@@ -259,7 +259,7 @@ async def test_an_unknown_memory_is_refused(memory):
         assert repr(memory) in agent["diagnosis"]["message"]
 
 
-async def test_a_workflow_cannot_have_one():
+async def test_a_workflow_cannot_have_a_memory():
     async def run_workflow(workflow_input):
         return "done"
 

@@ -1,4 +1,4 @@
-"""Spans tell what a request led to, in one trace with its client and its upstream, and nothing that people wrote."""
+"""Spans of a request form one trace with its client and upstream, and contain no user content by default."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ def tables(collector: Collector, upstream: FakeUpstream | None = None, **more: o
 
 
 def tree(spans: list[SentSpan]) -> set[tuple[str, str | None]]:
-    """The names of each span and of its parent."""
+    """Returns the name of each span with that of its parent."""
     names = {span.span_id: span.name for span in spans}
     return {(span.name, names.get(span.parent_id)) for span in spans}
 
@@ -82,7 +82,7 @@ async def test_a_request_is_one_tree_of_spans_in_the_clients_trace():
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_upstream_is_told_which_span_calls_it(stream):
+async def test_the_upstream_receives_the_calling_span(stream):
     with Collector() as collector, FakeUpstream() as upstream:
         async with gateway_in_memory({"X": Agent(name="x")}, config=tables(collector, upstream)) as g:
             upstream.reset()
@@ -92,7 +92,7 @@ async def test_the_upstream_is_told_which_span_calls_it(stream):
     assert record.request.headers["traceparent"] == f"00-{TRACE}-{chat.span_id}-01"
 
 
-async def test_without_tracing_the_clients_trace_is_passed_on_as_it_is():
+async def test_without_tracing_the_clients_trace_context_is_forwarded():
     with FakeUpstream() as upstream:
         config = {"plugins": {"upstreams": {"up": {"base_url": upstream.base_url, "default_model": "m"}}}}
         async with gateway_in_memory({"X": Agent(name="x")}, config=config) as g:
@@ -104,7 +104,7 @@ async def test_without_tracing_the_clients_trace_is_passed_on_as_it_is():
     assert [record.request.headers.get("traceparent") for record in records] == [PARENT, None, None]
 
 
-async def test_a_trace_that_begins_here_is_in_the_log_and_with_tools():
+async def test_a_new_trace_appears_in_logs_and_tools():
     seen: list[dict] = []
 
     @function_tool
@@ -122,13 +122,13 @@ async def test_a_trace_that_begins_here_is_in_the_log_and_with_tools():
     assert seen[0]["trace_id"] == tool.trace_id
 
 
-async def test_content_is_there_when_it_is_asked_for_and_said_aloud(caplog):
+async def test_content_is_exported_with_a_warning_if_enabled(caplog):
     with Collector() as collector, FakeUpstream() as upstream:
         agent = Agent(name="x", tools=[look])
         async with gateway_in_memory({"X": agent}, config=tables(collector, upstream, content=True)) as g:
             text = 'call look {"what": "canary-of-an-argument"}'
             await g.http.post("/v1/chat/completions", json=body(text))
-    assert "leave in spans" in caplog.text
+    assert "exported spans contain prompts" in caplog.text
     by_name = {span.name: span.attributes for span in collector.spans}
     assert by_name["execute_tool look"]["gen_ai.tool.call.arguments"] == '{"what": "canary-of-an-argument"}'
     assert by_name["execute_tool look"]["gen_ai.tool.call.result"] == "canary-of-a-result"
@@ -136,7 +136,7 @@ async def test_content_is_there_when_it_is_asked_for_and_said_aloud(caplog):
     assert "canary-of-a-result" in by_name["chat m"]["gen_ai.output.messages"]
 
 
-async def test_what_fails_is_marked_without_its_words():
+async def test_failed_spans_have_no_error_message():
     @function_tool
     async def bad(what: str) -> str:
         """Fail."""
@@ -150,12 +150,12 @@ async def test_what_fails_is_marked_without_its_words():
     failed = [span.name for span in collector.spans if span.failed]
     assert failed.count("execute_tool bad") == 1
     assert failed.count("chat m") == 1
-    assert failed.count("POST /v1/chat/completions") == 1  # 502; 404 is the client's mistake
+    assert failed.count("POST /v1/chat/completions") == 1  # 502; a 404 is a client error
     assert sorted(s.attributes["http.response.status_code"] for s in collector.spans if s.kind == 2) == [200, 404, 502]
     assert not any(b"canary" in sent for sent in collector.bodies)
 
 
-async def test_a_client_that_leaves_leaves_no_open_span():
+async def test_a_disconnect_ends_all_spans():
     with Collector() as collector, FakeUpstream() as upstream:
         async with gateway_in_memory({"X": Agent(name="x")}, config=tables(collector, upstream)) as g:
             tracing = next(p for p in g.gateway.hooks.trace_processors())
@@ -166,7 +166,7 @@ async def test_a_client_that_leaves_leaves_no_open_span():
     assert {"POST /v1/chat/completions", "invoke_workflow Agent workflow", "invoke_agent x", "chat m"} <= names
 
 
-async def test_sampling_is_the_operators_unless_the_client_has_decided():
+async def test_sampling_follows_the_setting_or_the_clients_decision():
     with Collector() as collector:
         agent = Agent(name="x", model=script("a", "a", "a"))
         async with gateway_in_memory({"X": agent}, config=tables(collector, sample_ratio=0)) as g:
@@ -175,7 +175,7 @@ async def test_sampling_is_the_operators_unless_the_client_has_decided():
     assert len([span for span in collector.spans if span.kind == 2]) == 1
 
 
-async def test_two_gateways_in_one_process_trace_their_own():
+async def test_two_gateways_in_one_process_have_separate_traces():
     with Collector() as one, Collector() as two:
         agents = {"X": Agent(name="x", model=script("a"))}
         async with gateway_in_memory(agents, config=tables(one)) as g, gateway_in_memory({}, config=tables(two)) as h:
@@ -185,31 +185,31 @@ async def test_two_gateways_in_one_process_trace_their_own():
     assert [span.name for span in two.spans] == ["GET /v1/models"]
 
 
-async def test_runs_that_begin_outside_any_request_are_left_alone():
+async def test_runs_outside_a_request_are_ignored():
     with Collector() as collector:
         async with gateway_in_memory({}, config=tables(collector)):
             await Runner.run(Agent(name="x", model=script("a")), "hi")
     assert not collector.spans
 
 
-async def test_a_dead_collector_delays_no_request(caplog):
+async def test_an_unreachable_collector_does_not_delay_requests(caplog):
     caplog.set_level(logging.CRITICAL, "opentelemetry")
     with Collector(dead=True) as collector:
         agent = Agent(name="x", model=script(*["a"] * 5))
         async with gateway_in_memory({"X": agent}, config=tables(collector)) as g:
             await g.http.post("/v1/chat/completions", json=body())
             assert await asyncio.to_thread(collector.asked.wait, 10)
-            # While it hangs, requests are answered.
+            # Requests complete while the collector hangs.
             for _ in range(4):
                 assert (await g.http.post("/v1/chat/completions", json=body())).is_success
             assert not collector.bodies
             collector.release.set()
 
 
-async def test_more_traces_than_there_may_be_are_given_up(monkeypatch):
+async def test_the_oldest_trace_is_ended_beyond_the_limit(monkeypatch):
     from gateway_plugins.tracing import spans
 
-    monkeypatch.setattr(spans, "MOST_TRACES", 2)
+    monkeypatch.setattr(spans, "MAX_OPEN_TRACES", 2)
 
     class AnyTrace:
         name = "x"
@@ -224,7 +224,7 @@ async def test_more_traces_than_there_may_be_are_given_up(monkeypatch):
     assert list(made._open) == ["3", "4"]
 
 
-def test_nothing_is_imported_for_it_while_it_is_off(tmp_path):
+def test_disabled_tracing_imports_nothing(tmp_path):
     code = (
         "import asyncio, sys; from gateway_core.app import build; from gateway_core.config.settings import load_config;"
         "off = {'plugins': {'metrics': {'enabled': False}, 'upstreams': {'probe': False}}};"
@@ -237,19 +237,19 @@ def test_nothing_is_imported_for_it_while_it_is_off(tmp_path):
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1])
-def test_a_ratio_that_is_none_is_refused(ratio):
+def test_an_invalid_sample_ratio_is_rejected(ratio):
     with pytest.raises(ConfigError, match="between 0 and 1"):
         Tracing(None, Settings(sample_ratio=ratio))
 
 
-async def test_without_the_exporters_package_it_is_said(monkeypatch):
+async def test_a_missing_exporter_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(ConfigError, match=r"agent-gateway\[otlp\]"):
         async with gateway_in_memory({}, config={"plugins": {"tracing": {"exporter": "otlp"}}}):
             pass
 
 
-async def test_the_console_shows_them(capsys):
+async def test_the_console_exporter_prints_spans(capsys):
     agent = Agent(name="x", model=script("a"))
     async with gateway_in_memory({"X": agent}, config={"plugins": {"tracing": {"exporter": "console"}}}) as g:
         await g.http.post("/v1/chat/completions", json=body())
@@ -274,7 +274,7 @@ mcp.run(transport="stdio")
 """
 
 
-async def test_an_mcp_server_is_told_which_span_calls_it(tmp_path):
+async def test_an_mcp_server_receives_the_calling_span(tmp_path):
     (tmp_path / "server.py").write_text(SERVER)
     server = MCPServerStdio({"command": sys.executable, "args": [str(tmp_path / "server.py")]}, name="Traced")
     model = script(call("which"), "done")

@@ -1,7 +1,7 @@
-"""`POST /v1/chat/completions`: from a request to a run, and from its events to JSON or a stream.
+"""`POST /v1/chat/completions`: starts a run for a request and sends its result as JSON or as an event stream.
 
-It decides nothing about agents and knows nothing of the SDK. Until the first byte of an answer is out an error has
-its own status; after that it is an event in the stream, which then ends without `[DONE]`.
+An error before the first byte of the response has its own HTTP status. A later error is an event in the stream, which
+then ends without `[DONE]`.
 """
 
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from gateway_core.http.json_body import read_json_object
 from gateway_core.http.middleware.request_context import request_id_of
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
-from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, background_task, is_over
+from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, background_task, is_final
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.types import Completed, Failed, RunContext, RunEvent
 
@@ -29,7 +29,7 @@ class ChatCompletions:
     """The endpoint, as an ASGI application.
 
     Args:
-        gateway: Whose agents to serve.
+        gateway: The gateway whose agents are served.
     """
 
     def __init__(self, gateway: RunningGateway) -> None:
@@ -68,7 +68,7 @@ class ChatCompletions:
             metadata=chat.metadata,
             task=task,
         )
-        await _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage).give(receive)
+        await _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage).serve(receive)
 
 
 class _Answer(StreamingEndpoint):
@@ -89,15 +89,15 @@ class _Answer(StreamingEndpoint):
         self._include_usage = include_usage
         self._reasoning_to = reasoning_fields(gateway.config.clients.reasoning)
 
-    async def give(self, receive: Receive) -> None:
-        """Answer, whole or streamed."""
-        await self._give(self._stream() if self._request.live else self._whole(), receive)
+    async def serve(self, receive: Receive) -> None:
+        """Sends the response, whole or streamed."""
+        await self._serve(self._stream() if self._request.live else self._whole(), receive)
 
     async def _whole(self) -> None:
-        """Send one JSON object when the run is over."""
+        """Sends one JSON object when the run has ended."""
         events: list[RunEvent] = []
         async with self._start() as run:
-            while not is_over(events):
+            while not is_final(events):
                 events += await run.take()
         if isinstance(last := events[-1], Failed):
             raise last.error
@@ -105,7 +105,7 @@ class _Answer(StreamingEndpoint):
         await self._json(completion(self._served.id, fingerprint(self._served), shown, self._reasoning_to))
 
     async def _stream(self) -> None:
-        """Send events as the run tells them."""
+        """Sends events as the run emits them."""
         keep_alive = self._gateway.config.http.sse_keep_alive
         writer = ChunkWriter(
             self._served.id,
@@ -114,24 +114,24 @@ class _Answer(StreamingEndpoint):
             reasoning_to=self._reasoning_to,
         )
         async with self._start() as run:
-            # Nothing is sent before something is known: a run that fails at once answers with its own status.
+            # Wait for the first output before the response starts, so that an immediate failure gets its own status.
             events = await run.take(keep_alive)
             written = writer.events(self._rendering.show(events))
-            while events and not is_over(events) and not written:
+            while events and not is_final(events) and not written:
                 events = await run.take(keep_alive)
                 written = writer.events(self._rendering.show(events))
-            if is_over(events) and isinstance(last := events[-1], Failed) and not written:
+            if is_final(events) and isinstance(last := events[-1], Failed) and not written:
                 raise last.error
-            await self._stream_starts()
+            await self._start_stream()
             written = writer.start() + written
-            while not is_over(events):
-                await self._piece(written or KEEP_ALIVE)
+            while not is_final(events):
+                await self._send_chunk(written or KEEP_ALIVE)
                 events = await run.take(keep_alive)
                 written = writer.events(self._rendering.show(events))
-            await self._piece(written + self._end(writer, events[-1]), more=False)
+            await self._send_chunk(written + self._end(writer, events[-1]), more=False)
 
     def _end(self, writer: ChunkWriter, last: RunEvent) -> bytes:
         if isinstance(last, Completed):
             return writer.end(last)
-        error = last.error if isinstance(last, Failed) else GatewayError("the run ended without an end")
+        error = last.error if isinstance(last, Failed) else GatewayError("the run ended without a result")
         return error_event(error_responses.body(error, self._request.run.request_id))

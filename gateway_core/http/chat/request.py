@@ -1,7 +1,7 @@
-"""The body of `POST /v1/chat/completions`, checked.
+"""Parses and validates the body of `POST /v1/chat/completions`.
 
-What becomes of each field is decided here and written down in `docs/reference/chat-completions.md`: fields that an
-agent owns (its tools, its output format) are ignored, fields that cannot be kept are refused, unknown ones pass.
+`docs/reference/chat-completions.md` documents the handling of each field. Fields that the agent determines (its tools,
+its output format) are ignored, fields that the gateway cannot honor are rejected, and unknown fields are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,32 +18,32 @@ REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
 @frozen
 class ChatRequest:
-    """A chat request as the gateway understands it."""
+    """A parsed chat request."""
 
     model: str
     messages: Sequence[Mapping[str, Any]]
-    """As they were sent."""
+    """The messages as the client sent them."""
     conversation: Conversation
     stream: bool
     include_usage: bool
     settings: Mapping[str, Any]
-    """Sampling settings, by their names in the SDK's `ModelSettings`."""
+    """Model settings, by field name of the SDK's `ModelSettings`."""
     metadata: Mapping[str, Any]
 
 
 def parse_chat_request(body: Mapping[str, Any], *, max_messages: int, max_tools: int) -> ChatRequest:
-    """Check a body.
+    """Parses a request body.
 
     Raises:
-        InvalidRequestError: A field is missing, of the wrong type, out of range, or asks for what agents cannot do.
+        InvalidRequestError: A field is missing, has the wrong type, is out of range or is not supported.
     """
     model = json_fields.required_text(body, "model")
     messages = json_fields.listing(body, "messages")
     if not messages:
-        raise InvalidRequestError("'messages' is required, as a list of at least one message", param="messages")
-    json_fields.few_enough(messages, "messages", max_messages)
-    json_fields.few_enough(json_fields.listing(body, "tools") or (), "tools", max_tools)
-    _refuse_what_agents_cannot_do(body)
+        raise InvalidRequestError("'messages' is required and must be a non-empty array", param="messages")
+    json_fields.check_length(messages, "messages", max_messages)
+    json_fields.check_length(json_fields.listing(body, "tools") or (), "tools", max_tools)
+    _reject_unsupported(body)
     options = json_fields.mapping(body, "stream_options") or {}
     return ChatRequest(
         model=model,
@@ -56,12 +56,12 @@ def parse_chat_request(body: Mapping[str, Any], *, max_messages: int, max_tools:
     )
 
 
-def _refuse_what_agents_cannot_do(body: Mapping[str, Any]) -> None:
+def _reject_unsupported(body: Mapping[str, Any]) -> None:
     if (json_fields.integer(body, "n", low=1) or 1) > 1:
-        raise InvalidRequestError("'n' must be 1: an agent gives one answer", param="n")
+        raise InvalidRequestError("'n' must be 1: an agent returns one choice", param="n")
     json_fields.boolean(body, "logprobs")
     if "audio" in (json_fields.listing(body, "modalities") or ()):
-        raise InvalidRequestError("'modalities' must be [\"text\"]: an agent answers in text", param="modalities")
+        raise InvalidRequestError("'modalities' must be [\"text\"]: audio output is not supported", param="modalities")
 
 
 def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
         "top_p": json_fields.number(body, "top_p", low=0, high=1),
         "frequency_penalty": json_fields.number(body, "frequency_penalty", low=-2, high=2),
         "presence_penalty": json_fields.number(body, "presence_penalty", low=-2, high=2),
-        # 0 is no limit that anybody could mean.
+        # A limit of 0 counts as unset.
         "max_tokens": json_fields.integer(body, "max_completion_tokens", low=0)
         or json_fields.integer(body, "max_tokens", low=0)
         or None,
@@ -83,7 +83,7 @@ def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def one_of(body: Mapping[str, Any], name: str, options: tuple[str, ...], path: str = "") -> str | None:
-    """One of some words, or nothing."""
+    """Returns one of the allowed strings, or `None` if the field is missing."""
     value = json_fields.text(body, name, path)
     if value is not None and value not in options:
         raise InvalidRequestError(f"'{path}{name}' must be one of {', '.join(options)}", param=f"{path}{name}")
@@ -96,5 +96,5 @@ def _stop(body: Mapping[str, Any]) -> list[str] | None:
         return None
     stops = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or not all(isinstance(each, str) for each in stops):
-        raise json_fields.wrong("stop", "a string or a list of strings", stop)
+        raise json_fields.wrong_type("stop", "a string or an array of strings", stop)
     return stops or None

@@ -1,7 +1,7 @@
-"""RunEvents in the form of OpenAI's Chat Completions: one object, or a stream of chunks.
+"""Serializes run events as Chat Completions: a single object or a stream of chunks.
 
-Pure: it writes bytes, and sends nothing. Text is what a client needs most often, so its chunk is put together from
-prepared bytes; every chunk validates against the types of the official `openai` package.
+It returns bytes and performs no I/O. Text chunks are the most frequent, so they are assembled from prepared bytes.
+Every chunk validates against the types of the official `openai` package.
 """
 
 import time
@@ -18,17 +18,17 @@ DONE = b"data: [DONE]\n\n"
 
 
 def fingerprint(served: ServedAgent) -> str:
-    """`system_fingerprint`: changes when the agent does."""
+    """Returns the `system_fingerprint`, which changes when the agent's code changes."""
     return f"fp_{served.entry.digest[:12]}"
 
 
 def completion_id() -> str:
-    """A new id for an answer."""
+    """Returns a new completion id."""
     return f"chatcmpl-{uuid.uuid4().hex}"
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage object, as the upstream counted."""
+    """Returns OpenAI's usage object, with the counts reported by the upstream."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -44,16 +44,16 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 
 def reasoning_fields(setting: str) -> tuple[str, ...]:
-    """The names of the fields that reasoning goes to, by `[clients] reasoning`.
+    """Returns the names of the fields that contain reasoning, for a value of `[clients] reasoning`.
 
-    OpenAI's API has none; these are the two that other servers and their clients use. With `none`, activity that a
-    rendering shows as reasoning still has its place.
+    OpenAI's API has no such field; these two are common among other servers and their clients. The value `none` still
+    returns a field, for activity that a rendering shows as reasoning.
     """
     return ("reasoning_content", "reasoning") if setting == "both" else (setting.replace("none", "reasoning_content"),)
 
 
 def completion(model: str, fingerprint: str, events: Iterable[Shown], reasoning_to: Iterable[str]) -> bytes:
-    """A whole answer from the whole run."""
+    """Serializes the complete response from all events of a run."""
     text: list[str] = []
     reasoning: list[str] = []
     usage, finish_reason = Usage(), "stop"
@@ -82,13 +82,13 @@ def completion(model: str, fingerprint: str, events: Iterable[Shown], reasoning_
 
 
 class ChunkWriter:
-    """Writes the chunks of one streamed answer.
+    """Serializes the chunks of one streamed response.
 
     Args:
-        model: The model's name, as the client may use it again.
-        fingerprint: Changes when the agent does.
-        include_usage: Whether the client asked for a last chunk with the usage.
-        reasoning_to: The names of the fields that reasoning goes to.
+        model: The model id.
+        fingerprint: The `system_fingerprint`.
+        include_usage: Whether to add a last chunk with the usage.
+        reasoning_to: Names of the fields that contain reasoning.
     """
 
     def __init__(self, model: str, fingerprint: str, *, include_usage: bool, reasoning_to: Iterable[str]) -> None:
@@ -106,11 +106,11 @@ class ChunkWriter:
         self._after = b',"logprobs":null,"finish_reason":null}]}\n\n'
 
     def start(self) -> bytes:
-        """The first chunk: who speaks."""
+        """Returns the first chunk, which contains the role."""
         return self._before + b'{"role":"assistant","content":"","refusal":null}' + self._after
 
     def events(self, events: Iterable[Shown]) -> bytes:
-        """Chunks for events; pieces of text that came together go out together."""
+        """Returns the chunks for some events; adjacent deltas of the same kind are merged."""
         parts: list[bytes] = []
         kind: tuple[str, ...] = ()
         texts: list[str] = []
@@ -134,7 +134,7 @@ class ChunkWriter:
         return b"".join(parts)
 
     def end(self, completed: Completed) -> bytes:
-        """The last chunks: why it ended, and the usage where it was asked for."""
+        """Returns the last chunks: the finish reason, and the usage if requested."""
         reason = orjson.dumps(completed.finish_reason)
         last = self._before + b'{},"logprobs":null,"finish_reason":' + reason + b"}]}\n\n"
         if self._include_usage:
@@ -147,5 +147,5 @@ class ChunkWriter:
 
 
 def error_event(problem: dict[str, Any]) -> bytes:
-    """An error after the stream began: official clients raise it, and no `[DONE]` follows."""
+    """Returns the event for an error within a stream. Official clients raise it; no `[DONE]` follows."""
     return b"data: " + orjson.dumps(problem) + b"\n\n"

@@ -1,6 +1,6 @@
-"""ASGI middleware that turns an exception into an error response, and reports it once.
+"""ASGI middleware that converts an exception to an error response and reports it once.
 
-The text of an exception never reaches a client, unless it is one of the gateway's own errors.
+Clients see the message of a `GatewayError`, but never the text of another exception.
 """
 
 import logging
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 class ErrorMiddleware:
-    """ASGI middleware that turns what is raised inside into an answer.
+    """Converts exceptions of the wrapped application to error responses.
 
     Args:
-        app: What is inside.
-        announce: Called once for each error that becomes an answer.
-        limits: What a request's head may look like.
+        app: The wrapped ASGI application.
+        announce: Called once for each error, with the request id.
+        limits: The limits on request headers.
     """
 
     def __init__(self, app: ASGIApp, announce: Callable[[GatewayError, str], None], limits: HttpConfig) -> None:
@@ -48,7 +48,7 @@ class ErrorMiddleware:
         except Exception as error:
             problem = self._problem(error, request_id_of(scope))
             if started:
-                # Too late for a status: the connection is cut, so that nobody takes half an answer for a whole one.
+                # The status has been sent. Close the connection, so that the client notices the truncated response.
                 raise
             await error_responses.response(problem, request_id_of(scope))(scope, receive, send)
 
@@ -57,7 +57,7 @@ class ErrorMiddleware:
             problem = error
         else:
             logger.exception("request %s failed", request_id)
-            problem = GatewayError("the gateway failed")
+            problem = GatewayError("internal error")
             problem.__cause__ = error
         self._announce(problem, request_id)
         return problem

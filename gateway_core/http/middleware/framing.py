@@ -1,6 +1,6 @@
-"""What a request's head must look like, beyond what the server checks: how big it may be, and that its end is certain.
+"""Validates request headers beyond the server's own checks: their size, and unambiguous body framing.
 
-It reads no body.
+It does not read the body.
 """
 
 from starlette.types import Scope
@@ -13,20 +13,20 @@ TOO_LARGE = 431
 
 
 def check_head(scope: Scope, limits: HttpConfig) -> None:
-    """Refuse a head that is too big, or that says in two ways where its body ends.
+    """Rejects headers that are too large or have conflicting body framing.
 
     Raises:
-        InvalidRequestError: It is one of these.
+        InvalidRequestError: The headers or the path exceed a limit, or the framing headers conflict.
     """
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     if len(headers) > limits.max_headers:
-        raise InvalidRequestError(f"there are more than {limits.max_headers} headers", status=TOO_LARGE)
+        raise InvalidRequestError(f"the request has more than {limits.max_headers} headers", status=TOO_LARGE)
     if sum(len(name) + len(value) + 4 for name, value in headers) > limits.max_header_bytes:
         raise InvalidRequestError(f"the headers are larger than {limits.max_header_bytes} bytes", status=TOO_LARGE)
     if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > limits.max_header_bytes:
         raise InvalidRequestError(f"the path is longer than {limits.max_header_bytes} bytes", status=414)
     names = [name for name, _ in headers]
-    # Proxies and servers disagree on which of the two counts, and what one takes for a body is the other's next request
+    # Request smuggling: proxies and servers disagree on which header takes precedence
     # (https://www.rfc-editor.org/rfc/rfc9112#section-6.3).
     if names.count(b"content-length") + names.count(b"transfer-encoding") > 1:
-        raise InvalidRequestError("the end of the body is said in more than one way")
+        raise InvalidRequestError("conflicting Content-Length and Transfer-Encoding headers")

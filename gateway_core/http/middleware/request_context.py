@@ -1,6 +1,6 @@
-"""The outermost ASGI middleware: gives each request an id, and drains a request body left unread by an early answer.
+"""The outermost ASGI middleware: assigns request ids and drains request bodies that an early response left unread.
 
-It knows no route and handles no error; `errors.py` does.
+Errors are handled in `http/middleware/errors.py`.
 """
 
 import asyncio
@@ -18,25 +18,25 @@ logger = logging.getLogger(__name__)
 HEADER = b"x-request-id"
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?")
-# An answer that is sent before the request was read leaves its rest in the connection; this much of it is read on.
+# A response sent before the body was read leaves the rest of the body in the connection; drain up to this much of it.
 _DRAIN_BYTES = 64 * 1024 * 1024
 _DRAIN_SECONDS = 10.0
 
 
 def request_id_of(scope: Scope) -> str:
-    """The id of the request, as it also stands in the answer's `x-request-id`."""
+    """Returns the id of the request, which is also the response's `x-request-id` header."""
     request_id: str = scope["state"]["request_id"]
     return request_id
 
 
 class RequestContextMiddleware:
-    """The outermost ASGI middleware: gives a request its id, and reads on what an early answer left unread.
+    """Assigns the request id, adds response headers, and drains unread request bodies.
 
-    `scope["state"]["headers"]`, a list of pairs of bytes, is what every answer to the request carries beside its own
-    headers, an error's answer too; whoever handles the request adds to it before the answer starts.
+    `scope["state"]["headers"]` is a list of header pairs (bytes) that is added to every response, including error
+    responses. Handlers can append to it before the response starts.
 
     Args:
-        app: What is inside.
+        app: The wrapped ASGI application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -58,7 +58,7 @@ class RequestContextMiddleware:
 
 
 class _Exchange:
-    """One request and its answer: knows what was read and what was sent."""
+    """Tracks the body of one request and the start of its response."""
 
     def __init__(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         self._receive = receive
@@ -89,11 +89,11 @@ class _Exchange:
             await self._send_early(start, message)
 
     async def _send_early(self, start: Message, body: Message) -> None:
-        """Send a whole answer to a request whose body nobody read.
+        """Sends a complete response to a request whose body was not read.
 
-        Hypercorn puts what it received, a client's leaving too, into a bounded queue, and waits for room in it while it
-        sends: if nobody reads, the connection is never freed. And a connection that is closed under a client that
-        still writes may take the answer with it, so the last message goes when the body is read.
+        Hypercorn puts received events, including the disconnect, into a bounded queue, and blocks when it is full: if
+        nothing reads the queue, the connection is never freed. Closing a connection while the client is still sending
+        can also discard the response, so the last message is sent after the body has been drained.
         """
         drain = asyncio.ensure_future(self._drain())
         try:
@@ -104,18 +104,18 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _drain(self) -> None:
-        """Read what is left of the body, within limits."""
+        """Reads the rest of the body, up to a size and time limit."""
         read = 0
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while not self._body_read and read < _DRAIN_BYTES:
                     read += len((await self.receive()).get("body", b""))
         except TimeoutError:
-            logger.debug("a client did not end its body after an early answer")
+            logger.debug("timed out while draining a request body after an early response")
 
 
 def _trace(scope: Scope) -> dict[str, str]:
-    """The trace that the client says the request belongs to (https://www.w3.org/TR/trace-context/#traceparent-header)."""
+    """Returns the client's trace context (https://www.w3.org/TR/trace-context/#traceparent-header)."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     for name, value in headers:
         if name == b"traceparent" and _TRACEPARENT.fullmatch(value):

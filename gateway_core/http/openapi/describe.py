@@ -1,6 +1,6 @@
-"""What an HTTP endpoint takes and answers, said where it is defined; `/openapi.json` puts it together.
+"""Decorator that attaches an OpenAPI description to an endpoint.
 
-It knows no route and no schema.
+`http/openapi/document.py` assembles the descriptions into `/openapi.json`.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,15 +22,15 @@ def described(
     query: Mapping[str, Json] | None = None,
     content: Mapping[str, Json] | None = None,
 ) -> Callable[[T], T]:
-    """Say what an endpoint takes and answers.
+    """Describes an endpoint for `/openapi.json`.
 
     Args:
-        summary: One line.
-        takes: The JSON schema of its body; none takes none.
-        answers: The JSON schema of a good answer.
-        status: Of a good answer; 204 has no body.
-        query: The schemas of its query's parameters.
-        content: What it answers beside JSON, as schemas by media type.
+        summary: The summary, one line.
+        takes: JSON schema of the request body; `None` if there is no body.
+        answers: JSON schema of a successful response.
+        status: HTTP status of a successful response; a response with status 204 has no body.
+        query: Schemas of the query parameters, by name.
+        content: Schemas of successful responses in other formats than JSON, by media type.
     """
 
     def describe(endpoint: T) -> T:
@@ -41,7 +41,7 @@ def described(
             operation["parameters"] = [
                 {"name": name, "in": "query", "schema": schema} for name, schema in query.items()
             ]
-        good: dict[str, Any] = {"description": "Done"}
+        good: dict[str, Any] = {"description": "Success"}
         if status != 204:
             answered = {} if answers is None and content else {"application/json": answers or _ANYTHING}
             good["content"] = {kind: {"schema": schema} for kind, schema in {**answered, **(content or {})}.items()}
@@ -53,6 +53,6 @@ def described(
 
 
 def description_of(endpoint: object) -> Json | None:
-    """What `described` said of it: the parts of an OpenAPI operation."""
-    told: Json | None = getattr(endpoint, _DESCRIPTION, None)
-    return told
+    """Returns the OpenAPI operation attached by `described`, or `None`."""
+    operation: Json | None = getattr(endpoint, _DESCRIPTION, None)
+    return operation

@@ -1,7 +1,7 @@
-"""`/openapi.json`: every route of this gateway, plugins' included, as OpenAPI 3.1 describes it.
+"""`GET /openapi.json`: builds the OpenAPI 3.1 document of all routes, including those of plugins.
 
-Routes describe themselves: `described` puts what a route takes and answers on its endpoint; without it the first line
-of the endpoint's docstring has to do. It knows no route by name.
+The decorator `described` supplies the description of an endpoint; without it, the first line of the endpoint's
+docstring is the summary.
 """
 
 import inspect
@@ -27,9 +27,9 @@ class OpenApi:
     """The endpoint.
 
     Args:
-        gateway: Asked who asks.
-        version: Of the gateway.
-        routes: All routes, as they are mounted.
+        gateway: Authenticates the caller and supplies the models.
+        version: The gateway's version.
+        routes: Returns all mounted routes.
     """
 
     def __init__(self, gateway: RunningGateway, version: str, routes: Callable[[], Iterable[BaseRoute]]) -> None:
@@ -37,9 +37,9 @@ class OpenApi:
         self._version = version
         self._routes = routes
 
-    @described("This description; admins are told of the admin pages, too", answers=ANYTHING)
+    @described("Get this document; for admins it includes the admin endpoints", answers=ANYTHING)
     async def get(self, request: Request) -> Response:
-        """What the caller may ask for."""
+        """Return the endpoints and models that the caller is allowed to use."""
         principal = await authenticated(request, self._gateway)
         models = [agent.id for agent in await visible(principal, self._gateway, self._gateway.catalog)]
         value = document(self._routes(), self._version, models, admin=principal.admin)
@@ -49,13 +49,13 @@ class OpenApi:
 def document(
     routes: Iterable[BaseRoute], version: str, models: Sequence[str] = (), *, admin: bool = True
 ) -> dict[str, Any]:
-    """The description.
+    """Builds the OpenAPI document.
 
     Args:
-        routes: What to describe.
-        version: Of the gateway.
-        models: The models that there are.
-        admin: Whether to describe the admin pages.
+        routes: The routes to describe.
+        version: The gateway's version.
+        models: Ids of the available models.
+        admin: Whether to include the admin endpoints.
     """
     paths: dict[str, dict[str, Any]] = {}
     for path, route in _flat(routes):
@@ -85,23 +85,23 @@ def _flat(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _operation(route: Route, path: str) -> dict[str, Any]:
-    told: Mapping[str, Any] | None = description_of(route.endpoint)
-    if told is None:
+    base: Mapping[str, Any] | None = description_of(route.endpoint)
+    if base is None:
         summary = (inspect.getdoc(route.endpoint) or route.name).partition("\n")[0]
         content = {"application/json": {"schema": ANYTHING}}
-        told = {"summary": summary, "responses": {"200": {"description": "Done", "content": content}}}
+        base = {"summary": summary, "responses": {"200": {"description": "Success", "content": content}}}
     names = re.findall(r"\{(\w+)\}", path)
-    places = [
+    path_parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names
     ]
     failure = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     operation = {
-        **told,
-        "parameters": [*places, *told.get("parameters", ())],
+        **base,
+        "parameters": [*path_parameters, *base.get("parameters", ())],
         "responses": {
-            **told["responses"],
-            "4XX": {"description": "The request is at fault, or may not be made", "content": failure},
-            "5XX": {"description": "The gateway, the agent or what stands behind them failed", "content": failure},
+            **base["responses"],
+            "4XX": {"description": "The request is invalid or not allowed", "content": failure},
+            "5XX": {"description": "The gateway, the agent or an upstream failed", "content": failure},
         },
     }
     if path in _OPEN:

@@ -1,6 +1,7 @@
-"""What the OpenAI surface takes and answers, as JSON schemas. The reference pages say what becomes of each field.
+"""JSON schemas of the requests and responses of the OpenAI-compatible endpoints.
 
-Fields that are ignored are left out; more may always be sent.
+The schemas leave out fields that the gateway ignores; clients may send additional fields. The reference pages document
+each field.
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ ERROR: Schema = _object(
 
 
 def model_id(known: Sequence[str]) -> Schema:
-    """The schema of a model's id: one of those that there are, in any case, or with `default/` before it."""
+    """Returns the schema of a model id. It allows any string, since ids ignore case and may begin with `default/`."""
     return {"anyOf": [{"enum": [*known]}, {"type": "string", "minLength": 1}]} if known else TEXT
 
 

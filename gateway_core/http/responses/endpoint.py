@@ -1,7 +1,7 @@
-"""`/v1/responses`: OpenAI's Responses API over the same runs and events as chat completions.
+"""`/v1/responses`: OpenAI's Responses API, on the same runs and events as chat completions.
 
-It keeps responses where a plugin keeps records, for the principal that made them. Until the first byte of an answer is
-out an error has its own status; after that it is the event `response.failed`, and the stream ends.
+Responses are stored in the record store, for the principal that created them. An error before the first byte of the
+response has its own HTTP status. A later error is the event `response.failed`, which ends the stream.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from gateway_core.http.responses.input_items import ApprovalAnswer
 from gateway_core.http.responses.item_references import RESPONSE, new_id, resolve
 from gateway_core.http.responses.request import ResponsesRequest, parse_responses_request
 from gateway_core.http.responses.serializer import CANCELLED, Json, ResponseWriter
-from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, background_task, is_over
+from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, background_task, is_final
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.approvals import Verdict
 from gateway_core.runs.run_request import RunRequest
@@ -36,14 +36,12 @@ from gateway_core.types import Failed, RunContext, RunEvent
 logger = logging.getLogger(__name__)
 
 
-@described(
-    "Make a response of an agent", takes=schemas.RESPONSE_REQUEST, answers=schemas.RESPONSE, content=schemas.STREAM
-)
+@described("Create a response", takes=schemas.RESPONSE_REQUEST, answers=schemas.RESPONSE, content=schemas.STREAM)
 class Responses:
     """The endpoints.
 
     Args:
-        gateway: Whose agents to serve.
+        gateway: The gateway whose agents are served.
     """
 
     def __init__(self, gateway: RunningGateway) -> None:
@@ -84,9 +82,9 @@ class Responses:
             verdict=_verdict(asked.approvals),
         )
         tools = has_tool_items(request.headers, principal, body.get("tools"), config.clients)
-        await _Answer(self._gateway, to_run, send, asked, earlier, tools, self._running).give(receive)
+        await _Answer(self._gateway, to_run, send, asked, earlier, tools, self._running).serve(receive)
 
-    @described("A stored response", answers=schemas.RESPONSE)
+    @described("Get a stored response", answers=schemas.RESPONSE)
     async def get(self, request: Request) -> Response:
         """`GET /v1/responses/{id}`."""
         if request.query_params.get("stream", "").lower() == "true":
@@ -95,10 +93,10 @@ class Responses:
             )
         principal = await authenticated(request, self._gateway)
         answer = self._running.get((principal.id, request.path_params["id"]))
-        return _json(answer.so_far() if answer is not None else (await self._stored(request))["response"])
+        return _json(answer.snapshot() if answer is not None else (await self._stored(request))["response"])
 
     @described(
-        "The input of a stored response, newest first",
+        "List the input items of a stored response, newest first by default",
         answers=schemas.LIST,
         query=schemas.PAGE,
     )
@@ -123,26 +121,26 @@ class Responses:
             }
         )
 
-    @described("Forget a stored response", answers=schemas.DELETED)
+    @described("Delete a stored response", answers=schemas.DELETED)
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/responses/{id}`."""
         principal = await authenticated(request, self._gateway)
         response_id = request.path_params["id"]
         if (principal.id, response_id) in self._running:
-            raise InvalidRequestError("the response is still made; cancel it first", param="id")
+            raise InvalidRequestError("the response is in progress; cancel it first", param="id")
         if not await self._gateway.records.delete(RESPONSE, response_id, principal.id):
             raise _not_found(response_id)
         return _json({"id": response_id, "object": "response", "deleted": True})
 
-    @described("End a response that is on", answers=schemas.RESPONSE)
+    @described("Cancel a response in progress", answers=schemas.RESPONSE)
     async def cancel(self, request: Request) -> Response:
-        """`POST /v1/responses/{id}/cancel`: of one that is on; one that is over stays as it is."""
+        """`POST /v1/responses/{id}/cancel`; a response that has ended cannot be cancelled."""
         principal = await authenticated(request, self._gateway)
         answer = self._running.get((principal.id, request.path_params["id"]))
         if answer is not None:
             return _json(answer.cancel())
         stored = (await self._stored(request))["response"]
-        raise InvalidRequestError(f"the response is {stored['status']}, and cannot be cancelled any more", param="id")
+        raise InvalidRequestError(f"a response with the status '{stored['status']}' cannot be cancelled", param="id")
 
     async def _stored(self, request: Request) -> Json:
         principal = await authenticated(request, self._gateway)
@@ -154,16 +152,16 @@ class Responses:
         return record
 
     async def _earlier(self, asked: ResponsesRequest, principal_id: str) -> list[Item]:
-        """The items of the conversation that a request goes on with."""
+        """Returns the items of the conversation that `previous_response_id` refers to."""
         if asked.previous_response_id is None:
             return []
         kept = await self._gateway.records.get(RESPONSE, asked.previous_response_id, principal_id)
         if kept is None:
             raise InvalidRequestError(
-                f"the previous response '{asked.previous_response_id[:100]}' is not there",
+                f"the previous response '{asked.previous_response_id[:100]}' was not found",
                 param="previous_response_id",
                 code="previous_response_not_found",
-                hint="it was not stored, was deleted, has expired, or is another key's",
+                hint="it was not stored, was deleted, has expired, or belongs to another key",
             )
         items: list[Item] = orjson.loads(kept)["conversation"]
         return items
@@ -198,51 +196,51 @@ class _Answer(StreamingEndpoint):
             tools=tools,
         )
 
-    async def give(self, receive: Receive) -> None:
-        """Answer, whole or streamed, or at once with what is to be fetched later."""
+    async def serve(self, receive: Receive) -> None:
+        """Sends the response whole or streamed, or starts it in the background and returns at once."""
         key = self._request.run.principal.id, self._id
         if self._asked.background:
-            await self._begin(key)
+            await self._start_in_background(key)
             return
         try:
-            await self._give(self._stream(key) if self._request.live else self._whole(key), receive)
+            await self._serve(self._stream(key) if self._request.live else self._whole(key), receive)
         finally:
             self._running.pop(key, None)
 
-    def so_far(self) -> Json:
-        """The response as far as it is."""
-        return self._writer.so_far()
+    def snapshot(self) -> Json:
+        """Returns the response in its current state."""
+        return self._writer.snapshot()
 
     def cancel(self) -> Json:
-        """End it. Gives the response as far as it is; whoever follows it hears of the end."""
+        """Cancels the run and returns the response in its current state. A streaming client receives the last event."""
         if self._active is not None:
             self._active.stop(RunError("the run was cancelled", code=CANCELLED))
-        return {**self._writer.so_far(), "status": "cancelled"}
+        return {**self._writer.snapshot(), "status": "cancelled"}
 
-    async def _begin(self, key: tuple[str, str]) -> None:
-        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self._gateway.detached_runs.go_on(self._alone(key, begun))
+    async def _start_in_background(self, key: tuple[str, str]) -> None:
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = self._gateway.detached_runs.go_on(self._run_in_background(key, started))
         try:
-            await asyncio.wait((task, begun), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, started), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            task.cancel()  # the client left before it knew the id
+            task.cancel()  # the client disconnected before it received the id
             raise
-        if not begun.done():
-            await task  # it was refused
-        await self._json(orjson.dumps(self._writer.so_far()))
+        if not started.done():
+            await task  # raises the error that prevented the start
+        await self._json(orjson.dumps(self._writer.snapshot()))
 
-    async def _alone(self, key: tuple[str, str], begun: "asyncio.Future[None]") -> None:
-        """Answer without a client."""
+    async def _run_in_background(self, key: tuple[str, str], started: "asyncio.Future[None]") -> None:
+        """Completes the response without a client."""
         try:
             async with self._start() as run:
                 self._running[key] = self
-                begun.set_result(None)
+                started.set_result(None)
                 await self._read(run)
             await self._keep()
         except Exception:
-            if not begun.done():
+            if not started.done():
                 raise
-            logger.exception("the response %s, made in the background, is lost", self._id)
+            logger.exception("background response %s could not be completed or stored", self._id)
         finally:
             self._running.pop(key, None)
 
@@ -256,9 +254,9 @@ class _Answer(StreamingEndpoint):
         await self._json(orjson.dumps(self._writer.response))
 
     async def _read(self, run: ActiveRun) -> RunEvent:
-        """Write down all that a run tells. Returns the last of it."""
+        """Serializes all events of a run. Returns the last event."""
         events: list[RunEvent] = []
-        while not is_over(events):
+        while not is_final(events):
             events = await run.take()
             self._writer.events(events)
         return events[-1]
@@ -267,20 +265,20 @@ class _Answer(StreamingEndpoint):
         keep_alive = self._gateway.config.http.sse_keep_alive
         async with self._start() as run:
             self._running[key] = self
-            # A run that fails at once answers with its own status.
+            # A run that fails immediately gets its own HTTP status.
             events = await run.take(keep_alive)
             if len(events) == 1 and isinstance(events[0], Failed):
                 raise events[0].error
-            await self._stream_starts()
+            await self._start_stream()
             start = self._writer.start()
-            while not is_over(events):
-                await self._piece(start + (self._writer.events(events) or (b"" if start else KEEP_ALIVE)))
+            while not is_final(events):
+                await self._send_chunk(start + (self._writer.events(events) or (b"" if start else KEEP_ALIVE)))
                 start = b""
                 events = await run.take(keep_alive)
             last = start + self._writer.events(events)
-            # Kept before the client reads that it is through, so that it can go on with it at once.
+            # Store the response before the client receives the last event, so that a follow-up request can refer to it.
             await self._keep()
-            await self._piece(last, more=False)
+            await self._send_chunk(last, more=False)
 
     async def _keep(self) -> None:
         if not self._store:
@@ -288,7 +286,7 @@ class _Answer(StreamingEndpoint):
         record = {
             "response": self._writer.response,
             "input": self._asked.given,
-            "conversation": [*self._earlier, *self._asked.items, *self._writer.said],
+            "conversation": [*self._earlier, *self._asked.items, *self._writer.conversation_items],
         }
         seconds = self._gateway.config.http.keep_responses
         owner = self._request.run.principal.id
@@ -296,18 +294,18 @@ class _Answer(StreamingEndpoint):
 
 
 def _verdict(answers: tuple[ApprovalAnswer, ...]) -> tuple[str, Verdict] | None:
-    """What a person said to a question; one call that is not approved is enough to reject."""
+    """Returns the verdict on an approval request; a single rejected call rejects all of them."""
     if not answers:
         return None
     questions = {answer.request_id.rpartition(".")[0] or answer.request_id for answer in answers}
     if len(questions) > 1:
-        raise InvalidRequestError("the approvals are of more than one question", param="input")
+        raise InvalidRequestError("the approval responses refer to more than one approval request", param="input")
     reason = next((answer.reason for answer in answers if not answer.approved), None)
     return questions.pop(), Verdict(all(answer.approved for answer in answers), reason)
 
 
 def _not_found(response_id: str) -> NotFoundError:
-    return NotFoundError(f"there is no response '{response_id[:100]}'", code="response_not_found", param="id")
+    return NotFoundError(f"the response '{response_id[:100]}' was not found", code="response_not_found", param="id")
 
 
 def _json(value: Any) -> Response:

@@ -1,7 +1,7 @@
-"""The `input` of a Responses request becomes input items that the SDK takes on every upstream.
+"""Converts the `input` of a Responses request to input items that work with every upstream.
 
-Pure JSON to JSON, strict like `conversation.py`: an item that nothing here understands is refused by its path. Items
-that only OpenAI's own servers can resolve, such as references, are refused, too.
+The conversion is strict, like that in `http/chat/messages.py`: unsupported items are rejected with their path,
+including items that only OpenAI's servers can resolve.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
-from gateway_core.http.activity_rendering import without_blocks
+from gateway_core.http.activity_rendering import strip_blocks
 from gateway_core.http.chat.messages import Item
 from gateway_core.http.responses.item_references import new_id
 
@@ -27,27 +27,27 @@ class ApprovalAnswer:
 
 @frozen
 class ParsedInput:
-    """An input as a run takes it."""
+    """A parsed input, as a run accepts it."""
 
     items: list[Item] = field(factory=list)
     given: list[Item] = field(factory=list)
-    """The items with ids, as OpenAI lists them."""
+    """The items with ids, as OpenAI's `input_items` endpoint lists them."""
     approvals: tuple[ApprovalAnswer, ...] = ()
     system: str | None = None
-    """What system and developer messages say."""
+    """Text of the system and developer messages."""
 
 
 def parse_input(value: Any, *, max_items: int) -> ParsedInput:
-    """Convert a string or a list of items.
+    """Converts a string or an array of items.
 
     Raises:
-        InvalidRequestError: It is neither, is empty, or an item cannot be understood; `param` is its JSON path.
+        InvalidRequestError: The input has another type or is empty, or an item is invalid; `param` is its JSON path.
     """
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
-        raise InvalidRequestError("'input' is required, as a string or a list of at least one item", param="input")
-    json_fields.few_enough(value, "input", max_items)
+        raise InvalidRequestError("'input' is required and must be a string or a non-empty array", param="input")
+    json_fields.check_length(value, "input", max_items)
     items: list[Item] = []
     given: list[Item] = []
     approvals: list[ApprovalAnswer] = []
@@ -56,7 +56,7 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
     for position, item in enumerate(value):
         path = f"input[{position}]"
         if not isinstance(item, dict):
-            raise json_fields.wrong(path, "an object", item)
+            raise json_fields.wrong_type(path, "an object", item)
         kind = json_fields.text(item, "type", f"{path}.") or "message"
         given.append({"id": new_id(_PREFIXES.get(kind, "item")), "type": kind, **item})
         match kind:
@@ -75,11 +75,11 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
                 call_id = json_fields.required_text(item, "call_id", f"{path}.")
                 if call_id not in calls:
                     raise InvalidRequestError(
-                        f"'{path}.call_id' answers no function call before it", param=f"{path}.call_id"
+                        f"'{path}.call_id' does not match an earlier function call", param=f"{path}.call_id"
                     )
                 items.append({"type": kind, "call_id": call_id, "output": _output(item, path)})
             case "reasoning" | "mcp_approval_request":
-                pass  # what a model thought is its own; a question is answered by its id
+                pass  # reasoning is specific to one model; the response names the approval request by id
             case "mcp_approval_response":
                 approvals.append(
                     ApprovalAnswer(
@@ -90,7 +90,7 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
                 )
             case _:
                 raise InvalidRequestError(
-                    f"'{path}.type' is '{kind[:40]}', which is not supported here",
+                    f"'{path}.type' has the unsupported value '{kind[:40]}'",
                     param=f"{path}.type",
                     code="unsupported",
                 )
@@ -104,21 +104,21 @@ def _message(item: Mapping[str, Any], path: str, items: list[Item], system: list
     role = json_fields.required_text(item, "role", f"{path}.")
     content = item.get("content")
     if not isinstance(content, str | list):
-        raise json_fields.wrong(f"{path}.content", "a string or a list of parts", content)
+        raise json_fields.wrong_type(f"{path}.content", "a string or an array of parts", content)
     match role:
         case "system" | "developer":
             system.append(_text(content, path, ("input_text",)))
         case "assistant":
-            text = without_blocks(_text(content, path, ("output_text", "refusal", "input_text")))
+            text = strip_blocks(_text(content, path, ("output_text", "refusal", "input_text")))
             if text:
                 items.append({"role": "assistant", "content": text})
         case "user":
             items.append({"role": "user", "content": _user(content, path)})
         case _:
             raise InvalidRequestError(
-                f"'{path}.role' is '{role[:40]}'",
+                f"'{path}.role' has the unsupported value '{role[:40]}'",
                 param=f"{path}.role",
-                hint="one of user, assistant, system, developer",
+                hint="supported values: user, assistant, system, developer",
             )
 
 
@@ -130,7 +130,9 @@ def _text(content: str | list[Any], path: str, kinds: tuple[str, ...]) -> str:
         where = f"{path}.content[{position}]"
         kind = _kind(part, where)
         if kind not in kinds:
-            raise InvalidRequestError(f"'{where}.type' cannot be '{kind[:40]}' in this message", param=f"{where}.type")
+            raise InvalidRequestError(
+                f"'{where}.type' must not be '{kind[:40]}' in this message", param=f"{where}.type"
+            )
         texts.append(json_fields.text(part, "refusal" if kind == "refusal" else "text", f"{where}.") or "")
     return "".join(texts)
 
@@ -155,22 +157,22 @@ def _user(content: str | list[Any], path: str) -> str | list[Item]:
                     name: json_fields.text(part, name, f"{where}.") for name in ("file_data", "file_id", "filename")
                 }
                 if not (given["file_data"] or given["file_id"]):
-                    raise InvalidRequestError(f"'{where}' needs 'file_data' or 'file_id'", param=where)
+                    raise InvalidRequestError(f"'{where}' requires 'file_data' or 'file_id'", param=where)
                 parts.append({"type": kind, **{name: text for name, text in given.items() if text}})
             case "input_audio":
                 parts.append({"type": kind, "input_audio": json_fields.mapping(part, "input_audio", f"{where}.") or {}})
             case _:
                 raise InvalidRequestError(
-                    f"'{where}.type' is '{kind[:40]}'",
+                    f"'{where}.type' has the unsupported value '{kind[:40]}'",
                     param=f"{where}.type",
-                    hint="one of input_text, input_image, input_file and input_audio",
+                    hint="supported values: input_text, input_image, input_file, input_audio",
                 )
     return parts
 
 
 def _kind(part: Any, where: str) -> str:
     if not isinstance(part, dict):
-        raise json_fields.wrong(where, "an object", part)
+        raise json_fields.wrong_type(where, "an object", part)
     return json_fields.required_text(part, "type", f"{where}.")
 
 
@@ -179,5 +181,5 @@ def _output(item: Mapping[str, Any], path: str) -> str:
     if isinstance(output, str):
         return output
     if not isinstance(output, list):
-        raise json_fields.wrong(f"{path}.output", "a string or a list of parts", output)
+        raise json_fields.wrong_type(f"{path}.output", "a string or an array of parts", output)
     return _text(output, path, ("input_text", "output_text"))

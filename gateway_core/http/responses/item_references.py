@@ -1,6 +1,6 @@
-"""References of a Responses request to items that earlier responses gave, as some clients send them for a conversation.
+"""Resolves references to items of earlier responses, which some clients send to continue a conversation.
 
-An item's id says which response it belongs to, so that no index is kept of them.
+An item's id contains the id of its response, so no index of items is needed.
 """
 
 import secrets
@@ -13,29 +13,29 @@ from gateway_core.errors import InvalidRequestError
 from gateway_core.hooks.specs import RecordStore
 
 RESPONSE = "response"
-"""The kind of the records that are responses."""
+"""The record kind of stored responses."""
 _PLACE_DIGITS = 4
 
 
 def item_id(prefix: str, response_id: str, place: int) -> str:
-    """The id of an item of a response.
+    """Returns the id of an output item.
 
     Args:
-        prefix: What it begins with, such as `msg`.
-        response_id: The response's.
-        place: Its index there.
+        prefix: Prefix of the id, such as `msg`.
+        response_id: Id of the response.
+        place: Index of the item in the response.
     """
     return f"{prefix}_{response_id.rpartition('_')[2]}{place:0{_PLACE_DIGITS}x}"
 
 
 async def resolve(given: Any, records: RecordStore, owner: str, *, max_items: int) -> Any:
-    """The `input` of a request with the items themselves in the places of references to them.
+    """Replaces item references in the `input` of a request by the items.
 
     Raises:
-        InvalidRequestError: There is no such item that was stored for this principal.
+        InvalidRequestError: This principal has no stored item with that id.
     """
     if not isinstance(given, list) or len(given) > max_items:
-        return given  # to be refused, or without references
+        return given  # a string, or rejected later
     responses: dict[str, Sequence[dict[str, Any]]] = {}
     resolved = []
     for position, item in enumerate(given):
@@ -50,15 +50,15 @@ async def resolve(given: Any, records: RecordStore, owner: str, *, max_items: in
         found = next((item for item in responses[response_id] if item["id"] == referred), None)
         if found is None:
             raise InvalidRequestError(
-                f"the item '{referred[:100]}' is not there",
+                f"the item '{referred[:100]}' was not found",
                 param=f"input[{position}].id",
                 code="item_not_found",
-                hint="its response was not stored, was deleted, has expired, or is another key's",
+                hint="its response was not stored, was deleted, has expired, or belongs to another key",
             )
         resolved.append(found)
     return resolved
 
 
 def new_id(prefix: str) -> str:
-    """A new id, such as `resp_…`."""
+    """Returns a new random id, such as `resp_…`."""
     return f"{prefix}_{secrets.token_hex(24)}"

@@ -1,7 +1,7 @@
-"""The body of `POST /v1/responses`, checked.
+"""Parses and validates the body of `POST /v1/responses`.
 
-What becomes of each field is decided here and written down in `docs/reference/responses.md`: fields that an agent owns
-are ignored, fields that would change the answer and cannot be kept are refused by name, unknown ones pass.
+`docs/reference/responses.md` documents the handling of each field. Fields that the agent determines are ignored, fields
+that would change the output but are unsupported are rejected, and unknown fields are ignored.
 """
 
 from collections.abc import Mapping
@@ -15,34 +15,34 @@ from gateway_core.http.chat.messages import Item
 from gateway_core.http.chat.request import REASONING_EFFORTS, one_of
 from gateway_core.http.responses.input_items import ApprovalAnswer, parse_input
 
-# What would change the answer, and that no agent can do.
-_REFUSED = ("conversation", "prompt", "context_management")
+# These would change the output, and no agent supports them.
+_UNSUPPORTED = ("conversation", "prompt", "context_management")
 
 
 @frozen
 class ResponsesRequest:
-    """A request as the gateway understands it."""
+    """A parsed request."""
 
     model: str
     items: list[Item]
-    """The new input items, in the form that the SDK takes."""
+    """The new input items, in the SDK's format."""
     given: list[Item]
-    """The same with ids, as they are listed and stored."""
+    """The same items with ids, as they are listed and stored."""
     instructions: str | None
     approvals: tuple[ApprovalAnswer, ...]
     stream: bool
     background: bool
-    """Whether the answer is to be made without the client, who fetches it later."""
+    """Whether the response runs in the background and is fetched later."""
     store: bool | None
     previous_response_id: str | None
     settings: Mapping[str, Any]
     metadata: Mapping[str, Any]
     echo: Mapping[str, Any]
-    """Fields that the response repeats."""
+    """Request fields that the response repeats."""
 
     @property
     def text(self) -> str:
-        """What the user wrote last."""
+        """Text of the last user message."""
         for item in reversed(self.items):
             if item.get("role") == "user":
                 content = item["content"]
@@ -51,24 +51,24 @@ class ResponsesRequest:
 
 
 def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tools: int) -> ResponsesRequest:
-    """Check a body.
+    """Parses a request body.
 
     Raises:
-        InvalidRequestError: A field is missing, of the wrong type, out of range, or asks for what agents cannot do.
+        InvalidRequestError: A field is missing, has the wrong type, is out of range or is not supported.
     """
     model = json_fields.required_text(body, "model")
-    for name in _REFUSED:
+    for name in _UNSUPPORTED:
         if body.get(name):
-            raise InvalidRequestError(f"'{name}' is not supported by this gateway", param=name, code="unsupported")
+            raise InvalidRequestError(f"'{name}' is not supported", param=name, code="unsupported")
     background = json_fields.boolean(body, "background") or False
     if background and json_fields.boolean(body, "stream"):
         message = "'stream' is not supported together with 'background'"
         raise InvalidRequestError(message, param="stream", code="unsupported")
     if background and json_fields.boolean(body, "store") is False:
-        raise InvalidRequestError("'background' needs 'store': what is made is fetched later", param="store")
+        raise InvalidRequestError("'background' requires 'store': the response is fetched later", param="store")
     reasoning = json_fields.mapping(body, "reasoning") or {}
     text = json_fields.mapping(body, "text") or {}
-    json_fields.few_enough(json_fields.listing(body, "tools") or (), "tools", max_tools)
+    json_fields.check_length(json_fields.listing(body, "tools") or (), "tools", max_tools)
     parsed = parse_input(body.get("input"), max_items=max_items)
     instructions = json_fields.text(body, "instructions")
     return ResponsesRequest(
@@ -101,7 +101,7 @@ def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
     metadata = json_fields.mapping(body, "metadata") or {}
     for name, value in metadata.items():
         if not isinstance(value, str):
-            raise json_fields.wrong(f"metadata.{name}", "a string", value)
+            raise json_fields.wrong_type(f"metadata.{name}", "a string", value)
     return metadata
 
 

@@ -1,7 +1,7 @@
-"""RunEvents in the form of OpenAI's Responses: one object, or a stream of typed events.
+"""Serializes run events as OpenAI responses: a single object or a stream of typed events.
 
-Pure: it writes bytes, and sends nothing. Tools that the gateway ran are items of their own. A client runs a call that
-has no output, so each call here gets one before the end, or becomes a question for approval.
+It returns bytes and performs no I/O. Tools that the gateway ran become separate items. Clients run every function call
+without an output, so each call gets an output before the response ends, or is replaced by an approval request.
 https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway_core.http import error_responses
-from gateway_core.http.activity_rendering import question
+from gateway_core.http.activity_rendering import approval_question
 from gateway_core.http.responses.item_references import item_id
 from gateway_core.types import (
     ApprovalAsked,
@@ -29,12 +29,12 @@ from gateway_core.types import (
 Json = dict[str, Any]
 
 CANCELLED = "run_cancelled"
-"""The code of the error with which a client ends a run."""
+"""The error code of a run that was cancelled through the API."""
 _ERROR_CODES = {"upstream_rate_limited": "rate_limit_exceeded", "rate_limit_exceeded": "rate_limit_exceeded"}
 
 
 def usage_object(usage: Usage) -> Json:
-    """OpenAI's usage object of the Responses API, as the upstream counted."""
+    """Returns the usage object of the Responses API, with the counts reported by the upstream."""
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
@@ -45,16 +45,16 @@ def usage_object(usage: Usage) -> Json:
 
 
 class ResponseWriter:
-    """Writes one response.
+    """Serializes one response.
 
     Args:
-        response_id: Its id.
-        model: The model's name, as the client may use it again.
-        echo: Fields of the request that the response repeats.
-        request_id: The id under which an operator finds what failed.
-        store: Whether it can be fetched later.
-        reasoning: Whether reasoning is shown.
-        tools: Whether calls of tools, and questions for approval, are items; text tells what there is to know without.
+        response_id: Id of the response.
+        model: The model id.
+        echo: Request fields that the response repeats.
+        request_id: Id of the request, which error messages contain.
+        store: Whether the response is stored and can be fetched later.
+        reasoning: Whether to include reasoning.
+        tools: Whether tool calls and approval requests are output items; otherwise only text describes them.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class ResponseWriter:
         self._open: _OpenItem | None = None
         self._calls: dict[str, ToolStarted] = {}
         self._places: dict[str, int] = {}
-        self.said: list[Json] = []
-        """What an agent is told of this response when the conversation goes on, shown or not."""
+        self.conversation_items: list[Json] = []
+        """The items that this response adds to the conversation, including those that the client does not see."""
         self.output: list[Json] = []
         self.response: Json = {
             "id": response_id,
@@ -103,17 +103,17 @@ class ResponseWriter:
         }
 
     def start(self) -> bytes:
-        """The first two events."""
+        """Returns the first two events."""
         return self._event("response.created", response=self.response) + self._event(
             "response.in_progress", response=self.response
         )
 
     def events(self, events: Iterable[RunEvent]) -> bytes:
-        """The events of the stream for events of the run; the last one of a run ends the response."""
+        """Returns the stream events for events of the run; the last event of a run ends the response."""
         return b"".join([self._one(event) for event in events])
 
-    def so_far(self) -> Json:
-        """The response as far as it is."""
+    def snapshot(self) -> Json:
+        """Returns the response in its current state."""
         return {**self.response, "output": self.output}
 
     def _one(self, event: RunEvent) -> bytes:
@@ -127,7 +127,7 @@ class ResponseWriter:
             case ToolFinished():
                 return self._finished(event)
             case ApprovalAsked():
-                return self._asked(event)
+                return self._approval_asked(event)
             case Completed():
                 return self._completed(event)
             case Failed():
@@ -142,7 +142,7 @@ class ResponseWriter:
             out += self._event("response.output_item.added", output_index=item.index, item=item.as_json("in_progress"))
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             out += self._event("response.content_part.added", **item.place, content_index=0, part=part)
-            text = text.removeprefix("\n\n")  # what parts paragraphs elsewhere parts items here
+            text = text.removeprefix("\n\n")  # a paragraph break is redundant at the start of an item
         item = self._open
         item.texts.append(text)
         return out + self._event("response.output_text.delta", **item.place, content_index=0, delta=text, logprobs=[])
@@ -178,26 +178,28 @@ class ResponseWriter:
     def _finished(self, event: ToolFinished) -> bytes:
         out = self._close() if self._tools else b""
         if (call := self._calls.pop(event.call_id, None)) is not None:
-            self._keep_text()
+            self._flush_text()
             kept = {"call_id": event.call_id, "name": call.name, "arguments": call.arguments}
-            self.said.append({"type": "function_call", **kept})
-            self.said.append({"type": "function_call_output", "call_id": event.call_id, "output": event.output})
+            self.conversation_items.append({"type": "function_call", **kept})
+            self.conversation_items.append(
+                {"type": "function_call_output", "call_id": event.call_id, "output": event.output}
+            )
         return out + self._called(event.call_id, event.output, "completed")
 
     def _called(self, call_id: str, output: str, status: str) -> bytes:
-        """A call is over: its item is done, and its output is the next one."""
+        """Ends a call: its item is done, and its output is the next item."""
         if not self._tools:
             return b""
         out = b""
         if (index := self._places.pop(call_id, None)) is not None:
             out = self._done(index, self.output[index] | {"status": status})
-        # The API allows a text as well; Open WebUI reads nothing but parts.
+        # The API also allows a string, but Open WebUI reads only parts.
         parts = [{"type": "input_text", "text": output}]
         item = {"type": "function_call_output", "id": self._new_id("fco"), "call_id": call_id}
         return out + self._whole({**item, "output": parts, "status": status})
 
-    def _asked(self, event: ApprovalAsked) -> bytes:
-        out = self._text(question(event))
+    def _approval_asked(self, event: ApprovalAsked) -> bytes:
+        out = self._text(approval_question(event))
         if not self._tools:
             return out
         out += self._close()
@@ -209,7 +211,7 @@ class ResponseWriter:
                 "name": call.name,
                 "arguments": call.arguments,
             }
-            # It takes the place of the call, which was not made.
+            # The approval request replaces the call, which did not run.
             index = self._places.pop(call.call_id, None)
             out += self._whole(item) if index is None else self._done(index, item)
         return out
@@ -218,22 +220,22 @@ class ResponseWriter:
         self.output[index] = item
         return self._event("response.output_item.done", output_index=index, item=item)
 
-    def _end_calls(self, status: str) -> bytes:
-        """The calls that are still on: those of tools that a model's server ran, or that the run's end cut off."""
+    def _close_calls(self, status: str) -> bytes:
+        """Ends the open calls: calls of hosted tools, and calls that were interrupted by the end of the run."""
         return b"".join([self._called(call_id, "", status) for call_id in [*self._places]])
 
-    def _keep_text(self) -> None:
+    def _flush_text(self) -> None:
         item = self._open
         if isinstance(item, _Message) and (text := "".join(item.texts[item.kept :])):
             item.kept = len(item.texts)
-            self.said.append({"role": "assistant", "content": text.removeprefix("\n\n")})
+            self.conversation_items.append({"role": "assistant", "content": text.removeprefix("\n\n")})
 
     def _new_id(self, prefix: str) -> str:
-        """An id for the next item, from which `item_references` finds the response."""
+        """Returns the id of the next item, which `item_references` maps to the response."""
         return item_id(prefix, self.response["id"], len(self.output))
 
     def _whole(self, item: Json) -> bytes:
-        """An item that is there at once."""
+        """Adds an item that is complete from the start."""
         out = self._close()
         index = len(self.output)
         self.output.append(item)
@@ -244,7 +246,7 @@ class ResponseWriter:
         )
 
     def _close(self) -> bytes:
-        self._keep_text()
+        self._flush_text()
         item, self._open = self._open, None
         if item is None:
             return b""
@@ -262,7 +264,7 @@ class ResponseWriter:
         return out + self._event("response.output_item.done", output_index=item.index, item=done)
 
     def _completed(self, event: Completed) -> bytes:
-        out = self._close() + self._end_calls("completed")
+        out = self._close() + self._close_calls("completed")
         self.response |= {"output": self.output, "usage": usage_object(event.usage), "completed_at": int(time.time())}
         if event.finish_reason != "stop":
             reason = "max_output_tokens" if event.finish_reason == "length" else event.finish_reason
@@ -272,15 +274,15 @@ class ResponseWriter:
         return out + self._event("response.completed", response=self.response)
 
     def _failed(self, event: Failed) -> bytes:
-        out = self._close() + self._end_calls("incomplete")
-        error, told = event.error, error_responses.body(event.error, self._request_id)["error"]["message"]
+        out = self._close() + self._close_calls("incomplete")
+        error, message = event.error, error_responses.body(event.error, self._request_id)["error"]["message"]
         self.response |= {
             "status": "failed",
             "output": self.output,
             "usage": usage_object(event.usage),
-            "error": {"code": _ERROR_CODES.get(error.code, "server_error"), "message": told},
+            "error": {"code": _ERROR_CODES.get(error.code, "server_error"), "message": message},
         }
-        # A stream has no event for it.
+        # The API has no stream event for a cancelled response.
         if error.code == CANCELLED and self.response["background"]:
             self.response |= {"status": "cancelled", "error": None}
         return out + self._event("response.failed", response=self.response)

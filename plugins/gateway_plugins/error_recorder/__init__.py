@@ -1,6 +1,6 @@
-"""Remembers the last failures of every stage, for operators to look up: by agent, by stage, by a request's id.
+"""Records recent errors of every stage, so that operators can look them up by agent, stage or request id.
 
-It keeps no prompt, argument or value: of an exception only its type and its places. What repeats is counted.
+It stores the type and stack of an exception, but no prompts, arguments or values. Repeated errors are counted.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from gateway_plugins.error_recorder.storage import load, save
 
 FILE = "errors.json"
 SAVE_SECONDS = 1.0
-"""What happened within this time before a sudden death is lost."""
+"""Minimum interval between saves; a crash loses the errors since the last save."""
 
 
 @frozen
@@ -27,7 +27,7 @@ class Settings:
     """`[plugins.error_recorder]`."""
 
     capacity: int = 500
-    """How many different failures are remembered; the one that was seen longest ago is forgotten first."""
+    """Maximum number of distinct errors; the least recently seen error is removed first."""
 
 
 class ErrorRecorder:
@@ -41,13 +41,13 @@ class ErrorRecorder:
         self._changed = asyncio.Event()
 
     def reconfigure(self, config: Settings) -> None:
-        """Take another capacity; the newest failures that fit into it are kept."""
+        """Applies a new capacity, and keeps the most recent errors."""
         self._ring.resize(config.capacity)
 
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Remember what was kept on disk, and keep it there, when the gateway has a state folder."""
+        """Loads the saved errors, and saves changes, if the gateway has a state directory."""
         folder = self._gateway.state_folder(create=False)
         if folder is None:
             yield
@@ -55,22 +55,22 @@ class ErrorRecorder:
         self._ring.restore(load(folder / FILE))
         stopped = asyncio.Event()
 
-        async def keep() -> None:
+        async def save_changes() -> None:
             while not stopped.is_set():
                 await self._changed.wait()
                 await asyncio.to_thread(self._save)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), SAVE_SECONDS)
 
-        keeper = asyncio.create_task(keep())
+        saver = asyncio.create_task(save_changes())
         try:
             yield
         finally:
             stopped.set()
             if not self._changed.is_set():
-                keeper.cancel()
-            await asyncio.wait([keeper])
-            if self._changed.is_set():  # what failed while the keeper was at it
+                saver.cancel()
+            await asyncio.wait([saver])
+            if self._changed.is_set():  # errors recorded during the last save
                 self._save()
 
     def _save(self) -> None:
@@ -81,16 +81,16 @@ class ErrorRecorder:
 
     @hookimpl
     def on_error(self, error: GatewayError) -> None:
-        """Remember it."""
+        """Records an error."""
         self._ring.add(error)
         self._changed.set()
 
     @hookimpl
     def admin_routes(self) -> Iterable[BaseRoute]:
-        """`/admin/agents/errors`."""
+        """Adds `/admin/agents/errors`."""
         return error_routes(self._ring, self._changed.set)
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """How many there were, and how many different ones are remembered."""
+        """Reports the total number of errors, and the number of distinct errors that are stored."""
         return {"total": self._ring.total, "remembered": len(self._ring), "capacity": self._ring.capacity}

@@ -1,6 +1,6 @@
-"""The failures that are remembered, each different one once.
+"""A bounded collection of errors without duplicates.
 
-Two failures are the same when they happened at the same stage, to the same agent, at the same place, in the same words.
+Two errors are duplicates if they have the same stage, class, code, agent, source location and message.
 """
 
 import time
@@ -14,51 +14,51 @@ from attrs import asdict, define, field
 from gateway_core import GatewayError
 
 REQUESTS_KEPT = 100
-"""How many requests' ids are kept for a failure that repeats."""
+"""Maximum number of request ids stored for a repeated error."""
 
 Fingerprint = tuple[Any, ...]
 
 
 @define
 class RecordedError:
-    """A failure, without secrets, prompts or values."""
+    """A recorded error, without secrets, prompts or values."""
 
     stage: str
     kind: str
-    """The class of the error, as in docs/reference/errors.md."""
+    """The error's class name, as in docs/reference/errors.md."""
     code: str
     message: str
     hint: str | None
     agent_id: str | None
     source: str | None
-    """The file, table or entry point."""
+    """The file, configuration table or entry point that caused the error."""
     line: int | None
     traceback: list[dict[str, Any]]
-    """Of what caused it, outermost first: `type` and the places `file:line function`. No values."""
+    """The chain of causes, outermost first: `type`, and `stack` as `file:line function`. No values."""
     first_seen: float = field(factory=time.time)
     """Seconds since the epoch."""
     last_seen: float = 0.0
     count: int = 0
     principal_id: str | None = None
-    """Of the last request that it happened to."""
+    """The principal of the last affected request."""
     request_ids: list[str] = field(factory=list)
-    """Of the last requests that it happened to, newest last."""
+    """Ids of the last affected requests, newest last."""
 
     def fingerprint(self) -> Fingerprint:
-        """What makes it the same failure."""
+        """Returns the values that identify duplicates."""
         return self.stage, self.kind, self.code, self.agent_id, self.source, self.line, self.message
 
     def as_json(self) -> dict[str, Any]:
-        """For the admin pages."""
+        """Returns the error as a JSON-serializable dict."""
         return asdict(self)
 
 
 class ErrorRing:
-    """A bounded collection.
+    """A bounded collection of errors, ordered by last occurrence.
 
     Args:
-        capacity: How many different failures are kept.
-        clock: Tells seconds since the epoch.
+        capacity: Maximum number of distinct errors.
+        clock: Returns the time in seconds since the epoch.
     """
 
     def __init__(self, capacity: int, clock: Callable[[], float] = time.time) -> None:
@@ -71,7 +71,7 @@ class ErrorRing:
         return len(self._errors)
 
     def add(self, error: GatewayError) -> None:
-        """Remember a failure, or count it when it is known."""
+        """Records an error, or increments the count of a duplicate."""
         new = RecordedError(
             stage=str(error.stage),
             kind=type(error).__name__,
@@ -92,28 +92,28 @@ class ErrorRing:
             known.request_ids = [*deque((*known.request_ids, error.request_id), maxlen=REQUESTS_KEPT)]
         self.total += 1
         self._errors.move_to_end(new.fingerprint())
-        self._forget()
+        self._evict()
 
     def resize(self, capacity: int) -> None:
-        """Remember as many from now on."""
+        """Changes the capacity, and removes the least recent errors beyond it."""
         self.capacity = capacity
-        self._forget()
+        self._evict()
 
-    def _forget(self) -> None:
+    def _evict(self) -> None:
         while len(self._errors) > self.capacity:
             self._errors.popitem(last=False)
 
     def entries(self) -> list[RecordedError]:
-        """All of them, the one that was seen last first."""
+        """Returns all errors, most recent first."""
         return [*reversed(self._errors.values())]
 
     def restore(self, errors: Iterable[RecordedError]) -> None:
-        """Remember failures of an earlier process, given in the order of `entries`."""
+        """Restores the errors of an earlier process, given in the order of `entries`."""
         for error in reversed([*errors][: self.capacity]):
             self._errors[error.fingerprint()] = error
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Removes all errors."""
         self._errors.clear()
 
 

@@ -1,4 +1,4 @@
-"""`/admin/agents/errors`: the failures that are remembered, for an admin. It changes nothing but by `DELETE`."""
+"""Admin endpoints `/admin/agents/errors`: list and clear the recorded errors."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from gateway_core import InvalidRequestError, NotFoundError, described
 from gateway_plugins.error_recorder.ring import ErrorRing, RecordedError
 
-MOST_SHOWN = 1000
+MAX_LIMIT = 1000
 _FILTERS: dict[str, dict[str, Any]] = {
     **{name: {"type": "string"} for name in ("agent", "stage", "request_id", "since")},
     **{name: {"type": "integer", "minimum": 0} for name in ("offset", "limit")},
@@ -20,36 +20,36 @@ _FILTERS: dict[str, dict[str, Any]] = {
 
 
 def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseRoute]:
-    """The routes.
+    """Returns the routes.
 
     Args:
-        ring: What they tell of.
-        changed: Called when it was cleared.
+        ring: The recorded errors.
+        changed: Called after the errors were cleared.
     """
 
-    @described("The failures that are remembered, the last one first", query=_FILTERS)
+    @described("List recorded errors, most recent first", query=_FILTERS)
     async def errors(request: Request) -> Response:
         query = request.query_params
-        wanted = [error for error in ring.entries() if _fits(error, request)]
+        wanted = [error for error in ring.entries() if _matches(error, request)]
         offset, limit = _number(query.get("offset"), "offset", 0), _number(query.get("limit"), "limit", 100)
-        page = wanted[offset : offset + min(limit, MOST_SHOWN)]
+        page = wanted[offset : offset + min(limit, MAX_LIMIT)]
         return _json({"total": len(wanted), "offset": offset, "errors": [error.as_json() for error in page]})
 
-    @described("Forget all failures", status=204)
+    @described("Delete all recorded errors", status=204)
     async def clear(_: Request) -> Response:
         ring.clear()
         changed()
         return Response(status_code=204)
 
-    @described("The failures of one request")
+    @described("List the recorded errors of a request")
     async def of_request(request: Request) -> Response:
         request_id = request.path_params["request_id"]
         found = [error.as_json() for error in ring.entries() if request_id in error.request_ids]
         if not found:
             raise NotFoundError(
-                f"no failure of the request '{request_id[:128]}' is remembered",
+                f"no error is recorded for the request '{request_id[:128]}'",
                 code="error_not_found",
-                hint="it did not fail, or too much failed since",
+                hint="the request did not fail, or newer errors have replaced it",
             )
         return _json({"request_id": request_id, "errors": found})
 
@@ -60,7 +60,7 @@ def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseR
     ]
 
 
-def _fits(error: RecordedError, request: Request) -> bool:
+def _matches(error: RecordedError, request: Request) -> bool:
     query = request.query_params
     agent, stage = query.get("agent"), query.get("stage")
     request_id, since = query.get("request_id"), query.get("since")
@@ -68,11 +68,11 @@ def _fits(error: RecordedError, request: Request) -> bool:
         (agent is None or (error.agent_id or "").casefold() == agent.casefold())
         and (stage is None or error.stage == stage)
         and (request_id is None or request_id in error.request_ids)
-        and (since is None or error.last_seen >= _moment(since))
+        and (since is None or error.last_seen >= _timestamp(since))
     )
 
 
-def _moment(text: str) -> float:
+def _timestamp(text: str) -> float:
     try:
         return float(text)
     except ValueError:
@@ -81,7 +81,7 @@ def _moment(text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise InvalidRequestError(
-            "'since' must be seconds since the epoch, or a time such as 2026-11-23T07:00:00Z", param="since"
+            "'since' must be a Unix timestamp or an ISO 8601 time such as 2026-11-23T07:00:00Z", param="since"
         ) from None
 
 
@@ -89,7 +89,7 @@ def _number(text: str | None, name: str, default: int) -> int:
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise InvalidRequestError(f"'{name}' must be a whole number", param=name)
+        raise InvalidRequestError(f"'{name}' must be a non-negative integer", param=name)
     return int(text)
 
 

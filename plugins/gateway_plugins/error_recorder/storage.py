@@ -1,6 +1,6 @@
-"""Keeps the failures in a file, so that a restart does not forget them.
+"""Saves the recorded errors to a file, so that they survive a restart.
 
-A file that cannot be read is no reason not to start, and one that cannot be written none to stop.
+Read and write errors are logged; they do not stop the gateway.
 """
 
 import json
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def load(file: Path) -> list[RecordedError]:
-    """What was kept, in the order in which it was."""
+    """Loads the saved errors, in the order in which they were saved."""
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         known = {attribute.name for attribute in fields(RecordedError)}
@@ -25,16 +25,16 @@ def load(file: Path) -> list[RecordedError]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, AttributeError):
-        logger.warning("the failures in %s cannot be read, and are left out", file)
+        logger.warning("cannot read the recorded errors in %s; starting without them", file)
         return []
 
 
 def save(file: Path, errors: Iterable[RecordedError]) -> None:
-    """Put all of them into the file, whole or not at all."""
+    """Saves all errors atomically."""
     new = file.with_suffix(".new")
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as written:
             json.dump([error.as_json() for error in errors], written)
         new.replace(file)
     except OSError as error:
-        logger.warning("the failures cannot be kept in %s: %s", file, error.strerror)
+        logger.warning("cannot save the recorded errors to %s: %s", file, error.strerror)

@@ -1,6 +1,6 @@
 """Metrics of requests, runs, models, tools, decisions and failures, as Prometheus text and over OTLP.
 
-It measures nothing by asking others at the time of a request, and no label holds what a client chose.
+Recording does not call other services, and label values are never chosen by clients.
 """
 
 import asyncio
@@ -44,17 +44,17 @@ class Settings:
     """`[plugins.metrics]`."""
 
     open: bool = False
-    """Whether anybody may read `/metrics`, not only an admin."""
+    """Whether `/metrics` is public; otherwise it requires an admin."""
     listen: str = ""
-    """An address of their own, such as `127.0.0.1:9464`, at which metrics can be read."""
+    """A separate address that serves the metrics, such as `127.0.0.1:9464`."""
     key: Secret | None = None
-    """A scraper's own: whoever sends it may read them, at both addresses, and nobody else."""
+    """A bearer key for scrapers. If set, both addresses require it."""
     otlp_endpoint: str = ""
-    """The base URL of a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`."""
+    """Base URL of an OTLP/HTTP collector, such as `http://127.0.0.1:4318`."""
     otlp_headers: dict[str, Secret] = Factory(dict)
-    """Sent to the collector."""
+    """HTTP headers for the collector."""
     otlp_interval: Seconds = Seconds(60.0)
-    """Between exports to the collector."""
+    """Interval between exports to the collector."""
 
 
 class Metrics:
@@ -64,7 +64,9 @@ class Metrics:
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         if config.open and config.key:
-            raise ConfigError("the metrics cannot be open and have a key", source="[plugins.metrics] open")
+            raise ConfigError(
+                "`open` and `key` are mutually exclusive", source="[plugins.metrics] open", hint="remove one of them"
+            )
         self._gateway = gateway
         self._config = config
         self._export: Export | None = None
@@ -73,8 +75,8 @@ class Metrics:
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Make the instruments, and let go of them."""
-        # They take a tenth of a second to import; commands that serve nothing do without them.
+        """Creates the instruments and exporters, and closes them on shutdown."""
+        # Imported here because the import takes 0.1 s, which commands that do not serve should not pay.
         from gateway_plugins.metrics.export import Export, listening
         from gateway_plugins.metrics.instruments import Instruments
 
@@ -94,62 +96,62 @@ class Metrics:
 
     @hookimpl
     def middleware(self) -> Iterable[Middleware]:
-        """Counts requests."""
+        """Adds the middleware that measures requests."""
         return [Middleware(RequestMetrics, instruments=lambda: self._instruments)]
 
     @hookimpl
     def routes(self) -> Iterable[BaseRoute]:
-        """`/metrics`, where it is open to everybody, or to whoever has its key."""
+        """Adds `/metrics` if it is public or has its own key."""
         return [Route(PATH, self._scrape)] if self._config.open or self._config.key else []
 
     @hookimpl
     def admin_routes(self) -> Iterable[BaseRoute]:
-        """`/metrics`, where it is not."""
+        """Adds `/metrics` as an admin route otherwise."""
         return [] if self._config.open or self._config.key else [Route(PATH, self._scrape)]
 
-    @described("Measurements, for Prometheus", content={"text/plain": {"type": "string"}})
+    @described("Get all metrics in the Prometheus text format", content={"text/plain": {"type": "string"}})
     async def _scrape(self, request: Request) -> Response:
         from gateway_plugins.metrics.export import CONTENT_TYPE, is_key
 
         if self._config.key and not is_key(self._config.key, request.headers.get("authorization")):
-            raise AuthenticationError("the metrics have a key of their own, and this is not it")
+            raise AuthenticationError("missing or invalid metrics key")
         if self._export is None:
-            raise UnavailableError("the gateway is starting or stopping", retry_after=1)
+            raise UnavailableError("the gateway is starting up or shutting down", retry_after=1)
         text = await asyncio.to_thread(self._export.text)
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     @hookimpl
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
-        """Count it."""
+        """Records a run."""
         if self._instruments is not None:
             self._instruments.run(run, outcome)
 
     @hookimpl
     def on_model_end(self, call: ModelCall) -> None:
-        """Count it, and its tokens."""
+        """Records a model call and its tokens."""
         if self._instruments is not None:
             self._instruments.model_call(call)
 
     @hookimpl
     def on_tool_end(self, call: ToolCall) -> None:
-        """Count it."""
+        """Records a tool call."""
         if self._instruments is not None:
             self._instruments.tool_call(call)
 
     @hookimpl
     def on_decision(self, made: DecisionMade) -> None:
-        """Count it."""
+        """Records a policy decision."""
         if self._instruments is not None:
             self._instruments.decision(made)
 
     @hookimpl
     def on_error(self, error: GatewayError) -> None:
-        """Count it."""
+        """Records an error."""
         if self._instruments is not None:
             self._instruments.error(error)
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """Where the metrics can be read."""
+        """Reports where the metrics are served and exported."""
         config = self._config
         return {"path": PATH, "open": config.open, "listen": config.listen, "otlp_endpoint": config.otlp_endpoint}

@@ -1,7 +1,7 @@
-"""Counting and measuring at half the price: OpenTelemetry's instruments get it when they are read, or many at a time.
+"""Buffers measurements, because recording in batches costs about half as much as recording each one during a request.
 
-One recording takes them 14 µs amid a request, and half of that among others. Nothing is lost or late for a reader: what
-waits is recorded before each collection.
+An OpenTelemetry instrument takes 14 µs per recording during a request, and about 7 µs in a batch. Buffered measurements
+are recorded before each collection, so readers always see them all.
 """
 
 from collections import deque
@@ -11,29 +11,29 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 Labels = Mapping[str, str | int]
 
-MOST_WAITING = 256
-"""Recordings that may wait; so many take two milliseconds."""
+MAX_PENDING = 256
+"""Maximum number of buffered measurements; recording this many takes 2 ms."""
 
 
 class Recorder:
-    """Histograms' values that wait to be recorded. Values come from one thread, `flush` may be called from any."""
+    """Buffers histogram values. Call `record` from a single thread; `flush` is thread-safe."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Histogram, float, Labels]] = deque()
+        self._pending: deque[tuple[Histogram, float, Labels]] = deque()
 
     def record(self, histogram: Histogram, value: float, labels: Labels) -> None:
-        """Record a value soon. The labels must not be changed any more."""
-        self._waiting.append((histogram, value, labels))
-        if len(self._waiting) >= MOST_WAITING:
+        """Buffers a value. The caller must not modify the labels afterwards."""
+        self._pending.append((histogram, value, labels))
+        if len(self._pending) >= MAX_PENDING:
             self.flush()
 
     def flush(self) -> None:
-        """Record what waits."""
-        while self._waiting:
+        """Records all buffered values."""
+        while self._pending:
             try:
-                histogram, value, labels = self._waiting.popleft()
+                histogram, value, labels = self._pending.popleft()
             except IndexError:
-                return  # another thread was faster
+                return  # another thread flushed the last value
             histogram.record(value, labels)
 
 
@@ -41,11 +41,11 @@ class Count:
     """A counter that is read at each collection.
 
     Args:
-        meter: Makes the instrument.
-        name: The metric's.
-        unit: By UCUM.
-        description: For people.
-        labels: Their names.
+        meter: Creates the instrument.
+        name: Name of the metric.
+        unit: Unit in UCUM notation.
+        description: Human-readable description.
+        labels: Names of the labels.
     """
 
     def __init__(self, meter: Meter, name: str, unit: str, description: str, *labels: str) -> None:
@@ -54,22 +54,22 @@ class Count:
         meter.create_observable_counter(name, [self._observe], unit, description)
 
     def add(self, *labels: str, count: int = 1) -> None:
-        """Count.
+        """Increments the counter.
 
         Args:
-            labels: Their values, in order.
-            count: How many.
+            labels: Label values, in the order of their names.
+            count: The increment.
         """
         self._counts[labels] = self._counts.get(labels, 0) + count
 
     def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        # A copy, made in one step: the event loop counts on meanwhile.
+        # Copied atomically, because the event loop keeps counting in another thread.
         for values, count in self._counts.copy().items():
             yield Observation(count, dict(zip(self._labels, values, strict=True)))
 
 
 def flushing(recorder: Recorder, observe: Callable[[], Iterable[Observation]]) -> Callable[..., Iterable[Observation]]:
-    """A callback of an observable instrument that first records what waits: collections begin with callbacks."""
+    """Returns an instrument callback that flushes the recorder first; a collection starts with the callbacks."""
 
     def callback(_: CallbackOptions) -> Iterable[Observation]:
         recorder.flush()

@@ -1,7 +1,7 @@
-"""From instruments to those who read them: Prometheus text, and OTLP where a collector is configured.
+"""Exports metrics as Prometheus text, and over OTLP if a collector is configured.
 
-Each gateway has a provider and a registry of its own; the process's global ones stay as they are. Exporting happens in
-threads, so that no reader and no dead collector delays a request.
+Each gateway has its own meter provider and registry; the process's global ones are not changed. Export runs in threads,
+so that a slow reader or an unreachable collector does not delay requests.
 """
 
 import hmac
@@ -26,28 +26,28 @@ SHUTDOWN_SECONDS = 2.0
 
 
 class Registry(CollectorRegistry):
-    """A registry that is read by one reader at a time: the exporter mixes up two."""
+    """A registry with serialized reads, because the exporter is not safe for concurrent collection."""
 
     def __init__(self) -> None:
         super().__init__()
         self._one_reader = threading.Lock()
 
     def collect(self) -> Iterator[Metric]:
-        """Everything at this moment."""
+        """Collects all metrics."""
         with self._one_reader:
             return iter([*super().collect()])
 
 
 class Export:
-    """What reads the instruments of one gateway.
+    """The meter provider of one gateway, with its readers.
 
     Args:
-        otlp_endpoint: The base URL of a collector that takes OTLP over HTTP; none without.
-        headers: Sent to the collector.
-        interval: Seconds between exports to it.
+        otlp_endpoint: Base URL of an OTLP/HTTP collector; an empty string disables OTLP.
+        headers: HTTP headers for the collector.
+        interval: Seconds between exports to the collector.
 
     Raises:
-        ConfigError: A collector is configured, and the package for it is not installed.
+        ConfigError: A collector is configured, but the exporter package is not installed.
     """
 
     def __init__(self, otlp_endpoint: str, headers: Mapping[str, str], interval: float) -> None:
@@ -58,18 +58,18 @@ class Export:
         self._provider = MeterProvider(
             readers,
             Resource.create({"service.name": "agent-gateway", "service.version": __version__}),
-            # An exemplar needs the context of each measurement, which nobody reads.
+            # Exemplars need the context of each measurement, which costs time and is not exported.
             exemplar_filter=AlwaysOffExemplarFilter(),
             shutdown_on_exit=False,
         )
         self.meter = self._provider.get_meter("agent_gateway", __version__)
 
     def text(self) -> bytes:
-        """All series as Prometheus text. Blocking."""
+        """Returns all series as Prometheus text. Blocking."""
         return generate_latest(self.registry)
 
     def close(self) -> None:
-        """Send what is left to the collector, and stop. Blocking, for a short while."""
+        """Flushes the exporters and shuts down. Blocks for up to `SHUTDOWN_SECONDS`."""
         self._provider.shutdown(timeout_millis=SHUTDOWN_SECONDS * 1000)
 
 
@@ -78,7 +78,7 @@ def _otlp_reader(endpoint: str, headers: Mapping[str, str], interval: float) -> 
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     except ImportError as error:
         raise ConfigError(
-            "the package that sends metrics to a collector is not installed",
+            "the OTLP exporter is not installed",
             source="[plugins.metrics] otlp_endpoint",
             hint='pip install "agent-gateway[otlp]"',
         ) from error
@@ -88,10 +88,10 @@ def _otlp_reader(endpoint: str, headers: Mapping[str, str], interval: float) -> 
 
 @contextmanager
 def listening(address: str, registry: CollectorRegistry, key: Secret | None) -> Iterator[None]:
-    """Answer scrapes at an address of their own, such as `127.0.0.1:9464`, in a thread.
+    """Serves the metrics at a separate address, such as `127.0.0.1:9464`, in a thread.
 
     Raises:
-        ConfigError: It is no address, or cannot be listened on.
+        ConfigError: The address is invalid or in use.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -100,10 +100,10 @@ def listening(address: str, registry: CollectorRegistry, key: Secret | None) -> 
         server = _Server((host.strip("[]"), int(port)), _Quiet)
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(
-            f"cannot listen on {address}: {getattr(error, 'strerror', None) or 'write it as host:port'}",
+            f"cannot listen on {address}: {getattr(error, 'strerror', None) or 'expected host:port'}",
             source="[plugins.metrics] listen",
         ) from error
-    server.set_app(_locked(make_wsgi_app(registry), key) if key else make_wsgi_app(registry))
+    server.set_app(_require_key(make_wsgi_app(registry), key) if key else make_wsgi_app(registry))
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     try:
@@ -120,12 +120,12 @@ def is_key(key: Secret, authorization: str | None) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), key.reveal().encode())
 
 
-def _locked(app: WSGIApplication, key: Secret) -> WSGIApplication:
+def _require_key(app: WSGIApplication, key: Secret) -> WSGIApplication:
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if is_key(key, environ.get("HTTP_AUTHORIZATION")):
             return app(environ, start_response)
         start_response("401 Unauthorized", [("content-type", "text/plain"), ("www-authenticate", "Bearer")])
-        return [b"the metrics have a key of their own, and this is not it\n"]
+        return [b"missing or invalid metrics key\n"]
 
     return answer
 
@@ -139,7 +139,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def server_bind(self) -> None:
         TCPServer.server_bind(self)
-        # Not the host's full name, for which WSGIServer would ask the network.
+        # WSGIServer would resolve the host name here, which can block on DNS.
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
@@ -148,4 +148,4 @@ class _Quiet(WSGIRequestHandler):
     timeout = 10.0
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the gateway logs requests in its own form."""
+        """Does nothing: scrapes are not logged."""

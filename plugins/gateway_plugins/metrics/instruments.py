@@ -1,8 +1,9 @@
-"""The instruments: what is counted and measured, under which names, and with which labels.
+"""Defines the metric instruments, with their names and labels.
 
-Names are OpenTelemetry's where it has one (https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/ and
-https://opentelemetry.io/docs/specs/semconv/http/http-metrics/), else they begin with `agent_gateway.`. It exports
-nothing, and no label holds what a client chose.
+Names follow the OpenTelemetry conventions where they exist
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/ and
+https://opentelemetry.io/docs/specs/semconv/http/http-metrics/); other names begin with `agent_gateway.`. Label values
+are never chosen by clients.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,9 +23,9 @@ from gateway_core import (
     ToolCall,
 )
 from gateway_plugins.metrics.batching import Count, Recorder, flushing
-from gateway_plugins.metrics.labels import UNKNOWN, FewValues
+from gateway_plugins.metrics.labels import UNKNOWN, CardinalityLimit
 
-# Buckets as the conventions advise; agents take longer than web pages, so some of them go on.
+# Buckets recommended by the conventions, extended because agents take longer than web pages.
 _HTTP_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 300, 600]
 _OPERATION_SECONDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 300, 600]
 _FIRST_SECONDS = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60]
@@ -40,93 +41,100 @@ class Instruments:
     """The instruments of one gateway.
 
     Args:
-        meter: Makes them.
-        gateway: Whose catalog and measurements are told.
+        meter: Creates the instruments.
+        gateway: Supplies the catalog and the measurements.
     """
 
     def __init__(self, meter: Meter, gateway: Gateway) -> None:
         self._gateway = gateway
         self._recorder = Recorder()
         self._record = self._recorder.record
-        self._model, self._tool = FewValues(200), FewValues(500)
-        self._code, self._source, self._task = FewValues(200), FewValues(50), FewValues(50)
+        self._model, self._tool = CardinalityLimit(200), CardinalityLimit(500)
+        self._code, self._source, self._task = CardinalityLimit(200), CardinalityLimit(50), CardinalityLimit(50)
         self.active_requests = 0
 
         self._http_seconds = meter.create_histogram(
-            "http.server.request.duration", "s", "Requests.", explicit_bucket_boundaries_advisory=_HTTP_SECONDS
+            "http.server.request.duration",
+            "s",
+            "Duration of HTTP requests.",
+            explicit_bucket_boundaries_advisory=_HTTP_SECONDS,
         )
         self._run_seconds = meter.create_histogram(
             gen_ai_metrics.GEN_AI_SERVER_REQUEST_DURATION,
             "s",
-            "Runs, from their start to their end.",
+            "Duration of runs, including tools.",
             explicit_bucket_boundaries_advisory=_OPERATION_SECONDS,
         )
         self._first_token = meter.create_histogram(
             gen_ai_metrics.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN,
             "s",
-            "From a run's start to the first piece of its answer.",
+            "Time from the start of a run to the first piece of its answer or reasoning.",
             explicit_bucket_boundaries_advisory=_FIRST_SECONDS,
         )
         self._model_seconds = meter.create_histogram(
             gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION,
             "s",
-            "Calls of models.",
+            "Duration of model calls.",
             explicit_bucket_boundaries_advisory=_OPERATION_SECONDS,
         )
         self._first_chunk = meter.create_histogram(
             gen_ai_metrics.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK,
             "s",
-            "From a model's call to the first piece of its answer, where that is streamed.",
+            "Time from the start of a streamed model call to its first chunk.",
             explicit_bucket_boundaries_advisory=_FIRST_SECONDS,
         )
         self._per_token = meter.create_histogram(
             gen_ai_metrics.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN,
             "s",
-            "Between a model's output tokens after the first one, where they are streamed.",
+            "Time per output token after the first one, for streamed model calls.",
             explicit_bucket_boundaries_advisory=_PER_TOKEN_SECONDS,
         )
         self._tokens = meter.create_histogram(
             gen_ai_metrics.GEN_AI_CLIENT_TOKEN_USAGE,
             "{token}",
-            "Tokens of each model call, as the upstream counted them.",
+            "Tokens per model call, as reported by the upstream.",
             explicit_bucket_boundaries_advisory=_TOKENS,
         )
         self._tool_seconds = meter.create_histogram(
             "agent_gateway.tool.duration",
             "s",
-            "Tool calls.",
+            "Duration of tool calls.",
             explicit_bucket_boundaries_advisory=_OPERATION_SECONDS,
         )
-        self._runs = Count(meter, "agent_gateway.runs", "{run}", "Runs that ended.", "agent", "outcome")
-        self._errors = Count(meter, "agent_gateway.errors", "{error}", "Failures of every stage.", "stage", "code")
+        self._runs = Count(meter, "agent_gateway.runs", "{run}", "Finished runs.", "agent", "outcome")
+        self._errors = Count(meter, "agent_gateway.errors", "{error}", "Errors, by stage and code.", "stage", "code")
         self._load_failures = Count(
-            meter, "agent_gateway.load.failures", "{failure}", "Agents that could not be loaded.", "kind", "agent"
+            meter, "agent_gateway.load.failures", "{failure}", "Failed attempts to load an agent.", "kind", "agent"
         )
         self._decisions = Count(
             meter,
             "agent_gateway.decisions",
             "{decision}",
-            "Decisions that took effect.",
+            "Policy decisions.",
             *("kind", "source", "outcome"),
         )
         self._tasks = Count(
             meter,
             "agent_gateway.background_tasks",
             "{task}",
-            "What chat UIs asked beside a chat.",
+            "Background requests of chat UIs, such as titles.",
             *("kind", "outcome"),
         )
         self._keep_alives = Count(
-            meter, "agent_gateway.keep_alives", "{comment}", "Comments sent into silent streams.", "agent"
+            meter, "agent_gateway.keep_alives", "{comment}", "Keep-alive comments sent in idle streams.", "agent"
         )
-        self._left = Count(
-            meter, "agent_gateway.disconnects", "{client}", "Clients that left before their answer's end.", "agent"
+        self._disconnects = Count(
+            meter,
+            "agent_gateway.disconnects",
+            "{client}",
+            "Clients that disconnected before the response was complete.",
+            "agent",
         )
 
         self._observe(meter)
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        """A request was answered, or its client has left."""
+        """Records a completed request, or one whose client disconnected."""
         labels: dict[str, str | int] = {
             "http.request.method": method if method in _METHODS else "_OTHER",
             "http.response.status_code": status,
@@ -135,15 +143,15 @@ class Instruments:
         self._record(self._http_seconds, seconds, labels)
 
     def run(self, run: RunContext, outcome: Outcome) -> None:
-        """A run ended."""
+        """Records a finished run."""
         how = "cancelled" if outcome.cancelled else "error" if outcome.error else "ok"
         agent = self._agent(run.agent_id)
         if outcome.client_left:
-            self._left.add(agent)
+            self._disconnects.add(agent)
         if outcome.keep_alives:
             self._keep_alives.add(agent, count=outcome.keep_alives)
         if run.task is not None:
-            # The agent has no part in it.
+            # Background tasks do not run the agent, so they do not count as its runs.
             self._tasks.add(self._task(run.task), how)
             return
         labels = {**_OWN, "gen_ai.request.model": agent}
@@ -155,7 +163,7 @@ class Instruments:
         self._record(self._run_seconds, outcome.seconds, labels)
 
     def model_call(self, call: ModelCall) -> None:
-        """A model's call ended."""
+        """Records a finished model call."""
         labels = {
             **_UPSTREAM,
             "gen_ai.agent.name": self._agent(call.run.agent_id),
@@ -176,25 +184,25 @@ class Instruments:
         self._record(self._model_seconds, call.seconds, labels)
 
     def tool_call(self, call: ToolCall) -> None:
-        """A tool's call ended."""
+        """Records a finished tool call."""
         labels = {"tool": self._tool(call.tool.name), "source": call.tool.source, "outcome": call.outcome}
         self._record(self._tool_seconds, call.seconds, labels)
 
     def decision(self, made: DecisionMade) -> None:
-        """A decision took effect."""
+        """Records a policy decision."""
         outcome = "allowed" if made.decision.allowed else "refused"
         self._decisions.add(made.kind, self._source(made.decision.source), outcome)
 
     def error(self, error: GatewayError) -> None:
-        """Something failed."""
+        """Records an error."""
         code = self._code(error.code)
         self._errors.add(error.stage.value, code)
         if error.stage in ("load", "discover") and error.request_id is None:
-            # Of the first load no catalog tells yet. Its names are those of files, and no client's.
+            # During the first load, the catalog is empty. These ids come from file names, not from clients.
             self._load_failures.add(code, error.agent_id or UNKNOWN)
 
     def measure(self, meter: Meter, measurements: Iterable[Measurement]) -> None:
-        """Export measurements of the core and of plugins, of these names."""
+        """Creates instruments for the measurements of the core and of plugins."""
         for measured in {each.name: each for each in measurements}.values():
             create = meter.create_observable_counter if measured.total else meter.create_observable_gauge
             create(measured.name, [self._latest(measured.name)], measured.unit, measured.description)
@@ -227,20 +235,20 @@ class Instruments:
             yield Observation(self.active_requests)
 
         meter.create_observable_gauge(
-            "agent_gateway.agents", [flushing(self._recorder, agents)], "{agent}", "Agents, by state."
+            "agent_gateway.agents", [flushing(self._recorder, agents)], "{agent}", "Number of agents, by state."
         )
         meter.create_observable_counter(
-            "agent_gateway.catalog.builds", [builds], "{build}", "Catalogs that were made: one at start, one a reload."
+            "agent_gateway.catalog.builds", [builds], "{build}", "Catalog builds: one at startup, one per reload."
         )
         meter.create_observable_gauge(
-            "agent_gateway.catalog.build.duration", [build_seconds], "s", "How long the last catalog took to make."
+            "agent_gateway.catalog.build.duration", [build_seconds], "s", "Duration of the last catalog build."
         )
         meter.create_observable_up_down_counter(
-            "http.server.active_requests", [active_requests], "{request}", "Requests that are on."
+            "http.server.active_requests", [active_requests], "{request}", "Requests in progress."
         )
 
 
 def agent_states(catalog: Catalog) -> dict[str, int]:
-    """How many agents are well, serve an older version because the newest is broken, and are broken."""
+    """Returns the number of agents by state: ok, stale (serving an older version) and broken."""
     stale = sum(agent_id in catalog.broken for agent_id in catalog.agents)
     return {"ok": len(catalog.agents) - stale, "stale": stale, "broken": len(catalog.broken) - stale}

@@ -1,30 +1,28 @@
-"""Keeps the values of labels few, whatever comes in: each new value is a new series, for ever.
-
-It knows no metric.
-"""
+"""Limits the cardinality of labels, because every new label value creates a permanent time series."""
 
 UNKNOWN = "_unknown"
-"""What stands for every value too many."""
+"""The label value that replaces values beyond the limit."""
 
 
-class FewValues:
-    """The first values that come are kept; what comes after them is `_unknown`.
+class CardinalityLimit:
+    """Passes the first distinct values through, and replaces all later ones by `_unknown`.
 
-    For what agents and plugins choose, such as the names of models and tools. What clients choose is looked up instead.
+    Use it for values that agents and plugins choose, such as model and tool names. Values that clients choose must be
+    looked up instead.
 
     Args:
-        most: How many are kept.
+        limit: Maximum number of distinct values.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._known: set[str] = set()
 
     def __call__(self, value: str) -> str:
-        """The value, or `_unknown`."""
+        """Returns the value, or `_unknown` if it is beyond the limit."""
         if value in self._known:
             return value
-        if len(self._known) >= self._most:
+        if len(self._known) >= self._limit:
             return UNKNOWN
         self._known.add(value)
         return value

@@ -1,6 +1,6 @@
-"""Counts and times each HTTP request.
+"""Measures the number and duration of HTTP requests.
 
-It reads neither body nor query, and wraps no piece of an answer but its start and its end.
+It does not read the body or the query.
 """
 
 import time
@@ -12,16 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 if TYPE_CHECKING:
     from gateway_plugins.metrics.instruments import Instruments
 
-CLIENT_LEFT = 499
-"""The status of a request whose client left before its answer was through; nginx's convention."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status recorded when the client disconnected before the response was complete (nginx's convention)."""
 
 
 class RequestMetrics:
-    """ASGI middleware.
+    """ASGI middleware that measures requests.
 
     Args:
-        app: What is inside.
-        instruments: Gives the instruments; none before the start and after the stop.
+        app: The wrapped ASGI application.
+        instruments: Returns the instruments, or `None` before startup and after shutdown.
     """
 
     def __init__(self, app: ASGIApp, instruments: "Callable[[], Instruments | None]") -> None:
@@ -34,25 +34,25 @@ class RequestMetrics:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status, through = 0, False
+        status, complete = 0, False
 
         async def watched_send(message: Message) -> None:
-            nonlocal status, through
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif not message.get("more_body", False):
-                through = True
+                complete = True
             await send(message)
 
         instruments.active_requests += 1
         try:
             await self._app(scope, receive, watched_send)
         except Exception as error:
-            # What is raised becomes an answer further out.
-            status, through = status or getattr(error, "status", 500), True
+            # An outer middleware converts the exception to an error response.
+            status, complete = status or getattr(error, "status", 500), True
             raise
         finally:
             instruments.active_requests -= 1
             route = getattr(scope.get("route"), "path", None)
             seconds = time.perf_counter() - began
-            instruments.request(scope["method"], route, status if through else CLIENT_LEFT, seconds)
+            instruments.request(scope["method"], route, status if complete else CLIENT_CLOSED_REQUEST, seconds)

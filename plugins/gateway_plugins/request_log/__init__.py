@@ -1,8 +1,8 @@
-"""One pipeline for every log line, and one line for every request.
+"""Formats log records as JSON or console lines, and logs every request.
 
-Each line carries what it belongs to (request, trace, principal, agent), also lines of the SDK and of agents. Lines are
-written by a thread, so that whoever reads them slowly delays nobody. It logs no content by itself: no prompt, answer,
-argument or key, and of an exception only what and where it was.
+Each line contains its context (request, trace, principal, agent), including lines of the SDK and of agents. A thread
+writes the lines, so that a slow reader does not delay requests. The plugin does not log content: no prompts, answers,
+arguments or keys, and only the type and location of an exception.
 """
 
 import logging
@@ -24,13 +24,13 @@ class Settings:
     """`[plugins.request_log]`."""
 
     format: Literal["auto", "json", "console"] = "auto"
-    """`auto` is `console` on a terminal, and `json` elsewhere."""
+    """Output format; `auto` is `console` on a terminal and `json` otherwise."""
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Lines below it are not written."""
+    """Minimum level of the lines that are written."""
     requests: bool = True
-    """Whether each request is a line."""
+    """Whether to log each request."""
     queue: int = 10_000
-    """How many lines may wait to be written; further ones are dropped and counted."""
+    """Maximum number of queued lines; when the queue is full, lines are dropped and counted."""
 
 
 class RequestLog:
@@ -45,7 +45,7 @@ class RequestLog:
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Take over the process's console handlers. A program that embeds the gateway keeps handlers of its own."""
+        """Replaces the root logger's console handlers, and restores them on shutdown. Other handlers are unchanged."""
         root = logging.getLogger()
         level = root.level
         self._pipelines = [
@@ -53,7 +53,7 @@ class RequestLog:
             for handler in root.handlers
             if type(handler) is logging.StreamHandler
         ]
-        with _structlog_too(bool(self._pipelines)):
+        with _structlog_redirected(bool(self._pipelines)):
             for pipeline in self._pipelines:
                 pipeline.start()
             if self._pipelines:
@@ -67,21 +67,21 @@ class RequestLog:
 
     @hookimpl
     def middleware(self) -> Iterable[Middleware]:
-        """Writes the line of each request."""
+        """Adds the access log, if enabled."""
         return [Middleware(AccessLog)] if self._config.requests else []
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """How lines are written, and how many were dropped because nobody read them in time."""
+        """Reports the format and the number of dropped lines."""
         return {"format": self._config.format, "dropped": sum(pipeline.dropped for pipeline in self._pipelines)}
 
 
 @contextmanager
-def _structlog_too(on: bool) -> Iterator[None]:
-    """Lines that agents write with structlog go the same way, if they left its configuration alone."""
+def _structlog_redirected(enabled: bool) -> Iterator[None]:
+    """Sends structlog events to the standard library's logging, unless an agent has configured structlog."""
     import structlog
 
-    if not on or structlog.is_configured():
+    if not enabled or structlog.is_configured():
         yield
         return
     structlog.configure(

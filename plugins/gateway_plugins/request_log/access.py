@@ -1,6 +1,6 @@
-"""One line for each request, when its answer is through or its client has left.
+"""Access log: one line per request, written when the response has completed or the client has disconnected.
 
-It knows the path, and neither the query nor the body.
+The line contains the path, but not the query or the body.
 """
 
 import logging
@@ -10,15 +10,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("agent_gateway.request")
 
-CLIENT_LEFT = 499
-"""The status that is written when a client left before its answer was through; nginx's convention."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status logged when the client disconnected before the response was complete (nginx's convention)."""
 
 
 class AccessLog:
-    """ASGI middleware.
+    """ASGI middleware that writes the access log.
 
     Args:
-        app: What is inside.
+        app: The wrapped ASGI application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -29,22 +29,22 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status, size, through = 0, 0, False
+        status, size, complete = 0, 0, False
 
         async def counted_send(message: Message) -> None:
-            nonlocal status, size, through
+            nonlocal status, size, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
             else:
                 size += len(message.get("body", b""))
-                through = not message.get("more_body", False)
+                complete = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._app(scope, receive, counted_send)
         except Exception as error:
-            # What is raised becomes an answer further out.
-            status, through = status or getattr(error, "status", 500), True
+            # An outer middleware converts the exception to an error response.
+            status, complete = status or getattr(error, "status", 500), True
             raise
         finally:
             logger.info(
@@ -53,7 +53,7 @@ class AccessLog:
                     "fields": {
                         "method": scope["method"],
                         "path": scope["path"],
-                        "status": status if through else CLIENT_LEFT,
+                        "status": status if complete else CLIENT_CLOSED_REQUEST,
                         "seconds": round(time.perf_counter() - began, 6),
                         "bytes": size,
                     }

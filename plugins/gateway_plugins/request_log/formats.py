@@ -1,6 +1,7 @@
-"""How a log line looks: a JSON object for machines, or a line for people. Either way it is one line.
+"""Log formatters: JSON objects or console text, always one line per record.
 
-Whatever stands in a message, such as a path that a client chose, can neither end a line nor move a terminal's cursor.
+Control characters are escaped, so that untrusted text in a message, such as a request path, cannot inject log lines or
+terminal commands.
 """
 
 import logging
@@ -10,19 +11,19 @@ from typing import Any, Literal, TextIO
 
 import orjson
 
-# Line ends in any script, and what terminals take for commands.
+# Line breaks, including Unicode ones, and terminal control characters.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def formatter(format: Literal["auto", "json", "console"], stream: TextIO) -> logging.Formatter:
-    """The formatter for a stream."""
+    """Returns the formatter for a stream."""
     if format == "json" or (format == "auto" and not stream.isatty()):
         return JsonFormatter()
     return ConsoleFormatter()
 
 
 class JsonFormatter(logging.Formatter):
-    """`{"time", "level", "logger", "message", …context}`; time in ISO 8601, UTC."""
+    """JSON: `{"time", "level", "logger", "message", …context}`; the time is in ISO 8601, UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = orjson.dumps(
@@ -35,12 +36,12 @@ class JsonFormatter(logging.Formatter):
             },
             default=str,
         ).decode(errors="replace")
-        # JSON leaves these as they are, and some readers end a line there.
+        # JSON does not escape some of these characters, and some readers treat them as line breaks.
         return escaped(line)
 
 
 class ConsoleFormatter(logging.Formatter):
-    """`time LEVEL logger: message key=value …`"""
+    """Console text: `time LEVEL logger: message key=value …`."""
 
     def format(self, record: logging.LogRecord) -> str:
         context = "".join(f" {name}={_value(value)}" for name, value in _context(record).items())
@@ -49,7 +50,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def escaped(text: str) -> str:
-    """A text as one line that commands no terminal: control characters as `\\u…`."""
+    """Escapes control characters as `\\u…`."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -65,6 +66,6 @@ def _context(record: logging.LogRecord) -> dict[str, Any]:
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):  # an exception
-        return f"{value['type']} at {value['stack'][-1] if value['stack'] else 'an unknown place'}"
+        return f"{value['type']} at {value['stack'][-1] if value['stack'] else 'unknown location'}"
     text = str(value)
     return text if text and " " not in text else repr(text)

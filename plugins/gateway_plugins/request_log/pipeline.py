@@ -1,6 +1,6 @@
-"""Takes log records where they are made, and writes them in a thread of its own.
+"""Queues log records and writes them in a background thread.
 
-A reader that stops reading, such as a full pipe, delays no request: lines wait in a bounded queue, and are dropped and
+Blocked output, such as a full pipe, does not delay requests: records wait in a bounded queue, and are dropped and
 counted when it is full.
 """
 
@@ -13,25 +13,25 @@ from typing import Any
 
 from gateway_core import log_context
 
-# What every record has; the rest is what the line's author gave as `extra`.
-_USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+# The standard record attributes; all others come from `extra`.
+_STANDARD_ATTRIBUTES = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 STOP_SECONDS = 2.0
-"""How long the writer may take for what is left when the gateway stops."""
+"""Maximum time to write the remaining records on shutdown."""
 
 
 class Pipeline(logging.handlers.QueueHandler):
-    """Stands in for one console handler.
+    """Replaces one console handler by a queue in front of it.
 
     Args:
-        handler: The handler, which goes on writing.
-        formatter: How lines look.
-        capacity: How many records may wait.
+        handler: The handler that writes the records.
+        formatter: The formatter for the handler.
+        capacity: Maximum number of queued records.
     """
 
     def __init__(self, handler: "logging.StreamHandler[Any]", formatter: logging.Formatter, capacity: int) -> None:
-        # A garbage collection in the middle of a `put` may run a finalizer that logs, such as that of a task whose
-        # exception nobody took. `queue.Queue` would wait for its own lock then, for ever.
+        # A garbage collection during `put` can run a finalizer that logs, such as that of a task whose exception was
+        # never retrieved. `queue.Queue` would then deadlock on its own lock; `SimpleQueue` is reentrant.
         self._records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
         self._capacity = capacity
         super().__init__(self._records)
@@ -42,7 +42,7 @@ class Pipeline(logging.handlers.QueueHandler):
         self.dropped = 0
 
     def start(self) -> None:
-        """Take the handler's place."""
+        """Installs the queue in place of the handler."""
         self._handler.setFormatter(self._formatter)
         self._listener.start()
         root = logging.getLogger()
@@ -50,7 +50,7 @@ class Pipeline(logging.handlers.QueueHandler):
         root.removeHandler(self._handler)
 
     def stop(self) -> None:
-        """Write what is left, as far as somebody reads it, and give the handler its place back."""
+        """Writes the remaining records, within `STOP_SECONDS`, and restores the handler."""
         root = logging.getLogger()
         root.removeHandler(self)
         if self._listener.stop_within(STOP_SECONDS):
@@ -58,10 +58,10 @@ class Pipeline(logging.handlers.QueueHandler):
         root.addHandler(self._handler)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Keep what only the place that logs knows: the context, and the exception without what it says."""
+        """Captures the context in the logging thread, and the exception without its message."""
         kept = copy.copy(record)
         kept.msg, kept.args = record.getMessage(), None
-        given = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        given = {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
         context: dict[str, Any] = {**log_context(), **given.pop("fields", {}), **given}
         if record.exc_info and record.exc_info[1] is not None:
             context["exception"] = _where(record.exc_info[1])
@@ -70,7 +70,7 @@ class Pipeline(logging.handlers.QueueHandler):
         return kept
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Put a record into the queue, or count it as dropped."""
+        """Queues a record, or counts it as dropped if the queue is full."""
         if self._records.qsize() < self._capacity:
             self._records.put(record)
         else:
@@ -79,7 +79,7 @@ class Pipeline(logging.handlers.QueueHandler):
 
 class _Listener(logging.handlers.QueueListener):
     def stop_within(self, seconds: float) -> bool:
-        """Stop when the queue is empty, but do not wait longer than that. Returns whether it stopped."""
+        """Stops after writing the queued records, with a timeout. Returns whether the thread has stopped."""
         thread = self._thread
         self.enqueue_sentinel()
         if thread is not None:
@@ -91,7 +91,7 @@ class _Listener(logging.handlers.QueueListener):
 
 
 def _where(error: BaseException) -> dict[str, Any]:
-    """An exception's type and places. What it says may be a prompt, an argument or a secret, and stays out."""
+    """Returns an exception's type and stack, without its message, which may contain prompts or secrets."""
     frames = traceback.extract_tb(error.__traceback__)
     where: dict[str, Any] = {
         "type": f"{type(error).__module__}.{type(error).__qualname__}",

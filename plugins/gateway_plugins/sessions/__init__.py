@@ -1,7 +1,7 @@
-"""Keeps what belongs to chats: stored responses and other records, and the memory of agents that ask for one.
+"""Stores chat data: responses and other records, and the memory of agents that enable it.
 
-SQLite, in the state folder; in memory where there is none. It decides nobody's access: records have owners, and whoever
-asks says for whom.
+The data is in a SQLite database in the state directory, or in memory if there is no state directory. The plugin does
+not authorize access: every record has an owner, and callers pass the owner.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -26,9 +26,9 @@ class Settings:
     """`[plugins.sessions]`."""
 
     history: int = 200
-    """How many items of a chat an agent with a memory is told at most, the newest ones; 0 for all."""
+    """Maximum number of items that an agent with a memory receives, the newest ones; 0 means no limit."""
     keep_memories: Seconds = Seconds(90 * 86400.0)
-    """How long a memory is kept that nobody uses; 0 for ever."""
+    """Time after which an unused memory is deleted; 0 means never."""
 
 
 class Sessions:
@@ -43,7 +43,7 @@ class Sessions:
         self._records = SqliteRecords(self._database)
 
     def reconfigure(self, config: Settings) -> None:
-        """Take other settings for runs that begin from now on."""
+        """Applies new settings to subsequent runs."""
         self._config = config
 
     def _file(self) -> str:
@@ -53,7 +53,7 @@ class Sessions:
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Let go of the file at the end."""
+        """Closes the database on shutdown."""
         try:
             yield
         finally:
@@ -61,12 +61,12 @@ class Sessions:
 
     @hookimpl
     def record_store(self) -> RecordStore:
-        """The store."""
+        """Returns the record store."""
         return self._records
 
     @hookimpl
     def session(self, run: RunContext, entry: AgentEntry) -> "Session | None":
-        """The memory of one agent for one principal's chat."""
+        """Returns the agent's memory of the principal's chat, or `None` if the request has no session id."""
         if run.session_id is None:
             return None
         return memory.Memory(
@@ -80,6 +80,6 @@ class Sessions:
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """Where things are kept."""
+        """Reports the storage location."""
         folder = self._gateway.state_folder(create=False)
         return {"kept_in": str(folder / FILE) if folder else "memory"}

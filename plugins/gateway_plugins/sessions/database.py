@@ -1,6 +1,6 @@
-"""A SQLite file and the one thread that talks to it, so that no disk delays the loop.
+"""Accesses a SQLite database from a single thread, so that disk I/O does not block the event loop.
 
-It knows no table's meaning. The file is opened, and made, when it is first needed.
+The database is opened, and created if missing, on first use.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ IN_MEMORY = ":memory:"
 
 
 class Database:
-    """One file.
+    """A SQLite database.
 
     Args:
-        file: Says which, when it is first needed; `:memory:` for none.
-        schema: SQL that makes its tables where they are missing.
+        file: Returns the path, or `:memory:`; called on first use.
+        schema: SQL that creates missing tables.
     """
 
     def __init__(self, file: Callable[[], str], schema: str) -> None:
@@ -30,24 +30,24 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sessions")
         self._connection: sqlite3.Connection | None = None
 
-    async def do(self, what: Callable[[sqlite3.Connection], T]) -> T:
-        """Call a function in the thread, in a transaction of its own: all of what it writes is kept, or nothing.
+    async def run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """Calls a function in the database thread, in a transaction that is rolled back if the function raises.
 
         Raises:
-            sqlite3.Error: The file cannot be read or written.
-            Exception: Whatever the function raises.
+            sqlite3.Error: The database cannot be read or written.
+            Exception: Any exception of the function.
         """
 
         def work() -> T:
             if self._connection is None:
                 self._connection = _open(self._file(), self._schema)
             with self._connection:
-                return what(self._connection)
+                return operation(self._connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
-        """Let go of the file, after what was asked before."""
+        """Closes the database after all pending operations."""
 
         def close() -> None:
             if self._connection is not None:
@@ -60,7 +60,7 @@ class Database:
 
 def _open(file: str, schema: str) -> sqlite3.Connection:
     if file != IN_MEMORY:
-        # What chats say is nobody else's to read.
+        # Chats are private: only the owner of the process can read the file.
         os.close(os.open(Path(file), os.O_CREAT | os.O_RDWR, 0o600))
     connection = sqlite3.connect(file, check_same_thread=False)
     for setting in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000"):

@@ -1,7 +1,7 @@
-"""The memories of agents: SDK sessions, one for each principal, agent and chat, as rows of one database.
+"""Agent memories: SDK sessions stored in one database, one per principal, agent and chat.
 
-The SDK's own SQLite session opens a connection in every thread that uses it, on the thread that makes it; a gateway has
-thousands of chats and one loop.
+The SDK's own SQLite session opens a connection per thread and blocks the calling thread, which does not scale to
+thousands of chats on one event loop.
 """
 
 import sqlite3
@@ -30,16 +30,16 @@ CREATE INDEX IF NOT EXISTS items_by_memory ON items (memory, number);
 
 
 class Memory:
-    """A `Session` of the SDK: what one agent remembers of one principal's chat.
+    """An SDK `Session`: the memory of one agent for one principal's chat.
 
     Args:
-        database: Has the tables of `SCHEMA`.
-        principal_id: Whose chat.
-        agent_id: Whose memory.
+        database: A database with the tables of `SCHEMA`.
+        principal_id: Id of the principal that owns the chat.
+        agent_id: Id of the agent that owns the memory.
         chat: The client's id of the chat.
-        history: How many items the agent is told at most, the newest ones; 0 for all.
-        keep: How many seconds a memory is kept that nobody uses; 0 for ever.
-        clock: Tells seconds since the epoch.
+        history: Maximum number of items that `get_items` returns, the newest ones; 0 means no limit.
+        keep: Seconds after which an unused memory is deleted; 0 means never.
+        clock: Returns the time in seconds since the epoch.
     """
 
     def __init__(
@@ -64,20 +64,20 @@ class Memory:
         self._clock = clock
 
     async def get_items(self, limit: int | None = None) -> "list[TResponseInputItem]":
-        """What is remembered, oldest first: the newest `limit` items, less what stands before their first question."""
-        most = limit if limit is not None else self._history
+        """Returns the newest `limit` items, oldest first, from the first user message among them."""
+        maximum = limit if limit is not None else self._history
 
         def get(database: sqlite3.Connection) -> list[Any]:
             rows = database.execute(
                 "SELECT item FROM items WHERE memory = ? ORDER BY number DESC LIMIT ?",
-                (self._id(database), -1 if most is None else most),
+                (self._id(database), -1 if maximum is None else maximum),
             )
             return [orjson.loads(row[0]) for row in rows][::-1]
 
-        return _whole_turns(await self._database.do(get))
+        return _whole_turns(await self._database.run(get))
 
     async def add_items(self, items: "list[TResponseInputItem]") -> None:
-        """Remember more."""
+        """Adds items, and deletes some expired memories."""
         rows = [orjson.dumps(item) for item in items]
         now = self._clock()
 
@@ -90,12 +90,12 @@ class Memory:
             memory = self._id(database)
             database.executemany("INSERT INTO items (memory, item) VALUES (?, ?)", [(memory, row) for row in rows])
             if self._keep:
-                _forget_unused(database, now - self._keep)
+                _delete_unused(database, now - self._keep)
 
-        await self._database.do(add)
+        await self._database.run(add)
 
     async def pop_item(self) -> "TResponseInputItem | None":
-        """Forget the newest item, and return it."""
+        """Removes and returns the newest item."""
 
         def pop(database: sqlite3.Connection) -> Any:
             row = database.execute(
@@ -104,16 +104,16 @@ class Memory:
             ).fetchone()
             return orjson.loads(row[0]) if row else None
 
-        item: TResponseInputItem | None = await self._database.do(pop)
+        item: TResponseInputItem | None = await self._database.run(pop)
         return item
 
     async def clear_session(self) -> None:
-        """Forget all."""
+        """Removes all items."""
 
         def clear(database: sqlite3.Connection) -> None:
             database.execute("DELETE FROM items WHERE memory = ?", (self._id(database),))
 
-        await self._database.do(clear)
+        await self._database.run(clear)
 
     def _id(self, database: sqlite3.Connection) -> int | None:
         row: tuple[int] | None = database.execute(
@@ -123,17 +123,17 @@ class Memory:
 
 
 def _whole_turns(items: Sequence[Any]) -> list[Any]:
-    """A limit cuts anywhere: an upstream refuses a tool's output without its call."""
+    """Removes a partial turn at the start: upstreams reject a tool output without its call."""
     start = next((index for index, item in enumerate(items) if item.get("role") == "user"), None)
     if start is not None:
         return [*items[start:]]
-    # The newest turn alone is longer than the limit.
+    # The newest turn alone exceeds the limit.
     calls = {item.get("call_id") for item in items if item.get("type") == "function_call"}
     return [item for item in items if item.get("type") != "function_call_output" or item.get("call_id") in calls]
 
 
-def _forget_unused(database: sqlite3.Connection, before: float) -> None:
-    # A few at a time: whoever adds an item waits for it.
+def _delete_unused(database: sqlite3.Connection, before: float) -> None:
+    # Limited per call, because the caller that adds an item waits for it.
     old = [row[0] for row in database.execute("SELECT id FROM memories WHERE used < ? LIMIT 20", (before,))]
     for memory in old:
         database.execute("DELETE FROM items WHERE memory = ?", (memory,))

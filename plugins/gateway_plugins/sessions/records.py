@@ -1,7 +1,4 @@
-"""Small records, each for its owner alone, for a time.
-
-Implements `RecordStore`.
-"""
+"""`RecordStore` on SQLite: small records with an owner and an optional expiry."""
 
 import sqlite3
 import time
@@ -17,15 +14,15 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS records_by_expiry ON records (expires) WHERE expires IS NOT NULL;
 """
 _SWEEP_EVERY = 100
-"""After this many records put, those whose time is over are removed."""
+"""Number of writes after which expired records are deleted."""
 
 
 class SqliteRecords:
-    """The records in a database.
+    """A record store in a database.
 
     Args:
-        database: Has the tables of `SCHEMA`.
-        clock: Tells seconds since the epoch.
+        database: A database with the tables of `SCHEMA`.
+        clock: Returns the time in seconds since the epoch.
     """
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
@@ -34,7 +31,7 @@ class SqliteRecords:
         self._puts = 0
 
     async def put(self, kind: str, key: str, owner: str, value: bytes, *, seconds: float | None) -> None:
-        """Keep a record, over one of the same kind, key and owner."""
+        """Stores a record, replacing one with the same kind, key and owner."""
         now = self._clock()
         row = (kind, key, owner, value, None if seconds is None else now + seconds)
         self._puts += 1
@@ -45,10 +42,10 @@ class SqliteRecords:
             if sweep:
                 database.execute("DELETE FROM records WHERE expires <= ?", (now,))
 
-        await self._database.do(put)
+        await self._database.run(put)
 
     async def get(self, kind: str, key: str, owner: str) -> bytes | None:
-        """The record, if it is there and its time is not over."""
+        """Returns the record, or `None` if it is missing or expired."""
 
         def get(database: sqlite3.Connection) -> bytes | None:
             found: tuple[bytes] | None = database.execute(
@@ -58,10 +55,10 @@ class SqliteRecords:
             ).fetchone()
             return found[0] if found else None
 
-        return await self._database.do(get)
+        return await self._database.run(get)
 
     async def delete(self, kind: str, key: str, owner: str) -> bool:
-        """Forget a record. Returns whether it was there."""
+        """Deletes a record. Returns whether it existed."""
 
         def delete(database: sqlite3.Connection) -> bool:
             done = database.execute(
@@ -70,4 +67,4 @@ class SqliteRecords:
             )
             return done.rowcount > 0
 
-        return await self._database.do(delete)
+        return await self._database.run(delete)

@@ -1,6 +1,6 @@
 """Traces of requests, runs, model calls, tools, handoffs and guardrails, as OpenTelemetry spans.
 
-It makes none by default. Prompts, answers and arguments are in no span unless an operator asks for them.
+Tracing is off by default. Spans do not contain prompts, answers or arguments unless `content` is set.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ class Settings:
     """`[plugins.tracing]`."""
 
     exporter: Literal["none", "otlp", "console"] = "none"
-    """Where spans go; with `none` there are none."""
+    """Destination of the spans; `none` disables tracing."""
     otlp_endpoint: str = "http://127.0.0.1:4318"
-    """The base URL of a collector that takes OTLP over HTTP."""
+    """Base URL of an OTLP/HTTP collector."""
     otlp_headers: dict[str, Secret] = Factory(dict)
-    """Sent to the collector."""
+    """HTTP headers for the collector."""
     sample_ratio: float = 1.0
-    """Of the traces that begin here; where a client sends a trace, its decision counts."""
+    """Fraction of the traces started by the gateway; for a client's trace, the client's sampling decision applies."""
     content: bool = False
-    """Whether prompts, answers, tool arguments and results stand in spans."""
+    """Whether spans contain prompts, answers, tool arguments and results."""
 
 
 class Tracing:
@@ -55,7 +55,7 @@ class Tracing:
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Open the way to the exporter, and send what is left when the gateway stops."""
+        """Starts the exporter, and flushes it on shutdown."""
         config = self._config
         if config.exporter == "none":
             yield
@@ -64,7 +64,9 @@ class Tracing:
         from gateway_plugins.tracing.spans import Spans
 
         if config.content:
-            logger.warning("[plugins.tracing] content = true: prompts, answers and tool arguments leave in spans")
+            logger.warning(
+                "[plugins.tracing] content = true: exported spans contain prompts, answers and tool arguments"
+            )
         headers = {name: value.reveal() for name, value in config.otlp_headers.items()}
         traces = provider(config.exporter, config.otlp_endpoint, headers, config.sample_ratio, EXPORT_SECONDS)
         self._spans = Spans(traces.get_tracer("agent_gateway"), content=config.content)
@@ -76,16 +78,16 @@ class Tracing:
 
     @hookimpl
     def middleware(self) -> Iterable[Middleware]:
-        """A span for each request."""
+        """Adds the middleware that creates a span for each request."""
         return [Middleware(RequestSpans, spans=lambda: self._spans)] if self._config.exporter != "none" else []
 
     @hookimpl
     def trace_processors(self) -> "Iterable[TracingProcessor]":
-        """Spans for what the Agents SDK tells of."""
+        """Registers the processor that converts traces of the Agents SDK to spans."""
         return [self._spans] if self._spans is not None else []
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """Where spans go, and what is in them."""
+        """Reports the exporter and its settings."""
         config = self._config
         return {"exporter": config.exporter, "sample_ratio": config.sample_ratio, "content": config.content}

@@ -1,6 +1,6 @@
-"""Where spans go: to a collector over OTLP, or to the console. In a thread, through a bounded queue.
+"""Creates the tracer provider, which exports spans to an OTLP collector or to the console.
 
-The provider is the gateway's own; the process's global one stays as it is.
+Export runs in a thread with a bounded queue. The process's global tracer provider is not changed.
 """
 
 import sys
@@ -14,21 +14,21 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from gateway_core import ConfigError, __version__
 
-MOST_WAITING = 2048
-"""Spans that may wait to be sent; further ones are dropped."""
+MAX_QUEUE_SIZE = 2048
+"""Maximum number of queued spans; when the queue is full, spans are dropped."""
 
 
 def provider(
     exporter: Literal["otlp", "console"], endpoint: str, headers: Mapping[str, str], ratio: float, seconds: float
 ) -> TracerProvider:
-    """A provider that exports.
+    """Creates a tracer provider with an exporter.
 
     Args:
-        exporter: Where to.
-        endpoint: The collector's base URL.
-        headers: Sent to the collector.
-        ratio: How many of the traces that begin here are kept.
-        seconds: How long one export may take.
+        exporter: The exporter's name.
+        endpoint: Base URL of the collector.
+        headers: HTTP headers for the collector.
+        ratio: Fraction of the traces started by the gateway that are sampled.
+        seconds: Timeout of one export.
 
     Raises:
         ConfigError: The exporter's package is not installed.
@@ -39,7 +39,7 @@ def provider(
         shutdown_on_exit=False,
     )
     target = _otlp(endpoint, headers, seconds) if exporter == "otlp" else ConsoleSpanExporter(out=sys.stderr)
-    made.add_span_processor(BatchSpanProcessor(target, MOST_WAITING, 1000, 512, seconds * 1000))
+    made.add_span_processor(BatchSpanProcessor(target, MAX_QUEUE_SIZE, 1000, 512, seconds * 1000))
     return made
 
 
@@ -48,7 +48,7 @@ def _otlp(endpoint: str, headers: Mapping[str, str], seconds: float) -> SpanExpo
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigError(
-            "the package that sends spans to a collector is not installed",
+            "the OTLP exporter is not installed",
             source="[plugins.tracing] exporter",
             hint='pip install "agent-gateway[otlp]"',
         ) from error

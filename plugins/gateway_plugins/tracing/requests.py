@@ -1,6 +1,6 @@
-"""A span for each HTTP request: continues the client's trace, and tells the log which one it is.
+"""Creates a span for each HTTP request, continues the client's trace and adds the trace id to the log context.
 
-It reads neither body nor query.
+It does not read the body or the query.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class RequestSpans:
-    """ASGI middleware.
+    """ASGI middleware that creates request spans.
 
     Args:
-        app: What is inside.
-        spans: Gives the spans; none before the start and after the stop.
+        app: The wrapped ASGI application.
+        spans: Returns the spans, or `None` before startup and after shutdown.
     """
 
     def __init__(self, app: ASGIApp, spans: "Callable[[], Spans | None]") -> None:
@@ -45,9 +45,9 @@ class RequestSpans:
             try:
                 await self._app(scope, receive, watched_send)
             except Exception as error:
-                # What is raised becomes an answer further out.
+                # An outer middleware converts the exception to an error response.
                 status = status or getattr(error, "status", 500)
                 raise
             finally:
                 route = getattr(scope.get("route"), "path", None)
-                spans.answered(span, scope["method"], route, status, scope["state"]["request_id"])
+                spans.finish_request(span, scope["method"], route, status, scope["state"]["request_id"])

@@ -1,6 +1,6 @@
-"""How a step of a run is called, and what is said of it.
+"""Maps span data of the Agents SDK to OpenTelemetry span names and attributes.
 
-It makes no span. Without `content`, nothing of what people, models and tools wrote comes out of here.
+Without `content`, the attributes do not contain text of users, models or tools.
 """
 
 import json
@@ -21,21 +21,21 @@ from agents.tracing import (
 from attrs import frozen
 from opentelemetry.trace import SpanKind
 
-MOST_CHARACTERS = 32_768
-"""Of a prompt, an answer, arguments or a result."""
+MAX_CHARACTERS = 32_768
+"""Maximum length of an attribute with content."""
 
 
 @frozen
 class Description:
-    """A step."""
+    """Name, attributes and kind of a span."""
 
     name: str
     attributes: Mapping[str, Any]
     kind: SpanKind = SpanKind.INTERNAL
 
 
-def described(data: SpanData) -> Description | None:
-    """The step; `None` for what the SDK counts between steps, such as turns."""
+def describe_span(data: SpanData) -> Description | None:
+    """Returns the span's description, or `None` for SDK spans that are not exported, such as turns."""
     match data:
         case AgentSpanData():
             return Description(
@@ -73,8 +73,8 @@ def described(data: SpanData) -> Description | None:
     return None
 
 
-def result_of(data: SpanData, *, content: bool) -> dict[str, Any]:
-    """What is known of a step when it is over."""
+def result_attributes(data: SpanData, *, content: bool) -> dict[str, Any]:
+    """Returns the attributes that are known when a span ends."""
     found: dict[str, Any] = {}
     if isinstance(data, GenerationSpanData | ResponseSpanData):
         usage = data.usage if isinstance(data.usage, dict) else {}
@@ -99,7 +99,7 @@ def _model(name: str | None) -> Description:
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_jsonable)
-    return text[:MOST_CHARACTERS]
+    return text[:MAX_CHARACTERS]
 
 
 def _jsonable(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What the Agents SDK tells of its traces and spans becomes OpenTelemetry spans below the request's.
+"""Converts traces and spans of the Agents SDK to OpenTelemetry spans, as children of the request span.
 
-Names and attributes follow https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/. The SDK calls this in the
-task of the run. A trace that does not belong to a request of this gateway is left alone.
+Names and attributes follow https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/. The SDK calls the
+processor in the task of the run. Traces outside a request of this gateway are ignored.
 """
 
 from collections import OrderedDict
@@ -18,27 +18,27 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway_core import log_context
-from gateway_plugins.tracing.span_attributes import described, result_of
+from gateway_plugins.tracing.span_attributes import describe_span, result_attributes
 
-MOST_TRACES = 10_000
-"""Traces that are on; beyond that, the oldest one is given up."""
+MAX_OPEN_TRACES = 10_000
+"""Maximum number of open traces; beyond it, the oldest trace is ended."""
 
 
 @define(eq=False)
 class _Open:
-    """A trace that is on."""
+    """An open trace."""
 
     root: Span
     spans: dict[str, tuple[Span, bool]] = field(factory=dict)
-    """By the SDK's id: a span, and whether it is that id's own, not its parent's."""
+    """By SDK span id: the span, and whether it belongs to that id. SDK spans without one use their parent's."""
 
 
 class Spans(TracingProcessor):
     """The spans of one gateway.
 
     Args:
-        tracer: Makes them.
-        content: Whether prompts, answers, arguments and results are put into them.
+        tracer: Creates the spans.
+        content: Whether spans contain prompts, answers, arguments and results.
     """
 
     def __init__(self, tracer: Tracer, *, content: bool) -> None:
@@ -50,7 +50,7 @@ class Spans(TracingProcessor):
 
     @contextmanager
     def request(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Span]:
-        """The span of a request, which goes on with the client's trace if it sends one."""
+        """Creates the span of a request, in the client's trace if the request has a `traceparent` header."""
         sent = {n.decode(): v.decode("latin-1") for n, v in headers if n in (b"traceparent", b"tracestate")}
         parent = self._propagator.extract(sent, Context())
         span = self._tracer.start_span("request", parent, SpanKind.SERVER)
@@ -61,8 +61,8 @@ class Spans(TracingProcessor):
             self._request.reset(token)
             span.end()
 
-    def answered(self, span: Span, method: str, route: str | None, status: int, request_id: str) -> None:
-        """What became of a request (https://opentelemetry.io/docs/specs/semconv/http/http-spans/)."""
+    def finish_request(self, span: Span, method: str, route: str | None, status: int, request_id: str) -> None:
+        """Sets the attributes of a finished request (https://opentelemetry.io/docs/specs/semconv/http/http-spans/)."""
         span.update_name(f"{method} {route}" if route else method)
         span.set_attributes({"http.request.method": method, "agent_gateway.request_id": request_id})
         if route:
@@ -73,15 +73,15 @@ class Spans(TracingProcessor):
             span.set_status(Status(StatusCode.ERROR))
 
     def headers(self) -> Mapping[str, str]:
-        """What a server that is called now is told."""
-        span = self._now()
+        """Returns the trace headers for outgoing requests in the current context."""
+        span = self._current_span()
         carrier: dict[str, str] = {}
         if span is not None:
             self._propagator.inject(carrier, set_span_in_context(span, Context()))
         return carrier
 
     def on_trace_start(self, trace: Trace) -> None:
-        """A run begins, or several that belong together."""
+        """Starts the span of an SDK trace, which contains one or more runs."""
         parent = self._request.get()
         if parent is None:
             return
@@ -92,54 +92,57 @@ class Spans(TracingProcessor):
             **{f"agent_gateway.{name}": value for name, value in known.items()},
         }
         self._open[trace.trace_id] = _Open(self._start(f"invoke_workflow {trace.name}", parent, attributes))
-        if len(self._open) > MOST_TRACES:
+        if len(self._open) > MAX_OPEN_TRACES:
             self._end(self._open.popitem(last=False)[1])
 
     def on_trace_end(self, trace: Trace) -> None:
-        """It is over, and so is everything in it."""
+        """Ends the span of an SDK trace, and its open child spans."""
         found = self._open.pop(trace.trace_id, None)
         if found is not None:
             self._end(found)
 
     def on_span_start(self, span: SdkSpan[Any]) -> None:
-        """A step of a run begins."""
+        """Starts a span."""
         found = self._open.get(span.trace_id)
         if found is None:
             return
         parent, _ = found.spans.get(span.parent_id or "", (found.root, False))
-        what = described(span.span_data)
-        if what is None:
+        description = describe_span(span.span_data)
+        if description is None:
             found.spans[span.span_id] = (parent, False)
         else:
-            found.spans[span.span_id] = (self._start(what.name, parent, what.attributes, what.kind), True)
+            found.spans[span.span_id] = (
+                self._start(description.name, parent, description.attributes, description.kind),
+                True,
+            )
 
     def on_span_end(self, span: SdkSpan[Any]) -> None:
-        """It is over."""
+        """Ends a span."""
         found = self._open.get(span.trace_id)
         made, own = found.spans.pop(span.span_id, (None, False)) if found is not None else (None, False)
         if made is None or not own:
             return
-        what = described(span.span_data)
-        if what is not None:
-            made.update_name(what.name)
-            made.set_attributes({**what.attributes, **result_of(span.span_data, content=self._content)})
+        description = describe_span(span.span_data)
+        if description is not None:
+            made.update_name(description.name)
+            made.set_attributes({**description.attributes, **result_attributes(span.span_data, content=self._content)})
         if span.error is not None:
-            # Its words may hold what a tool was called with.
+            # The message may contain tool arguments.
             made.set_status(Status(StatusCode.ERROR, str(span.error["message"]) if self._content else None))
         made.end()
 
     def shutdown(self) -> None:
-        """Nothing: the provider is shut down by who made it."""
+        """Does nothing: the plugin shuts down the provider."""
 
     def force_flush(self) -> None:
-        """Nothing, as above."""
+        """Does nothing: the provider flushes its exporter."""
 
     def _start(
         self, name: str, parent: Span, attributes: Mapping[str, Any], kind: SpanKind = SpanKind.INTERNAL
     ) -> Span:
         return self._tracer.start_span(name, set_span_in_context(parent, Context()), kind, dict(attributes))
 
-    def _now(self) -> Span | None:
+    def _current_span(self) -> Span | None:
         span, trace = get_current_span(), get_current_trace()
         found = self._open.get(span.trace_id if span else trace.trace_id if trace else "")
         if found is None:

@@ -1,7 +1,7 @@
-"""Keeps what chat UIs ask in the background away from agents: titles, tags, follow-ups, search queries, autocompletion.
+"""Answers background requests of chat UIs without running the agent: titles, tags, follow-ups, search queries.
 
-A UI makes four to eight such requests a message, to the model that the person chats with. They are recognised in
-`recognition.py`; a model alone answers them, or `answers.py` where there is none. This plugin runs nothing by itself.
+A UI sends four to eight such requests per message, to the model of the chat. `recognition.py` detects them. A plain
+model call answers them, or `answers.py` if no model is available. The core makes the model call, not this plugin.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ class Settings:
     """`[plugins.ui_tasks]`."""
 
     model: str | None = None
-    """The model that answers, as the routing understands names; without it, the default upstream's own."""
+    """The model that answers, resolved to an upstream like an agent's model. Default: the default upstream's model."""
     local: bool = False
-    """Whether no model is asked at all."""
+    """Whether to answer locally, without a model call."""
     headers: list[str] = Factory(lambda: ["x-openwebui-task", "x-agent-gateway-task"])
-    """Headers in which a UI says what its request is for."""
+    """Names of request headers that contain the task."""
     prompts: bool = True
-    """Whether requests are also recognised by their prompts."""
+    """Whether to detect tasks by their prompts as well."""
 
 
 class UiTasks:
@@ -37,7 +37,7 @@ class UiTasks:
         self.reconfigure(config)
 
     def reconfigure(self, config: Settings) -> None:
-        """Take other settings for requests from now on."""
+        """Applies new settings to subsequent requests."""
         self._config = config
         self._headers = [name.lower() for name in config.headers]
 
@@ -45,7 +45,7 @@ class UiTasks:
     def background_task(
         self, headers: Mapping[str, str], messages: Sequence[Mapping[str, Any]], stream: bool
     ) -> BackgroundTask | None:
-        """The task that a request is for, by its headers, else by its prompt."""
+        """Returns the background task of a request, detected by its headers or else by its prompt."""
         task = recognition.by_header(headers, self._headers)
         if task is None and self._config.prompts:
             task = recognition.by_prompt(messages, stream=stream)

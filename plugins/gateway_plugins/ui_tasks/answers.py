@@ -1,6 +1,6 @@
-"""Answers to a UI's background requests that need no model: plain ones, in the form that the UI reads.
+"""Generates simple answers to background requests without a model, in the format that the UI expects.
 
-A title is the beginning of what the person wrote; where only a model could know better, the list stays empty.
+A title is the beginning of the user's first message; lists that require a model are empty.
 """
 
 import json
@@ -18,8 +18,8 @@ _TITLE_CHARACTERS = 60
 
 
 def local_answer(task: Task, prompt: str | None) -> str:
-    """The answer to a task, made of nothing but its prompt."""
-    said = _first_said(prompt or "")
+    """Returns the answer to a task, derived only from its prompt."""
+    said = _first_user_message(prompt or "")
     answers: dict[str, Any] = {
         "title": _title(said),
         "tags": ["General"],
@@ -36,8 +36,8 @@ def local_answer(task: Task, prompt: str | None) -> str:
     return json.dumps({keys.get(task.kind, task.kind): answer}, ensure_ascii=False)
 
 
-def _first_said(prompt: str) -> str:
-    """What the person wrote first, out of the conversation that a prompt quotes."""
+def _first_user_message(prompt: str) -> str:
+    """Returns the first user message of the conversation that a prompt quotes."""
     history = _HISTORY.search(prompt)
     quoted = history[1] if history else prompt.partition("\n\nConversation:\n")[2]
     if not quoted:

@@ -1,8 +1,8 @@
-"""Which chat requests a UI makes by itself, and for what.
+"""Detects background requests of chat UIs, and their task.
 
-A person may ask for a title, too, so a prompt counts only by marks that people do not write: the frame of Open WebUI's
-templates around the text that an administrator may change, and LibreChat's fixed opening together with its
-conversation. In doubt it is a chat.
+A user may also ask for a title, so prompts are matched by patterns that users do not write: the frame of Open WebUI's
+templates around the part that administrators can edit, and LibreChat's fixed opening followed by the conversation. An
+ambiguous request counts as a chat.
 """
 
 import re
@@ -16,14 +16,14 @@ Form = Literal["json", "text"]
 
 @frozen
 class Task:
-    """What a request is for."""
+    """A background task."""
 
     kind: str
     form: Form = "json"
-    """Whether the UI reads JSON, or takes the text as it is."""
+    """Whether the UI expects JSON or plain text."""
 
 
-# The names of Open WebUI's tasks, without their ending `_generation`.
+# Names of Open WebUI's tasks, without the suffix `_generation`.
 _NAMED = {
     "title": Task("title"),
     "tags": Task("tags"),
@@ -33,7 +33,7 @@ _NAMED = {
     "image_prompt": Task("image_prompt"),
     "emoji": Task("emoji", "text"),
 }
-# The key of the JSON that a template asks for.
+# Tasks by the JSON key that the template requests.
 _BY_KEY = {
     "title": "title",
     "tags": "tags",
@@ -57,7 +57,7 @@ _LIBRECHAT_STRUCTURED = re.compile(
 
 
 def by_header(headers: Mapping[str, str], names: Iterable[str]) -> Task | None:
-    """The task that a header names; Open WebUI leaves the header empty for a chat."""
+    """Returns the task named by a header. Open WebUI sends an empty header for chats."""
     for name in names:
         value = headers.get(name, "").strip().lower()
         if task := _NAMED.get(value.removesuffix("_generation")):
@@ -66,7 +66,7 @@ def by_header(headers: Mapping[str, str], names: Iterable[str]) -> Task | None:
 
 
 def by_prompt(messages: Sequence[Mapping[str, Any]], *, stream: bool) -> Task | None:
-    """The task that a prompt is for."""
+    """Returns the task of a prompt, or `None` for a chat."""
     prompt = prompt_of(messages)
     if prompt is None:
         return None
@@ -74,7 +74,7 @@ def by_prompt(messages: Sequence[Mapping[str, Any]], *, stream: bool) -> Task | 
         return Task("title", "text")
     if _LIBRECHAT_STRUCTURED.match(prompt):
         return Task("title")
-    if stream:  # Open WebUI streams chats only
+    if stream:  # Open WebUI streams only chats
         return None
     if _EMOJI.match(prompt):
         return Task("emoji", "text")
@@ -84,7 +84,7 @@ def by_prompt(messages: Sequence[Mapping[str, Any]], *, stream: bool) -> Task | 
 def _of_openwebui(prompt: str) -> Task | None:
     if not prompt.startswith("### Task:\n") or not _HISTORY.search(prompt):
         return None
-    instructions = _HISTORY.sub("", prompt)  # what was said in the chat asks for nothing
+    instructions = _HISTORY.sub("", prompt)  # ignore matches in the quoted conversation
     key = _KEY.search(instructions)
     if key is None or not _SECTION.search(instructions):
         return None
@@ -92,11 +92,11 @@ def _of_openwebui(prompt: str) -> Task | None:
 
 
 def prompt_of(messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """The text of the only message that a user wrote; `None` when there are others, as in a chat."""
-    talk = [message for message in messages if isinstance(message, dict) and message.get("role") != "system"]
-    if len(talk) != 1 or talk[0].get("role") != "user":
+    """Returns the text of the only user message; `None` if there are other messages, as in a chat."""
+    conversation = [message for message in messages if isinstance(message, dict) and message.get("role") != "system"]
+    if len(conversation) != 1 or conversation[0].get("role") != "user":
         return None
-    content = talk[0].get("content")
+    content = conversation[0].get("content")
     if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
         content = content[0].get("text")
     return content if isinstance(content, str) else None

@@ -1,4 +1,4 @@
-"""Tool activity, reasoning and speakers are shown the way the client at hand shows them, whatever a tool returns."""
+"""Rendering of tool activity, reasoning and handoffs for each client, for any tool output."""
 
 import html
 import json
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_core.config.settings import load_config
-from gateway_core.http.activity_rendering import SideEvent, make, without_blocks
+from gateway_core.http.activity_rendering import SideEvent, make, strip_blocks
 from gateway_core.http.client_detection import rendering_for
 from gateway_core.runs.event_relay import output_text
 from gateway_core.testing import call, gateway_in_memory, script
@@ -35,7 +35,7 @@ def clients(**settings):
 
 
 def block_of(text: str) -> dict[str, str]:
-    """The attributes of the only block in a text, read as a browser reads them."""
+    """Returns the attributes of the only block in a text, with HTML entities decoded."""
     [attributes] = BLOCK.findall(text)
     return {name: html.unescape(value) for name, value in re.findall(r'(\w+)="([^"]*)"', attributes)}
 
@@ -59,7 +59,7 @@ def block_of(text: str) -> dict[str, str]:
         ({}, None, {"principals": {"bob": "reasoning"}}, "plain"),
     ],
 )
-def test_the_client_is_recognised(headers, tools, settings, rendering):
+def test_client_detection(headers, tools, settings, rendering):
     assert rendering_for(headers, ALICE, tools, clients(**settings)) == rendering
 
 
@@ -71,21 +71,21 @@ STARTED = ToolStarted("c1", "get_weather", '{"city": "Paris"}')
 FINISHED = ToolFinished("c1", "get_weather", "18 C")
 
 
-def test_plain_shows_text_alone():
+def test_plain_shows_only_text():
     assert show("plain", TextDelta("a"), STARTED, FINISHED, AgentChanged("B"), TextDelta("b")) == [
         TextDelta("a"),
         TextDelta("b"),
     ]
 
 
-def test_reasoning_goes_where_the_setting_says():
+def test_model_reasoning_follows_the_setting():
     assert show("plain", ReasoningDelta("why")) == [ReasoningDelta("why")]
     assert show("plain", ReasoningDelta("why"), reasoning=False) == []
     shown = show("reasoning", STARTED, ReasoningDelta("why"), reasoning=False)
-    assert len(shown) == 1, "activity is shown although the model's own reasoning is not"
+    assert len(shown) == 1, "activity is shown even if the model's own reasoning is hidden"
 
 
-def test_reasoning_shows_activity_there():
+def test_reasoning_rendering_shows_activity_as_reasoning():
     shown = show("reasoning", STARTED, FINISHED, AgentChanged("Billing"))
     assert all(isinstance(event, ReasoningDelta) for event in shown)
     text = "".join(event.text for event in shown)
@@ -98,7 +98,7 @@ def test_open_webui_gets_a_status_and_a_block():
     before, after, block, speaker = show("openwebui", STARTED, FINISHED, AgentChanged("Billing"))
     assert before == SideEvent({"event": {"type": "status", "data": {"description": "get_weather …", "done": False}}})
     assert after.data["event"]["data"] == {"description": "get_weather", "done": True, "hidden": True}
-    assert speaker.data["event"]["data"]["description"] == "Billing answers"
+    assert speaker.data["event"]["data"]["description"] == "Agent: Billing"
     attributes = block_of(block.text)
     assert attributes["id"] == "c1"
     assert attributes["name"] == "get_weather"
@@ -106,31 +106,31 @@ def test_open_webui_gets_a_status_and_a_block():
     assert json.loads(attributes["result"]) == "18 C"
 
 
-def test_a_block_has_a_paragraph_of_its_own():
+def test_a_block_is_a_separate_paragraph():
     *_, block = show("openwebui", TextDelta("Let me see."), STARTED, FINISHED)
     assert block.text.startswith("\n\n<details ")
     assert block.text.endswith("</details>\n\n")
 
 
 @given(st.text(), st.text(), st.text(min_size=1))
-def test_whatever_a_tool_returns_stays_inside_its_block(output, arguments, name):
+def test_any_tool_output_stays_inside_its_block(output, arguments, name):
     [_, _, block, after] = show(
         "openwebui", ToolStarted("c", name, arguments), ToolFinished("c", name, output), TextDelta("answer")
     )
     attributes = block_of(block.text)
     assert json.loads(attributes["result"]) == output
-    assert without_blocks(block.text + after.text) == "answer"
+    assert strip_blocks(block.text + after.text) == "answer"
 
 
 @given(st.text(alphabet="`\n<>ab", max_size=40))
-def test_a_fence_is_longer_than_what_it_holds(output):
+def test_a_fence_is_longer_than_backtick_runs_in_its_content(output):
     [shown] = show("reasoning", ToolFinished("c", "tool", output))
     fence = re.match(r"\n(`{3,})\n", shown.text)[1]
     assert fence not in output
     assert shown.text == f"\n{fence}\n{output}\n{fence}\n\n"
 
 
-def test_long_results_are_cut_with_a_note():
+def test_long_results_are_truncated_with_a_note():
     for name in ("openwebui", "reasoning"):
         text = "".join(
             event.text
@@ -138,15 +138,15 @@ def test_long_results_are_cut_with_a_note():
             if not isinstance(event, SideEvent)
         )
         assert "x" * 11 not in text
-        assert "cut; 5,000 characters in all" in text
+        assert "truncated; 5,000 characters in total" in text
 
 
-def test_earlier_answers_lose_the_blocks_that_they_were_shown_with():
+def test_rendered_blocks_are_stripped_from_earlier_answers():
     block = show("openwebui", STARTED, FINISHED)[-1].text
     reasoning = '<details type="reasoning" done="true" duration="2">\n<summary>Thought</summary>\n> hm\n</details>\n'
-    assert without_blocks(f"{reasoning}Hello\n\n{block}there") == "Hello\n\nthere"
+    assert strip_blocks(f"{reasoning}Hello\n\n{block}there") == "Hello\n\nthere"
     own = "<details><summary>of the author's own</summary></details>"
-    assert without_blocks(own) == own
+    assert strip_blocks(own) == own
 
 
 @function_tool
@@ -179,7 +179,7 @@ async def test_open_webui_never_gets_tool_calls_for_tools_that_the_gateway_ran()
     assert text.endswith("It is 18 C.")
 
 
-async def test_whole_answers_show_the_same():
+async def test_non_streamed_answers_are_rendered_too():
     async with gateway_in_memory({"W": weather_agent()}) as g:
         answer = await g.openai.chat.completions.create(
             model="W", messages=[{"role": "user", "content": "weather?"}], extra_headers=OPENWEBUI_HEADERS
@@ -196,7 +196,7 @@ async def test_whole_answers_show_the_same():
         ("none", [], ["reasoning", "reasoning_content"]),
     ],
 )
-async def test_the_field_of_reasoning_is_a_setting(setting, present, absent):
+async def test_the_reasoning_field_is_configurable(setting, present, absent):
     from openai.types.responses import ResponseReasoningItem
     from openai.types.responses.response_reasoning_item import Summary
 
@@ -216,10 +216,10 @@ async def test_the_field_of_reasoning_is_a_setting(setting, present, absent):
             assert not hasattr(message, name)
 
 
-async def test_a_tool_may_return_what_is_no_text():
+async def test_a_tool_may_return_invalid_unicode():
     @function_tool
     def broken() -> str:
-        """Half a character."""
+        """Return a lone surrogate."""
         return "half \ud83d"
 
     agent = Agent(name="w", tools=[broken], model=script(call("broken")), tool_use_behavior="stop_on_first_tool")
@@ -239,7 +239,7 @@ async def test_a_tool_may_return_what_is_no_text():
         ([], "[]"),
     ],
 )
-def test_of_the_parts_of_an_output_people_read_the_text(output, shown):
+def test_structured_tool_output_is_shown_as_text(output, shown):
     assert output_text(output) == shown
 
 
@@ -258,7 +258,7 @@ async def test_librechat_sees_tools_and_handoffs_as_reasoning():
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == "Your bill is paid."
 
 
-async def test_agents_on_the_way_to_an_answer_say_who_they_are():
+async def test_nested_agents_are_named_in_the_reasoning():
     poet = Agent(name="Poet", model=script("roses", "violets"))
     outer = Agent(
         name="Outer",
@@ -272,7 +272,7 @@ async def test_agents_on_the_way_to_an_answer_say_who_they_are():
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == "Done."
 
 
-def test_what_a_tool_says_of_its_progress_is_no_part_of_the_answer():
+def test_tool_progress_is_not_part_of_the_answer():
     progress = ToolProgress("c1", "half way\n`so far`")
     assert show("plain", progress) == []
     assert show("reasoning", progress) == [ReasoningDelta("\n`` half way `so far` ``\n")]

@@ -1,4 +1,4 @@
-"""Operators ask a running gateway what it serves and what is broken, and nobody else gets through."""
+"""Admin endpoints: their content, and access for admins only."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def folder(tmp_path):
 
 
 class Guard:
-    """Lets everybody use everything; `admin` is an admin."""
+    """Authenticates any key and allows every agent; the key `admin` is an admin."""
 
     def __init__(self, *_):
         pass
@@ -34,19 +34,19 @@ class Guard:
 
 @pytest.mark.parametrize(("key", "status"), [("admin", 200), ("ann", 403)])
 @pytest.mark.parametrize("page", ["agents", "plugins", "reload"])
-async def test_only_an_admin_gets_through(folder, key, status, page):
+async def test_admin_endpoints_require_an_admin(folder, key, status, page):
     async with gateway_in_memory(folder=folder, plugins={"guard": Guard}, api_key=key) as g:
         method = g.http.post if page == "reload" else g.http.get
         assert (await method(f"/admin/{page}")).status_code == status
 
 
-async def test_agents_are_told_with_state_and_diagnosis(folder):
+async def test_agents_are_listed_with_state_and_diagnosis(folder):
     async with gateway_in_memory(folder=folder) as g:
         (folder / "Good.py").write_text("syntax error")
-        told = (await g.http.post("/admin/reload")).json()
-        assert told == (await g.http.get("/admin/agents")).json()
-        agents = {agent["id"]: agent for agent in told["agents"]}
-        assert (told["generation"], agents["Good"]["state"], agents["Bad"]["state"]) == (2, "stale", "broken")
+        listed = (await g.http.post("/admin/reload")).json()
+        assert listed == (await g.http.get("/admin/agents")).json()
+        agents = {agent["id"]: agent for agent in listed["agents"]}
+        assert (listed["generation"], agents["Good"]["state"], agents["Bad"]["state"]) == (2, "stale", "broken")
         assert agents["Good"]["diagnosis"]["kind"] == "syntax"
         assert agents["Bad"]["diagnosis"] == {
             "kind": "import",
@@ -69,7 +69,7 @@ async def test_a_broken_agent_can_answer_with_its_own_diagnosis(folder):
         assert catalog.agents["Bad"].display_name == "Bad"
 
 
-async def test_plugins_are_told_with_their_facts(folder):
+async def test_plugins_are_listed_with_their_facts(folder):
     async with gateway_in_memory(folder=folder) as g:
         plugins = {p["name"]: p for p in (await g.http.get("/admin/plugins")).json()["plugins"]}
         assert plugins["folder_discovery"]["facts"]["path"] == str(folder)
@@ -90,24 +90,24 @@ agent = Agent(name="team", tools=[look, use_gateway_tool("calculate")], handoffs
 '''
 
 
-async def test_an_agent_is_told_with_all_that_it_consists_of(folder):
+async def test_an_agent_is_listed_with_its_components(folder):
     (folder / "labs").mkdir()
     (folder / "labs" / "Team.py").write_text(TEAM)
     async with gateway_in_memory(folder=folder, config={"agents": {"labs/Team": {"model": "gpt-y"}}}) as g:
-        told = {agent["id"]: agent for agent in (await g.http.get("/admin/agents")).json()["agents"]}["labs/Team"]
-    assert told["model"] == "gpt-y"
-    assert [(agent["name"], agent["model"], agent["handoffs"]) for agent in told["agents"]] == [
+        listed = {agent["id"]: agent for agent in (await g.http.get("/admin/agents")).json()["agents"]}["labs/Team"]
+    assert listed["model"] == "gpt-y"
+    assert [(agent["name"], agent["model"], agent["handoffs"]) for agent in listed["agents"]] == [
         ("team", None, ["helper"]),
         ("helper", "gpt-x", []),
     ]
-    assert [(tool["name"], tool["source"]) for agent in told["agents"] for tool in agent["tools"]] == [
+    assert [(tool["name"], tool["source"]) for agent in listed["agents"] for tool in agent["tools"]] == [
         ("look", "sdk-native"),
         ("calculate", "gateway"),
         ("web_search", "hosted"),
     ]
 
 
-async def test_runs_are_counted_and_the_last_error_leads_to_its_request():
+async def test_runs_are_counted_and_the_last_error_has_its_request_id():
     async def run(text):
         if text == "fail":
             raise ValueError("canary")
@@ -118,22 +118,22 @@ async def test_runs_are_counted_and_the_last_error_leads_to_its_request():
             body = {"model": "X", "messages": [{"role": "user", "content": text}]}
             await g.http.post("/v1/chat/completions", json=body, headers={"x-request-id": f"request-{number}"})
         answer = await g.http.get("/admin/agents")
-    [told] = answer.json()["agents"]
-    assert [told[name] for name in ("runs", "active", "failed", "cancelled")] == [3, 0, 1, 0]
-    assert (told["last_error"]["request_id"], told["last_error"]["code"]) == ("request-1", "run_failed")
+    [listed] = answer.json()["agents"]
+    assert [listed[name] for name in ("runs", "active", "failed", "cancelled")] == [3, 0, 1, 0]
+    assert (listed["last_error"]["request_id"], listed["last_error"]["code"]) == ("request-1", "run_failed")
     assert "canary" not in answer.text
 
 
-async def test_one_agent_is_loaded_again_although_nothing_changed(folder):
+async def test_one_agent_can_be_reloaded_without_changes(folder):
     (folder / "labs").mkdir()
     (folder / "labs" / "Other.py").write_text(GOOD)
     async with gateway_in_memory(folder=folder) as g:
         before = g.gateway.catalog.agents
-        told = (await g.http.post("/admin/agents/labs/other/reload")).json()
+        listed = (await g.http.post("/admin/agents/labs/other/reload")).json()
         after = g.gateway.catalog.agents
         assert after["labs/Other"] is not before["labs/Other"]
         assert after["Good"] is before["Good"]
-        assert {agent["id"]: agent.get("generation") for agent in told["agents"]} == {
+        assert {agent["id"]: agent.get("generation") for agent in listed["agents"]} == {
             "Bad": None,
             "Good": 1,
             "labs/Other": 2,

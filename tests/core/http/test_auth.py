@@ -1,4 +1,4 @@
-"""Who asks, what they see, and what they may: the plugins decide, and nothing leaks past a refusal."""
+"""Authentication and authorization: plugins decide, and a denied request discloses nothing."""
 
 import pytest
 from agents import Agent
@@ -10,7 +10,7 @@ AGENTS = {"Open": Agent(name="o"), "Secret": Agent(name="s")}
 
 
 class Guard:
-    """Two keys; only the admin's may use `Secret`."""
+    """Accepts two keys; only the admin's key can use `Secret`."""
 
     def __init__(self, *_):
         pass
@@ -37,8 +37,8 @@ def chat(g, model):
     return g.http.post("/v1/chat/completions", json={"model": model, "messages": [{"role": "user", "content": "hi"}]})
 
 
-@pytest.mark.parametrize(("key", "told"), [("none", "no API key was given"), ("wrong", "the API key is unknown")])
-async def test_without_a_good_key_nothing_is_told(key, told):
+@pytest.mark.parametrize(("key", "message"), [("none", "missing API key"), ("wrong", "the API key is unknown")])
+async def test_every_endpoint_requires_a_valid_key(key, message):
     async with guarded(key) as g:
         for answer in (
             await g.http.get("/v1/models"),
@@ -49,19 +49,19 @@ async def test_without_a_good_key_nothing_is_told(key, told):
             await g.http.get("/admin/agents"),
         ):
             assert answer.status_code == 401
-            assert told in answer.json()["error"]["message"]
+            assert message in answer.json()["error"]["message"]
             assert answer.headers["www-authenticate"] == "Bearer"
         assert (await g.http.get("/healthz")).status_code == 200
 
 
-async def test_a_list_has_only_what_the_caller_may_use():
+async def test_models_are_limited_to_those_the_caller_may_use():
     async with guarded("ann") as g:
         assert [model["id"] for model in (await g.http.get("/v1/models")).json()["data"]] == ["Open"]
     async with guarded("root") as g:
         assert [model["id"] for model in (await g.http.get("/v1/models")).json()["data"]] == ["Open", "Secret"]
 
 
-async def test_a_refused_agent_does_not_run_and_near_misses_do_not_name_it():
+async def test_a_forbidden_agent_does_not_run_and_is_not_suggested():
     async with guarded("ann") as g:
         assert (await chat(g, "Open")).status_code == 200
         assert (await chat(g, "Secret")).status_code == 403
@@ -72,7 +72,7 @@ async def test_a_refused_agent_does_not_run_and_near_misses_do_not_name_it():
         assert len(g.ended) == 1
 
 
-async def test_a_policy_that_fails_refuses():
+async def test_a_failing_policy_denies_access():
     class Broken(Guard):
         @hookimpl
         async def authorize(self, principal, entry):
@@ -94,7 +94,7 @@ async def test_a_well_formed_request_id_is_kept(given, kept):
         assert answer.headers["x-request-id"]
 
 
-async def test_origins_that_are_configured_may_call_and_read_errors():
+async def test_configured_cors_origins_can_call_and_read_errors():
     config = {"http": {"cors_origins": ["https://ui.example"]}}
     async with gateway_in_memory(AGENTS, config=config) as g:
         ask = {"origin": "https://ui.example", "access-control-request-method": "POST"}
@@ -111,7 +111,7 @@ async def test_origins_that_are_configured_may_call_and_read_errors():
         assert "access-control-allow-origin" not in plain.headers
 
 
-async def test_a_plugins_routes_and_middleware_are_served_and_its_failures_tell_nothing():
+async def test_plugin_routes_and_middleware_are_served_and_failures_disclose_nothing():
     from starlette.middleware import Middleware
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route

@@ -1,4 +1,4 @@
-"""What becomes of a run whose client leaves is the agent's setting; a result that nobody waited for can be fetched."""
+"""Runs after a client disconnect: cancelled, detached or kept for a grace period, with results to fetch later."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from gateway_core.types import Principal
 
 
 class Slow:
-    """An agent whose tool waits until it is told to go on."""
+    """An agent whose tool blocks until `go` is set."""
 
     def __init__(self):
         self.started, self.go = asyncio.Event(), asyncio.Event()
@@ -19,7 +19,7 @@ class Slow:
 
         @function_tool
         async def work() -> str:
-            """Takes its time."""
+            """Work."""
             self.started.set()
             try:
                 await self.go.wait()
@@ -35,7 +35,7 @@ BODY = {"model": "A", "messages": [{"role": "user", "content": "go"}]}
 
 
 async def leave(g, slow, *, stream: bool, model: str = "A", **headers) -> None:
-    """Ask, and leave when the tool is at work."""
+    """Sends a request, and disconnects while the tool is running."""
     body = {**BODY, "model": model, "stream": stream}
     request = asyncio.create_task(
         g.http.post("/v1/chat/completions", json=body, headers={"x-request-id": "r1", **headers})
@@ -55,7 +55,7 @@ async def until(g, path: str, status: str) -> dict:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_by_default_the_run_ends_with_its_client(stream):
+async def test_by_default_a_disconnect_cancels_the_run(stream):
     slow = Slow()
     async with gateway_in_memory({"A": slow.agent}) as g:
         await leave(g, slow, stream=stream)
@@ -66,7 +66,7 @@ async def test_by_default_the_run_ends_with_its_client(stream):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_detached_run_finishes_and_is_fetched(stream):
+async def test_a_detached_run_completes_and_can_be_fetched(stream):
     slow = Slow()
     async with gateway_in_memory({"A": slow.agent}, config={"agents": {"a": {"on_disconnect": "detach"}}}) as g:
         await leave(g, slow, stream=stream)
@@ -84,7 +84,7 @@ async def test_a_detached_run_finishes_and_is_fetched(stream):
         assert not slow.cancelled
 
 
-async def test_grace_ends():
+async def test_a_run_is_cancelled_after_the_grace_period():
     slow = Slow()
     async with gateway_in_memory({"A": slow.agent}, config={"runs": {"on_disconnect": "grace", "grace": "50ms"}}) as g:
         await leave(g, slow, stream=True)
@@ -94,9 +94,9 @@ async def test_grace_ends():
                 await asyncio.sleep(0.01)
 
 
-async def test_a_run_that_fails_says_so_and_one_can_be_cancelled():
+async def test_a_detached_run_can_fail_or_be_cancelled():
     slow, broken = Slow(), Slow()
-    broken.agent.model = script(call("work"))  # and then it has nothing to say
+    broken.agent.model = script(call("work"))  # the script has no second turn, so the run fails
     config = {"runs": {"on_disconnect": "detach"}}
     async with gateway_in_memory({"A": slow.agent, "B": broken.agent}, config=config) as g:
         await leave(g, slow, stream=True)
@@ -115,7 +115,7 @@ async def test_a_run_that_fails_says_so_and_one_can_be_cancelled():
         assert run["error"]["type"] == "server_error"
 
 
-async def test_a_result_belongs_to_who_asked_and_is_forgotten_in_time():
+async def test_a_result_belongs_to_its_principal_and_expires():
     class People:
         def __init__(self, *_):
             pass
@@ -138,7 +138,7 @@ async def test_a_result_belongs_to_who_asked_and_is_forgotten_in_time():
                 await asyncio.sleep(0.01)
 
 
-async def test_of_two_runs_with_one_id_the_newer_one_stays():
+async def test_a_newer_run_with_the_same_id_replaces_the_result():
     first, second = Slow(), Slow()
     config = {"runs": {"on_disconnect": "detach", "keep_results": "300ms"}}
     async with gateway_in_memory({"A": first.agent, "B": second.agent}, config=config) as g:
@@ -146,12 +146,12 @@ async def test_of_two_runs_with_one_id_the_newer_one_stays():
         first.go.set()
         await until(g, "/v1/runs/r1", "completed")
         await leave(g, second, stream=True, model="B")
-        # What ends the first one's time was set before, and comes before.
+        # By then, the timer of the first result has fired.
         await asyncio.sleep(0.31)
         assert (await g.http.get("/v1/runs/r1")).json()["model"] == "B"
 
 
-async def test_a_client_that_stays_leaves_nothing_behind():
+async def test_no_result_is_kept_if_the_client_stays_connected():
     slow = Slow()
     slow.go.set()
     async with gateway_in_memory({"A": slow.agent}, config={"runs": {"on_disconnect": "detach"}}) as g:
@@ -160,7 +160,7 @@ async def test_a_client_that_stays_leaves_nothing_behind():
         assert (await g.http.get("/v1/runs/r1")).status_code == 404
 
 
-async def test_the_gateway_stops_although_a_run_is_detached():
+async def test_shutdown_cancels_detached_runs():
     slow = Slow()
     async with gateway_in_memory({"A": slow.agent}, config={"runs": {"on_disconnect": "detach"}}) as g:
         await leave(g, slow, stream=True)

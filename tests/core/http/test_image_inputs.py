@@ -1,4 +1,4 @@
-"""Images go to the upstream as they are named, or as data when the gateway is to fetch them; never from inner hosts."""
+"""Image inputs: URLs are passed to the upstream, or fetched if configured, but never from internal hosts."""
 
 import base64
 
@@ -39,7 +39,7 @@ def seen(model) -> list[str]:
 
 
 @pytest.mark.parametrize("url", ["https://host.example/cat.png", "data:image/png;base64,AAAA", "http://10.0.0.1/x"])
-async def test_by_default_the_upstream_gets_the_url(url):
+async def test_by_default_the_url_is_passed_to_the_upstream(url):
     agent, model = agent_and_model()
     async with gateway_in_memory({"A": agent}) as g:
         await g.openai.chat.completions.create(**image(url))
@@ -58,9 +58,10 @@ async def test_a_fetched_image_reaches_the_model_as_data():
 
 
 @pytest.mark.parametrize(
-    ("path", "why"), [("page", "no image"), ("moved", "answers 302"), ("big.png", "larger"), ("none", "answers 404")]
+    ("path", "why"),
+    [("page", "not an image"), ("moved", "returned 302"), ("big.png", "larger"), ("none", "returned 404")],
 )
-async def test_what_cannot_be_fetched_is_said(path, why):
+async def test_fetch_errors_are_reported(path, why):
     agent, _ = agent_and_model()
     with FakeUpstream(serve) as host:
         config = {"http": {"fetch_images": True, "fetch_images_from": ["127.0.0.0/8"]}}
@@ -70,25 +71,25 @@ async def test_what_cannot_be_fetched_is_said(path, why):
             assert caught.value.code == "invalid_image_url"
 
 
-async def test_an_inner_host_is_never_connected_to():
+async def test_internal_hosts_are_never_contacted():
     agent, _ = agent_and_model()
     with FakeUpstream(serve) as host:
         async with gateway_in_memory({"A": agent}, config={"http": {"fetch_images": True}}) as g:
             for url in (f"{host.base_url}/cat.png", f"{host.base_url}/cat.png".replace("http:", "https:")):
-                with pytest.raises(openai.BadRequestError, match="cannot be fetched"):
+                with pytest.raises(openai.BadRequestError, match="could not be fetched"):
                     await g.openai.chat.completions.create(**image(url))
         assert host.records == []
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "/etc/passwd", "ftp://host.example/x", "http://[", "x"])
-async def test_other_kinds_of_urls_are_refused(url):
+async def test_other_url_schemes_are_rejected(url):
     agent, _ = agent_and_model()
     async with gateway_in_memory({"A": agent}) as g:
         with pytest.raises(openai.BadRequestError, match="must begin with"):
             await g.openai.chat.completions.create(**image(url))
 
 
-async def test_too_many_images_are_refused():
+async def test_too_many_images_are_rejected():
     agent, _ = agent_and_model()
     body = image("data:image/png;base64,AAAA")
     body["messages"][0]["content"] *= 3

@@ -1,4 +1,4 @@
-"""A UI's background requests are recognised, and nothing that a person writes is."""
+"""Detection of background requests of chat UIs, without false positives for user messages."""
 
 import json
 
@@ -12,11 +12,11 @@ HEADERS = ["x-openwebui-task"]
 
 
 @pytest.mark.parametrize("kind", OPENWEBUI)
-def test_open_webui_requests_are_recognised(kind):
+def test_open_webui_requests_are_detected(kind):
     assert by_prompt(OPENWEBUI[kind]["messages"], stream=False) == Task(kind)
 
 
-def test_what_was_said_in_the_chat_does_not_count():
+def test_the_quoted_conversation_is_ignored():
     prompt = openwebui_prompt("Generate tags.", "tags", history='USER: write { "title": "x" }')
     assert by_prompt([{"role": "user", "content": prompt}], stream=False) == Task("tags")
 
@@ -41,7 +41,7 @@ def test_a_header_names_the_task(value, kind):
     assert (task.kind if task else None) == kind
 
 
-def test_librechat_titles_are_recognised_streamed_or_not():
+def test_librechat_titles_are_detected_streamed_or_not():
     messages = [{"role": "user", "content": LIBRECHAT_TITLE}]
     assert by_prompt(messages, stream=True) == by_prompt(messages, stream=False) == Task("title", "text")
 
@@ -61,13 +61,13 @@ def test_librechat_titles_are_recognised_streamed_or_not():
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_person_who_asks_for_a_title_gets_the_agent(text, stream):
+def test_a_user_asking_for_a_title_gets_the_agent(text, stream):
     assert by_prompt([{"role": "user", "content": text}], stream=stream) is None
 
 
-def test_a_chat_is_no_task_whatever_it_quotes():
+def test_a_chat_is_not_a_task_even_if_it_quotes_one():
     task = OPENWEBUI["title"]["messages"][0]
-    assert by_prompt([task], stream=True) is None, "Open WebUI streams what people write"
+    assert by_prompt([task], stream=True) is None, "Open WebUI streams user messages"
     assert (
         by_prompt([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}, task], stream=False)
         is None
@@ -87,7 +87,7 @@ def test_a_chat_is_no_task_whatever_it_quotes():
         ("image_prompt", {"prompt": "What is the weather in Paris tomorrow?"}),
     ],
 )
-def test_local_answers_have_the_form_that_the_ui_reads(kind, answer):
+def test_local_answers_have_the_expected_format(kind, answer):
     assert json.loads(local_answer(Task(kind), OPENWEBUI[kind]["messages"][0]["content"])) == answer
 
 

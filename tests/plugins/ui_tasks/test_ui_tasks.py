@@ -1,4 +1,4 @@
-"""What a chat UI asks in the background costs no agent run; what a person asks gets the agent."""
+"""Background requests of chat UIs do not run the agent; user messages do."""
 
 import json
 
@@ -29,12 +29,12 @@ async def test_without_a_model_the_answer_is_local(agent):
         assert all(outcome.error is None and not outcome.usage.requests for _, outcome in g.ended)
 
 
-async def test_what_comes_as_a_response_is_recognised_too(agent):
+async def test_responses_requests_are_detected_too(agent):
     async with gateway_in_memory({"A": agent}, config={"plugins": {"ui_tasks": {"local": True}}}) as g:
         for kind, body in OPENWEBUI.items():
             [message] = body["messages"]
             part = {"type": "input_text", "text": message["content"]}
-            # As Open WebUI converts it for a connection of the type Responses.
+            # The format that Open WebUI sends on a connection of the type Responses.
             item = {"type": "message", "role": "user", "content": [part]}
             response = await g.openai.responses.create(model="A", input=[item])
             assert isinstance(json.loads(response.output_text), dict), kind
@@ -43,7 +43,7 @@ async def test_what_comes_as_a_response_is_recognised_too(agent):
         assert [run.task for run, _ in g.ended] == list(OPENWEBUI)
 
 
-async def test_the_default_upstreams_model_answers_alone(agent):
+async def test_the_default_upstreams_model_answers_without_the_agent(agent):
     with FakeUpstream(lambda request: Answer(words('{"title": "From the model"}'))) as upstream:
         plugins = {"upstreams": {"probe": False, "fake": {"base_url": upstream.base_url, "default_model": "small"}}}
         async with gateway_in_memory({"A": agent}, config={"plugins": plugins}) as g:
@@ -59,7 +59,7 @@ async def test_the_default_upstreams_model_answers_alone(agent):
         assert all("SECRET" not in json.dumps(request) and not request.get("tools") for request in asked)
 
 
-async def test_a_configured_model_is_asked_and_its_failure_has_a_local_answer(agent):
+async def test_a_configured_model_answers_with_a_local_fallback(agent):
     with FakeUpstream(lambda request: error_reply(500)) as upstream:
         plugins = {
             "upstreams": {
@@ -74,7 +74,7 @@ async def test_a_configured_model_is_asked_and_its_failure_has_a_local_answer(ag
         assert {record.body["model"] for record in upstream.records if "messages" in (record.body or {})} == {"tiny"}
 
 
-async def test_a_header_is_enough_and_an_agent_can_have_its_requests_back():
+async def test_a_header_identifies_a_task_and_an_agent_can_opt_out():
     answers = Agent(name="a", model=script("from the agent", "again", "and again"))
     body = {"model": "A", "messages": [{"role": "user", "content": "anything"}]}
     named = {"x-openwebui-task": "title_generation"}

@@ -1,4 +1,4 @@
-"""Every message that the field's clients send becomes an item that the SDK takes, or a 400 with its path."""
+"""Conversion of chat messages: valid ones become input items of the SDK, others are rejected with their path."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_text_messages():
     ]
 
 
-def test_system_and_developer_messages_are_kept_apart_wherever_they_stand():
+def test_system_and_developer_messages_are_separated_at_any_position():
     conversation = parse_messages(
         [
             {"role": "system", "content": "be kind"},
@@ -30,7 +30,7 @@ def test_system_and_developer_messages_are_kept_apart_wherever_they_stand():
     assert list(conversation.items) == [{"role": "user", "content": "hi"}]
 
 
-def test_all_kinds_of_parts():
+def test_all_part_types():
     [message] = items(
         {
             "role": "user",
@@ -94,7 +94,7 @@ def test_the_last_user_message_is_the_text():
         ),
     ],
 )
-def test_what_cannot_be_understood_is_refused_with_its_path(messages, param):
+def test_invalid_messages_are_rejected_with_their_path(messages, param):
     with pytest.raises(InvalidRequestError) as caught:
         parse_messages(messages)
     assert caught.value.param == param

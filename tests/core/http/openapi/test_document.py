@@ -1,4 +1,4 @@
-"""`/openapi.json` tells every route that there is, to whom it concerns, and what is told of answers is so."""
+"""`/openapi.json` lists the routes available to the caller, and responses match the documented schemas."""
 
 import jsonschema
 from agents import Agent
@@ -22,9 +22,9 @@ class Page:
             raise AssertionError
 
         async def plain_page(request):
-            """Says so in its docstring.
+            """A page with a docstring.
 
-            And more.
+            More text.
             """
             raise AssertionError
 
@@ -40,21 +40,21 @@ async def test_routes_of_plugins_describe_themselves():
         paths = (await description(g))["paths"]
     assert paths["/a"]["post"]["summary"] == "A page of a plugin"
     assert list(paths["/a"]["post"]["responses"]) == ["201", "4XX", "5XX"]
-    assert paths["/b/{id}/c"]["get"]["summary"] == "Says so in its docstring."
+    assert paths["/b/{id}/c"]["get"]["summary"] == "A page with a docstring."
     assert [place["name"] for place in paths["/b/{id}/c"]["get"]["parameters"]] == ["id"]
     assert all(operation["summary"] for methods in paths.values() for operation in methods.values())
 
 
-async def test_admin_pages_are_for_admins_and_nothing_is_for_nobody():
+async def test_admin_endpoints_are_listed_for_admins_only():
     async with gateway_in_memory({}, plugins={"guard": Guard}, api_key="ann") as g:
         assert not [path for path in (await description(g))["paths"] if path.startswith(("/admin", "/security"))]
     async with gateway_in_memory({}, plugins={"guard": Guard}, api_key="admin") as g:
         assert {"/admin/agents", "/security/override"} <= (await description(g))["paths"].keys()
 
 
-async def test_answers_are_what_is_told_of_them():
+async def test_responses_match_their_schemas():
     async with gateway_in_memory({"X": Agent(name="x", model=script(*["hello"] * 9))}) as g:
-        told = await description(g)
+        document = await description(g)
         for method, path, url, body in [
             ("post", "/v1/chat/completions", "/v1/chat/completions", BODY),
             ("post", "/v1/chat/completions", "/v1/chat/completions", {**BODY, "model": 5}),
@@ -64,8 +64,8 @@ async def test_answers_are_what_is_told_of_them():
             ("get", "/v1/responses/{id}", "/v1/responses/nope", None),
         ]:
             answer = await g.http.request(method, url, json=body)
-            responses = told["paths"][path][method]["responses"]
+            responses = document["paths"][path][method]["responses"]
             response = responses.get(str(answer.status_code)) or responses["4XX"]
-            schema = {**response["content"]["application/json"]["schema"], "components": told["components"]}
+            schema = {**response["content"]["application/json"]["schema"], "components": document["components"]}
             jsonschema.validate(answer.json(), schema)
-    assert told["components"]["schemas"]["ModelId"]["anyOf"][0] == {"enum": ["X"]}
+    assert document["components"]["schemas"]["ModelId"]["anyOf"][0] == {"enum": ["X"]}

@@ -1,4 +1,4 @@
-"""The Responses API over the same runs: every event is one that the official client knows, in order and complete."""
+"""The Responses API: event format and order, stored and background responses, and approvals."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def weather(*turns) -> Agent:
 
 
 async def events_of(g, **body) -> list[dict]:
-    """The events of a stream, each checked against the official types."""
+    """Returns the events of a stream, validated against the official types."""
     answer = await g.http.post("/v1/responses", json={"model": "W", "input": "weather?", "stream": True, **body})
     assert answer.status_code == 200, answer.text
     events = []
@@ -79,7 +79,7 @@ async def test_a_whole_response():
         assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
 
 
-async def test_a_stream_tells_the_same_item_by_item():
+async def test_a_stream_contains_the_same_items():
     async with gateway_in_memory({"W": weather()}) as g:
         events = await events_of(g)
     assert [event["type"].removeprefix("response.") for event in events] == [
@@ -103,7 +103,7 @@ async def test_a_stream_tells_the_same_item_by_item():
             assert event["item_id"] == ids[event["output_index"]]
 
 
-async def test_the_official_helper_takes_the_stream():
+async def test_the_official_stream_helper_works():
     async with gateway_in_memory({"W": weather()}) as g:
         async with g.openai.responses.stream(model="W", input="weather?") as stream:
             kinds = [event.type async for event in stream]
@@ -112,7 +112,7 @@ async def test_the_official_helper_takes_the_stream():
         assert final.output_text.endswith("It is 18 C.")
 
 
-async def test_reasoning_is_an_item_or_nothing_by_setting():
+async def test_reasoning_is_an_item_if_enabled():
     for setting, kinds in (("reasoning_content", ["reasoning", "message"]), ("none", ["message"])):
         agent = Agent(name="w", model=thinking())
         async with gateway_in_memory({"W": agent}, config={"clients": {"reasoning": setting}}) as g:
@@ -120,7 +120,7 @@ async def test_reasoning_is_an_item_or_nothing_by_setting():
             assert [item["type"] for item in events[-1]["response"]["output"]] == kinds
 
 
-async def test_a_conversation_goes_on_from_a_stored_response():
+async def test_a_conversation_continues_from_a_stored_response():
     agent = weather(call("get_weather", city="Paris"), "18 C.", "You asked about Paris.")
     async with gateway_in_memory({"W": agent}) as g:
         first = await g.openai.responses.create(model="W", input="weather?")
@@ -148,7 +148,7 @@ async def test_a_conversation_goes_on_from_a_stored_response():
         assert caught.value.code == "previous_response_not_found"
 
 
-async def test_what_is_not_to_be_stored_is_not():
+async def test_a_response_is_not_stored_with_store_false():
     async with gateway_in_memory({"W": weather("hi")}) as g:
         response = await g.openai.responses.create(model="W", input="hi", store=False)
         assert response.store is False
@@ -156,7 +156,7 @@ async def test_what_is_not_to_be_stored_is_not():
             await g.openai.responses.retrieve(response.id)
 
 
-async def test_a_response_is_its_principals_alone():
+async def test_a_response_is_private_to_its_principal():
     class People:
         def __init__(self, *_):
             pass
@@ -181,12 +181,12 @@ async def test_a_response_is_its_principals_alone():
         assert (await g.openai.responses.retrieve(mine.id, extra_headers=ada)).id == mine.id
 
 
-async def test_a_run_that_is_on_can_be_cancelled():
+async def test_a_response_in_progress_can_be_cancelled():
     started = asyncio.Event()
 
     @function_tool
     async def wait() -> str:
-        """Wait for ever."""
+        """Wait."""
         started.set()
         await asyncio.Event().wait()
         return ""
@@ -204,7 +204,7 @@ async def test_a_run_that_is_on_can_be_cancelled():
                 cancelled = await g.openai.responses.cancel(created.id)
                 assert (cancelled.status, cancelled.output_text, cancelled.model) == ("cancelled", "On it.", "W")
         assert kinds[-1] == "response.failed"
-        with pytest.raises(openai.BadRequestError, match="cannot be cancelled any more"):
+        with pytest.raises(openai.BadRequestError, match="cannot be cancelled"):
             await g.openai.responses.cancel(created.id)
 
 
@@ -244,7 +244,7 @@ async def test_a_refusal_is_incomplete():
         assert (await g.openai.responses.create(model="F", input="x")).output_text == "fine"
 
 
-async def test_no_call_is_left_to_the_client():
+async def test_every_call_has_an_output():
     hosted = ResponseFunctionWebSearch(
         id="ws", type="web_search_call", status="completed", action={"type": "search", "query": "x"}
     )
@@ -262,7 +262,7 @@ async def test_no_call_is_left_to_the_client():
         whole = await g.openai.responses.create(model="W", input="?")
         assert [item.type for item in whole.output] == ["function_call", "message", "function_call_output"]
         await g.openai.responses.create(model="W", input="and?", previous_response_id=whole.id)
-        # What is not known is not told to the model.
+        # A call without a known output is not part of the conversation.
         assert [item["role"] for item in searching.model.calls[-1].input] == ["user", "assistant", "user"]
         events = await events_of(g, model="F")
         assert events[-1]["type"] == "response.failed"
@@ -288,7 +288,7 @@ TOOL = {"type": "function", "name": "mine", "parameters": {"type": "object", "pr
         ({"user-agent": "ai/6.0 ai-sdk/provider-utils/4.0"}, [], False),
     ],
 )
-async def test_who_sees_that_tools_ran(headers, tools, shown):
+async def test_tool_items_depend_on_the_client(headers, tools, shown):
     async with gateway_in_memory({"W": weather()}) as g:
         client = g.openai.with_options(default_headers=headers)
         response = await client.responses.create(model="W", input="weather?", tools=tools)
@@ -297,7 +297,7 @@ async def test_who_sees_that_tools_ran(headers, tools, shown):
         )
 
 
-async def test_a_client_that_would_run_every_call_sees_none():
+async def test_a_plain_client_gets_no_tool_items():
     headers = {"x-agent-gateway-client": "plain"}
 
     @function_tool(needs_approval=True)
@@ -324,17 +324,17 @@ async def test_a_client_that_would_run_every_call_sees_none():
 
 @pytest.fixture
 def waiting():
-    """An agent whose tool waits, with what tells that it does and what lets it go."""
-    started, go_on = asyncio.Event(), asyncio.Event()
+    """An agent whose tool blocks, with the events for its start and its release."""
+    started, release = asyncio.Event(), asyncio.Event()
 
     @function_tool
     async def wait() -> str:
         """Wait."""
         started.set()
-        await go_on.wait()
+        await release.wait()
         return "waited"
 
-    return Agent(name="w", tools=[wait], model=script(call("wait"), "Done.", "And more.")), started, go_on
+    return Agent(name="w", tools=[wait], model=script(call("wait"), "Done.", "And more.")), started, release
 
 
 async def ended(g, response_id):
@@ -344,8 +344,8 @@ async def ended(g, response_id):
     return response
 
 
-async def test_a_response_is_made_in_the_background(waiting):
-    agent, started, go_on = waiting
+async def test_a_background_response_completes(waiting):
+    agent, started, release = waiting
     async with gateway_in_memory({"W": agent}) as g:
         asked = await g.openai.responses.create(model="W", input="go", background=True)
         assert (asked.status, asked.background, asked.output) == ("in_progress", True, [])
@@ -353,7 +353,7 @@ async def test_a_response_is_made_in_the_background(waiting):
         assert (await g.openai.responses.retrieve(asked.id)).status == "in_progress"
         with pytest.raises(openai.BadRequestError, match="cancel it first"):
             await g.openai.responses.delete(asked.id)
-        go_on.set()
+        release.set()
         made = await ended(g, asked.id)
         assert (made.status, made.output_text, made.background) == ("completed", "Done.", True)
         more = await g.openai.responses.create(model="W", input="more", previous_response_id=made.id)
@@ -361,7 +361,7 @@ async def test_a_response_is_made_in_the_background(waiting):
         await g.openai.responses.delete(made.id)
 
 
-async def test_in_the_background_it_is_cancelled_and_fails_for_whoever_asks_later(waiting):
+async def test_a_background_response_can_be_cancelled_and_can_fail(waiting):
     agent, started, _ = waiting
     failing = Agent(name="f", model=ScriptedModel([]))
     async with gateway_in_memory({"W": agent, "F": failing}) as g:
@@ -376,7 +376,7 @@ async def test_in_the_background_it_is_cancelled_and_fails_for_whoever_asks_late
         assert "(request id: req_" in made.error.message
 
 
-async def test_the_gateways_end_ends_what_is_made_in_the_background(waiting):
+async def test_shutdown_ends_background_responses(waiting):
     agent, started, _ = waiting
     kept = {}
 
@@ -404,8 +404,8 @@ async def test_the_gateways_end_ends_what_is_made_in_the_background(waiting):
     assert "stopping" in made["error"]["message"]
 
 
-async def test_what_is_refused_is_refused_at_once_in_the_background_too(waiting):
-    agent, started, go_on = waiting
+async def test_a_rejected_background_response_fails_immediately(waiting):
+    agent, started, release = waiting
     async with gateway_in_memory({"W": agent}, config={"runs": {"max_runs": 1}}) as g:
         await g.openai.responses.create(model="W", input="go", background=True)
         await started.wait()
@@ -413,10 +413,10 @@ async def test_what_is_refused_is_refused_at_once_in_the_background_too(waiting)
         with pytest.raises(openai.InternalServerError) as caught:
             await client.responses.create(model="W", input="go", background=True)
         assert caught.value.code == "too_many_runs"
-        go_on.set()
+        release.set()
 
 
-async def test_items_of_earlier_responses_may_be_referred_to():
+async def test_items_of_earlier_responses_can_be_referenced():
     agent = weather(call("get_weather", city="Paris"), "18 C.", "You asked.")
     async with gateway_in_memory({"W": agent}) as g:
         first = await g.openai.responses.create(model="W", input="weather?")
@@ -437,7 +437,7 @@ async def test_items_of_earlier_responses_may_be_referred_to():
 
 
 @pytest.mark.parametrize("form", ["item", "word"])
-async def test_approvals_are_given_as_items_or_as_words(form):
+async def test_approvals_are_items_or_text(form):
     done = []
 
     @function_tool(needs_approval=True)
@@ -449,7 +449,7 @@ async def test_approvals_are_given_as_items_or_as_words(form):
     agent = Agent(name="w", tools=[delete], model=script(call("delete", name="x"), "Done."))
     async with gateway_in_memory({"W": agent}) as g:
         asked = await g.openai.responses.create(model="W", input="delete x")
-        # No call stands there, which clients would take for theirs to make.
+        # The output contains no function call, because a client would run it.
         assert [item.type for item in asked.output] == ["mcp_approval_request", "message"]
         request = asked.output[0]
         assert (request.name, json.loads(request.arguments)) == ("delete", {"name": "x"})
@@ -460,7 +460,7 @@ async def test_approvals_are_given_as_items_or_as_words(form):
         assert done == ["x"]
 
 
-async def test_items_reach_the_model_as_they_should():
+async def test_input_items_reach_the_model():
     agent = weather("ok")
     given = [
         {"role": "developer", "content": "Be kind."},
@@ -518,7 +518,7 @@ async def test_items_reach_the_model_as_they_should():
         ({"stream": "yes"}, "stream"),
     ],
 )
-async def test_what_cannot_be_kept_is_refused_by_name(change, param):
+async def test_unsupported_fields_are_rejected_by_name(change, param):
     async with gateway_in_memory({"W": weather("never")}) as g:
         answer = await g.http.post("/v1/responses", json={"model": "W", "input": "hi", **change})
         assert answer.status_code == 400
