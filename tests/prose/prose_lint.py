@@ -109,6 +109,7 @@ class Rules:
 
 
 def spaced(expression: str) -> str:
+    """Let each space of an expression match any whitespace."""
     return expression.replace(" ", r"\s+")
 
 
@@ -122,7 +123,7 @@ def load_rules(path: Path = WORDS) -> Rules:
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     patterns = []
     for entry in table["pattern"]:
-        # Words match whole, unless the expression says otherwise at its ends.
+        # Matches whole words by default, so that `mend` does not match `recommend`.
         find = entry["find"]
         flags = re.MULTILINE | (0 if entry.get("case") else re.IGNORECASE)
         expression = find if entry.get("raw") else rf"\b(?:{find})\b"
@@ -203,46 +204,62 @@ def string_tokens(tokens: list[tokenize.TokenInfo], lines: list[str]) -> Iterato
             yield index, index, token.start[0], token.string
 
 
-def python_texts(source: str, *, messages: bool = True) -> Iterator[Text]:
-    """The docstrings, comments and, where asked for, other string literals of a Python file.
+def comment_texts(tokens: list[tokenize.TokenInfo]) -> Iterator[Text]:
+    """The comments; those on consecutive lines are one text."""
+    block: list[tuple[int, str]] = []
+    for token in tokens:
+        if token.type != tokenize.COMMENT:
+            continue
+        line = token.start[0]
+        has_code_before = token.line[: token.start[1]].strip()
+        if block and (has_code_before or block[-1][0] != line - 1):
+            yield Text("comment", tuple(block))
+            block = []
+        block.append((line, token.string.lstrip("#!: ") + "\n"))
+    if block:
+        yield Text("comment", tuple(block))
+
+
+def literal_texts(tokens: list[tokenize.TokenInfo], lines: list[str], docstrings: set[int]) -> Iterator[Text]:
+    """The string literals; adjacent ones, which Python concatenates, are one text.
+
+    Args:
+        tokens: All tokens of the file.
+        lines: The file's lines, with their ends.
+        docstrings: The numbers of the lines on which docstrings start.
+    """
+    block: list[tuple[int, str]] = []
+    kind, last = "message", -1
+    for first, end, line, source in string_tokens(tokens, lines):
+        between = tokens[last + 1 : first]
+        if block and any(token.type not in (tokenize.NL, tokenize.COMMENT) for token in between):
+            yield Text(kind, tuple(block))
+            block = []
+        if not block:
+            kind = "docstring" if line in docstrings else "message"
+        last = end
+        block += literal_parts(source, line)
+    if block:
+        yield Text(kind, tuple(block))
+
+
+def python_texts(source: str, path: str, *, messages: bool = True) -> Iterator[Text]:
+    """The docstrings, comments and, with `messages`, the other string literals of a Python file.
 
     Raises:
         SyntaxError: The file is not valid Python.
     """
-    documented = {
+    # Strings as statements: those below an attribute document it.
+    docstrings = {
         node.value.lineno
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(ast.parse(source, path))
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     }
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-
-    comment: list[tuple[int, str]] = []
-    for token in tokens:
-        if token.type != tokenize.COMMENT:
-            continue
-        text = token.string.lstrip("#!: ")
-        alone = not token.line[: token.start[1]].strip()
-        if comment and not (alone and comment[-1][0] == token.start[0] - 1):
-            yield Text("comment", tuple(comment))
-            comment = []
-        comment.append((token.start[0], text + "\n"))
-    if comment:
-        yield Text("comment", tuple(comment))
-
-    between = {tokenize.NL, tokenize.COMMENT}
-    block: list[tuple[int, str]] = []
-    kind, last = "message", -1
-    for first, end, line, literal in string_tokens(tokens, source.splitlines(keepends=True)):
-        if block and not all(token.type in between for token in tokens[last + 1 : first]):
-            yield Text(kind, tuple(block))
-            block = []
-        if not block:
-            kind = "docstring" if line in documented else "message"
-        last = end
-        if kind == "docstring" or messages:
-            block += literal_parts(literal, line)
-    if block:
-        yield Text(kind, tuple(block))
+    yield from comment_texts(tokens)
+    for text in literal_texts(tokens, source.splitlines(keepends=True), docstrings):
+        if messages or text.kind == "docstring":
+            yield text
 
 
 def markdown_texts(source: str) -> Iterator[Text]:
@@ -282,7 +299,7 @@ def texts(path: str, source: str) -> Iterator[Text]:
     """
     suffix = Path(path).suffix
     if suffix == ".py":
-        yield from python_texts(source, messages=Path(path).parts[:1] != ("tests",))
+        yield from python_texts(source, path, messages=Path(path).parts[:1] != ("tests",))
     elif suffix == ".md":
         yield from markdown_texts(source)
     elif suffix in (".toml", ".yaml", ".yml", ".json"):
@@ -304,7 +321,7 @@ def check_text(path: str, text: Text, rules: Rules) -> Iterator[Finding]:
         if pattern.kinds and text.kind not in pattern.kinds:
             continue
         for match in pattern.regex.finditer(joined):
-            begin, end = match.span()
+            begin, end = match.end() - len(match[0].lstrip()), match.end()
             if any(low < end and begin < high for low, high in taken):
                 continue
             taken.append((begin, end))
@@ -319,9 +336,15 @@ def check_source(path: str, source: str, rules: Rules) -> list[Finding]:
 
 
 def files(paths: list[str], exclude: list[str]) -> Iterator[tuple[str, Path]]:
-    """The files to read below the given paths, each with its path relative to the project's root."""
+    """The files to read below the given paths, each with its path relative to the project's root.
+
+    Raises:
+        FileNotFoundError: A given path does not exist.
+    """
     for given in paths:
         start = Path(given) if Path(given).is_absolute() or Path(given).exists() else ROOT / given
+        if not start.exists():
+            raise FileNotFoundError(f"{given} does not exist")
         found = sorted(start.rglob("*")) if start.is_dir() else [start]
         for file in found:
             absolute = file.resolve()
@@ -341,7 +364,12 @@ def counted(title: str, counts: Counter[str], lines: Counter[str] | None = None)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command. Returns its exit status: 0 without findings, 1 with some."""
+    """Run the command. Returns its exit status: 0 without findings, 1 with findings.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+        SyntaxError: A Python file cannot be parsed.
+    """
     parser = argparse.ArgumentParser(description="Check the wording of docstrings, comments, messages and pages.")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="files or folders; default: the list in words.toml")
     parser.add_argument("--count", action="store_true", help="print counts by folder, file and pattern, not findings")
@@ -354,11 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
         if file.suffix not in SUFFIXES:
             continue
         source = file.read_text(encoding="utf-8")
-        try:
-            findings += check_source(path, source, rules)
-        except SyntaxError as error:
-            print(f"{path}:{error.lineno}: cannot be parsed: {error.msg}", file=sys.stderr)
-            return 2
+        findings += check_source(path, source, rules)
         by_file[path] = source.count("\n") + 1
         by_folder[path.partition("/")[0]] += by_file[path]
     if options.count:
@@ -377,7 +401,7 @@ def main(arguments: list[str] | None = None) -> int:
         for finding in findings:
             print(finding)
         if findings:
-            print(f"{len(findings)} findings; the list is {WORDS.relative_to(ROOT)}", file=sys.stderr)
+            print(f"findings: {len(findings)}; the rules are in {WORDS.relative_to(ROOT)}", file=sys.stderr)
     return 1 if findings else 0
 
 

@@ -33,6 +33,7 @@ def found(path: str, source: str) -> list[tuple[int, str]]:
     [
         ("gateway_core/a.py", f'"""Returns the {BAD_WORD} file."""\n', 1),
         ("gateway_core/a.py", f'def f():\n    """First.\n\n    Then it is {BAD_WORD}.\n    """\n', 4),
+        ("gateway_core/a.py", f'x = (\n    "it was"\n    # why\n    " {BAD_WORD} again"\n)\n', 4),
         ("gateway_core/a.py", f'x = 1\n"""The {BAD_WORD} count."""\n', 2),
         ("gateway_core/a.py", f"x = 1  # the {BAD_WORD} value\n", 1),
         ("gateway_core/a.py", f'\nraise ValueError("the file was {BAD_WORD}")\n', 2),
@@ -46,6 +47,7 @@ def found(path: str, source: str) -> list[tuple[int, str]]:
         ("tests/test_a.py", f'def test():\n    """It is {BAD_WORD}."""\n', 2),
         ("tests/test_a.py", f"# It is {BAD_WORD}.\n", 1),
         ("docs/a.md", f"# Title\n\nThe file is {BAD_WORD}.\n", 3),
+        ("docs/a.md", f"```sh\nls\n```\nThe file is {BAD_WORD}.\n", 4),
         ("docs/a.md", f"| a | b |\n|---|---|\n| 1 | {BAD_WORD} |\n", 3),
         ("a.toml", f"[table]\nx = 1  # {BAD_WORD}\n", 2),
         ("a.yaml", f"# {BAD_WORD}\nx: 1\n", 1),
@@ -85,6 +87,8 @@ def test_accepts_clean_text_and_code(path: str, source: str) -> None:
         ("Returns a value. The name is no\nidentifier.", "is no identifier"),
         ("What a request may use.", "What"),
         ("Is it valid?", "Is it valid?"),
+        ("Runs that are on.", "that are on"),
+        ("Args:\n    name: How long it waits.", "name: How"),
     ],
 )
 def test_finds_phrases(text: str, words: str) -> None:
@@ -95,6 +99,8 @@ def test_finds_phrases(text: str, words: str) -> None:
     "text",
     [
         "There is no such file.",
+        "There is no file; there are two folders.",
+        "Tracing depends on it. The limit is 5 on Linux.",
         "The connection is no longer open.",
         "The value is None.",
         "The number of bytes is over the limit.",
@@ -112,6 +118,21 @@ def test_an_allowed_phrase_is_accepted_in_its_file_only() -> None:
     source = f"Here is the {BAD_WORD} file, {BAD_WORD}.\n"
     assert len(lint.check_source("docs/quote.md", source, rules)) == 1
     assert len(lint.check_source("docs/other.md", source, rules)) == 2
+
+
+def test_the_line_is_that_of_the_word() -> None:
+    assert found("gateway_core/a.py", '"""\nA request.\n\nArgs:\n\n    name: How long.\n"""\n') == [(6, "name: How")]
+
+
+def test_a_path_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError, match="no/such/path"):
+        lint.main(["no/such/path"])
+
+
+def test_every_exception_is_needed() -> None:
+    for glob, phrase in RULES.allow:
+        sources = [file.read_text() for path, file in lint.files(RULES.paths, []) if lint.fnmatch(path, glob)]
+        assert any(phrase.search(source) for source in sources), f"{glob}: {phrase.pattern}"
 
 
 def test_the_command_prints_findings_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
