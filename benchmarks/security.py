@@ -1,6 +1,6 @@
-"""What keys, rules, overrides, limits and the audit log cost a request: `python benchmarks/security.py`.
+"""Measures the overhead of keys, rules, overrides, limits and the audit log: `python benchmarks/security.py`.
 
-Microseconds, the median of seven rounds.
+Results are in microseconds, the median of seven rounds.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from gateway_plugins.security.audit.log import AuditLog
 from gateway_plugins.security.keys.key_ring import make_key
 from gateway_plugins.security.limits.admission import Limits
 from gateway_plugins.security.overrides.grant_request import Grant
-from gateway_plugins.security.overrides.manager import OverrideStore
+from gateway_plugins.security.overrides.manager import OverrideManager
 from gateway_plugins.security.settings import (
     AuditSettings,
     KeySettings,
@@ -36,7 +36,7 @@ MANY = 10**9
 
 
 async def measure(name: str, times: int, once: Callable[[], Awaitable[None]]) -> None:
-    """Print what one call takes."""
+    """Measure and print the duration of one call."""
     rounds = []
     for _ in range(7):
         began = time.perf_counter()
@@ -48,7 +48,7 @@ async def measure(name: str, times: int, once: Callable[[], Awaitable[None]]) ->
 
 
 async def keys_and_rules() -> None:
-    """Who is it, and may they: with 1,000 keys and 200 rules, of which the last one fits."""
+    """Authenticate and authorize with 1,000 keys and 200 rules, of which the last one matches."""
     keys = [make_key() for _ in range(1000)]
     patterns = [f"team{number}/*/agent" for number in range(199)]
     tables = {f"key{number}": KeySettings(key.hash, key.id) for number, key in enumerate(keys)}
@@ -68,7 +68,7 @@ async def keys_and_rules() -> None:
 
 
 async def main() -> None:
-    """All figures."""
+    """Run all benchmarks."""
     await keys_and_rules()
     with tempfile.TemporaryDirectory() as folder:
         async with AuditLog(AuditSettings(), Path(folder), print) as log:
@@ -81,16 +81,16 @@ async def main() -> None:
                 await log.settled()
 
             await measure("a decision recorded", 500, record)
-            await measure("a change recorded, and on the disk", 50, change)
-    async with OverrideStore(OverrideSettings(), None, lambda _: None) as store:
+            await measure("a change recorded and flushed to the disk", 50, change)
+    async with OverrideManager(OverrideSettings(), None, lambda _: None) as store:
 
         async def ask() -> None:
             store.deciding(ASKED)
 
-        await measure("overrides asked, none in force", 5000, ask)
+        await measure("overrides looked up, none active", 5000, ask)
         for number in range(1000):
-            await store.grant(Grant("agent", "labs/Other", f"somebody-{number % 500}", "r"), "root")
-        await measure("overrides asked, 1,000 in force for others", 5000, ask)
+            await store.grant(Grant("agent", "labs/Other", f"user-{number % 500}", "r"), "root")
+        await measure("overrides looked up, 1,000 active for other principals", 5000, ask)
     settings = LimitSettings(MANY, MANY, MANY, MANY, MANY, MANY, MANY)
     async with Limits(settings, None, print) as limits:
 

@@ -1,4 +1,4 @@
-"""Keys, rules, overrides and the audit log of the real command: refused before it listens, kept over `kill -9`."""
+"""Keys, rules, overrides and the audit log of the real command, across SIGKILL and a restart."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def command(folder, *arguments, status=0) -> str:
 
 
 def make_key(folder, *arguments) -> str:
-    """Make a key as an operator does, and put its lines into the configuration."""
+    """Create a key as an operator does, and add its lines to the configuration."""
     printed = command(folder, "keys", "create", *arguments)
     with (folder / "gateway.toml").open("a") as file:
         file.write(printed[printed.index("[plugins.") :] + "\n")
@@ -49,13 +49,13 @@ def admin(server, key, method, path, body=None):
     return httpx2.request(method, server.url + path, json=body, headers={"authorization": f"Bearer {key}"}, timeout=20)
 
 
-def test_no_key_no_listening_where_others_are(folder):
-    told = command(folder, "serve", "--offline", "--port", "0", "--host", "0.0.0.0", status=78)
-    assert "agent-gateway keys create NAME" in told
-    assert "Traceback" not in told
+def test_without_keys_the_gateway_does_not_listen_on_other_addresses(folder):
+    output = command(folder, "serve", "--offline", "--port", "0", "--host", "0.0.0.0", status=78)
+    assert "agent-gateway keys create NAME" in output
+    assert "Traceback" not in output
 
 
-def test_keys_rules_and_an_override_that_outlives_a_killed_process(folder):
+def test_keys_rules_and_an_override_that_survives_sigkill(folder):
     root, alice = make_key(folder, "root", "--admin"), make_key(folder, "alice", "--agents", "Open")
     with serving(folder, "--offline", "--host", "0.0.0.0") as server:
         assert "your API key" in server.text
@@ -71,16 +71,16 @@ def test_keys_rules_and_an_override_that_outlives_a_killed_process(folder):
         assert granted.status_code == 201
         server.process.send_signal(signal.SIGKILL)
         server.process.wait(10)
-        told = server.text
+        output = server.text
     with serving(folder, "--offline", "--host", "0.0.0.0") as server:
         assert ask(server, alice, "labs/Research").choices[0].message.content
         path = f"/security/override/{granted.json()['id']}"
         assert admin(server, root, "DELETE", path).status_code == 200
         with pytest.raises(openai.PermissionDeniedError):
             ask(server, alice, "labs/Research")
-        told += server.text
+        output += server.text
     for key in (root, alice):
-        assert key[13:] not in told + (folder / ".agent-gateway" / "audit.jsonl").read_text()
+        assert key[13:] not in output + (folder / ".agent-gateway" / "audit.jsonl").read_text()
     assert command(folder, "audit", "verify").startswith("ok: audit.jsonl")
     lines = (folder / ".agent-gateway" / "audit.jsonl").read_text().splitlines()
     decided = [json.loads(line) for line in lines]
@@ -89,7 +89,7 @@ def test_keys_rules_and_an_override_that_outlives_a_killed_process(folder):
     assert "record 2 is missing" in command(folder, "audit", "verify", status=1)
 
 
-def test_a_foreign_page_gets_nowhere(folder):
+def test_cross_origin_and_rebinding_requests_are_rejected(folder):
     with serving(folder, "--offline") as server, socket.create_connection(("127.0.0.1", server.port), 10) as rebound:
         rebound.sendall(b"GET /v1/models HTTP/1.1\r\nhost: evil.example\r\n\r\n")
         assert rebound.recv(12) == b"HTTP/1.1 421"

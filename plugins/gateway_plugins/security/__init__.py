@@ -1,7 +1,7 @@
-"""Who may use which agents, modules and tools: keys, rules, overrides, limits, and the record of what was decided.
+"""Authenticates clients and authorizes agents, modules and tools: keys, rules, overrides, limits and the audit log.
 
-It trusts no client and no agent. It decides and does not announce; the core announces what took effect. Without a key
-it lets everybody in, and the core then serves loopback only.
+It trusts no client and no agent. It makes decisions and does not announce them; the core announces the decisions that
+took effect. Without keys every client is admitted, and the core then listens on loopback only.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from gateway_plugins.security.access_query import GATEWAY, AccessQuery
 from gateway_plugins.security.browser_guard import Allowed, BrowserGuard
 from gateway_plugins.security.components import Components
 from gateway_plugins.security.keys.admin_keys import refusal
-from gateway_plugins.security.keys.credentials import presented, refused
+from gateway_plugins.security.keys.credentials import invalid_key, presented
 from gateway_plugins.security.keys.expiry import ExpiryWarnings, expiring
 from gateway_plugins.security.keys.key_ring import Key
 from gateway_plugins.security.policy.compiler import Policy, read_policy
-from gateway_plugins.security.policy.evaluator import PolicyEvaluator, leaves_to_the_tool
+from gateway_plugins.security.policy.evaluator import PolicyEvaluator, defers_to_tool_default
 from gateway_plugins.security.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_EXPIRY_LOOK_SECONDS = 3600.0
+_EXPIRY_CHECK_SECONDS = 3600.0
 
 
 class Security:
@@ -62,35 +62,36 @@ class Security:
         self._policy: Policy
         self._rules: PolicyEvaluator
         self._allowed: Allowed
-        self._take(config, read_policy(config))
+        self._apply(config, read_policy(config))
 
     @property
     def guards(self) -> bool:
-        """Whether there are keys, so that somebody can be kept out."""
+        """Whether any key is configured, so that clients can be rejected."""
         return self._policy.guards
 
     async def reconfigure(self, config: Settings) -> None:
-        """Take other settings, all at once, from the next question on. Other limits, and other settings of the audit
-        log, take a restart.
+        """Apply new settings, all at once, from the next request on. Changed limits and audit settings need a restart.
 
         Raises:
-            ConfigError: They are wrong, or have no key left; the old ones stay in force.
+            ConfigError: The settings are invalid, or remove the last key; the old settings stay in effect.
         """
         policy = read_policy(config)
         if self._policy.guards and not policy.guards:
             raise ConfigError(
-                "there is no key left, and a gateway that runs is not opened to everybody",
+                "the new settings remove the last key, and a running gateway does not open to every client",
                 source="[plugins.security.keys]",
-                hint="make one with `agent-gateway keys create NAME`, or restart the gateway to serve without keys",
+                hint="create a key with `agent-gateway keys create NAME`, or restart the gateway to serve without keys",
             )
         if (config.limits, config.audit) != (self._settings.limits, self._settings.audit):
-            logger.warning("[plugins.security.limits] and [plugins.security.audit] take effect at the next start")
-        if _says_something(config):
+            logger.warning(
+                "changes to [plugins.security.limits] and [plugins.security.audit] take effect after a restart"
+            )
+        if _restricts(config):
             await self._parts.open()
-        self._take(config, policy)
-        self._warnings.look(policy.keys.by_id.values(), time.time())
+        self._apply(config, policy)
+        self._warnings.check(policy.keys.by_id.values(), time.time())
 
-    def _take(self, config: Settings, policy: Policy) -> None:
+    def _apply(self, config: Settings, policy: Policy) -> None:
         self._settings = config
         self._allowed = Allowed.of(config.allowed_hosts, config.allowed_origins)
         self._parts.overrides.settings = config.overrides
@@ -98,7 +99,7 @@ class Security:
 
     @hookimpl
     async def authenticate(self, request: "Request") -> Principal | None:
-        """The principal of the request's key; nobody where there are no keys, or the request has none."""
+        """Return the principal of the request's key; `None` without configured keys or without a key in the request."""
         policy = self._policy
         if not policy.guards:
             return None
@@ -109,14 +110,14 @@ class Security:
         fault = key.fault(time.time()) if key is not None else None
         if key is None or fault is not None:
             if key is not None:
-                logger.info("the key %s was refused: it is %s", key.id, fault)
+                logger.info("rejected the key %s: %s", key.id, fault)
             await self._parts.failed_authentication(request.client.host if request.client else "unknown")
-            raise refused()
+            raise invalid_key()
         return key.principal
 
     @hookimpl
     async def authorize_request(self, principal: Principal, request: "Request") -> Decision | None:
-        """Whether an admin key may be used for this request."""
+        """Deny a request that the admin key, or its scopes, do not cover."""
         key = self._policy.keys.by_id.get(principal.key or "")
         if key is None:
             return None
@@ -125,16 +126,16 @@ class Security:
 
     @hookimpl
     async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision | None:
-        """What the rules say. Without keys, what they deny is denied, and the rest is not decided here."""
-        question = AccessQuery("agent", entry.id, principal.id, principal.key, entry.namespace)
-        decision = self._rules.agent(question).decision
+        """Evaluate the rules. Without keys only a denial is returned; otherwise the plugin abstains."""
+        query = AccessQuery("agent", entry.id, principal.id, principal.key, entry.namespace)
+        decision = self._rules.agent(query).decision
         return decision if self._policy.guards or not decision.allowed else None
 
     @hookimpl
     async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision | None:
-        """What the rules say; what holds for a tool by itself is not decided here, but that agents' own are refused."""
+        """Evaluate the rules. The plugin abstains where the tool's own default applies; `native_tools` can refuse."""
         namespace = tool.agent_id.rpartition("/")[0] or "default"
-        question = AccessQuery(
+        query = AccessQuery(
             "tool",
             tool.name,
             run.principal.id,
@@ -144,12 +145,12 @@ class Security:
             tool.source,
             tool.server,
         )
-        verdict = self._rules.decide(question)
-        return None if leaves_to_the_tool(question, verdict) else verdict.decision
+        verdict = self._rules.decide(query)
+        return None if defers_to_tool_default(query, verdict) else verdict.decision
 
     @hookimpl
     def admit_agent(self, entry: AgentEntry) -> None:
-        """Keep out what the rules block; nothing of it has run yet."""
+        """Reject a module that the rules block, before any of its code runs."""
         verdict = self._rules.decide(AccessQuery("module", entry.id, GATEWAY, namespace=entry.namespace))
         if not verdict.decision.allowed:
             last = verdict.chain[-1]
@@ -162,18 +163,18 @@ class Security:
 
     @hookimpl
     def admission(self, run: RunContext, entry: AgentEntry) -> AbstractAsyncContextManager[None]:
-        """A place among the runs that the limits allow."""
+        """Hold a run slot within the limits."""
         return self._parts.admission(run)
 
     @hookimpl
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
-        """Count the tokens that it used."""
-        self._parts.spent(run, outcome.usage)
+        """Count the tokens that the run used."""
+        self._parts.add_usage(run, outcome.usage)
 
     @hookimpl
     def on_decision(self, made: DecisionMade) -> None:
-        """Put it on record, where anything is refused to anybody."""
-        self._parts.decided(made)
+        """Write the decision to the audit log, if the settings can refuse any request."""
+        self._parts.record_decision(made)
 
     @hookimpl
     def admin_routes(self) -> "Iterable[BaseRoute]":
@@ -195,12 +196,12 @@ class Security:
 
     @hookimpl
     def middleware(self) -> "Iterable[Middleware]":
-        """The guard against foreign web pages, and the headers that tell what is left of limits."""
+        """The guard against cross-origin web pages, and the rate limit headers."""
         from starlette.middleware import Middleware
 
-        from gateway_plugins.security.limits.admission import HeadersInReach
+        from gateway_plugins.security.limits.admission import RateLimitHeaders
 
-        return [Middleware(BrowserGuard, allowed=lambda: self._allowed), Middleware(HeadersInReach)]
+        return [Middleware(BrowserGuard, allowed=lambda: self._allowed), Middleware(RateLimitHeaders)]
 
     @hookimpl
     def commands(self) -> "Iterable[click.Command]":
@@ -213,8 +214,8 @@ class Security:
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Hold what is kept, and look each hour which keys are about to expire."""
-        if _says_something(self._settings):
+        """Keep the files open, and check every hour for keys that are about to expire."""
+        if _restricts(self._settings):
             await self._parts.open()
         task = asyncio.create_task(self._watch_expiry())
         try:
@@ -226,32 +227,32 @@ class Security:
 
     async def _watch_expiry(self) -> None:
         while True:
-            self._warnings.look(self._policy.keys.by_id.values(), time.time())
-            await asyncio.sleep(_EXPIRY_LOOK_SECONDS)
+            self._warnings.check(self._policy.keys.by_id.values(), time.time())
+            await asyncio.sleep(_EXPIRY_CHECK_SECONDS)
 
     @hookimpl
     def measurements(self) -> Iterable[Measurement]:
-        """Keys that need an operator, overrides in force, and whether decisions are recorded."""
+        """Number of expiring and expired keys, number of active overrides, and the state of the audit log."""
         now = time.time()
         keys = list(self._policy.keys.by_id.values())
         for state, count in (
             ("expiring", sum(expiring(key, now) and key.fault(now) is None for key in keys)),
             ("expired", sum(key.fault(now) == "expired" for key in keys)),
         ):
-            name, told = "agent_gateway.security.keys", "Keys that expire within seven days, or have."
-            yield Measurement(name, count, "{key}", told, {"state": state})
+            name, text = "agent_gateway.security.keys", "Keys that expire within seven days or have expired."
+            yield Measurement(name, count, "{key}", text, {"state": state})
         overrides = len(self._parts.overrides.active())
-        yield Measurement("agent_gateway.security.overrides", overrides, "{override}", "Overrides that are in force.")
+        yield Measurement("agent_gateway.security.overrides", overrides, "{override}", "Active overrides.")
         failed = int(self._parts.audit.failed)
         yield Measurement(
-            "agent_gateway.security.audit.failed", failed, "1", "Whether the audit log cannot be written."
+            "agent_gateway.security.audit.failed", failed, "1", "1 while the audit log cannot be written, else 0."
         )
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """The keys, without what would help to use one, and how many there are of each state."""
+        """The keys without their hashes, and the state of overrides, runs and the audit log."""
         now = time.time()
-        keys = [_shown(key, now) for key in self._policy.keys.by_id.values()]
+        keys = [_key_facts(key, now) for key in self._policy.keys.by_id.values()]
         return {
             "guards": self.guards,
             "keys": keys,
@@ -263,12 +264,12 @@ class Security:
         }
 
 
-def _says_something(settings: Settings) -> bool:
-    """Whether anything can be refused to anybody."""
+def _restricts(settings: Settings) -> bool:
+    """Whether the settings can refuse any request."""
     return evolve(settings, allowed_hosts=[], allowed_origins=[]) != Settings()
 
 
-def _shown(key: Key, now: float) -> dict[str, Any]:
+def _key_facts(key: Key, now: float) -> dict[str, Any]:
     return {
         "id": key.id,
         "name": key.name,

@@ -1,6 +1,6 @@
-"""What a policy is asked, and what may answer beside the rules.
+"""Access queries, which the policy evaluates, and overrides, which take precedence over its rules.
 
-It decides nothing.
+The policy is evaluated in `policy/evaluator.py`.
 """
 
 from typing import Literal, Protocol
@@ -11,25 +11,25 @@ from gateway_core import tool_names
 from gateway_plugins.security.patterns import Segments, fold, of_agents
 
 GATEWAY = "gateway"
-"""The principal that modules are loaded for: nobody's key, but the gateway itself."""
+"""The principal that loads modules: the gateway itself, not the owner of a key."""
 
-_UNSAID = "sdk-native"
+_DEFAULT_SOURCE = "sdk-native"
 
 
 @frozen
 class AccessQuery:
-    """What is asked."""
+    """A request for access to an agent, a tool, a module or an admin page."""
 
     kind: Literal["agent", "tool", "module", "admin"]
     subject: str
     """An agent's id, a tool's name, a module's id at discovery, or the path of an admin page."""
     principal: str
-    """Who asks: the principal's id."""
+    """The id of the calling principal."""
     key: str | None = None
-    """The id of the key, its printable prefix, when one was used."""
+    """The id of the key, its printable prefix, if the caller used one."""
     namespace: str = "default"
     agent_id: str | None = None
-    """For a tool: whose run it is."""
+    """For a tool: the id of the running agent."""
     source: str | None = None
     """For a tool: `sdk-native`, `gateway`, `mcp` or `hosted`."""
     server: str | None = None
@@ -37,43 +37,36 @@ class AccessQuery:
 
     @property
     def of_module(self) -> "AccessQuery":
-        """For an agent: whether its module may be loaded."""
+        """For an agent: the query whether its module may be loaded."""
         return AccessQuery("module", self.subject, GATEWAY, namespace=self.namespace)
 
     @property
     def names(self) -> list[Segments]:
-        """What patterns may call its subject."""
+        """The names of the subject that patterns can match."""
         if self.kind != "tool":
             return [of_agents(fold(self.subject))]
-        return [fold(name) for name in tool_names(self.subject, self.source or _UNSAID, self.server)]
+        return [fold(name) for name in tool_names(self.subject, self.source or _DEFAULT_SOURCE, self.server)]
 
 
 @frozen
 class Override:
-    """Something allowed for a time, whatever the rules say."""
+    """A temporary permission that takes precedence over the rules."""
 
     id: str
     kind: str
     pattern: str
     principal: str
-    """The id of the principal, or of the key, that it is for."""
+    """The id of the principal, or of the key, that the override applies to."""
     reason: str
     granted_by: str
     created: float
     """Seconds since the epoch."""
     expires: float
-    """Seconds since the epoch, for people; in process the deadline is monotonic."""
+    """Seconds since the epoch, for display; the running process uses a monotonic deadline."""
 
 
 class Overrides(Protocol):
-    """The overrides that are in force."""
+    """The active overrides."""
 
-    def deciding(self, question: AccessQuery) -> Override | None:
-        """An active override that allows it, if there is one."""
-
-
-class NoOverrides:
-    """Implements `Overrides` where there are none."""
-
-    def deciding(self, question: AccessQuery) -> Override | None:
-        """None."""
+    def deciding(self, query: AccessQuery) -> Override | None:
+        """Return an active override that allows the query, or `None`."""

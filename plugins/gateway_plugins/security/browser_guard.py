@@ -1,6 +1,6 @@
-"""Keeps foreign web pages from reaching the gateway through the browser of somebody who can.
+"""Protects against DNS rebinding and cross-site requests from a user's browser.
 
-It asks for no key: it looks at what a browser says of itself, `Host` and `Origin`, which a page cannot make up.
+It does not authenticate: it checks the `Host` and `Origin` headers, which a browser sets and a page cannot forge.
 """
 
 import ipaddress
@@ -13,26 +13,26 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway_core import InvalidRequestError, PermissionDeniedError
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
-_ADMIN = ("/admin", "/security")
+_READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_ADMIN_PREFIXES = ("/admin", "/security")
 
 
 @frozen
 class Allowed:
-    """Who may, as configured."""
+    """The allowed hosts and origins."""
 
     hosts: frozenset[str]
     origins: frozenset[str]
 
     @classmethod
     def of(cls, hosts: Collection[str], origins: Collection[str]) -> "Allowed":
-        """As written in the settings."""
+        """Normalize the lists of the settings."""
         return cls(
             frozenset(host.casefold() for host in hosts), frozenset(each.casefold().rstrip("/") for each in origins)
         )
 
     def host(self, header: str) -> bool:
-        """Whether the gateway is to be known by this `Host`: a name may be anybody's, an address only its own."""
+        """Whether this `Host` is allowed: localhost, any IP address, or a configured name."""
         name = _host_name(header)
         if name is None:
             return False
@@ -40,12 +40,12 @@ class Allowed:
 
 
 class BrowserGuard:
-    """ASGI middleware: 421 for a foreign `Host`; on what changes something, 403 for a foreign `Origin` and 415 for a
-    body that is not declared as JSON.
+    """ASGI middleware: 421 for a `Host` that is not allowed; for changing requests to the admin pages, 403 for a
+    cross-origin request and 415 for a body without a JSON content type.
 
     Args:
-        app: What is inside.
-        allowed: Tells what is configured at this moment.
+        app: The wrapped application.
+        allowed: Returns the current settings.
     """
 
     def __init__(self, app: ASGIApp, allowed: Callable[[], Allowed]) -> None:
@@ -60,27 +60,27 @@ class BrowserGuard:
     def _check(self, scope: Scope, headers: Headers) -> None:
         allowed = self._allowed()
         host = headers.get("host")
-        # Without the header it is no browser.
+        # Browsers always send the header.
         if host is not None and not allowed.host(host):
             raise InvalidRequestError(
-                "the gateway does not answer to this host name",
-                hint="`allowed_hosts` of the plugin `security` lists the names that it has beside this machine's own",
+                "this host name is not allowed",
+                hint="add the host name to `allowed_hosts` in [plugins.security]",
                 code="misdirected_request",
                 status=421,
             )
-        if scope["type"] == "websocket" or scope["method"] in _READING:
+        if scope["type"] == "websocket" or scope["method"] in _READ_METHODS:
             return
         foreign = _is_foreign(headers.get("origin"), host, allowed.origins)
-        if any(scope["path"] == root or scope["path"].startswith(f"{root}/") for root in _ADMIN):
+        if any(scope["path"] == root or scope["path"].startswith(f"{root}/") for root in _ADMIN_PREFIXES):
             if foreign:
-                raise PermissionDeniedError("a page of another origin may not change anything", code="foreign_origin")
+                raise PermissionDeniedError("cross-origin requests may not change anything", code="foreign_origin")
             declared = headers.get("content-type") is not None or _has_body(headers)
         else:
-            # A page may send JSON only after the browser asked, and `[http] cors_origins` answers that.
+            # A cross-origin JSON request needs a CORS preflight, which `[http] cors_origins` answers.
             declared = foreign
         if declared and not _is_json(headers.get("content-type", "")):
             raise InvalidRequestError(
-                "the body must be declared as JSON",
+                "the content type must be JSON",
                 hint="send `content-type: application/json`",
                 code="unsupported_media_type",
                 status=415,
@@ -93,7 +93,7 @@ def _is_foreign(origin: str | None, host: str | None, allowed: Collection[str]) 
     folded = origin.casefold()
     if folded in allowed:
         return False
-    # Behind a proxy the scheme is the proxy's; a page on the same host and port is the gateway's own.
+    # The scheme is not compared: a proxy may terminate TLS. The same host and port is the same origin.
     scheme, _, place = folded.partition("://")
     return host is None or scheme not in ("http", "https") or place != host.casefold()
 
@@ -101,7 +101,7 @@ def _is_foreign(origin: str | None, host: str | None, allowed: Collection[str]) 
 def _host_name(header: str) -> str | None:
     try:
         parts = urlsplit(f"//{header}")
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises ValueError for an invalid port
     except ValueError:
         return None
     if parts.username is not None or parts.path or parts.query or parts.fragment or not parts.hostname:
@@ -116,7 +116,7 @@ def _is_own(name: str) -> bool:
         ipaddress.ip_address(name)
     except ValueError:
         return False
-    # Nobody can make a browser believe that a name is an address, so an address is no way in for a foreign page.
+    # DNS rebinding needs a host name; a request to an IP address cannot be rebound.
     return True
 
 

@@ -1,7 +1,4 @@
-"""The two clocks of whatever lasts for a time: one for people and files, one for deadlines.
-
-It keeps no time itself.
-"""
+"""A wall clock for display and files, and a steady clock for deadlines."""
 
 import time
 from collections.abc import Callable
@@ -10,16 +7,16 @@ from attrs import field, frozen
 
 
 def _steady() -> float:
-    # Linux's monotonic clock stands still while the machine sleeps; what was granted for an hour must not.
+    # Linux's monotonic clock stops while the machine is suspended; an override granted for an hour must still expire.
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 @frozen
 class Clock:
-    """Where the time comes from; tests bring their own."""
+    """The source of time; tests pass their own."""
 
     wall: Callable[[], float] = field(default=time.time)
-    """Seconds since the epoch. Operators set it, so it may jump."""
+    """Seconds since the epoch. It can jump when the system time is set."""
     steady: Callable[[], float] = field(default=_steady)
-    """Seconds since some moment. It never goes back."""
+    """Seconds since an arbitrary point. It never goes backwards."""

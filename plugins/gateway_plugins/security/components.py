@@ -1,6 +1,6 @@
-"""Overrides, limits and the audit log of one gateway, held together: what one does, the others are told.
+"""Creates, opens and closes the overrides, limits and audit log of one gateway, and connects them.
 
-It decides nothing by rules. Nothing is opened, and no file made, where everybody may do everything.
+It does not evaluate rules. It opens and creates no files while the settings restrict nothing.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class Components:
-    """The parts of `security` that hold something while the gateway runs.
+    """The stateful parts of `security`.
 
     Args:
-        gateway: Whose state folder to use, and where to report.
-        settings: Theirs.
+        gateway: Provides the state folder and receives error reports.
+        settings: Settings of the plugin.
     """
 
     def __init__(self, gateway: Gateway, settings: Settings) -> None:
         self._gateway = gateway
         self._settings = settings
-        # Known, and not made before something is opened.
+        # The path is known; the folder is not created before `open`.
         self._folder = gateway.state_folder(create=False)
         self.audit = AuditLog(settings.audit, self._folder, gateway.report)
         self.overrides = OverrideManager(settings.overrides, self._folder, self._announce)
@@ -37,15 +37,15 @@ class Components:
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Take up what was kept, if that has not been done.
+        """Open the files and restore their state, unless they are open.
 
         Raises:
-            ConfigError: A file cannot be made or read, or the storage of limits cannot be used.
+            ConfigError: A file cannot be created or read, or the storage of limits cannot be used.
         """
         async with self._opening:
             if self._held is not None:
                 return
-            # Here and not above: it takes time to import, and commands need none of it.
+            # Imported here because the import is slow, and commands do not need it.
             from gateway_plugins.security.limits.admission import Limits
 
             self._gateway.state_folder()
@@ -57,64 +57,64 @@ class Components:
                 self._held = held.pop_all()
 
     async def close(self) -> None:
-        """Write what is left, and close the files."""
+        """Write pending data and close the files."""
         if self._held is not None:
             await self._held.aclose()
             self._held = self._limits = None
 
     @asynccontextmanager
     async def admission(self, run: RunContext) -> AsyncIterator[None]:
-        """A run's place.
+        """Hold a run slot.
 
         Raises:
-            RateLimitError: There is no room.
-            UnavailableError: It would leave no trace, and the settings refuse that.
+            RateLimitError: A limit is exceeded.
+            UnavailableError: The audit log cannot be written, and `on_full` is "refuse".
         """
         self.audit.check()
         if self._limits is None:
             yield
             return
-        async with self._limits.admission(_who(run.principal), run.agent_id):
+        async with self._limits.admission(_caller(run.principal), run.agent_id):
             yield
 
-    def spent(self, run: RunContext, usage: Usage) -> None:
-        """Count what a run has used."""
+    def add_usage(self, run: RunContext, usage: Usage) -> None:
+        """Count the tokens that a run used."""
         if self._limits is not None:
-            self._limits.spent(_who(run.principal), usage)
+            self._limits.add_usage(_caller(run.principal), usage)
 
     async def failed_authentication(self, address: str) -> None:
-        """Count a bad credential.
+        """Count a failed authentication.
 
         Raises:
-            RateLimitError: There were too many from there.
+            RateLimitError: The address exceeded its limit.
         """
         if self._limits is not None:
             await self._limits.failed_authentication(address)
 
-    def decided(self, made: DecisionMade) -> None:
-        """Put a decision on record, where one can be a refusal."""
+    def record_decision(self, made: DecisionMade) -> None:
+        """Write a decision to the audit log, if the settings can refuse any request."""
         if self._held is None:
             return
         self.audit.decision(made, key=made.principal.key)
 
     async def ready_for_changes(self) -> None:
-        """Return when it is on record who asks for a change.
+        """Wait until the decisions made so far, including that on the current request, are in the audit log.
 
         Raises:
-            InvalidRequestError: There is nothing to change, as nothing is refused to anybody.
-            UnavailableError: It cannot be recorded.
+            InvalidRequestError: No keys, rules or limits are configured, so there is nothing to override (status 409).
+            UnavailableError: The audit log cannot be written.
         """
         if self._held is None:
             raise InvalidRequestError(
-                "there are no keys and no rules, so nothing is refused",
-                hint="make a key with `agent-gateway keys create NAME`",
+                "no keys, rules or limits are configured, so there is nothing to override",
+                hint="create a key with `agent-gateway keys create NAME`",
                 code="nothing_to_override",
                 status=409,
             )
         await self.audit.settled()
 
     def running(self) -> dict[str, int]:
-        """How many runs each key and agent has, where there are limits."""
+        """Number of active runs of each limited key and agent."""
         return self._limits.running() if self._limits is not None else {}
 
     def _announce(self, event: OverrideEvent) -> None:
@@ -132,5 +132,5 @@ class Components:
         )
 
 
-def _who(principal: Principal) -> str:
+def _caller(principal: Principal) -> str:
     return principal.key or principal.id

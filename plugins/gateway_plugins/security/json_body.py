@@ -1,4 +1,4 @@
-"""Small JSON objects that come in by `/security` routes, and JSON that goes out, which nobody may keep."""
+"""Reads small JSON request bodies and builds uncacheable JSON responses for the `/security` routes."""
 
 import asyncio
 from typing import Any
@@ -10,15 +10,15 @@ from starlette.responses import Response
 from gateway_core import InvalidRequestError
 
 MAX_BODY = 16 * 1024
-"""Bytes."""
+"""Maximum size of a body in bytes."""
 BODY_SECONDS = 10.0
 
 
 async def json_object(request: Request) -> dict[str, Any]:
-    """Read a request's body.
+    """Read and parse a request's body.
 
     Raises:
-        InvalidRequestError: It is too large, does not arrive, or is no JSON object.
+        InvalidRequestError: The body is too large, does not arrive in time, or is not a JSON object.
     """
     body = b""
     try:
@@ -32,7 +32,7 @@ async def json_object(request: Request) -> dict[str, Any]:
     except TimeoutError:
         raise InvalidRequestError("the body did not arrive in time", status=408, code="request_timeout") from None
     except ClientDisconnect:
-        raise InvalidRequestError("the client left before its body arrived", status=499) from None
+        raise InvalidRequestError("the client disconnected before the body was complete", status=499) from None
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -43,5 +43,5 @@ async def json_object(request: Request) -> dict[str, Any]:
 
 
 def json_response(value: Any, status: int = 200) -> Response:
-    """An answer."""
+    """Build a response with `cache-control: no-store`."""
     return Response(orjson.dumps(value), status, media_type="application/json", headers={"cache-control": "no-store"})

@@ -1,64 +1,51 @@
-"""Which names does a pattern mean? Whole segments between slashes, in any case, and never a prefix.
+"""Matches patterns against names: whole segments between slashes, case-insensitively, never prefixes.
 
-It knows no rule and no level.
+It does not depend on rules or levels.
 
-A segment is a name, `*` (any one segment) or `**` (any number of segments, also none; at the end of a longer pattern at
-least one, so that `labs/**` is what is in `labs` and not an agent called `labs`).
+A segment is a name, `*` (exactly one segment) or `**` (zero or more segments; at the end of a longer pattern at least
+one, so that `labs/**` matches everything in `labs` but not an agent named `labs`).
 """
 
 from collections.abc import Iterable, Sequence
 
 Segments = tuple[str, ...]
 
-# Names come from models too, so what is remembered of them has an end.
-_REMEMBERED = 4096
-
-
-def matches(pattern: str, subject: str) -> bool:
-    """Whether a pattern means a name.
-
-    Args:
-        pattern: Such as `labs/*`.
-        subject: An id or a name.
-
-    Raises:
-        ValueError: It is no pattern.
-    """
-    return _match(parse(pattern), fold(subject))
+# Names also come from models, so the cache is bounded.
+_MAX_CACHED = 4096
 
 
 def fold(name: str) -> Segments:
-    """A name's segments, as they are compared."""
+    """Split a name into case-folded segments."""
     return tuple(name.casefold().split("/"))
 
 
 def parse(pattern: str) -> Segments:
-    """A pattern's segments.
+    """Parse a pattern into segments.
 
     Raises:
-        ValueError: A segment is empty, or has a `*` beside other characters.
+        ValueError: A segment is empty, has leading or trailing spaces, or combines `*` with other characters.
     """
     segments = fold(pattern)
     for segment in segments:
         if not segment or segment != segment.strip():
-            raise ValueError("no segment may be empty, or begin or end with a space")
+            raise ValueError("a segment must not be empty, or begin or end with a space")
         if "*" in segment and segment not in ("*", "**"):
-            raise ValueError("a '*' stands for a whole segment, and '**' for any number of them")
+            raise ValueError("'*' must be a whole segment; '**' matches any number of segments")
     return segments
 
 
 def of_agents(segments: Segments) -> Segments:
-    """The same for agents' ids and for patterns of them: a top-level agent is also `default/NAME`."""
+    """Normalize the id of an agent, or a pattern for such ids: `default/NAME` is the top-level agent `NAME`."""
     if len(segments) != 2 or segments[0] != "default":
         return segments
     return ("*",) if segments[1] == "**" else segments[1:]
 
 
 class PatternSet:
-    """Patterns, of which it tells the first that means a name.
+    """An ordered list of patterns; finds the first that matches a name.
 
     Args:
-        patterns: As written, each with its segments.
+        patterns: Pairs of the pattern as written and its segments.
     """
 
     def __init__(self, patterns: Iterable[tuple[str, Segments]]) -> None:
@@ -69,17 +56,17 @@ class PatternSet:
                 self._wild.append((position, text, segments))
             else:
                 self._exact.setdefault(segments, (position, text))
-        self._known: dict[Segments, str | None] = {}
+        self._cache: dict[Segments, str | None] = {}
 
     def first(self, subject: Segments) -> str | None:
-        """The first pattern, as written, that means the name."""
+        """Return the first pattern, as written, that matches the name; `None` if none matches."""
         try:
-            return self._known[subject]
+            return self._cache[subject]
         except KeyError:
             found = self._find(subject)
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[subject] = found
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()
+        self._cache[subject] = found
         return found
 
     def _find(self, subject: Segments) -> str | None:
@@ -91,7 +78,7 @@ class PatternSet:
 
 
 def _match(pattern: Sequence[str], subject: Sequence[str]) -> bool:
-    # Where in the name what was read of the pattern may end; no backtracking, so no pattern is slow.
+    # `ends` holds the positions in the name where the pattern so far can end. Without backtracking no pattern is slow.
     length, ends = len(subject), {0}
     for position, segment in enumerate(pattern):
         if segment == "**":

@@ -1,6 +1,6 @@
-"""`[plugins.security]`: keys, rules, overrides, limits, the audit log, and who may call from a browser.
+"""Settings in `[plugins.security]`: keys, rules, overrides, limits, the audit log, and browser access.
 
-It holds values as they are written; what they mean is in `policy.py`.
+The values are as written; `policy/compiler.py` validates and compiles them.
 """
 
 from typing import Literal
@@ -19,52 +19,53 @@ class KeySettings:
     hash: str
     """`sha256:` and 64 hexadecimal digits."""
     id: str
-    """The key's beginning, which may be shown."""
+    """The printable prefix of the key; it is not secret."""
     principal: str | None = None
-    """Who has it; several keys may name the same one. NAME, unless given."""
+    """The owner of the key; several keys may have the same owner. Default: NAME."""
     admin: bool = False
-    """For the admin pages, and for nothing else."""
+    """Whether the key is for the admin pages. An admin key may not use agents unless `admin_keys_may_chat` is set."""
     scopes: list[Literal["read", "reload", "override"]] | None = None
-    """What an admin key may do; everything, unless given."""
+    """The scopes of an admin key. Default: all operations."""
     agents: list[str] | None = None
-    """The only agents that it may use. Without it the namespaces and the global rules say."""
+    """The allow list of agents for this key. If unset, the namespace and global rules decide."""
     deny_agents: list[str] = field(factory=list)
     tools: list[str] | None = None
-    """The only tools that may be called with it, the agents' own included."""
+    """The allow list of tools for this key, including the agents' own tools."""
     deny_tools: list[str] = field(factory=list)
     expires: str | None = None
-    """A date, or a date and time, in ISO 8601; UTC unless it says otherwise."""
+    """A date, or a date and time, in ISO 8601; UTC unless it has an offset."""
     disabled: bool = False
 
 
 @frozen
 class NamespaceSettings:
-    """`[plugins.security.namespaces.NAME]`: what holds in a namespace and below, or for the one agent of this id."""
+    """`[plugins.security.namespaces.NAME]`: rules for a namespace and the namespaces below it, or for the agent with
+    this id."""
 
     agents: list[str] = field(factory=list)
     deny_agents: list[str] = field(factory=list)
     tools: list[str] = field(factory=list)
     deny_tools: list[str] = field(factory=list)
     modules: list[str] | None = None
-    """The only modules that are loaded."""
+    """The allow list of modules."""
     deny_modules: list[str] = field(factory=list)
     native_tools: Literal["allow", "refuse"] | None = None
-    """What becomes of agents' own tools that no rule names."""
+    """Whether agents' own tools that match no rule are allowed or refused."""
 
 
 @frozen
 class RuleSettings:
-    """`[plugins.security.rules]`: what holds everywhere, where nothing nearer decides."""
+    """`[plugins.security.rules]`: global rules, which apply where no more specific rule matches."""
 
     agents: list[str] = field(factory=list)
     deny_agents: list[str] = field(factory=list)
     tools: list[str] = field(factory=list)
     deny_tools: list[str] = field(factory=list)
     modules: list[str] | None = None
-    """The only modules that are loaded."""
+    """The allow list of modules."""
     deny_modules: list[str] = field(factory=list)
     native_tools: Literal["allow", "refuse"] = "allow"
-    """What becomes of agents' own tools that no rule names."""
+    """Whether agents' own tools that match no rule are allowed or refused."""
 
 
 @frozen
@@ -72,36 +73,35 @@ class OverrideSettings:
     """`[plugins.security.overrides]`."""
 
     default_ttl: Seconds = Seconds(900.0)
-    """How long an override lasts that says nothing else."""
+    """The lifetime of an override that specifies none."""
     max_ttl: Seconds = Seconds(86400.0)
-    """The longest that one may last."""
+    """The maximum lifetime of an override."""
     granters: list[str] = field(factory=list)
-    """The principals that may grant; empty for every admin."""
+    """The principals that may grant and revoke overrides; empty for every admin."""
 
 
 @frozen
 class LimitSettings:
-    """`[plugins.security.limits]`. 0 is no limit. What is counted for a key is counted for the principal where the
-    request came with none."""
+    """`[plugins.security.limits]`. 0 means no limit. Requests without a key are counted by principal."""
 
     requests_per_minute: int = 0
-    """Of one key."""
+    """For each key."""
     agent_requests_per_minute: int = 0
-    """For one agent, whoever asks."""
+    """For each agent, from all callers."""
     total_requests_per_minute: int = 0
-    """Of all."""
+    """For the whole gateway."""
     concurrent_runs: int = 0
-    """Of one key."""
+    """For each key."""
     agent_concurrent_runs: int = 0
-    """Of one agent, whoever asks."""
+    """For each agent, from all callers."""
     total_concurrent_runs: int = 0
-    """Of all."""
+    """For the whole gateway."""
     tokens_per_day: int = 0
-    """Of one key, as upstreams count them. A run that began within it may end beyond it."""
+    """For each key, as reported by upstreams. A run that starts below the limit may exceed it."""
     failed_authentications_per_minute: int = 60
-    """From one address."""
+    """For each client address."""
     storage: str = "memory://"
-    """Where requests are counted: here, or such as `redis://host:6379` for several gateways together."""
+    """The storage of request counts: in memory, or a URI such as `redis://host:6379` that several gateways share."""
 
 
 @frozen
@@ -109,13 +109,13 @@ class AuditSettings:
     """`[plugins.security.audit]`."""
 
     fsync: Fsync = "admin"
-    """What is forced to the disk when it is written: every record, changes by admins, or nothing."""
+    """When to fsync: after every record, after changes by admins, or never."""
     on_full: Literal["serve", "refuse"] = "serve"
-    """Whether runs start while no record can be written. Changes by admins are refused either way."""
+    """Whether runs may start while the audit log cannot be written. Changes by admins are always refused then."""
     max_size: Bytes = Bytes(64 * 1024 * 1024)
-    """A file that would grow larger is kept, and a new one begun."""
+    """Maximum size of a file in bytes; the log is rotated before it exceeds this size."""
     keep: int = 0
-    """How many full files are kept; 0 keeps all."""
+    """Number of rotated files to keep; 0 keeps all."""
 
 
 @frozen
@@ -123,11 +123,11 @@ class Settings:
     """`[plugins.security]`."""
 
     allowed_hosts: list[str] = field(factory=list)
-    """Names beside those of this machine under which clients may reach the gateway; `*` is any."""
+    """Additional host names under which clients may reach the gateway; `*` allows any host name."""
     allowed_origins: list[str] = field(factory=list)
-    """Web origins whose pages may change something on the admin pages."""
+    """Web origins whose pages may send changing requests to the admin pages."""
     admin_keys_may_chat: bool = False
-    """Whether an admin key may be used for agents too, as far as the rules let it."""
+    """Whether admin keys may also use agents, as far as the rules allow."""
     keys: dict[str, KeySettings] = field(factory=dict)
     namespaces: dict[str, NamespaceSettings] = field(factory=dict)
     rules: RuleSettings = RuleSettings()

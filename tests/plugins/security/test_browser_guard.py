@@ -1,4 +1,4 @@
-"""Who is foreign: names, origins and content types, asked of the middleware through a whole gateway."""
+"""Host names, origins and content types, checked by the middleware of a complete gateway."""
 
 import pytest
 from gateway_plugins.security.browser_guard import Allowed
@@ -28,7 +28,7 @@ def gateway(**table):
         "mine.example.",
     ],
 )
-async def test_own_names_are_answered(host):
+async def test_own_host_names_are_allowed(host):
     async with gateway(allowed_hosts=["Mine.example"]) as g:
         assert (await g.http.get("/healthz", headers={"host": host})).status_code == 200
 
@@ -54,14 +54,14 @@ async def test_own_names_are_answered(host):
     ],
 )
 @pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/admin/agents", "/nothing"])
-async def test_foreign_names_are_not(host, path):
+async def test_other_host_names_are_rejected(host, path):
     async with gateway(allowed_hosts=["mine.example"]) as g:
         answer = await g.http.get(path, headers={"host": host})
         assert answer.status_code == 421
         assert answer.json()["error"]["code"] == "misdirected_request"
 
 
-def test_any_name_where_that_is_switched_on():
+def test_a_star_allows_any_host_name():
     assert Allowed.of(["*"], []).host("whatever.example")
     assert not Allowed.of(["*"], []).host("a@b")
 
@@ -73,7 +73,7 @@ CHANGES = [("POST", "/admin/reload"), ("POST", "/security/preview"), ("PUT", "/a
 @pytest.mark.parametrize(
     "origin", ["http://evil.example", "null", "http://localhost:9999", "https://localhost.evil.example", "file://", ""]
 )
-async def test_a_foreign_page_changes_nothing(method, path, origin):
+async def test_cross_origin_requests_to_admin_pages_are_rejected(method, path, origin):
     async with gateway() as g:
         answer = await g.http.request(method, path, headers={"origin": origin, **JSON}, content=b"{}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin")
@@ -83,7 +83,7 @@ async def test_a_foreign_page_changes_nothing(method, path, origin):
 @pytest.mark.parametrize(
     "origin", ["http://localhost", "https://localhost", "https://ops.example", "HTTPS://OPS.example"]
 )
-async def test_an_own_page_may(origin):
+async def test_same_origin_and_allowed_origins_are_accepted(origin):
     async with gateway(allowed_origins=["https://ops.example/"]) as g:
         answer = await g.http.post("/admin/reload", headers={"origin": origin, **JSON}, content=b"{}")
         assert answer.status_code == 200
@@ -94,34 +94,34 @@ async def test_an_own_page_may(origin):
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/json", ""]
 )
-async def test_a_body_is_json_or_refused(method, path, kind):
+async def test_a_body_that_is_not_json_is_rejected(method, path, kind):
     async with gateway() as g:
         answer = await g.http.request(method, path, headers={"content-type": kind} if kind else {}, content=b"{}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
         assert g.gateway.catalog.generation == 1
 
 
-async def test_a_reload_without_a_body_needs_no_type():
+async def test_a_request_without_a_body_needs_no_content_type():
     async with gateway() as g:
         assert (await g.http.post("/admin/reload")).status_code == 200
         form = {"content-type": "application/x-www-form-urlencoded"}
         assert (await g.http.post("/admin/reload", headers=form)).status_code == 415
 
 
-async def test_a_foreign_page_reaches_agents_only_after_the_browser_asked():
+async def test_cross_origin_requests_to_agents_need_a_preflight():
     async with gateway() as g:
         foreign = {"origin": "http://evil.example"}
         for kind in ({}, {"content-type": "text/plain"}):
             answer = await g.http.post("/v1/chat/completions", headers={**foreign, **kind}, content=b"{}")
             assert answer.status_code == 415
-        # JSON makes the browser ask first, and then CORS decides; here nobody is a browser.
+        # JSON needs a CORS preflight in a browser; this client sends none.
         assert (
             await g.http.post("/v1/chat/completions", headers={**foreign, **JSON}, content=b"{}")
         ).status_code == 400
-        # What is no browser says nothing of an origin, and is left alone.
+        # Other clients send no `Origin` header and are not restricted.
         assert (await g.http.post("/v1/chat/completions", content=b"{}")).status_code == 400
 
 
-async def test_reading_is_nobody_elses_business():
+async def test_cross_origin_reads_are_not_rejected():
     async with gateway() as g:
         assert (await g.http.get("/admin/agents", headers={"origin": "http://evil.example"})).status_code == 200

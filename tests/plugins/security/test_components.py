@@ -1,4 +1,4 @@
-"""Overrides, limits and the audit log as a plugin puts them together: what is granted is decided and on record."""
+"""Overrides, limits and the audit log, connected by the plugin."""
 
 import json
 
@@ -32,7 +32,7 @@ async def ask(g):
     return await g.http.post("/v1/chat/completions", json=body)
 
 
-async def test_what_is_granted_is_decided_and_on_record(tmp_path):
+async def test_a_granted_override_decides_and_is_recorded(tmp_path):
     async with serving(tmp_path) as g:
         assert (await ask(g)).status_code == 403
         assert (await g.http.post(URL, json=GRANT)).status_code == 403
@@ -46,12 +46,12 @@ async def test_what_is_granted_is_decided_and_on_record(tmp_path):
         assert (await g.http.get("/v1/models")).json()["data"] == []
     text = (tmp_path / "audit.jsonl").read_text()
     assert "canary" not in text
-    told = [
+    recorded = [
         (r["event"].removeprefix("agent.security."), r.get("subject"), r.get("allowed"), r.get("override"))
         for r in map(json.loads, text.splitlines())
     ]
     one = granted["id"]
-    assert told == [
+    assert recorded == [
         ("decision", "labs/X", False, None),
         ("decision", URL, False, None),
         ("decision", URL, True, None),
@@ -64,7 +64,7 @@ async def test_what_is_granted_is_decided_and_on_record(tmp_path):
     assert verify(tmp_path / "audit.jsonl").ok
 
 
-async def test_a_grant_is_there_after_a_restart(tmp_path):
+async def test_a_grant_survives_a_restart(tmp_path):
     async with serving(tmp_path) as g:
         assert (await g.http.post(URL, json=GRANT, headers=ADMIN)).status_code == 201
     async with serving(tmp_path) as g:
@@ -72,7 +72,7 @@ async def test_a_grant_is_there_after_a_restart(tmp_path):
 
 
 @pytest.mark.parametrize(("on_full", "status"), [("serve", 200), ("refuse", 503)])
-async def test_on_a_full_disk_nothing_is_changed_and_the_setting_decides_about_runs(tmp_path, on_full, status):
+async def test_on_a_full_disk_changes_are_refused_and_on_full_decides_about_runs(tmp_path, on_full, status):
     async with serving(tmp_path) as g:
         assert (await g.http.post(URL, json=GRANT, headers=ADMIN)).status_code == 201
     (tmp_path / "audit.jsonl").unlink()

@@ -1,4 +1,4 @@
-"""The page of the parts lists their settings with their defaults."""
+"""The page of the plugin lists the settings with their defaults."""
 
 import re
 import tomllib
@@ -17,7 +17,7 @@ PAGE = DOCS / "security.md"
 @pytest.mark.parametrize(
     ("name", "cls"), [("overrides", OverrideSettings), ("limits", LimitSettings), ("audit", AuditSettings)]
 )
-def test_every_setting_is_on_the_page_with_its_default(name, cls):
+def test_the_page_lists_every_setting_with_its_default(name, cls):
     section = PAGE.read_text().partition(f"## `[plugins.security.{name}]`")[2].partition("\n## ")[0]
     written = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", section, re.MULTILINE))
     assert list(written) == [field.name for field in attrs.fields(cls)]

@@ -1,4 +1,4 @@
-"""The plugin in a whole gateway: who gets in, who sees what, and which side each route is on."""
+"""The plugin in a complete gateway: authentication, authorization, and access to each route."""
 
 import logging
 import re
@@ -52,20 +52,20 @@ async def listed(g):
     return [model["id"] for model in (await g.http.get("/v1/models")).json()["data"]]
 
 
-class Heard:
-    """Hears the decisions."""
+class DecisionRecorder:
+    """Records the announced decisions."""
 
     made = ()
 
     def __init__(self, *_):
-        Heard.made = []
+        DecisionRecorder.made = []
 
     @hookimpl
     def on_decision(self, made):
-        Heard.made.append(made)
+        DecisionRecorder.made.append(made)
 
 
-async def test_without_a_key_configured_it_is_as_without_the_plugin():
+async def test_without_keys_all_requests_are_allowed():
     async with gateway_in_memory(AGENTS, model=script("hello"), api_key="anything") as g:
         assert not g.gateway.hooks.guarded
         assert (await chat(g, "Secret")).status_code == 200
@@ -73,16 +73,19 @@ async def test_without_a_key_configured_it_is_as_without_the_plugin():
         assert len(await listed(g)) == 4
 
 
-async def test_each_key_sees_and_uses_what_is_its_own():
-    async with gateway(ANN, plugins={"heard": Heard}) as g:
+async def test_each_key_lists_and_uses_only_its_agents():
+    async with gateway(ANN, plugins={"recorder": DecisionRecorder}) as g:
         assert await listed(g) == ["Open", "labs/A"]
         assert [(await chat(g, model)).status_code for model in AGENTS] == [200, 200, 403, 403]
         assert [(await chat(g, model)).status_code for model in ("LABS/b", "default/secret")] == [403, 403]
         assert (await g.http.get("/v1/models/labs/B")).status_code == 403
         assert (await chat(g, "Secre")).json()["error"]["code"] == "model_not_found"
         assert "Secret" not in (await chat(g, "Secre")).text
-        told = [(m.principal.id, m.principal.key, m.subject, m.decision.allowed, m.decision.source) for m in Heard.made]
-        assert told[1:4] == [
+        decisions = [
+            (m.principal.id, m.principal.key, m.subject, m.decision.allowed, m.decision.source)
+            for m in DecisionRecorder.made
+        ]
+        assert decisions[1:4] == [
             ("ann", ANN.id, "labs/A", True, "key"),
             ("ann", ANN.id, "labs/B", False, "key"),
             ("ann", ANN.id, "Secret", False, "key"),
@@ -92,7 +95,7 @@ async def test_each_key_sees_and_uses_what_is_its_own():
         assert [(await chat(g, model)).status_code for model in AGENTS] == [200, 403, 403, 403]
 
 
-async def test_no_key_no_good_key_and_two_keys_are_401_and_tell_nothing(caplog):
+async def test_missing_and_invalid_keys_are_401_and_reveal_nothing(caplog):
     unknown = make_key()
     refused = {
         "none": {},
@@ -108,25 +111,32 @@ async def test_no_key_no_good_key_and_two_keys_are_401_and_tell_nothing(caplog):
     }
     caplog.set_level(logging.DEBUG)
     async with gateway() as g:
-        told = {}
+        messages = {}
         for name, headers in refused.items():
             for method, path in [("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/admin/agents")]:
                 answer = await g.http.request(method, path, headers=headers)
                 assert answer.status_code == 401, (name, path)
                 assert answer.headers["www-authenticate"] == "Bearer"
-                told[name] = answer.json()["error"]["message"]
-        assert told["unknown"] == told["expired"] == told["disabled"] == told["hash"] == told["id"] == told["long"]
+                messages[name] = answer.json()["error"]["message"]
+        assert (
+            messages["unknown"]
+            == messages["expired"]
+            == messages["disabled"]
+            == messages["hash"]
+            == messages["id"]
+            == messages["long"]
+        )
         huge = await g.http.get("/v1/models", headers={"x-api-key": "k" * 1_000_000})
         assert huge.status_code == 431
         facts = (await g.http.get("/admin/plugins", headers={"x-api-key": ROOT.text})).text
-    seen = caplog.text + repr(told) + facts
+    seen = caplog.text + repr(messages) + facts
     for key in (ANN, BOB, ROOT, OLD, OFF, unknown):
         assert key.text[13:] not in seen
         assert key.hash.removeprefix("sha256:") not in seen
-    assert f"the key {OLD.id} was refused: it is expired" in caplog.text
+    assert f"rejected the key {OLD.id}: expired" in caplog.text
 
 
-async def test_a_thousand_wrong_keys_are_refused_and_soon_not_even_looked_at():
+async def test_many_failed_authentications_are_rate_limited():
     async with gateway() as g:
         statuses = []
         for _ in range(1000):
@@ -134,7 +144,7 @@ async def test_a_thousand_wrong_keys_are_refused_and_soon_not_even_looked_at():
             statuses.append(answer.status_code)
         assert statuses == [401] * 60 + [429] * 940
         assert int(answer.headers["retry-after"]) <= 60
-        # A good key is not refused for what others at the same address do.
+        # A valid key is not refused because of other clients at the address.
         assert (await g.http.get("/v1/models", headers={"x-api-key": ANN.text})).status_code == 200
 
 
@@ -147,12 +157,12 @@ def routes(app_routes, prefix=""):
                 yield method, prefix + route.path
 
 
-OPEN = {"/healthz", "/readyz"}
-FOR_EVERY_KEY = {"/openapi.json"}
+PUBLIC = {"/healthz", "/readyz"}
+ANY_KEY = {"/openapi.json"}
 
 
-async def test_every_route_is_on_one_side():
-    """A route that is added must be on a side: open to all, the API, or the admin pages."""
+async def test_every_route_belongs_to_the_api_or_the_admin_pages():
+    """Every route is public, for API keys or for admin keys; a new route must be added here."""
     from gateway_core.app import build
     from gateway_core.config.settings import load_config
 
@@ -161,23 +171,23 @@ async def test_every_route_is_on_one_side():
         asked = 0
         for method, path in routes(app.routes):
             url = re.sub(r"\{\w+:path\}", "Open", re.sub(r"\{(id|request_id)\}", "x", path))
-            assert "{" not in url, f"{path}: say what to ask for"
-            as_user, as_admin, as_nobody = [
+            assert "{" not in url, f"{path}: add values for its parameters"
+            as_user, as_admin, without_key = [
                 (
                     await g.http.request(method, url, headers={"authorization": f"Bearer {key}" if key else ""})
                 ).status_code
                 for key in (ANN.text, ROOT.text, None)
             ]
-            if path in OPEN:
-                assert as_nobody == as_user == as_admin == 200, path
+            if path in PUBLIC:
+                assert without_key == as_user == as_admin == 200, path
                 continue
-            assert as_nobody == 401, path
-            if path in FOR_EVERY_KEY:
+            assert without_key == 401, path
+            if path in ANY_KEY:
                 assert (as_user, as_admin) == (200, 200), path
             elif path.startswith("/v1/"):
                 assert (as_admin, as_user in (401, 403)) == (403, False), path
             else:
-                assert path.startswith(("/admin/", "/security/", "/metrics")), f"{path} is on no side"
+                assert path.startswith(("/admin/", "/security/", "/metrics")), f"{path} is not an admin page"
                 assert (as_user, as_admin in (401, 403)) == (403, False), path
             asked += 1
         assert asked >= 8
@@ -186,26 +196,26 @@ async def test_every_route_is_on_one_side():
 async def test_an_admin_key_needs_the_scope_and_each_refusal_is_announced_once():
     reading = make_key()
     table = {**TABLE, "keys": {**TABLE["keys"], "reader": key_table(reading, admin=True, scopes=["read"])}}
-    async with gateway(reading, table, plugins={"heard": Heard}) as g:
+    async with gateway(reading, table, plugins={"recorder": DecisionRecorder}) as g:
         assert (await g.http.get("/admin/agents")).status_code == 200
         refused = await g.http.post("/admin/reload")
         assert (refused.status_code, "scope 'reload'" in refused.text) == (403, True)
         assert (await g.http.get("/v1/models")).status_code == 403
-        assert [(m.kind, m.subject, m.decision.allowed) for m in Heard.made] == [
+        assert [(m.kind, m.subject, m.decision.allowed) for m in DecisionRecorder.made] == [
             ("admin", "/admin/agents", True),
             ("admin", "/admin/reload", False),
             ("admin", "/v1/models", False),
         ]
 
 
-async def test_admin_keys_may_chat_where_that_is_switched_on():
+async def test_admin_keys_may_chat_if_enabled():
     async with gateway(ROOT, {**TABLE, "admin_keys_may_chat": True}) as g:
         assert await listed(g) == ["Open"]
         assert (await chat(g, "Open")).status_code == 200
 
 
 @pytest.mark.parametrize("value", ["k\r\nx-injected: 1", "k\n", "\x00", "k\tk"])
-async def test_control_characters_in_a_key_are_a_wrong_key(value):
+async def test_a_key_with_control_characters_is_rejected(value):
     async with gateway() as g:
         answer = await g.http.get("/v1/models", headers={b"x-api-key": value.encode()})
         assert answer.status_code == 401
@@ -227,22 +237,22 @@ async def test_a_blocked_module_is_not_imported(tmp_path):
         [broken] = [a for a in (await g.http.get("/admin/agents")).json()["agents"] if a["state"] == "broken"]
         assert (broken["id"], broken["diagnosis"]["kind"]) == ("labs/Bad", "security")
         assert "[plugins.security.namespaces.labs]: labs/bad" in broken["diagnosis"]["hint"]
-        # A rule that is lifted lets it in at the next reload, although its file is the same.
+        # After the rule is removed, the next reload loads the module, although its file is unchanged.
         await plugin(g).reconfigure(Settings())
         await g.gateway.reload()
         assert await listed(g) == ["labs/Bad", "labs/Good"]
-        # One that comes keeps out at once what was loaded before.
+        # A new rule takes effect immediately for a loaded module.
         await plugin(g).reconfigure(settings({"rules": {"deny_modules": ["labs/good"]}}))
         assert await listed(g) == ["labs/Bad"]
         assert (await chat(g, "labs/Good")).status_code == 403
 
 
-async def test_denials_hold_without_keys():
+async def test_denials_apply_without_keys():
     async with gateway_in_memory(AGENTS, config={"plugins": {"security": {"rules": {"deny_agents": ["Secret"]}}}}) as g:
         assert await listed(g) == ["Open", "labs/A", "labs/B"]
 
 
-async def test_new_settings_hold_from_the_next_request_and_wrong_ones_not_at_all():
+async def test_valid_settings_apply_to_the_next_request_and_invalid_ones_are_rejected():
     async with gateway(ANN) as g:
         security = plugin(g)
         await security.reconfigure(settings({**TABLE, "keys": {"ann": key_table(ANN, agents=["Secret"])}}))
@@ -257,7 +267,7 @@ async def test_new_settings_hold_from_the_next_request_and_wrong_ones_not_at_all
         assert (await g.http.get("/healthz", headers={"host": "x.example"})).status_code == 200
 
 
-async def test_a_gateway_without_keys_takes_them_at_a_reload():
+async def test_a_reload_can_add_the_first_keys():
     async with gateway(table={}) as g:
         assert (await g.http.get("/v1/models")).status_code == 200
         await plugin(g).reconfigure(settings(TABLE))
@@ -277,7 +287,7 @@ def tool(name="t", source="sdk-native", open=True, server=None):
     return ToolInfo(name, source, "labs/A", "A", server, open)
 
 
-async def test_tools_hold_to_their_own_default_where_no_rule_speaks():
+async def test_tools_use_their_own_default_if_no_rule_matches():
     ann = Principal("ann", key=ANN.id)
     assert await security().authorize_tool(run(ann), tool()) is None
     assert await security().authorize_tool(run(ann), tool(source="gateway", open=False)) is None
@@ -291,13 +301,13 @@ async def test_tools_hold_to_their_own_default_where_no_rule_speaks():
     assert not (await refusing.authorize_tool(run(ann), tool())).allowed
 
 
-async def test_a_key_that_is_taken_away_calls_no_more_tools():
+async def test_a_removed_key_may_not_call_tools():
     plugin = security()
     ann = Principal("ann", key=ANN.id)
     assert await plugin.authorize_tool(run(ann), tool()) is None
     await plugin.reconfigure(settings({"keys": {"bob": key_table(BOB)}}))
     decision = await plugin.authorize_tool(run(ann), tool())
-    assert (decision.allowed, decision.reason) == (False, "the key is gone")
+    assert (decision.allowed, decision.reason) == (False, "the key does not exist")
 
 
 def test_a_blocked_module_is_a_load_error():
@@ -307,7 +317,7 @@ def test_a_blocked_module_is_a_load_error():
     assert (caught.value.code, caught.value.source) == ("security", "x.py")
 
 
-def test_what_is_described_helps_nobody_to_get_in():
+def test_the_description_contains_no_secrets():
     facts = security().describe()
     assert {key["name"]: key["state"] for key in facts["keys"]} == {
         "ann": "good",

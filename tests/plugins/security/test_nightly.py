@@ -23,12 +23,12 @@ from gateway_plugins.security.nightly.rules import check_rules, covers
 from gateway_plugins.security.nightly.situation import History, Situation, read_history
 from gateway_plugins.security.overrides.grant_request import Grant
 from gateway_plugins.security.overrides.manager import OverrideManager
-from gateway_plugins.security.patterns import matches
 from gateway_plugins.security.settings import AuditSettings, OverrideSettings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway_core import Decision, DecisionMade, Principal, load_config
+from tests.plugins.security.support import matches
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
 DAY = 86400
@@ -407,4 +407,4 @@ def test_the_exit_status_is_that_of_the_worst(tmp_path, monkeypatch, toml, statu
 def test_verify_is_a_command_of_the_group(tmp_path):
     result = CliRunner().invoke(audit_command(), ["verify", "--help"])
     assert result.exit_code == 0
-    assert "nothing was edited" in result.output
+    assert "no audit records were edited" in result.output

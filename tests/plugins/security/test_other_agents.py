@@ -1,4 +1,4 @@
-"""Served agents that a run of another one comes to are asked about again, with the same key."""
+"""A run that reaches another served agent authorizes it for the same caller."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -64,7 +64,7 @@ def from_a_workflow_that_catches(target):
 
 
 def from_a_tool_that_waits(target):
-    """A synchronous tool runs it from its own thread."""
+    """A synchronous tool runs the agent in its own thread."""
 
     @function_tool
     def ask() -> str:
@@ -92,7 +92,7 @@ WAYS = [
 
 
 class Listener:
-    """Hears decisions on agents, and errors."""
+    """Records decisions on agents, and errors."""
 
     def __init__(self, *_):
         Listener.decided, Listener.errors = [], []
@@ -110,7 +110,7 @@ class Listener:
 @asynccontextmanager
 async def gateway(agents, key, table=TABLE):
     config = {"plugins": {"security": table}}
-    async with gateway_in_memory(agents, plugins={"heard": Listener}, config=config, api_key=key.text) as g:
+    async with gateway_in_memory(agents, plugins={"listener": Listener}, config=config, api_key=key.text) as g:
         yield g
 
 
@@ -124,7 +124,7 @@ async def ask(g, model="First", *, stream=False):
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("way", WAYS)
-async def test_who_may_not_use_the_other_one_gets_no_answer_of_it(way, stream):
+async def test_a_caller_without_access_to_the_other_agent_gets_403(way, stream):
     target = other()
     async with gateway({"First": way(target), "labs/Other": target}, ANN) as g:
         with pytest.raises(APIError) as caught:
@@ -134,7 +134,7 @@ async def test_who_may_not_use_the_other_one_gets_no_answer_of_it(way, stream):
             await ask(g, "labs/Other")
     assert not target.model.calls
     assert caught.value.code == direct.value.code == "permission_denied"
-    # What there is, is nobody's business who may not use it.
+    # The error does not reveal the agent.
     assert "Other" not in str(caught.value)
     error, _ = Listener.errors
     assert (error.status, error.source, str(error.stage)) == (403, "agent labs/Other", "authorize")
@@ -147,7 +147,7 @@ async def test_who_may_not_use_the_other_one_gets_no_answer_of_it(way, stream):
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_who_may_use_it_notices_nothing(way):
+async def test_a_caller_with_access_to_the_other_agent_gets_its_output(way):
     target = other()
     async with gateway({"First": way(target), "labs/Other": target}, BOB) as g:
         assert await ask(g) in ("from the other", "it said so")
@@ -155,8 +155,8 @@ async def test_who_may_use_it_notices_nothing(way):
     assert Listener.errors == []
 
 
-async def test_parts_of_its_own_are_nobody_elses():
-    """Neither what is not served by itself is asked about, nor the served one when a part hands back to it."""
+async def test_agents_that_are_not_served_themselves_are_not_authorized():
+    """Neither an agent that is not served separately, nor a handoff back to the served one, is authorized."""
     model = script(call("transfer_to_part"), call("transfer_to_first"), "back again")
     first = Agent(name="first", model=model)
     part = Agent(name="part", handoffs=[first], model=model)
@@ -166,7 +166,7 @@ async def test_parts_of_its_own_are_nobody_elses():
     assert [made[0] for made in Listener.decided] == ["First"]
 
 
-async def test_an_object_with_two_names_may_be_used_by_whoever_may_use_one_of_them():
+async def test_an_agent_served_under_two_ids_is_allowed_if_one_of_them_is():
     target = other()
     agents = {"labs/Other": target, "Alias": target, "First": as_tool(target)}
     table = {"keys": {"ann": key_table(ANN, agents=["First", "Alias"])}}
@@ -176,7 +176,7 @@ async def test_an_object_with_two_names_may_be_used_by_whoever_may_use_one_of_th
     assert Listener.errors == []
 
 
-async def test_a_module_that_is_blocked_is_not_reached_by_another_way():
+async def test_a_blocked_module_is_not_reachable_through_another_agent():
     target = other()
     agents = {"First": from_a_workflow(target), "labs/Other": target}
     async with gateway(agents, BOB) as g:
@@ -186,7 +186,7 @@ async def test_a_module_that_is_blocked_is_not_reached_by_another_way():
     assert not target.model.calls
 
 
-async def test_after_a_reload_the_new_object_is_the_served_one():
+async def test_after_a_reload_the_new_object_is_authorized():
     served = [Agent(name="other", model=script("from the other", "and again")) for _ in range(2)]
     reached = []
     module = ModuleType("other")
@@ -196,7 +196,7 @@ async def test_after_a_reload_the_new_object_is_the_served_one():
         return (await Runner.run(served[1], question)).final_output
 
     async with gateway({"First": run_workflow, "labs/Other": module}, ANN) as g:
-        assert await ask(g) == "from the other"  # nobody serves it yet
+        assert await ask(g) == "from the other"  # not served yet
         reached.append(1)
         await g.gateway.reload("labs/Other")
         with pytest.raises(APIError) as caught:
@@ -204,7 +204,7 @@ async def test_after_a_reload_the_new_object_is_the_served_one():
     assert caught.value.code == "permission_denied"
 
 
-async def test_a_tool_that_was_approved_is_not_called_for_who_may_no_longer_use_its_agent():
+async def test_an_approved_tool_is_not_called_after_access_to_its_agent_was_revoked():
     done = []
 
     @function_tool(needs_approval=True)
@@ -231,8 +231,8 @@ async def test_a_tool_that_was_approved_is_not_called_for_who_may_no_longer_use_
 
 
 @pytest.mark.parametrize("way", [by_handoff, as_tool, from_a_workflow])
-async def test_the_other_ones_rules_for_tools_hold_in_it(way):
-    """As if it had been asked directly; and they do not hold in the one that it is reached from."""
+async def test_tool_rules_of_the_other_agent_apply_in_it(way):
+    """The same rules apply as for a direct request to the other agent."""
     called = []
 
     @function_tool
@@ -249,7 +249,7 @@ async def test_the_other_ones_rules_for_tools_hold_in_it(way):
     assert [(error.code, error.agent_id) for error in Listener.errors] == [("tool_refused", "First")]
 
 
-async def test_the_others_rules_do_not_hold_in_the_first_one():
+async def test_tool_rules_of_the_other_agent_do_not_apply_in_the_first():
     @function_tool
     def secret() -> str:
         """Tell a secret."""

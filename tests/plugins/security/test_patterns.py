@@ -1,18 +1,20 @@
-"""Patterns mean whole segments, in any case: a table of near misses, and an oracle that is written another way."""
+"""Patterns match whole segments, case-insensitively: a table of near misses, and an oracle with another algorithm."""
 
 import re
 
 import pytest
-from gateway_plugins.security.patterns import PatternSet, fold, matches, of_agents, parse
+from gateway_plugins.security.patterns import PatternSet, fold, of_agents, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.plugins.security.support import matches
 
 NAMES = st.lists(st.sampled_from(["a", "b", "A", "tools", "tools_evil", "x-1", "ß"]), min_size=1, max_size=5)
 PATTERNS = st.lists(st.sampled_from(["a", "b", "B", "tools", "*", "**", "x-1", "ss"]), min_size=1, max_size=5)
 
 
 def oracle(pattern: str, subject: str) -> bool:
-    """As a regular expression over segments that each end in a slash."""
+    """Match with a regular expression over segments that each end in a slash."""
     segments = pattern.casefold().split("/")
     text = ""
     for position, segment in enumerate(segments):
@@ -25,30 +27,30 @@ def oracle(pattern: str, subject: str) -> bool:
 
 @settings(max_examples=3000, deadline=None)
 @given(PATTERNS, NAMES)
-def test_an_oracle_agrees(pattern, name):
+def test_matching_agrees_with_the_oracle(pattern, name):
     assert matches("/".join(pattern), "/".join(name)) is oracle("/".join(pattern), "/".join(name))
 
 
 @settings(max_examples=1000, deadline=None)
 @given(st.lists(PATTERNS, max_size=6), NAMES)
-def test_a_set_tells_the_first_pattern_that_means_the_name(patterns, name):
+def test_a_set_returns_the_first_matching_pattern(patterns, name):
     texts, subject = ["/".join(pattern) for pattern in patterns], "/".join(name)
     expected = next((text for text in texts if oracle(text, subject)), None)
     listed = PatternSet((text, parse(text)) for text in texts)
     assert listed.first(fold(subject)) == expected
-    assert listed.first(fold(subject)) == expected, "and says so again"
+    assert listed.first(fold(subject)) == expected, "the cached result is the same"
 
 
 @settings(max_examples=1000, deadline=None)
 @given(PATTERNS, NAMES, st.sampled_from(["_evil", "x", ".", "-"]))
-def test_what_only_begins_alike_is_never_meant(pattern, name, more):
+def test_a_common_prefix_is_not_a_match(pattern, name, more):
     literal = [segment for segment in pattern if "*" not in segment] or ["a"]
     assert not matches("/".join(literal), "/".join(literal) + more)
     assert not matches("/".join(literal), more + "/".join(literal))
 
 
 @pytest.mark.parametrize(
-    ("pattern", "subject", "meant"),
+    ("pattern", "subject", "expected"),
     [
         ("tools", "tools", True),
         ("tools", "Tools", True),
@@ -93,18 +95,18 @@ def test_what_only_begins_alike_is_never_meant(pattern, name, more):
         ("?", "a", False),
     ],
 )
-def test_near_misses(pattern, subject, meant):
-    assert matches(pattern, subject) is meant
+def test_near_misses(pattern, subject, expected):
+    assert matches(pattern, subject) is expected
 
 
 @pytest.mark.parametrize("pattern", ["", "/", "a/", "/a", "a//b", "lab*", "*s", "***", "a/ b", " a", "a/b*c/d"])
-def test_what_is_no_pattern_is_refused(pattern):
+def test_malformed_patterns_are_rejected(pattern):
     with pytest.raises(ValueError, match="segment"):
         parse(pattern)
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("written", "expected"),
     [
         ("default/X", ("x",)),
         ("default/*", ("*",)),
@@ -114,16 +116,16 @@ def test_what_is_no_pattern_is_refused(pattern):
         ("labs/x", ("labs", "x")),
     ],
 )
-def test_top_level_agents_have_two_names(written, meant):
-    assert of_agents(parse(written)) == meant
+def test_top_level_agents_have_two_names(written, expected):
+    assert of_agents(parse(written)) == expected
 
 
-def test_a_long_name_is_soon_done():
+def test_matching_a_long_name_is_fast():
     assert not matches("/".join(["**", "a"] * 20), "/".join(["a"] * 400 + ["b"]))
 
 
-def test_what_is_remembered_of_names_has_an_end():
+def test_the_cache_is_bounded():
     listed = PatternSet([("a", ("a",))])
     for number in range(10_000):
         listed.first((str(number),))
-    assert len(listed._known) <= 4096
+    assert len(listed._cache) <= 4096

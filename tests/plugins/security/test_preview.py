@@ -1,4 +1,4 @@
-"""`POST /security/preview` says what would be decided, and decides nothing."""
+"""`POST /security/preview` returns the decision for a query without side effects."""
 
 import asyncio
 
@@ -61,15 +61,15 @@ TABLE = {
 }
 
 
-class Heard:
+class DecisionRecorder:
     made = ()
 
     def __init__(self, *_):
-        Heard.made = []
+        DecisionRecorder.made = []
 
     @hookimpl
     def on_decision(self, made):
-        Heard.made.append(made)
+        DecisionRecorder.made.append(made)
 
 
 def gateway(key=ROOT):
@@ -77,7 +77,7 @@ def gateway(key=ROOT):
         AGENTS,
         model=script(),
         config={"plugins": {"security": TABLE}},
-        plugins={"heard": Heard},
+        plugins={"recorder": DecisionRecorder},
         api_key=key.text,
     )
 
@@ -88,10 +88,10 @@ async def ask(g, **body):
     return answer.json()
 
 
-async def test_it_tells_the_whole_way_to_the_decision():
+async def test_the_preview_shows_every_evaluated_level():
     async with gateway() as g:
-        told = await ask(g, principal="ann", agent="labs/B")
-        assert told == {
+        result = await ask(g, principal="ann", agent="labs/B")
+        assert result == {
             "object": "security.preview",
             "kind": "agent",
             "subject": "labs/B",
@@ -100,7 +100,7 @@ async def test_it_tells_the_whole_way_to_the_decision():
             "allowed": False,
             "source": "key",
             "pattern": "labs/B",
-            "reason": "a rule denies it",
+            "reason": "denied by a rule",
             "override": None,
             "chain": [
                 {"source": "override", "answer": "none", "place": None, "pattern": None, "reason": None},
@@ -109,7 +109,7 @@ async def test_it_tells_the_whole_way_to_the_decision():
                     "answer": "deny",
                     "place": "[plugins.security.keys.ann]",
                     "pattern": "labs/B",
-                    "reason": "a rule denies it",
+                    "reason": "denied by a rule",
                 },
             ],
             "override_that_would_allow": {"kind": "agent", "pattern": "labs/B", "principal": ANN.id},
@@ -139,10 +139,10 @@ async def test_it_tells_the_whole_way_to_the_decision():
         ({"principal": "ann", "tool": "closed", "agent": "Open", "source": "mcp"}, True, "default"),
     ],
 )
-async def test_questions(body, allowed, source):
+async def test_queries(body, allowed, source):
     async with gateway() as g:
-        told = await ask(g, **body)
-        assert (told["allowed"], told["source"], told["chain"][-1]["source"]) == (allowed, source, source)
+        result = await ask(g, **body)
+        assert (result["allowed"], result["source"], result["chain"][-1]["source"]) == (allowed, source, source)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ async def test_questions(body, allowed, source):
         ({"principal": "ann", "tool": "t", "source": "x"}, "source"),
     ],
 )
-async def test_what_is_no_question_is_refused(body, param):
+async def test_invalid_queries_are_rejected(body, param):
     async with gateway() as g:
         answer = await g.http.post("/security/preview", json=body)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
@@ -172,36 +172,36 @@ async def test_what_is_no_question_is_refused(body, param):
 @pytest.mark.parametrize(
     ("content", "status"), [(b"", 400), (b"x", 400), (b"[]", 400), (b'{"agent": "' + b"x" * 20_000 + b'"}', 413)]
 )
-async def test_what_is_no_json_object_is_refused(content, status):
+async def test_bodies_that_are_not_json_objects_are_rejected(content, status):
     async with gateway() as g:
         headers = {"content-type": "application/json"}
         assert (await g.http.post("/security/preview", content=content, headers=headers)).status_code == status
 
 
-async def test_only_admins_may_ask():
+async def test_the_preview_is_for_admins_only():
     async with gateway(ANN) as g:
         assert (await g.http.post("/security/preview", json={"principal": "ann", "agent": "Open"})).status_code == 403
 
 
-async def test_it_counts_as_no_decision_and_changes_nothing():
+async def test_the_preview_is_not_recorded_as_a_decision_and_has_no_side_effects():
     async with gateway() as g:
         before = (await g.http.get("/admin/plugins")).json(), (await g.http.get("/admin/agents")).json()
-        Heard.made.clear()
+        DecisionRecorder.made.clear()
         await ask(g, principal="ann", agent="labs/B")
-        # That an admin opened the page is one.
-        assert [(m.kind, m.subject) for m in Heard.made] == [("admin", "/security/preview")]
+        # Only the access of the admin is a decision.
+        assert [(m.kind, m.subject) for m in DecisionRecorder.made] == [("admin", "/security/preview")]
         assert ((await g.http.get("/admin/plugins")).json(), (await g.http.get("/admin/agents")).json()) == before
 
 
-async def test_it_is_the_decision():
+async def test_the_preview_equals_the_decision():
     async with gateway() as g:
         security = plugin(g)
         for key in (ANN, ROOT, TWO, THREE):
             principal = security._policy.keys.by_id[key.id].principal
             for agent in g.gateway.catalog.agents.values():
-                told = await ask(g, key=key.id, agent=agent.id)
+                result = await ask(g, key=key.id, agent=agent.id)
                 decision = await security.authorize(principal, agent.entry)
-                assert (told["allowed"], told["source"], told["pattern"]) == (
+                assert (result["allowed"], result["source"], result["pattern"]) == (
                     decision.allowed,
                     decision.source,
                     decision.pattern,
@@ -235,15 +235,15 @@ CONFIGS = some(
 )
 ENTRIES = {name: AgentEntry(name, "x.py", "1", lambda: None) for name in ("Open", "labs/A")}
 CATALOG = Catalog({n: ServedAgent(e, AgentRunnable(Agent(name="x", tools=TOOLS)), n) for n, e in ENTRIES.items()})
-QUESTIONS = [
+QUERIES = [
     {kind: name, **more}
     for name in ENTRIES
     for kind, more in [("module", {}), ("agent", {}), *[("agent", {"tool": str(t.name)}) for t in TOOLS]]
 ]
 
 
-class Really:
-    """What the gateway itself decides."""
+class ActualDecisions:
+    """The decisions of the gateway itself."""
 
     def __init__(self, security, principal):
         self.security, self.principal = security, principal
@@ -265,54 +265,54 @@ class Really:
         return (await self.hooks.authorize_tool(RunContext("r", self.principal, entry.id), info)).allowed
 
 
-@given(CONFIGS, st.sampled_from([None, ANN.id, ROOT.id]), st.sampled_from(QUESTIONS))
+@given(CONFIGS, st.sampled_from([None, ANN.id, ROOT.id]), st.sampled_from(QUERIES))
 @of_hypothesis(max_examples=600, deadline=None)
-def test_it_is_the_decision_whatever_the_settings_say_and_the_override_would_allow(table, key, asked):
+def test_the_preview_equals_the_decision_for_any_settings_and_its_override_allows(table, key, asked):
     async def compare():
         security = Security(NullGateway(), settings(table))
         found = security._policy.keys.by_id.get(key)
         principal = found.principal if found else Principal("local", admin=True)
         who = {"key": key} if found else {"principal": "local"}
-        really = Really(security, principal)
-        question = {n: v.replace("__", "/") if n == "tool" else v for n, v in asked.items()}
+        actual = ActualDecisions(security, principal)
+        query = {n: v.replace("__", "/") if n == "tool" else v for n, v in asked.items()}
 
         def preview():
-            return _preview({**question, **who}, security._policy, security._rules, CATALOG)
+            return _preview({**query, **who}, security._policy, security._rules, CATALOG)
 
-        told = preview()
-        assert told["allowed"] is await really.allows(question)
-        grant = told["override_that_would_allow"]
+        result = preview()
+        assert result["allowed"] is await actual.allows(query)
+        grant = result["override_that_would_allow"]
         if grant is not None:
             await security._parts.overrides.grant(parse_grant({**grant, "reason": "a test"}, "root"), "root")
-            assert await really.allows(question)
+            assert await actual.allows(query)
             assert preview()["allowed"]
-        elif not told["allowed"]:
-            # Nothing lifts that it is an admin key; and of two refusals one override lifts one.
-            blocked = not security._rules.decide(_asked_module(question)).decision.allowed
-            assert told["source"] == "admin" or (blocked and question.keys() == {"agent"})
+        elif not result["allowed"]:
+            # No override makes an admin key valid, and two refusals need two overrides.
+            blocked = not security._rules.decide(_asked_module(query)).decision.allowed
+            assert result["source"] == "admin" or (blocked and query.keys() == {"agent"})
 
     asyncio.run(compare())
 
 
-def _asked_module(question):
+def _asked_module(query):
     from gateway_plugins.security.access_query import AccessQuery
 
-    name = question.get("agent") or question["module"]
+    name = query.get("agent") or query["module"]
     return AccessQuery("agent", name, "x", namespace=ENTRIES[name].namespace).of_module
 
 
-async def test_a_blocked_module_is_lifted_by_an_override_of_its_own():
+async def test_a_blocked_module_needs_a_module_override():
     async with gateway() as g:
-        told = await ask(g, module="labs/C")
-        assert told["override_that_would_allow"] == {"kind": "module", "pattern": "labs/C", "principal": "gateway"}
-        told = await ask(g, principal="ann", agent="labs/C")
-        assert told["override_that_would_allow"] == {"kind": "module", "pattern": "labs/C", "principal": "gateway"}
-        # Nothing that could be sent would be enough.
-        told = await ask(g, principal="nobody", agent="labs/C")
-        assert (told["allowed"], told["override_that_would_allow"]) == (False, None)
+        result = await ask(g, module="labs/C")
+        assert result["override_that_would_allow"] == {"kind": "module", "pattern": "labs/C", "principal": "gateway"}
+        result = await ask(g, principal="ann", agent="labs/C")
+        assert result["override_that_would_allow"] == {"kind": "module", "pattern": "labs/C", "principal": "gateway"}
+        # No single override is enough.
+        result = await ask(g, principal="nobody", agent="labs/C")
+        assert (result["allowed"], result["override_that_would_allow"]) == (False, None)
 
 
-async def test_without_keys_what_nothing_denies_is_open():
+async def test_without_keys_agents_are_allowed_by_default():
     async with gateway_in_memory(AGENTS, config={"plugins": {"security": {"rules": {"deny_agents": ["Secret"]}}}}) as g:
         assert (await ask(g, principal="local", agent="Open"))["allowed"]
         assert not (await ask(g, principal="local", agent="Secret"))["allowed"]

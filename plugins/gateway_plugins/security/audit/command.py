@@ -1,7 +1,4 @@
-"""`agent-gateway audit verify`: whether the audit log is whole.
-
-It changes nothing.
-"""
+"""The command `agent-gateway audit verify`, which checks the integrity of the audit log. It is read-only."""
 
 import json
 import sys
@@ -15,7 +12,7 @@ from gateway_plugins.security.audit.verify import Report, verify
 
 
 def verify_command() -> click.Command:
-    """The command `verify`, for the group `audit`."""
+    """Create the command `verify` for the group `audit`."""
 
     @click.command("verify")
     @click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=True))
@@ -24,10 +21,10 @@ def verify_command() -> click.Command:
     )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     def verify_(file: Path | None, settings: Path | None, as_json: bool) -> None:
-        """Check that nothing was edited in the audit log, and nothing removed.
+        """Check that no audit records were edited or removed.
 
-        FILE is one file of the log, all of which is read; or a folder (default: the [state] folder). The exit status is
-        1 when something is wrong.
+        FILE is any file of a log, which is then read completely, or a folder of logs (default: the [state] folder). The
+        exit status is 1 if a log was changed.
         """
         reports = [_verify(path) for path in _logs(file or load_config(settings).state.folder)]
         if as_json:
@@ -41,14 +38,16 @@ def verify_command() -> click.Command:
 
 
 def _logs(path: Path | None) -> list[Path]:
-    """One file of each log that is meant."""
+    """The active file of each log at the path."""
     if path is None or not path.exists():
-        raise ConfigError("there is no state folder, and so no audit log", hint="name the file")
+        raise ConfigError(
+            "no audit log found: the state folder is not set or does not exist", hint="pass the path of the log as FILE"
+        )
     if path.is_file():
         return [path]
     logs = sorted({path / f"{head.stem}.jsonl" for head in path.glob("audit*.head")} | set(path.glob("audit.jsonl")))
     if not logs:
-        raise ConfigError("there is no audit log", source=str(path))
+        raise ConfigError("no audit log found in this folder", source=str(path))
     return logs
 
 

@@ -1,7 +1,7 @@
-"""The files of the audit log: only ever appended to, for the gateway's user alone, and begun anew when one is full.
+"""Appends records to the audit log files, which only the gateway's user can read, and rotates them by size.
 
-It decides nothing about what to do when a disk is full; it raises, and goes on where it was when called again.
-All of it blocks, and is for one thread.
+It does not handle a full disk: `append` raises, and continues where it stopped when it is called again. All methods
+block and must be called from one thread.
 """
 
 import logging
@@ -25,25 +25,25 @@ from gateway_plugins.security.audit.hash_chain import (
     REMOVED,
     Head,
     chain_files,
-    head_of,
-    number_of,
+    head_path,
+    parse_line,
+    rotation_number,
     seal,
-    take_apart,
 )
 
 try:
     import fcntl
-except ImportError:  # Windows: two gateways must not share a folder there
+except ImportError:  # Windows: two gateways must not share a folder
     fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 512
-_MOST_WRITERS = 16
+_MAX_BATCH = 512
+_MAX_WRITERS = 16
 _BLOCK = 64 * 1024
-# So far back a last record is looked for.
-_FURTHEST = 1024 * 1024
-# Not everywhere is there a call that leaves out the times of the file.
+# Maximum number of bytes to search backwards for the last record.
+_MAX_TAIL = 1024 * 1024
+# fdatasync, which skips the timestamps, is not available on every platform.
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
@@ -56,13 +56,13 @@ class _Line:
 
 
 class AuditFile:
-    """One chain of records, in one file or several.
+    """One chain of records, in one or more files.
 
     Args:
-        folder: Where the files are. While another process writes `audit.jsonl` there, `audit-2.jsonl` is taken.
-        max_size: Bytes after which a new file is begun.
-        keep: How many full files are kept; 0 keeps all.
-        now: Tells the seconds since the epoch, for the records that this class writes itself.
+        folder: The folder of the files. While another process writes `audit.jsonl` there, `audit-2.jsonl` is used.
+        max_size: Maximum size of a file in bytes.
+        keep: Number of rotated files to keep; 0 keeps all.
+        now: Returns the seconds since the epoch, for the records that this class itself writes.
     """
 
     def __init__(self, folder: Path, *, max_size: int, keep: int, now: Callable[[], float]) -> None:
@@ -71,38 +71,38 @@ class AuditFile:
         self._limit = max_size
         self._keep = keep
         self._now = now
-        self._own: deque[bytes] = deque()
+        self._internal: deque[bytes] = deque()
         self._fd = self._head_fd = -1
         self._seq, self._seal, self._size = 0, GENESIS, 0
-        # Bytes at the end that are no whole record; and whether one is whole but for the end of its line.
-        self._torn, self._unended = 0, False
+        # Bytes of a partial record at the end; and whether the last record is complete but lacks its newline.
+        self._torn, self._unterminated = 0, False
         self.path = folder / "audit.jsonl"
 
     def open(self) -> None:
-        """Take up the chain where it ends.
+        """Open or create the files and continue the chain.
 
         Raises:
-            OSError: The files cannot be made or read.
+            OSError: The files cannot be created or read.
         """
         self.path, self._head_fd = self._free_path()
         try:
-            self._take_up(Head.read(head_of(self.path)))
+            self._resume(Head.read(head_path(self.path)))
         except BaseException:
             self.close()
             raise
-        self._note()
+        self._write_head()
         _sync_folder(self._folder)
 
     def append(self, pending: deque[bytes]) -> None:
-        """Write records, and take each out of `pending` that is in the file.
+        """Write records, and remove each from `pending` once it is in the file.
 
         Args:
-            pending: JSON objects, none of them empty. Another thread may add to its right end meanwhile.
+            pending: Non-empty JSON objects. Another thread may append to the deque during the call.
 
         Raises:
-            OSError: Not all could be written; those that are still in `pending` are not in the file.
+            OSError: Some records could not be written; they are still in `pending`.
         """
-        while pending or self._own:
+        while pending or self._internal:
             lines = self._next(pending)
             if lines:
                 self._write(lines)
@@ -110,45 +110,45 @@ class AuditFile:
                 self._begin_file()
 
     def sync(self) -> None:
-        """Return when what was written is on the disk.
+        """Flush written records to the disk.
 
         Raises:
-            OSError: The disk does not take it.
+            OSError: The flush failed.
         """
         _sync(self._fd)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for fd in (self._fd, self._head_fd):
             if fd >= 0:
                 os.close(fd)
         self._fd = self._head_fd = -1
 
-    def _take_up(self, noted: Head | None) -> None:
+    def _resume(self, head: Head | None) -> None:
         files = [file for file in chain_files(self.path) if file.exists() and file.stat().st_size]
         tail = _tail(files[-1]) if files else _Tail()
-        self._torn, self._unended = tail.torn, tail.unended
+        self._torn, self._unterminated = tail.torn, tail.unterminated
         if tail.last is not None:
             self._seq, self._seal = tail.last.seq, tail.last.seal
         self._fd = _open(self.path)
         self._size = os.fstat(self._fd).st_size
         if files and files[-1] != self.path:
-            self._torn, self._unended = 0, False
+            self._torn, self._unterminated = 0, False
             self._record(FILE_BEGAN, prev=self._seal, continues=files[-1].name)
-        if noted is not None and noted.seq > self._seq:
-            self._record(LOST, **{"from": self._seq + 1, "to": noted.seq})
-            self._seq = noted.seq
+        if head is not None and head.seq > self._seq:
+            self._record(LOST, **{"from": self._seq + 1, "to": head.seq})
+            self._seq = head.seq
 
     def _record(self, event: str, **fields: Any) -> None:
-        self._own.append(self._as_json(event, **fields))
+        self._internal.append(self._as_json(event, **fields))
 
     def _as_json(self, event: str, **fields: Any) -> bytes:
         return orjson.dumps({"ts": round(self._now(), 6), "event": event, **fields})
 
     def _free_path(self) -> tuple[Path, int]:
-        for number in range(1, _MOST_WRITERS + 1):
+        for number in range(1, _MAX_WRITERS + 1):
             path = self._folder / ("audit.jsonl" if number == 1 else f"audit-{number}.jsonl")
-            fd = os.open(head_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(head_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 if fcntl is not None:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,24 +156,24 @@ class AuditFile:
                 os.close(fd)
             else:
                 return path, fd
-        raise BlockingIOError(f"{_MOST_WRITERS} other processes write there")
+        raise BlockingIOError(f"{_MAX_WRITERS} other processes write audit logs there")
 
     def _next(self, pending: deque[bytes]) -> list[_Line]:
-        """The next lines that go into this file; none when it is full."""
+        """The next lines that fit into the current file; empty when it is full."""
         lines: list[_Line] = []
         seq, digest, size = self._seq, self._seal, self._size
         sources: list[tuple[bytes, deque[bytes] | None]] = []
         if self._torn:
             sources.append((self._as_json(RECOVERED, torn_bytes=self._torn), None))
-        sources += [(record, self._own) for record in self._own]
-        sources += [(record, pending) for record in islice(pending, _AT_ONCE)]
+        sources += [(record, self._internal) for record in self._internal]
+        sources += [(record, pending) for record in islice(pending, _MAX_BATCH)]
         for record, source in sources:
             seq += 1
             data, digest = seal(record, seq, digest)
-            if (self._torn or self._unended) and not lines:
+            if (self._torn or self._unterminated) and not lines:
                 data = b"\n" + data
             size += len(data)
-            # What is the file's own is written wherever it is: a file begins with it.
+            # Internal records ignore the limit: every rotated file starts with one.
             if size > self._limit and (self._size or lines) and source is pending:
                 break
             lines.append(_Line(data, seq, digest, source))
@@ -189,48 +189,48 @@ class AuditFile:
             problem = error
         end = 0
         for line in lines:
-            # Without the end of its line it is whole all the same, and must not be written a second time.
+            # A record that lacks only its newline is complete and must not be written twice.
             size = min(len(line.data), written - end)
             if size < len(line.data) - 1:
                 break
             end += size
             self._seq, self._seal = line.seq, line.seal
             self._size += size
-            self._unended = size < len(line.data)
+            self._unterminated = size < len(line.data)
             if line.source is None:
                 self._torn = 0
             else:
                 line.source.popleft()
         if end < written:
-            self._cut_off(written - end)
-        self._note()
+            self._discard_partial(written - end)
+        self._write_head()
         if problem is not None:
             raise problem
 
-    def _cut_off(self, left_over: int) -> None:
-        """Part of a record is in the file: take it out, or else say so when the next one is written."""
+    def _discard_partial(self, partial: int) -> None:
+        """Truncate a partial record; if that fails, the next write records it as torn."""
         try:
             os.ftruncate(self._fd, self._size)
         except OSError:
-            self._size += left_over
-            # The first byte of it may be the end of the line before.
-            self._torn += left_over - self._unended
-            self._unended = False
+            self._size += partial
+            # Its first byte may be the newline of the previous record.
+            self._torn += partial - self._unterminated
+            self._unterminated = False
 
-    def _note(self) -> None:
-        # Not forced to the disk: it is never ahead of the records but after a power cut, and then they are missing.
+    def _write_head(self) -> None:
+        # Not flushed: only a power failure can leave it ahead of the records, and then records are indeed missing.
         with suppress(OSError):
             os.pwrite(self._head_fd, Head(self._seq, self._seal).to_bytes(), 0)
 
     def _begin_file(self) -> None:
         try:
             self.sync()
-            full = [file for file in chain_files(self.path) if number_of(file)]
-            name = f"{self.path.stem}.{number_of(full[-1]) + 1 if full else 1:04d}.jsonl"
+            full = [file for file in chain_files(self.path) if rotation_number(file)]
+            name = f"{self.path.stem}.{rotation_number(full[-1]) + 1 if full else 1:04d}.jsonl"
             self.path.rename(self.path.with_name(name))
             fd = _open(self.path)
         except OSError as error:
-            logger.warning("no new audit file can be begun, so the old one grows: %s", error)
+            logger.warning("could not rotate the audit log; the current file keeps growing: %s", error)
             self._limit += self._max_size
             return
         os.close(self._fd)
@@ -266,29 +266,29 @@ def _sync_folder(folder: Path) -> None:
 
 @frozen
 class _Tail:
-    """How a file ends."""
+    """The end of a file."""
 
     last: Head | None = None
-    """Its last record."""
+    """The last complete record."""
     torn: int = 0
-    """The bytes after that, which are none."""
-    unended: bool = False
-    """Whether that lacks the end of its line."""
+    """Number of bytes after it that are not a record."""
+    unterminated: bool = False
+    """Whether the last record lacks its newline."""
 
 
 def _tail(path: Path) -> _Tail:
     with path.open("rb") as file:
         start = file.seek(0, os.SEEK_END)
         tail = b""
-        while start > 0 and len(tail) < _FURTHEST:
+        while start > 0 and len(tail) < _MAX_TAIL:
             block = min(_BLOCK, start)
             start = file.seek(start - block)
             tail = file.read(block) + tail
             lines = tail.split(b"\n")
             after = -1
-            # The first of them may be a piece of one.
+            # Unless the block starts at the beginning of the file, the first line may be partial.
             for index in range(len(lines) - 1, 0 if start else -1, -1):
-                sealed = take_apart(lines[index])
+                sealed = parse_line(lines[index])
                 if sealed is not None:
                     return _Tail(Head(sealed.seq, sealed.seal), max(after, 0), index == len(lines) - 1)
                 after += len(lines[index]) + 1

@@ -1,7 +1,7 @@
-"""The lines of the audit log: each is sealed with a SHA-256 over the seal before it, so that a change shows.
+"""Seals and parses audit log lines: each has a SHA-256 hash over the previous hash and its own record.
 
-It writes nothing; `audit_file.py` does. It proves that a chain is whole, and not who wrote it: whoever may write the
-file can write another one. Ship the log elsewhere to be safe from that.
+Files are written in `audit/file.py`. The chain makes edits detectable but does not authenticate the writer: a user who
+can write the file can forge a whole chain. Ship the log to another system to protect against that.
 """
 
 import hashlib
@@ -13,30 +13,30 @@ import orjson
 from attrs import frozen
 
 GENESIS = "0" * 64
-"""What the first record of a chain is sealed over."""
+"""The previous hash of the first record."""
 
 FILE_BEGAN = "agent.security.audit.file"
-"""The first record of each file but the first: `prev` is the seal that it goes on from."""
+"""The first record of each file after the first; `prev` is the hash of the last record of the previous file."""
 RECOVERED = "agent.security.audit.recovered"
-"""`torn_bytes` before it are a record that was cut off when the process died or the disk was full."""
+"""The `torn_bytes` before this record are a partial record, written when the process died or the disk was full."""
 LOST = "agent.security.audit.lost"
-"""Records `from` to `to` had been written, and were gone when the gateway started."""
+"""Records `from` to `to` had been written but were missing when the gateway started."""
 REMOVED = "agent.security.audit.removed"
-"""The gateway removed its oldest file, whose last record was `to`, because it keeps only so many."""
+"""The gateway removed the oldest file, whose last record was `to`, because of the setting `keep`."""
 DROPPED = "agent.security.audit.dropped"
-"""So many `records` could not be written and were given up."""
+"""Number of `records` that could not be written and were dropped."""
 
 _SEAL = re.compile(rb',"hash":"([0-9a-f]{64})"\}\Z')
 _ROTATED = re.compile(r"(.+)\.(\d{4,})\.jsonl")
 
 
 def seal(record: bytes, seq: int, previous: str) -> tuple[bytes, str]:
-    """A record as the line that is written, and its seal.
+    """Return the line to write for a record, and its hash.
 
     Args:
-        record: What happened: a JSON object that is not empty.
-        seq: The record's number in its chain, from 1.
-        previous: The seal of the record before it.
+        record: A non-empty JSON object.
+        seq: The sequence number of the record, from 1.
+        previous: The hash of the previous record.
     """
     body = b'{"seq":%d,%b' % (seq, record[1:])
     digest = _digest(body, previous)
@@ -49,7 +49,7 @@ def _digest(body: bytes, previous: str) -> str:
 
 @frozen
 class Sealed:
-    """A line, taken apart."""
+    """A parsed line."""
 
     body: bytes
     seal: str
@@ -57,17 +57,17 @@ class Sealed:
 
     @property
     def seq(self) -> int:
-        """The record's number."""
+        """The sequence number; 0 if the record has none."""
         seq = self.record.get("seq")
         return seq if isinstance(seq, int) else 0
 
     def follows(self, previous: str) -> bool:
-        """Whether it is what was sealed over `previous`."""
+        """Whether the hash is valid for the previous hash `previous`."""
         return _digest(self.body, previous) == self.seal
 
 
-def take_apart(line: bytes) -> Sealed | None:
-    """A line without its end; `None` when it is no record."""
+def parse_line(line: bytes) -> Sealed | None:
+    """Parse a line without its newline; `None` if it is not a sealed record."""
     found = _SEAL.search(line)
     if found is None:
         return None
@@ -80,7 +80,7 @@ def take_apart(line: bytes) -> Sealed | None:
 
 
 def chain_files(path: Path) -> list[Path]:
-    """The files of the chain that `path` belongs to, oldest first; `path` alone when its name tells of none."""
+    """Return the existing files of the chain that `path` belongs to, oldest first; `[path]` if none exist."""
     rotated = _ROTATED.fullmatch(path.name)
     stem = rotated[1] if rotated else path.name.removesuffix(".jsonl")
     numbered = [
@@ -92,28 +92,28 @@ def chain_files(path: Path) -> list[Path]:
     return [*(other for _, other in sorted(numbered)), *([active] if active.exists() else [])] or [path]
 
 
-def number_of(path: Path) -> int:
-    """The number of a rotated file; 0 for any other."""
+def rotation_number(path: Path) -> int:
+    """Return the number of a rotated file; 0 for any other file."""
     rotated = _ROTATED.fullmatch(path.name)
     return int(rotated[2]) if rotated else 0
 
 
-def head_of(path: Path) -> Path:
-    """The file beside a chain that says how long it is."""
+def head_path(path: Path) -> Path:
+    """Return the path of the head file of a chain, which stores its last sequence number and hash."""
     rotated = _ROTATED.fullmatch(path.name)
     return path.with_name(f"{rotated[1] if rotated else path.name.removesuffix('.jsonl')}.head")
 
 
 @frozen
 class Head:
-    """The last record of a chain, as it is noted apart: without it, records cut off at the end would not show."""
+    """The last record of a chain, stored in a separate file so that truncation is detectable."""
 
     seq: int
     seal: str
 
     @classmethod
     def read(cls, path: Path) -> "Head | None":
-        """What is noted; `None` when there is nothing that can be read."""
+        """Read a head file; `None` if it is missing or malformed."""
         try:
             value = orjson.loads(path.read_bytes())
             return cls(int(value["seq"]), str(value["hash"]))
@@ -121,5 +121,5 @@ class Head:
             return None
 
     def to_bytes(self) -> bytes:
-        """JSON of one length whatever the number, so that it is overwritten in place."""
+        """Serialize to JSON of constant length, so that the file can be overwritten in place."""
         return b'{"seq":%16d,"hash":"%b"}\n' % (self.seq, self.seal.encode())

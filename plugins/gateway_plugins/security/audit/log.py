@@ -1,10 +1,10 @@
-"""The record of what was decided: every decision and every change of the policy, as a log line and in a file.
+"""Records every decision and every policy change as a log line and in the audit log file.
 
-It never holds prompts, answers, arguments or keys, and it never makes the event loop wait for a disk.
+It never contains prompts, outputs, arguments or keys, and never blocks the event loop on disk access.
 
-How the plugin uses it: it is held while the gateway runs (`async with`); `on_decision` calls `decision`; the routes
-that change something, and `announce` of the overrides, call `event(…, admin=True)`; who grants an override or changes
-anything else awaits `settled` first, so that no change is made that is not on record; `admission` calls `check`.
+The plugin keeps it open while the gateway runs (`async with`). The hook `on_decision` calls `decision`; the overrides'
+`announce` calls `event(…, admin=True)`; routes that change state await `settled`, so that no unrecorded change takes
+effect; the hook `admission` calls `check`.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ from gateway_plugins.security.settings import AuditSettings
 logger = logging.getLogger(__name__)
 
 DECISION = "agent.security.decision"
-_LONGEST = 300
-_TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_MAX_LENGTH = 300
+_RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class AuditLog:
     """The audit log of one gateway.
 
     Args:
-        settings: Its settings.
-        folder: Where its files are; `None` writes log lines only.
-        report: Told, in the event loop, when records can no longer be written.
-        clock: Where the time comes from.
+        settings: The settings of the log.
+        folder: The folder of the files; `None` writes log lines only.
+        report: Called in the event loop with an error when writing starts to fail.
+        clock: The source of time.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class AuditLog:
         self._writer: AuditWriter | None = None
 
     async def __aenter__(self) -> "AuditLog":
-        """Open the file.
+        """Open the file and start the writer thread.
 
         Raises:
-            ConfigError: It cannot be made or read.
+            ConfigError: The file cannot be created or read.
         """
         if self._folder is None:
             return self
@@ -65,26 +65,28 @@ class AuditLog:
             raise ConfigError(
                 f"the audit log cannot be opened: {error.strerror or error}",
                 source=str(self._folder),
-                hint="give the gateway's user the right to write there, or choose another [state] folder",
+                hint="give the gateway's user write permission, or choose another [state] folder",
             ) from error
-        self._writer = AuditWriter(file, settings.fsync, self._health, asyncio.get_running_loop(), self._clock)
+        self._writer = AuditWriter(
+            file, settings.fsync, self._on_health_change, asyncio.get_running_loop(), self._clock
+        )
         self._writer.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Write what is left, and close the file."""
+        """Write pending records and close the file."""
         if self._writer is not None:
             await asyncio.to_thread(self._writer.stop)
             self._writer = None
 
     @property
     def path(self) -> Path | None:
-        """The file that is written now."""
+        """The active file; `None` without a folder."""
         return self._writer.file.path if self._writer else None
 
     @property
     def failed(self) -> bool:
-        """Whether records cannot be written at this moment."""
+        """Whether the last write failed."""
         return self._writer is not None and self._writer.problem is not None
 
     def decision(self, made: DecisionMade, *, key: str | None = None, namespace: str | None = None) -> None:
@@ -92,8 +94,8 @@ class AuditLog:
 
         Args:
             made: The decision.
-            key: The id of the key that was used, which is its printable prefix.
-            namespace: Where the rules for it were looked up; told from the agent's id unless given.
+            key: The id of the caller's key, which is its printable prefix.
+            namespace: The namespace of the subject; by default that of the agent's id.
         """
         decision, agent = made.decision, made.agent_id or made.subject
         fields = {
@@ -101,7 +103,7 @@ class AuditLog:
             "principal": made.principal.id,
             "key": key,
             "kind": made.kind,
-            "subject": made.subject[:_LONGEST],
+            "subject": made.subject[:_MAX_LENGTH],
             "agent": made.agent_id,
             "namespace": namespace or (None if made.kind == "admin" else agent.rpartition("/")[0] or "default"),
             "allowed": decision.allowed,
@@ -113,42 +115,44 @@ class AuditLog:
         self.event(DECISION, admin=made.kind == "admin", **fields)
 
     def event(self, event: str, *, admin: bool = False, **fields: Any) -> None:
-        """Record that something happened.
+        """Record an event.
 
         Args:
-            event: Its name, such as `agent.security.override.created`.
-            admin: Whether an operator changed something, so that it is forced to the disk.
-            fields: More about it, as JSON.
+            event: The name of the event, such as `agent.security.override.created`.
+            admin: Whether an admin made a change; with `fsync = "admin"` only these records are flushed to the disk.
+            fields: JSON-serializable fields of the record.
         """
         if logger.isEnabledFor(logging.INFO):
-            logger.info(event, extra={f"{name}_" if name in _TAKEN else name: value for name, value in fields.items()})
+            logger.info(
+                event, extra={f"{name}_" if name in _RESERVED else name: value for name, value in fields.items()}
+            )
         if self._writer is not None:
             self._writer.put(event, fields, admin=admin)
 
     async def settled(self) -> None:
-        """Return when all that was recorded so far is in the file, and on the disk as far as `fsync` says.
+        """Wait until all records so far are in the file, and flushed to the disk as `fsync` requires.
 
         Raises:
-            UnavailableError: It cannot be written.
+            UnavailableError: The records cannot be written.
         """
         if self._writer is not None and await self._writer.settled() is not None:
             raise _unavailable()
 
     def check(self) -> None:
-        """May a run start although it might leave no trace?
+        """Check that a run may start.
 
         Raises:
-            UnavailableError: Records cannot be written, and the settings refuse that.
+            UnavailableError: Records cannot be written, and `on_full` is "refuse".
         """
         if self._settings.on_full == "refuse" and self.failed:
             raise _unavailable()
 
-    def _health(self, problem: OSError | None) -> None:
+    def _on_health_change(self, problem: OSError | None) -> None:
         if problem is None:
-            logger.warning("the audit log is written again")
+            logger.warning("writing the audit log works again")
             return
-        rule = "runs are refused" if self._settings.on_full == "refuse" else "runs go on"
-        logger.error("the audit log cannot be written: %s; %s, and changes are refused", problem, rule)
+        effect = "new runs and changes by admins" if self._settings.on_full == "refuse" else "changes by admins"
+        logger.error("the audit log cannot be written: %s; refusing %s", problem, effect)
         self._report(_unavailable())
 
 

@@ -1,6 +1,6 @@
-"""Is an audit log whole? Finds what was edited, removed, added or moved, and tolerates a last line that was cut off.
+"""Verifies the integrity of an audit log: finds records that were edited, removed, added or moved.
 
-It mends nothing.
+A partial last line is tolerated. Nothing is repaired.
 """
 
 import errno
@@ -19,18 +19,18 @@ from gateway_plugins.security.audit.hash_chain import (
     Head,
     Sealed,
     chain_files,
-    head_of,
-    take_apart,
+    head_path,
+    parse_line,
 )
 
 
 @frozen
 class Problem:
-    """Something in a chain that the gateway did not do."""
+    """A change to a chain that the gateway did not make."""
 
     file: str
     line: int
-    """From 1; 0 for the file as a whole."""
+    """The line number, from 1; 0 for the whole file."""
     text: str
 
     def __str__(self) -> str:
@@ -39,25 +39,25 @@ class Problem:
 
 @frozen
 class Report:
-    """What a look at a chain found."""
+    """The result of verifying a chain."""
 
     files: tuple[str, ...]
     records: int
     first: int
-    """The number of the first record; 0 when there is none."""
+    """The sequence number of the first record; 0 without records."""
     last: int
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
-    """What an operator should know, and is no sign of a change."""
+    """Information for the operator that does not indicate a change."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was changed or removed."""
+        """Whether no change was found."""
         return not self.problems
 
 
 def verify(path: Path) -> Report:
-    """Whether a chain is whole: nothing edited, removed, added or moved. A last line that was cut off is tolerated.
+    """Verify a chain. A partial last line is tolerated.
 
     Args:
         path: Any file of the chain.
@@ -69,7 +69,7 @@ def verify(path: Path) -> Report:
         files = chain_files(path)
         report = _Verification(path).run(files)
         if report.ok or chain_files(path) == files:
-            break  # else a file was begun meanwhile
+            break  # otherwise the log was rotated during the verification
     return report
 
 
@@ -91,23 +91,23 @@ class _Verification:
     first: int = 0
     records: int = 0
     removed_to: int = 0
-    odd: list[bytes] = field(factory=list)
-    """The lines since the last record that are none."""
-    odd_at: tuple[str, int] = ("", 0)
+    unparsed: list[bytes] = field(factory=list)
+    """The lines since the last record that are not records."""
+    unparsed_at: tuple[str, int] = ("", 0)
     problems: list[Problem] = field(factory=list)
     notes: list[str] = field(factory=list)
 
     def run(self, files: list[Path]) -> Report:
-        # Read first: while the gateway writes, the files may only be ahead of it.
-        head = Head.read(head_of(self.path))
+        # Read before the files: while the gateway writes, the files can only be ahead of the head.
+        head = Head.read(head_path(self.path))
         if head is None and not any(file.exists() for file in files):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         for file in filter(Path.exists, files):
             for number, line in enumerate(_lines_of(file), 1):
                 self._line(file.name, number, line)
-        self._odd_end(files[-1].name, head)
-        self._beginning(files[0].name)
-        self._end(files[-1].name, head)
+        self._check_unparsed_tail(files[-1].name, head)
+        self._check_start(files[0].name)
+        self._check_end(files[-1].name, head)
         return Report(
             tuple(file.name for file in files),
             self.records,
@@ -118,32 +118,32 @@ class _Verification:
         )
 
     def _line(self, file: str, number: int, line: bytes) -> None:
-        sealed = take_apart(line.removesuffix(b"\n"))
+        sealed = parse_line(line.removesuffix(b"\n"))
         if sealed is None:
-            if not self.odd:
-                self.odd_at = (file, number)
-            self.odd.append(line)
+            if not self.unparsed:
+                self.unparsed_at = (file, number)
+            self.unparsed.append(line)
             return
-        self._what_is_odd(sealed)
-        self._what_is_missing(file, number, sealed)
+        self._check_unparsed(sealed)
+        self._check_sequence(file, number, sealed)
         self.records += 1
         self.first = self.first or sealed.seq
         self.previous, self.seq = sealed.seal, sealed.seq
 
-    def _what_is_odd(self, sealed: Sealed) -> None:
-        if not self.odd:
+    def _check_unparsed(self, sealed: Sealed) -> None:
+        if not self.unparsed:
             return
-        cut_off = sum(map(len, self.odd)) - 1  # the end of its line came with the next record
+        cut_off = sum(map(len, self.unparsed)) - 1  # the newline was written with the next record
         if sealed.record.get("event") == RECOVERED and sealed.record.get("torn_bytes") == cut_off:
-            self.notes.append(f"{self.odd_at[0]}:{self.odd_at[1]}: a record was cut off when it was written")
+            self.notes.append(f"{self.unparsed_at[0]}:{self.unparsed_at[1]}: partial record, from an interrupted write")
         else:
-            self.problems.append(Problem(*self.odd_at, "is no record of this log, or was edited"))
-            # What it was sealed with cannot be told: what follows is taken up anew.
+            self.problems.append(Problem(*self.unparsed_at, "not a record of this log, or edited"))
+            # Its hash is unknown, so the chain restarts at the next record.
             self.previous = None
             self.seq = sealed.seq - 1
-        self.odd.clear()
+        self.unparsed.clear()
 
-    def _what_is_missing(self, file: str, number: int, sealed: Sealed) -> None:
+    def _check_sequence(self, file: str, number: int, sealed: Sealed) -> None:
         record, event = sealed.record, sealed.record.get("event")
         if event == REMOVED and isinstance(record.get("to"), int):
             self.removed_to = max(self.removed_to, record["to"])
@@ -151,45 +151,53 @@ class _Verification:
             self.notes.append(f"{file}:{number}: {record.get('records')} records could not be written")
         if event == LOST:
             self.problems.append(
-                Problem(file, number, f"records {record.get('from')} to {record.get('to')} were gone at a start")
+                Problem(
+                    file,
+                    number,
+                    f"records {record.get('from')} to {record.get('to')} were missing when the gateway started",
+                )
             )
         elif self.records and sealed.seq > self.seq + 1:
             self.problems.append(Problem(file, number, _missing(self.seq + 1, sealed.seq - 1)))
             return
         elif self.records and sealed.seq <= self.seq:
-            self.problems.append(Problem(file, number, f"record {sealed.seq} is not in its place"))
+            self.problems.append(Problem(file, number, f"record {sealed.seq} is out of order"))
             return
         if self.previous is None and not self.records:
-            # The first there is: what it is sealed over stands in it, unless it is the very first.
+            # The first remaining record contains its previous hash, unless it is the first of the chain.
             self.previous = GENESIS if sealed.seq == 1 or event == LOST else record.get("prev")
         if self.previous is None:
             return
         if not sealed.follows(self.previous):
-            self.problems.append(Problem(file, number, f"record {sealed.seq} was edited, or what it follows was"))
+            self.problems.append(Problem(file, number, f"record {sealed.seq} or the one before it was edited"))
 
-    def _odd_end(self, file: str, head: Head | None) -> None:
-        if not self.odd:
+    def _check_unparsed_tail(self, file: str, head: Head | None) -> None:
+        if not self.unparsed:
             return
-        name, number = self.odd_at
-        cut_off = len(self.odd) == 1 and not self.odd[0].endswith(b"\n")
-        # Where no record is missing, one was cut off more than once on a full disk.
+        name, number = self.unparsed_at
+        cut_off = len(self.unparsed) == 1 and not self.unparsed[0].endswith(b"\n")
+        # If no record is missing, several writes of one record were interrupted on a full disk.
         if name == file and (cut_off or (head is not None and head.seq <= self.seq)):
-            self.notes.append(f"{name}:{number}: the last record is cut off, as a killed process leaves it")
+            self.notes.append(f"{name}:{number}: partial last record, from an interrupted write")
         else:
-            self.problems.append(Problem(name, number, "is no record of this log, or was edited"))
+            self.problems.append(Problem(name, number, "not a record of this log, or edited"))
             self.previous = None
             self.seq += 1
 
-    def _beginning(self, file: str) -> None:
+    def _check_start(self, file: str) -> None:
         if self.first > 1 and self.removed_to < self.first - 1 and not any(p.line == 1 for p in self.problems):
             self.problems.append(Problem(file, 0, _missing(1, self.first - 1)))
         elif self.first > 1 and self.removed_to:
-            self.notes.append(f"records 1 to {self.first - 1} were removed by the gateway, as `keep` says")
+            self.notes.append(
+                f"records 1 to {self.first - 1} were removed by the gateway because of the setting `keep`"
+            )
 
-    def _end(self, file: str, head: Head | None) -> None:
+    def _check_end(self, file: str, head: Head | None) -> None:
         if head is None:
-            self.notes.append(f"there is no {head_of(self.path).name}: records cut off at the end would not show")
+            self.notes.append(
+                f"{head_path(self.path).name} is missing: the removal of records at the end cannot be detected"
+            )
         elif head.seq > self.seq:
             self.problems.append(Problem(file, 0, _missing(self.seq + 1, head.seq, "at the end")))
         elif head.seq == self.seq and self.previous not in (None, head.seal):
-            self.problems.append(Problem(file, 0, f"record {self.seq} is not the one that was written"))
+            self.problems.append(Problem(file, 0, f"record {self.seq} differs from the record that was written"))

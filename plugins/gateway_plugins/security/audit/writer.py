@@ -1,6 +1,6 @@
-"""The thread that writes the audit log, so that the event loop never waits for a disk.
+"""Writes audit records in a background thread, so that the event loop never waits for the disk.
 
-It does not know what is recorded. Whatever could not be written is tried again, with the next record or after a while.
+A failed write is retried with the next record, and every second.
 """
 
 import asyncio
@@ -20,22 +20,22 @@ from gateway_plugins.security.settings import Fsync
 logger = logging.getLogger(__name__)
 
 
-MOST_PENDING = 10_000
-"""So many records wait in memory for a disk that takes none; those that come then are counted and given up."""
+MAX_PENDING = 10_000
+"""Maximum number of records that wait in memory while writing fails; further records are counted and dropped."""
 RETRY_SECONDS = 1.0
 
 _STOP_SECONDS = 10.0
 
 
 class AuditWriter:
-    """Writes records in the order in which they come.
+    """Writes records in the order of the calls to `put`.
 
     Args:
-        file: An open file, which is the thread's from `start` on.
-        fsync: What is forced to the disk: every record, those of admins, or nothing.
-        health: Told, in the event loop, when writing begins to fail, and with `None` when it works again.
+        file: An open file; only the thread may use it after `start`.
+        fsync: The records after which to flush to the disk: all, those of admins, or none.
+        health: Called in the event loop with the error when writing starts to fail, and with `None` on recovery.
         loop: The event loop.
-        clock: Where the time comes from.
+        clock: The source of time.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class AuditWriter:
     ) -> None:
         self.file = file
         self.problem: OSError | None = None
-        """Why nothing can be written at this moment."""
+        """The error of the last write; `None` if it succeeded."""
         self._fsync = fsync
         self._health = health
         self._loop = loop
         self._clock = clock
-        # The condition guards what is between the loop and the thread; `_pending` is the thread's own.
+        # The condition guards the attributes that the loop and the thread share; only the thread changes `_pending`.
         self._wake = threading.Condition()
         self._new: deque[bytes] = deque()
         self._waiting: list[asyncio.Future[OSError | None]] = []
@@ -64,21 +64,21 @@ class AuditWriter:
         self._thread = threading.Thread(target=self._work, name="audit log", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left and close the file. Blocks until that is done, or ten seconds."""
+        """Write pending records and close the file. Blocks for at most ten seconds."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         self._thread.join(_STOP_SECONDS)
 
     def put(self, event: str, fields: Mapping[str, Any], *, admin: bool) -> None:
-        """Take a record. Returns at once."""
+        """Queue a record. Does not block."""
         record = self._as_json(event, fields)
         with self._wake:
-            if len(self._new) + len(self._pending) >= MOST_PENDING:
+            if len(self._new) + len(self._pending) >= MAX_PENDING:
                 self._dropped += 1
                 return
             if self._dropped:
@@ -89,7 +89,7 @@ class AuditWriter:
             self._wake.notify()
 
     async def settled(self) -> OSError | None:
-        """Return when all that was put so far is in the file and, as far as it is to be, on the disk; else why not."""
+        """Wait until all queued records are written, and flushed if required. Returns the error if they are not."""
         future: asyncio.Future[OSError | None] = self._loop.create_future()
         with self._wake:
             if self._stopping:
@@ -103,22 +103,22 @@ class AuditWriter:
         try:
             return orjson.dumps(record)
         except TypeError:
-            # Such as half a character in a name: better told oddly than not at all.
+            # For example a lone surrogate in a name: an escaped record is better than none.
             return orjson.dumps({name: ascii(value) for name, value in record.items()})
 
     def _work(self) -> None:
         stopping = False
         while not stopping:
-            waiting, to_sync, stopping = self._take()
+            waiting, to_sync, stopping = self._next_batch()
             problem = self._write(to_sync)
             failed_before, self.problem = self.problem is not None, problem
             if failed_before is not (problem is not None):
-                self._tell(self._health, problem)
+                self._call_in_loop(self._health, problem)
             for future in waiting:
-                self._tell(_settle, future, problem)
+                self._call_in_loop(_settle, future, problem)
         self._end()
 
-    def _take(self) -> tuple[list[asyncio.Future[OSError | None]], bool, bool]:
+    def _next_batch(self) -> tuple[list[asyncio.Future[OSError | None]], bool, bool]:
         with self._wake:
             if not (self._new or self._waiting or self._stopping):
                 self._wake.wait(RETRY_SECONDS if self.problem is not None else None)
@@ -141,20 +141,20 @@ class AuditWriter:
 
     def _end(self) -> None:
         if self._pending:
-            logger.error("%d audit records could not be written: %s", len(self._pending), self.problem)
+            logger.error("%d audit records were lost: %s", len(self._pending), self.problem)
         try:
             if self._fsync != "never":
                 self.file.sync()
         except OSError as error:
-            logger.warning("the audit log could not be forced to the disk: %s", error)
+            logger.warning("could not flush the audit log to the disk: %s", error)
         finally:
             self.file.close()
 
-    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+    def _call_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
-            logger.debug("the event loop is gone")
+            logger.debug("the event loop is closed")
 
 
 def _settle(future: "asyncio.Future[OSError | None]", problem: OSError | None) -> None:

@@ -1,6 +1,6 @@
-"""`agent-gateway keys create`: makes a key, shows it once, and prints what belongs into `gateway.toml`.
+"""The command `agent-gateway keys create`, which creates a key and prints the lines for `gateway.toml`.
 
-It writes no file: the operator's configuration is the operator's.
+It does not write the configuration file; the operator adds the lines.
 """
 
 import re
@@ -18,37 +18,37 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def keys_command(taken: Collection[str]) -> click.Command:
-    """The command `keys`.
+    """Create the command group `keys`.
 
     Args:
-        taken: Names of keys that are configured.
+        taken: The names of the configured keys.
     """
 
     @click.group()
     def keys() -> None:
-        """Keys that clients send; only their hashes are kept."""
+        """Manage API keys. The gateway stores only their hashes."""
 
     @keys.command()
     @click.argument("name")
-    @click.option("--admin", is_flag=True, help="For the admin pages, and for nothing else.")
-    @click.option("--principal", help="Whose key it is, where somebody has several (default: NAME).")
-    @click.option("--agents", multiple=True, metavar="PATTERN", help="An agent that it may use; may be repeated.")
-    @click.option("--expires", metavar="90d", help="How long it is good: 90d, 12h, or a date.")
+    @click.option("--admin", is_flag=True, help="Create an admin key, for the admin pages only.")
+    @click.option("--principal", help="Owner of the key; several keys can have the same owner (default: NAME).")
+    @click.option("--agents", multiple=True, metavar="PATTERN", help="Agents that the key may use; can be repeated.")
+    @click.option("--expires", metavar="90d", help="Lifetime, such as 90d or 12h, or an expiry date.")
     def create(name: str, admin: bool, principal: str | None, agents: tuple[str, ...], expires: str | None) -> None:
-        """Make a key, show it this once, and print the lines for gateway.toml."""
+        """Create a key and print it with the lines for gateway.toml. The key is not shown again."""
         if name in taken:
             raise click.ClickException(
-                f"there is a key '{name}' already; choose another name, and say whose it is: --principal {name}"
+                f"a key named '{name}' already exists; choose another name, with --principal {name} for the same owner"
             )
         if not name.isprintable() or not name.strip():
-            raise click.BadParameter("must have letters, and no control characters", param_hint="NAME")
+            raise click.BadParameter("must not be blank or contain control characters", param_hint="NAME")
         if admin and agents:
-            raise click.UsageError("an admin key is for the admin pages, and uses no agents")
+            raise click.UsageError("--admin and --agents cannot be combined: admin keys may only use the admin pages")
         for pattern in agents:
             try:
                 parse(pattern)
             except ValueError as error:
-                raise click.BadParameter(f"{pattern!r} is no pattern: {error}", param_hint="--agents") from None
+                raise click.BadParameter(f"invalid pattern {pattern!r}: {error}", param_hint="--agents") from None
         key = make_key()
         lines = [f"[plugins.security.keys.{_key(name)}]", f"id = {_text(key.id)}", f"hash = {_text(key.hash)}"]
         if principal is not None:
@@ -58,10 +58,10 @@ def keys_command(taken: Collection[str]) -> click.Command:
         elif agents:
             lines.append(f"agents = [{', '.join(map(_text, agents))}]")
         else:
-            lines.append('agents = ["**"]    # every agent; name fewer here')
+            lines.append('agents = ["**"]    # all agents; list fewer to restrict the key')
         if expires is not None:
             lines.append(f"expires = {_text(_end(expires))}")
-        click.echo(f"The key, shown this once:\n\n    {key.text}\n\nPut this into gateway.toml:\n")
+        click.echo(f"The key, which is not shown again:\n\n    {key.text}\n\nAdd this to gateway.toml:\n")
         click.echo("\n".join(lines))
 
     return keys
@@ -75,9 +75,11 @@ def _end(expires: str) -> str:
         else:
             end = datetime.fromtimestamp(moment(expires.strip()), UTC)
     except (ValueError, OverflowError, OSError):
-        raise click.BadParameter(f"{expires!r} is no time such as 90d, and no date", param_hint="--expires") from None
+        raise click.BadParameter(
+            f"{expires!r} is neither a duration such as 90d nor a date", param_hint="--expires"
+        ) from None
     if end <= datetime.now(UTC):
-        raise click.BadParameter("is over already", param_hint="--expires")
+        raise click.BadParameter("is in the past", param_hint="--expires")
     return end.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -86,6 +88,6 @@ def _key(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    # What is printable needs no other escapes in TOML.
+    # Printable text needs no other escapes in TOML.
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -1,38 +1,38 @@
-"""What a request presents as its key: `Authorization: Bearer` and `x-api-key` go through here, and nothing else.
+"""Extracts the API key from the headers `Authorization: Bearer` and `x-api-key`.
 
-It does not know which keys are good.
+It does not validate the key; see `keys/key_ring.py`.
 """
 
 from collections.abc import Iterable
 
 from gateway_core import AuthenticationError
 
-# Keys of the gateway's own making have 56 characters; nobody needs to have a megabyte hashed.
-_LONGEST = 512
+# Generated keys have 56 characters; longer input is rejected before it is hashed.
+_MAX_LENGTH = 512
 
 
 def presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The key, or `None` where a request has none.
+    """Return the key of a request; `None` if it has none.
 
     Args:
-        headers: As ASGI has them, names in lower case.
+        headers: ASGI headers, with names in lower case.
 
     Raises:
-        AuthenticationError: It presents two different ones, or none that could be a key.
+        AuthenticationError: The request has two different keys, or a malformed one.
     """
     found = {key for name, value in headers if (key := _key(name, value))}
     if not found:
         return None
     if len(found) > 1:
-        raise AuthenticationError("the request has two different API keys", hint="send one")
+        raise AuthenticationError("the request has two different API keys", hint="send only one key")
     key = found.pop()
-    if len(key) > _LONGEST:
-        raise refused()
+    if len(key) > _MAX_LENGTH:
+        raise invalid_key()
     return key
 
 
-def refused() -> AuthenticationError:
-    """The one error for every key that is no good, so that nobody learns why."""
+def invalid_key() -> AuthenticationError:
+    """Create the error for every rejected key; it is always the same, so that it does not reveal the reason."""
     return AuthenticationError("the API key is not valid")
 
 
@@ -43,5 +43,7 @@ def _key(name: bytes, value: bytes) -> bytes:
         return b""
     scheme, _, key = value.strip().partition(b" ")
     if scheme.lower() != b"bearer":
-        raise AuthenticationError("the `Authorization` header has no bearer key", hint="send `Bearer KEY`")
+        raise AuthenticationError(
+            "the `Authorization` header is not of the form `Bearer KEY`", hint="send `Authorization: Bearer KEY`"
+        )
     return key.strip()

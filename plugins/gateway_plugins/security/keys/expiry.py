@@ -1,6 +1,6 @@
-"""Says in the log which keys are about to expire, once a day for each.
+"""Logs a daily warning for each key that is about to expire.
 
-It refuses nothing; `keys.py` does when the time has come.
+Expired keys are rejected in `keys/key_ring.py`.
 """
 
 import logging
@@ -15,25 +15,25 @@ WARNING_SECONDS = 7 * DAY
 
 
 class ExpiryWarnings:
-    """Remembers what was said of which key."""
+    """Logs the warnings, at most once a day for each key."""
 
     def __init__(self) -> None:
-        self._said: dict[str, float] = {}
+        self._warned_at: dict[str, float] = {}
 
-    def look(self, keys: Iterable[Key], now: float) -> None:
-        """Warn of the keys that have less than seven days left, if that was not done in the last day.
+    def check(self, keys: Iterable[Key], now: float) -> None:
+        """Log a warning for each key that expires within seven days, unless one was logged in the last day.
 
         Args:
-            keys: All of them.
+            keys: All keys.
             now: Seconds since the epoch.
         """
         for key in keys:
-            if not expiring(key, now) or now - self._said.get(key.id, 0.0) < DAY:
+            if not expiring(key, now) or now - self._warned_at.get(key.id, 0.0) < DAY:
                 continue
-            self._said[key.id] = now
+            self._warned_at[key.id] = now
             assert key.expires is not None
             logger.warning(
-                "the key %s (%s) of '%s' expires in %.1f days: make a new one with `agent-gateway keys create`",
+                "the key %s (%s) of '%s' expires in %.1f days; create a new one with `agent-gateway keys create`",
                 key.id,
                 key.name,
                 key.principal.id,
@@ -42,5 +42,5 @@ class ExpiryWarnings:
 
 
 def expiring(key: Key, now: float) -> bool:
-    """Whether a good key has less than seven days left."""
+    """Whether a valid key expires within seven days."""
     return key.fault(now) is None and key.expires is not None and key.expires - now < WARNING_SECONDS

@@ -1,6 +1,6 @@
-"""API keys: made, kept as hashes only, and found again by what a client presents.
+"""Creates API keys, and finds the configured key that a client presents by its hash.
 
-It decides nothing but whether a key is good.
+It checks expiry and revocation, and does not evaluate rules.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @frozen
 class NewKey:
-    """A key that was just made: the only time that it is there as such."""
+    """A key that was just created. Its text is not stored anywhere."""
 
     text: str
     id: str
@@ -30,7 +30,7 @@ class NewKey:
 
 @frozen
 class Key:
-    """A key as the gateway keeps it."""
+    """A configured key, without its text."""
 
     name: str
     id: str
@@ -40,10 +40,10 @@ class Key:
     """Seconds since the epoch."""
     disabled: bool = False
     scopes: frozenset[str] | None = None
-    """What an admin key may do; `None` is everything."""
+    """The scopes of an admin key; `None` means all operations."""
 
     def fault(self, now: float) -> str | None:
-        """Why it is no good at this time, in a word; `None` when it is good."""
+        """Return `disabled` or `expired`; `None` if the key is valid at the time `now`."""
         if self.disabled:
             return "disabled"
         return "expired" if self.expires is not None and now >= self.expires else None
@@ -53,7 +53,7 @@ class KeyRing:
     """All keys of one policy.
 
     Args:
-        keys: No two have the same id or hash.
+        keys: The keys; ids and hashes are unique.
     """
 
     def __init__(self, keys: Iterable[Key]) -> None:
@@ -61,9 +61,9 @@ class KeyRing:
         self._by_digest = {key.digest: key for key in self.by_id.values()}
 
     def find(self, presented: bytes) -> Key | None:
-        """The key that a client presents, whether it is still good or not.
+        """Return the key that a client presents, even if it is expired or disabled; `None` if it is unknown.
 
-        Looked up by its hash: how long that takes says nothing of how much of a guess is right.
+        The lookup is by hash, so its duration does not reveal how much of a guess is correct.
         """
         digest = _digest(presented)
         found = self._by_digest.get(digest)
@@ -71,17 +71,17 @@ class KeyRing:
 
 
 def make_key() -> NewKey:
-    """A new key of 256 random bits: `agw_`, eight characters to know it by, `_`, and the secret."""
+    """Create a key: `agw_`, eight characters that identify it, `_`, and a secret of 256 random bits."""
     key_id = f"agw_{secrets.token_hex(4)}"
     text = f"{key_id}_{secrets.token_urlsafe(32)}"
     return NewKey(text, key_id, f"sha256:{_digest(text.encode()).hex()}")
 
 
 def read_keys(tables: Mapping[str, KeySettings]) -> KeyRing:
-    """The keys of the settings, checked.
+    """Validate the keys of the settings.
 
     Raises:
-        ConfigError: One cannot be what it says, or two are the same.
+        ConfigError: A setting is invalid, or two keys have the same id or hash.
     """
     keys: dict[str, Key] = {}
     digests: dict[bytes, str] = {}
@@ -92,7 +92,7 @@ def read_keys(tables: Mapping[str, KeySettings]) -> KeyRing:
                 raise ConfigError(
                     f"the keys '{other.name}' and '{name}' have the same id or hash",
                     source=f"[plugins.security.keys.{name}]",
-                    hint=f"make another one: agent-gateway keys create {name}",
+                    hint=f"create a new key: agent-gateway keys create {name}",
                 )
         keys[key.id] = key
         digests[key.digest] = key.id
@@ -100,10 +100,10 @@ def read_keys(tables: Mapping[str, KeySettings]) -> KeyRing:
 
 
 def moment(text: str) -> float:
-    """A date, or date and time, in ISO 8601 as seconds since the epoch.
+    """Parse an ISO 8601 date, or date and time, to seconds since the epoch; UTC without an offset.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a date.
     """
     when = datetime.fromisoformat(text)
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
@@ -114,23 +114,27 @@ def _read(name: str, table: KeySettings) -> Key:
     found = _HASH.fullmatch(table.hash.lower())
     if found is None:
         raise ConfigError(
-            "is no hash of a key",
+            "not a valid key hash",
             source=f"{place} hash",
-            hint=f"agent-gateway keys create {name} makes a key and prints its hash; the key itself stands nowhere",
+            hint=f"`agent-gateway keys create {name}` prints the hash of a new key; do not put the key itself here",
         )
     if not _ID.fullmatch(table.id):
-        raise ConfigError("is no id of a key", source=f"{place} id", hint='such as "agw_1f2e3d4c"')
+        raise ConfigError("not a valid key id", source=f"{place} id", hint='for example "agw_1f2e3d4c"')
     if table.scopes is not None and not table.admin:
-        raise ConfigError("is for admin keys only", source=f"{place} scopes", hint="set admin = true, or remove it")
+        raise ConfigError(
+            "only admin keys have scopes", source=f"{place} scopes", hint="set `admin = true`, or remove `scopes`"
+        )
     try:
         expires = moment(table.expires) if table.expires is not None else None
     except (ValueError, OverflowError):
-        raise ConfigError("is no date", source=f"{place} expires", hint='such as "2027-01-31T12:00:00Z"') from None
+        raise ConfigError(
+            "not a valid date", source=f"{place} expires", hint='for example "2027-01-31T12:00:00Z"'
+        ) from None
     principal = Principal(table.principal or name, table.admin, table.id)
     scopes = frozenset(table.scopes) if table.scopes is not None else None
     return Key(name, table.id, bytes.fromhex(found[1]), principal, expires, table.disabled, scopes)
 
 
 def _digest(presented: bytes) -> bytes:
-    # A key has 256 random bits: a hash that is slow on purpose protects guessable passwords, and would only add 88 ms.
+    # Keys have 256 random bits; a slow password hash would add 88 ms per request and no security.
     return hashlib.sha256(presented).digest()

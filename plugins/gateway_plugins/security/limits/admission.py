@@ -1,11 +1,11 @@
-"""How much is allowed: requests in a minute, runs at a time, tokens in a day, and failed authentications.
+"""Enforces limits: requests per minute, concurrent runs, tokens per day, and failed authentications per minute.
 
-It knows no rules: who may use what at all is decided before.
+It does not authorize callers; that happens before.
 
-How the plugin uses it: it is held while the gateway runs (`async with`); `admission` returns `limits.admission(…)`,
-`on_run_end` calls `spent`, and `middleware` has `HeadersInReach`, so that answers carry `x-ratelimit-*`. When a
-credential is bad, `authenticate` calls `failed_authentication`, which raises once there are too many; a good one is
-never refused for what others at the same address do.
+The plugin keeps `Limits` open while the gateway runs (`async with`). Its hook `admission` returns
+`limits.admission(…)`, `on_run_end` calls `add_usage`, and `middleware` includes `RateLimitHeaders`, which adds the
+`x-ratelimit-*` headers to responses. For an invalid credential, `authenticate` calls `failed_authentication`, which
+raises once the address exceeds its limit; a valid credential is never refused because of other clients at the address.
 """
 
 import ipaddress
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway_core import GatewayError, RateLimitError, Usage
 from gateway_plugins.security.clock import Clock
-from gateway_plugins.security.limits.rate_windows import Window, Windows, seconds_up
+from gateway_plugins.security.limits.rate_windows import Window, Windows, whole_seconds
 from gateway_plugins.security.limits.token_budget import TokenBudget
 from gateway_plugins.security.settings import LimitSettings
 
@@ -33,10 +33,10 @@ class Limits:
     """The limits of one gateway.
 
     Args:
-        settings: How much is allowed.
-        folder: Where used tokens are kept over a restart; `None` forgets them.
-        report: Told when the storage does not answer.
-        clock: Where the time comes from.
+        settings: The limits.
+        folder: The folder for token counts, which survive a restart there; `None` keeps them in memory.
+        report: Called with an error when the storage does not respond.
+        clock: The source of time.
 
     Raises:
         ConfigError: The storage cannot be used.
@@ -56,44 +56,44 @@ class Limits:
         self._budget = TokenBudget(folder if settings.tokens_per_day else None, clock)
 
     async def __aenter__(self) -> "Limits":
-        """Take up what was used today.
+        """Load today's token counts.
 
         Raises:
-            ConfigError: The file of used tokens cannot be made or read.
+            ConfigError: The file of token counts cannot be created or read.
         """
         await self._budget.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Write down what was used, and let go of the storage."""
+        """Write the token counts and close the storage."""
         await self._budget.__aexit__()
         await self._windows.close()
 
     @asynccontextmanager
-    async def admission(self, who: str, agent_id: str) -> AsyncIterator[None]:
-        """A run's place, held while it runs; what is left goes into the answer's headers.
+    async def admission(self, caller: str, agent_id: str) -> AsyncIterator[None]:
+        """Count a request and hold a run slot while the run lasts; adds the remaining quota to the response headers.
 
         Args:
-            who: The id of the key, or of the principal where there is none.
-            agent_id: Whose run it is.
+            caller: The id of the key, or of the principal for a request without a key.
+            agent_id: The id of the agent.
 
         Raises:
-            RateLimitError: There is no room; it says when to come back.
+            RateLimitError: A limit is exceeded; `retry_after` gives the seconds to wait.
         """
-        self._check_budget(who)
-        with self._place(who, agent_id):
-            await self.take(who, agent_id)
+        self._check_budget(caller)
+        with self._slot(caller, agent_id):
+            await self.count_request(caller, agent_id)
             yield
 
-    async def take(self, who: str, agent_id: str) -> Window | None:
-        """Count a request. Returns the count that is nearest to its limit; `None` when there is no limit.
+    async def count_request(self, caller: str, agent_id: str) -> Window | None:
+        """Count a request. Returns the window with the fewest remaining requests; `None` without a limit.
 
         Raises:
-            RateLimitError: It is one too many.
+            RateLimitError: The request exceeds a limit.
         """
         settings, nearest = self._settings, None
         for limit, kind, name in (
-            (settings.requests_per_minute, "key", who),
+            (settings.requests_per_minute, "key", caller),
             (settings.agent_requests_per_minute, "agent", agent_id.casefold()),
             (settings.total_requests_per_minute, "total", _EVERYTHING),
         ):
@@ -101,30 +101,30 @@ class Limits:
                 continue
             window = await self._windows.count(limit, kind, name)
             if window.exceeded:
-                _put_headers("requests", limit, 0, window.resets_in)
+                _add_headers("requests", limit, 0, window.resets_in)
                 raise RateLimitError(
-                    f"{_whose(kind, who, agent_id)} at most {limit} requests in a minute",
+                    f"too many requests for {_subject(kind, caller, agent_id)} (limit: {limit} per minute)",
                     retry_after=window.resets_in,
                 )
             if nearest is None or window.remaining < nearest.remaining:
                 nearest = window
         if nearest is not None:
-            _put_headers("requests", nearest.limit, nearest.remaining, nearest.resets_in)
+            _add_headers("requests", nearest.limit, nearest.remaining, nearest.resets_in)
         return nearest
 
-    def spent(self, who: str, usage: Usage) -> None:
-        """Count what a run has used, well ended or not."""
+    def add_usage(self, caller: str, usage: Usage) -> None:
+        """Count the tokens of a run, successful or not."""
         if self._settings.tokens_per_day > 0:
-            self._budget.add(who, usage.total_tokens)
+            self._budget.add(caller, usage.total_tokens)
 
     async def failed_authentication(self, address: str) -> None:
-        """Count a bad credential.
+        """Count a failed authentication.
 
         Args:
-            address: Where it came from.
+            address: The client's address.
 
         Raises:
-            RateLimitError: There were too many from there.
+            RateLimitError: The address exceeded its limit.
         """
         limit = self._settings.failed_authentications_per_minute
         if limit <= 0:
@@ -132,22 +132,22 @@ class Limits:
         window = await self._windows.count(limit, "address", _network(address))
         if window.exceeded:
             raise RateLimitError(
-                "there were too many bad credentials from this address",
+                "too many failed authentications from this address",
                 code="too_many_failed_authentications",
                 retry_after=window.resets_in,
             )
 
     def running(self) -> dict[str, int]:
-        """How many runs each key and agent has at this moment, for operators."""
+        """Number of active runs of each key and agent that a limit counts."""
         return {f"{kind} {name}": count for (kind, name), count in self._running.items() if count}
 
     @contextmanager
-    def _place(self, who: str, agent_id: str) -> Iterator[None]:
+    def _slot(self, caller: str, agent_id: str) -> Iterator[None]:
         settings = self._settings
         taken: list[tuple[str, str]] = []
         try:
             for limit, kind, name in (
-                (settings.concurrent_runs, "key", who),
+                (settings.concurrent_runs, "key", caller),
                 (settings.agent_concurrent_runs, "agent", agent_id.casefold()),
                 (settings.total_concurrent_runs, "total", _EVERYTHING),
             ):
@@ -155,7 +155,7 @@ class Limits:
                     continue
                 if self._running[kind, name] >= limit:
                     raise RateLimitError(
-                        f"{_whose(kind, who, agent_id)} at most {limit} runs at a time",
+                        f"too many concurrent runs for {_subject(kind, caller, agent_id)} (limit: {limit})",
                         code="too_many_runs",
                         retry_after=1.0,
                     )
@@ -168,23 +168,23 @@ class Limits:
                 if not self._running[place]:
                     del self._running[place]
 
-    def _check_budget(self, who: str) -> None:
+    def _check_budget(self, caller: str) -> None:
         limit = self._settings.tokens_per_day
         if limit <= 0:
             return
-        left, resets_in = max(0, limit - self._budget.used(who)), self._budget.resets_in()
-        _put_headers("tokens", limit, left, resets_in)
+        left, resets_in = max(0, limit - self._budget.used(caller)), self._budget.resets_in()
+        _add_headers("tokens", limit, left, resets_in)
         if not left:
             raise RateLimitError(
-                f"'{who}' has used its {limit} tokens of this day", code="token_budget_used", retry_after=resets_in
+                f"'{caller}' has used its {limit} tokens for today", code="token_budget_used", retry_after=resets_in
             )
 
 
-class HeadersInReach:
-    """ASGI middleware: what counts a request inside may put what is left into the answer's headers.
+class RateLimitHeaders:
+    """ASGI middleware that lets `Limits` add rate limit headers to the response.
 
     Args:
-        app: What is inside.
+        app: The wrapped application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -198,23 +198,23 @@ class HeadersInReach:
             _HEADERS.reset(token)
 
 
-def _put_headers(unit: str, limit: int, remaining: int, resets_in: float) -> None:
-    # The names and the form of the values are OpenAI's.
+def _add_headers(unit: str, limit: int, remaining: int, resets_in: float) -> None:
+    # Names and value formats follow OpenAI's API.
     headers = _HEADERS.get()
     if headers is not None:
         headers += [
             (b"x-ratelimit-limit-%b" % unit.encode(), b"%d" % limit),
             (b"x-ratelimit-remaining-%b" % unit.encode(), b"%d" % remaining),
-            (b"x-ratelimit-reset-%b" % unit.encode(), b"%ds" % seconds_up(resets_in)),
+            (b"x-ratelimit-reset-%b" % unit.encode(), b"%ds" % whole_seconds(resets_in)),
         ]
 
 
-def _whose(kind: str, who: str, agent_id: str) -> str:
-    return {"key": f"'{who}' may make", "agent": f"the model '{agent_id}' takes"}.get(kind, "the gateway takes")
+def _subject(kind: str, caller: str, agent_id: str) -> str:
+    return {"key": f"'{caller}'", "agent": f"the model '{agent_id}'"}.get(kind, "the gateway")
 
 
 def _network(address: str) -> str:
-    """An address; of IPv6 the network that one machine may have all addresses of."""
+    """The address itself; for IPv6 its /64 network, because one host may use all of its addresses."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

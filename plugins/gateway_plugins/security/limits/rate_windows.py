@@ -1,6 +1,6 @@
-"""How many in this minute? Counted where the operator says; in memory while that does not answer.
+"""Counts requests per minute in the configured storage, with a fallback to memory while the storage does not respond.
 
-It refuses nothing; `limits.py` does.
+Limits are enforced in `limits/admission.py`.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 MEMORY = "memory://"
 MINUTE = 60.0
 
-_ANSWER_SECONDS = 0.2
-_AGAIN_SECONDS = 30.0
+_TIMEOUT_SECONDS = 0.2
+_RETRY_SECONDS = 30.0
 
 
 @frozen
 class Window:
-    """A minute's count, after one more."""
+    """The state of a one-minute window after a request was counted."""
 
     limit: int
     remaining: int
@@ -42,15 +42,15 @@ class Window:
 
 
 class Windows:
-    """The counts of one gateway.
+    """The rate limit windows of one gateway.
 
     Args:
-        storage: The URI of a storage of the `limits` library, such as `redis://host`; `memory://` counts here.
-        report: Told when the storage does not answer.
-        clock: Where the time comes from.
+        storage: The URI of a storage of the `limits` library, such as `redis://host`; `memory://` is in-process.
+        report: Called with an error when the storage does not respond.
+        clock: The source of time.
 
     Raises:
-        ConfigError: There is no such storage, or its client is not installed.
+        ConfigError: The storage is not supported, or its client library is not installed.
     """
 
     def __init__(self, storage: str, report: Callable[[GatewayError], None], clock: Clock) -> None:
@@ -59,33 +59,33 @@ class Windows:
         self._local = FixedWindowRateLimiter(WindowStorage(clock))
         self._pool = _redis_pool(storage)
         self._shared = None if storage == MEMORY else FixedWindowRateLimiter(_shared_storage(storage, self._pool))
-        self._again_at = 0.0
+        self._retry_at = 0.0
 
     async def close(self) -> None:
-        """Let go of the storage's connections."""
+        """Close the connections to the storage."""
         if self._pool is not None:
             await self._pool.disconnect()
 
     @property
     def shared(self) -> bool:
-        """Whether counts are shared with other gateways at this moment."""
-        return self._shared is not None and self._clock.steady() >= self._again_at
+        """Whether counts are currently shared with other gateways."""
+        return self._shared is not None and self._clock.steady() >= self._retry_at
 
     async def count(self, limit: int, kind: str, name: str) -> Window:
-        """Count one more.
+        """Count one event.
 
         Args:
-            limit: How many there may be in a minute.
-            kind: What is counted, such as `agent`.
-            name: Of which one.
+            limit: Maximum number of events per minute.
+            kind: The kind of counter, such as `agent`.
+            name: The name of the counter within its kind.
         """
         item = RateLimitItemPerMinute(limit, namespace="agent-gateway")
         if self._shared is not None and self.shared:
             try:
-                async with asyncio.timeout(_ANSWER_SECONDS):
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
                     return await self._count(self._shared, item, kind, name)
             except Exception as error:
-                self._open(error)
+                self._open_circuit(error)
         return await self._count(self._local, item, kind, name)
 
     async def _count(
@@ -96,20 +96,20 @@ class Windows:
         resets_in = min(max(stats.reset_time - self._clock.wall(), 0.0), MINUTE)
         return Window(item.amount, stats.remaining, resets_in, exceeded=not within)
 
-    def _open(self, error: Exception) -> None:
-        """Let the storage be for a while: a request must not wait for what does not answer."""
-        self._again_at = self._clock.steady() + _AGAIN_SECONDS
+    def _open_circuit(self, error: Exception) -> None:
+        """Open the circuit breaker: requests must not wait for a storage that does not respond."""
+        self._retry_at = self._clock.steady() + _RETRY_SECONDS
         problem = GatewayError(
-            "the storage of limits does not answer; each gateway counts for itself",
-            hint=f"it is tried again after {_AGAIN_SECONDS:g} s",
+            "the storage of limits does not respond; each gateway counts on its own",
+            hint=f"the gateway retries after {_RETRY_SECONDS:g} s",
             code="limit_storage_failed",
         )
         problem.__cause__ = error
         self._report(problem)
 
 
-def seconds_up(seconds: float) -> int:
-    """Whole seconds, at least one: who comes back after them is not too early."""
+def whole_seconds(seconds: float) -> int:
+    """Round up to whole seconds, at least one, so that a client that waits this long does not retry too early."""
     return max(1, math.ceil(seconds))
 
 
@@ -124,7 +124,7 @@ def _shared_storage(uri: str, pool: Any) -> Storage:
 
 
 def _redis_pool(uri: str) -> Any:
-    """Connections to Redis that are ours to close; `None` for a storage that is not one plain Redis."""
+    """Our own connection pool, so that we can close it; `None` for any storage but a single Redis server."""
     plain = uri.removeprefix("async+")
     if not plain.startswith(("redis://", "rediss://", "redis+unix://")):
         return None
@@ -136,9 +136,9 @@ def _redis_pool(uri: str) -> Any:
 
 
 def _unusable(error: Exception) -> ConfigError:
-    # The URI may hold a password, so it is not told, nor what the library says of it.
+    # The URI may contain a password, so neither the URI nor the library's message is shown.
     return ConfigError(
-        f"the storage of limits cannot be used: {type(error).__name__}",
+        f"unusable storage of limits: {type(error).__name__}",
         source="[plugins.security.limits] storage",
-        hint="memory://, or such as redis://host:6379 with `pip install redis`",
+        hint="use memory://, or a URI such as redis://host:6379 with `pip install redis`",
     )

@@ -1,6 +1,6 @@
-"""The tokens that each key has used today, as upstreams counted them.
+"""Counts the tokens that each key uses per UTC day, as reported by upstreams.
 
-It refuses nothing; `limits.py` does. A day is one of UTC.
+The limit is enforced in `limits/admission.py`.
 """
 
 import asyncio
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "tokens.db"
 DAY = 86400
 
-# Killed with -9, a gateway forgets no more than what was used in so many seconds.
-_WRITE_SECONDS = 1.0
+# A gateway killed with SIGKILL loses the counts of at most this many seconds.
+_FLUSH_SECONDS = 1.0
 _SCHEMA = "CREATE TABLE IF NOT EXISTS used (day INTEGER, who TEXT, tokens INTEGER, PRIMARY KEY (day, who)) STRICT"
 _ADD = "INSERT INTO used VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
 
 
 class TokenBudget:
-    """Counts tokens, and remembers them over a restart.
+    """Token counts that survive a restart.
 
     Args:
-        folder: Where to keep them; `None` keeps them in memory only.
-        clock: Where the time comes from.
+        folder: The folder of the database; `None` keeps the counts in memory only.
+        clock: The source of time.
     """
 
     def __init__(self, folder: Path | None, clock: Clock) -> None:
@@ -41,67 +41,67 @@ class TokenBudget:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "TokenBudget":
-        """Take up what was used today.
+        """Load today's counts.
 
         Raises:
-            ConfigError: The file cannot be made or read.
+            ConfigError: The file cannot be created or read.
         """
         if self._path is not None:
             try:
                 self._used.update(await asyncio.to_thread(self._read, self._today()))
             except (sqlite3.Error, OSError) as error:
                 raise ConfigError(
-                    f"the file of used tokens cannot be used: {error}",
+                    f"cannot open the database of token counts: {error}",
                     source=str(self._path),
-                    hint="give the gateway's user the right to write there, or remove the file if it is broken",
+                    hint="give the gateway's user write permission, or remove the file if it is corrupt",
                 ) from error
-            self._task = asyncio.create_task(self._keep_writing())
+            self._task = asyncio.create_task(self._flush_periodically())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Write what is not written yet."""
+        """Write pending counts."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-            await self._write_down()
+            await self._flush()
 
-    def used(self, who: str) -> int:
-        """The tokens that `who` has used today."""
-        return self._used[self._today(), who]
+    def used(self, caller: str) -> int:
+        """Return the number of tokens that `caller` used today."""
+        return self._used[self._today(), caller]
 
-    def add(self, who: str, tokens: int) -> None:
-        """Count tokens. Returns at once."""
+    def add(self, caller: str, tokens: int) -> None:
+        """Count tokens. Does not block; the database is written in the background."""
         if tokens <= 0:
             return
         today = self._today()
         for old in [key for key in self._used if key[0] < today - 1]:
             del self._used[old]
-        self._used[today, who] += tokens
+        self._used[today, caller] += tokens
         if self._path is not None:
-            self._unwritten[today, who] += tokens
+            self._unwritten[today, caller] += tokens
             self._changed.set()
 
     def resets_in(self) -> float:
-        """Seconds until the day is over."""
+        """Seconds until the end of the day."""
         return DAY - self._clock.wall() % DAY
 
     def _today(self) -> int:
         return int(self._clock.wall() // DAY)
 
-    async def _keep_writing(self) -> None:
+    async def _flush_periodically(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await asyncio.shield(asyncio.create_task(self._write_down()))
-            await asyncio.sleep(_WRITE_SECONDS)
+            await asyncio.shield(asyncio.create_task(self._flush()))
+            await asyncio.sleep(_FLUSH_SECONDS)
 
-    async def _write_down(self) -> None:
+    async def _flush(self) -> None:
         new, self._unwritten = self._unwritten, Counter()
         try:
             await asyncio.to_thread(self._write, new, self._today())
         except (sqlite3.Error, OSError) as error:
-            logger.warning("used tokens could not be written, which is tried again: %s", error)
+            logger.warning("could not write token counts; retrying: %s", error)
             self._unwritten.update(new)
             self._changed.set()
 
@@ -119,7 +119,7 @@ class TokenBudget:
         connection = self._connect()
         try:
             rows = connection.execute("SELECT day, who, tokens FROM used WHERE day >= ?", (today - 1,))
-            return {(day, who): tokens for day, who, tokens in rows}
+            return {(day, caller): tokens for day, caller, tokens in rows}
         finally:
             connection.close()
 
@@ -129,7 +129,7 @@ class TokenBudget:
         connection = self._connect()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_ADD, [(day, who, tokens) for (day, who), tokens in new.items()])
+            connection.executemany(_ADD, [(day, caller, tokens) for (day, caller), tokens in new.items()])
             connection.execute("DELETE FROM used WHERE day < ?", (today - 1,))
             connection.execute("COMMIT")
         finally:

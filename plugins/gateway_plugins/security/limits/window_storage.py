@@ -1,6 +1,7 @@
-"""Counts in memory, for the `limits` library, by a clock that never goes back.
+"""An in-memory storage for the `limits` library that uses a steady clock.
 
-The library's own storage in memory goes by the clock that operators set: set back an hour, it refuses for an hour.
+The library's own in-memory storage uses the wall clock: after the clock is set back an hour, it refuses requests for an
+hour.
 """
 
 from attrs import define
@@ -15,14 +16,14 @@ _PRUNE_AT = 1024
 class _Count:
     amount: int
     until: float
-    """By the steady clock."""
+    """Seconds on the steady clock."""
 
 
 class WindowStorage(Storage):
-    """One process's counts, each over when its window is.
+    """The counts of one process; each expires with its window.
 
     Args:
-        clock: Where the time comes from.
+        clock: The source of time.
     """
 
     STORAGE_SCHEME = None
@@ -35,11 +36,11 @@ class WindowStorage(Storage):
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        """None: nothing here can fail."""
+        """Required by the base class; no operation raises it."""
         return ValueError
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count; a window begins with its first count and lasts `expiry` seconds."""
+        """Add `amount`; a window starts with its first count and lasts `expiry` seconds."""
         count = self._live(key)
         if count is None:
             self._prune()
@@ -48,27 +49,27 @@ class WindowStorage(Storage):
         return count.amount
 
     async def get(self, key: str) -> int:
-        """The count."""
+        """Return the count of the current window."""
         count = self._live(key)
         return count.amount if count else 0
 
     async def get_expiry(self, key: str) -> float:
-        """When the window is over, in seconds since the epoch."""
+        """Return the end of the window in seconds since the epoch."""
         count = self._live(key)
         return self._clock.wall() + (count.until - self._clock.steady() if count else 0.0)
 
     async def check(self) -> bool:
-        """It always works."""
+        """Return true: the storage is always available."""
         return True
 
     async def reset(self) -> int:
-        """Forget all."""
-        forgotten = len(self._counts)
+        """Delete all counts and return their number."""
+        deleted = len(self._counts)
         self._counts.clear()
-        return forgotten
+        return deleted
 
     async def clear(self, key: str) -> None:
-        """Forget one."""
+        """Delete a count."""
         self._counts.pop(key, None)
 
     def _live(self, key: str) -> _Count | None:
@@ -76,7 +77,7 @@ class WindowStorage(Storage):
         return count if count is not None and self._clock.steady() < count.until else None
 
     def _prune(self) -> None:
-        # Anybody may send failing requests from many addresses; what is over must not be kept.
+        # Clients can send failing requests from many addresses, so expired counts must be removed.
         if len(self._counts) < self._prune_at:
             return
         now = self._clock.steady()

@@ -1,9 +1,9 @@
-"""What is allowed for a time: granted, kept over a restart, and over when its time is over.
+"""Grants, revokes and expires overrides, which survive a restart.
 
-It decides nothing but whether an override is in force; who may grant is for `override_routes.py`.
+It does not authorize the granting principal; `overrides/routes.py` does.
 
-The plugin holds one store for as long as the gateway runs (`async with`), hands it to the rules as their
-`Overrides`, and gives an `announce` that logs, audits and counts.
+The plugin keeps one manager open while the gateway runs (`async with`), passes it to the policy evaluator as its
+`Overrides`, and provides an `announce` that writes to the audit log.
 """
 
 import asyncio
@@ -27,42 +27,42 @@ from gateway_plugins.security.settings import OverrideSettings
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "overrides.db"
-MOST = 1000
-"""So many at a time; nobody who reads them grants more, and a script gone wild stops there."""
+MAX_OVERRIDES = 1000
+"""Maximum number of active overrides. A list that an operator reads is shorter; the limit stops a runaway script."""
 
-# A timer does not hear of a machine's sleep, so it looks at the clock at least this often.
+# Timers stop while the machine is suspended, so the expiry task checks the clock at least this often (seconds).
 _LONGEST_SLEEP = 60.0
 
 
 @frozen
 class OverrideEvent:
-    """Something happened to an override."""
+    """The creation, expiry or revocation of an override."""
 
     name: Literal[
         "agent.security.override.created", "agent.security.override.expired", "agent.security.override.revoked"
     ]
     override: Override
     by: str | None
-    """The principal that did it; `None` when its time was over."""
+    """The principal that granted or revoked the override; `None` for an expiry."""
 
 
 @frozen
-class _Held:
+class _Active:
     override: Override
     deadline: float
-    """By the steady clock."""
-    means: Matcher
-    """Its pattern, as rules read it."""
+    """Seconds on the steady clock."""
+    matcher: Matcher
+    """The compiled pattern."""
 
 
 class OverrideManager:
-    """The overrides of one gateway; implements `questions.Overrides`.
+    """The overrides of one gateway; implements `access_query.Overrides`.
 
     Args:
-        settings: How long overrides may last.
-        folder: Where to keep them; `None` keeps them in memory only.
-        announce: Hears of each creation, expiry and revocation, in the event loop.
-        clock: Where the time comes from.
+        settings: Lifetimes of overrides, and the principals that may grant them.
+        folder: The folder of the database; `None` keeps the overrides in memory only.
+        announce: Called in the event loop with each creation, expiry and revocation.
+        clock: The source of time.
     """
 
     def __init__(
@@ -76,88 +76,88 @@ class OverrideManager:
         self._file = OverrideFile(folder / FILE_NAME) if folder else None
         self._announce = announce
         self._clock = clock or Clock()
-        self._held: dict[str, _Held] = {}
-        # The same, by kind and whom they are for: each request asks, and few are for whoever asks.
-        self._for: dict[tuple[str, str | None], list[_Held]] = {}
-        # No longer in force, and still in the file.
+        self._active: dict[str, _Active] = {}
+        # The same entries, indexed by kind and principal: every request looks up the few overrides of its caller.
+        self._by_principal: dict[tuple[str, str | None], list[_Active]] = {}
+        # Ids of overrides that are no longer active but still in the file.
         self._stale: set[str] = set()
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
         self._timer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "OverrideManager":
-        """Take up what was in force when the last process ended.
+        """Restore the overrides of the previous process.
 
         Raises:
-            ConfigError: The file cannot be made or read.
+            ConfigError: The file cannot be created or read.
         """
         if self._file is not None:
             for override in await asyncio.to_thread(self._file.open):
                 try:
                     check_pattern(override.pattern, override.kind)
                 except InvalidRequestError as error:
-                    # Granted by an older version, or not by the gateway at all.
-                    logger.warning("the override %s is left out: %s", override.id, error)
+                    # Granted by an older version, or written by another program.
+                    logger.warning("ignoring the stored override %s: %s", override.id, error)
                     self._stale.add(override.id)
                 else:
-                    self._hold(override, self._left_at_rest(override))
+                    self._add(override, self._remaining_after_restart(override))
         self._timer = asyncio.create_task(self._expire())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop the timer; what is in force stays so in the file."""
+        """Stop the expiry task. Active overrides stay in the file."""
         if self._timer is not None:
             self._timer.cancel()
             with suppress(asyncio.CancelledError):
                 await self._timer
-        await self._try_to_clean()
+        await self._try_to_delete_stale()
         if self._file is not None:
             async with self._writing:
                 await asyncio.to_thread(self._file.close)
 
-    def deciding(self, question: AccessQuery) -> Override | None:
-        """An override in force that allows it, if there is one."""
-        if not self._held:
+    def deciding(self, query: AccessQuery) -> Override | None:
+        """Return an active override that allows the query, or `None`."""
+        if not self._active:
             return None
         now = self._clock.steady()
-        for whom in (question.principal, question.key):
-            for held in self._for.get((question.kind, whom), ()):
-                if now < held.deadline and held.means.first(question.names, question.source) is not None:
-                    return held.override
+        for principal in (query.principal, query.key):
+            for entry in self._by_principal.get((query.kind, principal), ()):
+                if now < entry.deadline and entry.matcher.first(query.names, query.source) is not None:
+                    return entry.override
         return None
 
     def active(self) -> list[tuple[Override, float]]:
-        """What is in force, oldest first, each with the seconds that it has left."""
+        """Return the active overrides, oldest first, each with its remaining seconds."""
         now = self._clock.steady()
-        return [(held.override, held.deadline - now) for held in self._held.values() if now < held.deadline]
+        return [(entry.override, entry.deadline - now) for entry in self._active.values() if now < entry.deadline]
 
     async def grant(self, grant: Grant, granted_by: str) -> Override:
-        """Allow something for a time. It is in the file before it is in force.
+        """Create an override. It becomes active after it is written to the file.
 
         Args:
-            grant: What, for whom, how long and why.
-            granted_by: The principal that grants it.
+            grant: The validated request.
+            granted_by: The id of the granting principal.
 
         Raises:
-            InvalidRequestError: It asks for too much (status 422).
-            UnavailableError: It cannot be kept.
+            InvalidRequestError: The lifetime is too long, or too many overrides are active (status 422).
+            UnavailableError: The file cannot be written.
         """
         ttl = self.settings.default_ttl if grant.ttl is None else grant.ttl
         if ttl > self.settings.max_ttl:
             raise InvalidRequestError(
-                f"an override lasts {self.settings.max_ttl:g} seconds at most",
+                f"the maximum lifetime of an override is {self.settings.max_ttl:g} seconds",
                 param="ttl_seconds",
                 code="invalid_override",
                 status=422,
             )
-        # A client that leaves meanwhile does not part the file from what is in force.
+        # Shielded: a client that disconnects must not make the file and the active overrides diverge.
         return await asyncio.shield(asyncio.create_task(self._grant(grant, granted_by, ttl)))
 
     async def _grant(self, grant: Grant, granted_by: str, ttl: float) -> Override:
         async with self._writing:
-            if len(self._held) >= MOST:
+            if len(self._active) >= MAX_OVERRIDES:
                 raise InvalidRequestError(
-                    f"{MOST} overrides are in force already",
+                    f"{MAX_OVERRIDES} overrides are already active",
                     hint="revoke those that are no longer needed",
                     code="invalid_override",
                     status=422,
@@ -173,45 +173,45 @@ class OverrideManager:
                 created=now,
                 expires=now + ttl,
             )
-            # Its time runs from here, and not from when the disk was done.
+            # The lifetime starts now, not after the disk write.
             deadline = self._clock.steady() + ttl
             if self._file is not None:
                 await asyncio.to_thread(self._file.add, override)
-            self._hold(override, deadline - self._clock.steady())
-        self._tell(OverrideEvent("agent.security.override.created", override, granted_by))
+            self._add(override, deadline - self._clock.steady())
+        self._emit(OverrideEvent("agent.security.override.created", override, granted_by))
         return override
 
     async def revoke(self, override_id: str, revoked_by: str) -> Override | None:
-        """Take back an override, at once. Returns it; `None` when none of this id is in force.
+        """Revoke an override, effective immediately. Returns it; `None` if no active override has this id.
 
         Raises:
-            UnavailableError: It is over in this process, but the file still has it, and a restart would bring it back.
+            UnavailableError: The override is revoked in this process but still in the file; a restart would restore it.
         """
-        held = self._held.get(override_id)
-        if held is None or held.deadline <= self._clock.steady():
+        entry = self._active.get(override_id)
+        if entry is None or entry.deadline <= self._clock.steady():
             return None
-        self._drop(held)
-        self._tell(OverrideEvent("agent.security.override.revoked", held.override, revoked_by))
+        self._remove(entry)
+        self._emit(OverrideEvent("agent.security.override.revoked", entry.override, revoked_by))
         self._stale.add(override_id)
-        await asyncio.shield(asyncio.create_task(self._clean()))
-        return held.override
+        await asyncio.shield(asyncio.create_task(self._delete_stale()))
+        return entry.override
 
-    def _hold(self, override: Override, left: float) -> None:
-        held = _Held(override, self._clock.steady() + left, Matcher([override.pattern], f"{override.kind}s"))
-        self._held[override.id] = held
-        self._for.setdefault((override.kind, override.principal), []).append(held)
+    def _add(self, override: Override, left: float) -> None:
+        entry = _Active(override, self._clock.steady() + left, Matcher([override.pattern], f"{override.kind}s"))
+        self._active[override.id] = entry
+        self._by_principal.setdefault((override.kind, override.principal), []).append(entry)
         self._changed.set()
 
-    def _drop(self, held: _Held) -> None:
-        override = held.override
-        del self._held[override.id]
-        others = self._for[override.kind, override.principal]
-        others.remove(held)
-        if not others:
-            del self._for[override.kind, override.principal]
+    def _remove(self, entry: _Active) -> None:
+        override = entry.override
+        del self._active[override.id]
+        entries = self._by_principal[override.kind, override.principal]
+        entries.remove(entry)
+        if not entries:
+            del self._by_principal[override.kind, override.principal]
 
-    def _left_at_rest(self, override: Override) -> float:
-        # A clock that was set back in between must not lengthen it: it never has more than it was granted.
+    def _remaining_after_restart(self, override: Override) -> float:
+        # A wall clock that was set back must not extend an override beyond its granted lifetime.
         granted = min(override.expires - override.created, self.settings.max_ttl)
         return min(override.expires - self._clock.wall(), granted)
 
@@ -219,29 +219,29 @@ class OverrideManager:
         while True:
             self._changed.clear()
             now = self._clock.steady()
-            over = [held for held in self._held.values() if held.deadline <= now]
-            for held in over:
-                self._drop(held)
-                self._stale.add(held.override.id)
-                self._tell(OverrideEvent("agent.security.override.expired", held.override, None))
-            await asyncio.shield(asyncio.create_task(self._try_to_clean()))
-            nearest = min((held.deadline for held in self._held.values()), default=now + _LONGEST_SLEEP)
+            expired = [entry for entry in self._active.values() if entry.deadline <= now]
+            for entry in expired:
+                self._remove(entry)
+                self._stale.add(entry.override.id)
+                self._emit(OverrideEvent("agent.security.override.expired", entry.override, None))
+            await asyncio.shield(asyncio.create_task(self._try_to_delete_stale()))
+            nearest = min((entry.deadline for entry in self._active.values()), default=now + _LONGEST_SLEEP)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(max(nearest - self._clock.steady(), 0.0), _LONGEST_SLEEP)):
                     await self._changed.wait()
 
-    async def _try_to_clean(self) -> None:
+    async def _try_to_delete_stale(self) -> None:
         try:
-            await self._clean()
+            await self._delete_stale()
         except GatewayError as error:
-            # A restart reads from their time that they are over; what was revoked is tried again.
-            logger.warning("overrides that are over could not be removed from the file: %s", error)
+            # Expired overrides expire again after a restart; the removal of revoked ones is retried.
+            logger.warning("could not delete expired and revoked overrides from the file: %s", error)
 
-    async def _clean(self) -> None:
-        """Take out of the file what is no longer in force.
+    async def _delete_stale(self) -> None:
+        """Delete the overrides from the file that are no longer active.
 
         Raises:
-            UnavailableError: It could not be written.
+            UnavailableError: The file could not be written.
         """
         async with self._writing:
             if self._stale and self._file is not None:
@@ -251,8 +251,8 @@ class OverrideManager:
             elif self._file is None:
                 self._stale.clear()
 
-    def _tell(self, event: OverrideEvent) -> None:
+    def _emit(self, event: OverrideEvent) -> None:
         try:
             self._announce(event)
         except Exception:
-            logger.exception("%s of %s could not be announced", event.name, event.override.id)
+            logger.exception("could not announce %s of the override %s", event.name, event.override.id)

@@ -1,9 +1,9 @@
-"""`/security/override`: grant, list and revoke what is allowed for a time.
+"""Routes below `/security/override` that grant, list and revoke overrides.
 
-It keeps nothing: `overrides.py` does. Whether the caller may is asked of `granter` before a body is read.
+Overrides are held in `overrides/manager.py`. `granter` authorizes the caller before the body is read.
 
-The plugin mounts these among its admin routes, with a `granter` that returns the authenticated admin, and the audit
-log's `settled` as `recorded`.
+The plugin mounts the routes as admin routes, with a `granter` that returns the authenticated admin, and the audit log's
+`settled` as `recorded`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ from gateway_plugins.security.overrides.grant_request import parse_grant
 from gateway_plugins.security.overrides.manager import OverrideManager
 
 Granter = Callable[[Request], Awaitable[Principal]]
-"""Who asks; raises a `GatewayError` for anybody who may not even look."""
+"""Returns the caller; raises a `GatewayError` for a caller without access to these routes."""
 
 _GRANT = {
     "type": "object",
@@ -35,19 +35,19 @@ _GRANT = {
 }
 
 
-async def _nowhere() -> None:
-    """Where changes are not put on record."""
+async def _not_recorded() -> None:
+    """The default of `recorded`: changes are not recorded."""
 
 
 def override_routes(
-    store: OverrideManager, granter: Granter, recorded: Callable[[], Awaitable[None]] = _nowhere
+    store: OverrideManager, granter: Granter, recorded: Callable[[], Awaitable[None]] = _not_recorded
 ) -> list[BaseRoute]:
-    """The routes.
+    """Create the routes.
 
     Args:
-        store: What is in force.
-        granter: Asked on each request.
-        recorded: Returns when what was announced is on record; raises a `GatewayError` when it cannot be.
+        store: The overrides.
+        granter: Called on each request.
+        recorded: Waits until announced events are in the audit log; raises a `GatewayError` if they cannot be written.
     """
     handlers = _Handlers(store, granter, recorded)
     return [
@@ -64,7 +64,7 @@ class _Handlers:
         self._granter = granter
         self._recorded = recorded
 
-    @described("Allow something for a time", takes=_GRANT, status=201)
+    @described("Grant an override", takes=_GRANT, status=201)
     async def grant(self, request: Request) -> Response:
         principal = await self._may_change(request)
         grant = parse_grant(await json_object(request), principal.id)
@@ -76,26 +76,26 @@ class _Handlers:
             raise
         return json_response(_shown(override, override.expires - override.created), 201)
 
-    @described("What is allowed for a time at this moment")
+    @described("List the active overrides")
     async def list(self, request: Request) -> Response:
         await self._granter(request)
         shown = [_shown(override, left) for override, left in self._store.active()]
         return json_response({"object": "list", "data": shown})
 
-    @described("One override that is in force")
+    @described("Get an active override")
     async def one(self, request: Request) -> Response:
         await self._granter(request)
         for override, left in self._store.active():
             if override.id == request.path_params["id"]:
                 return json_response(_shown(override, left))
-        raise _not_there()
+        raise _not_found()
 
     @described("Revoke an override")
     async def revoke(self, request: Request) -> Response:
         principal = await self._may_change(request)
         override = await self._store.revoke(request.path_params["id"], principal.id)
         if override is None:
-            raise _not_there()
+            raise _not_found()
         await self._recorded()
         return json_response({"id": override.id, "object": "security.override.deleted", "deleted": True})
 
@@ -104,7 +104,8 @@ class _Handlers:
         allowed = self._store.settings.granters
         if allowed and principal.id not in allowed:
             raise PermissionDeniedError(
-                f"'{principal.id}' may not grant or revoke overrides", hint="`granters` lists who may"
+                f"'{principal.id}' may not grant or revoke overrides",
+                hint="`granters` in [plugins.security.overrides] lists the principals that may",
             )
         return principal
 
@@ -113,5 +114,5 @@ def _shown(override: Override, left: float) -> dict[str, Any]:
     return {"object": "security.override", **asdict(override), "seconds_left": round(left, 3)}
 
 
-def _not_there() -> NotFoundError:
-    return NotFoundError("no override of this id is in force", code="override_not_found")
+def _not_found() -> NotFoundError:
+    return NotFoundError("no active override has this id", code="override_not_found")

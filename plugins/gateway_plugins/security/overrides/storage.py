@@ -1,6 +1,6 @@
-"""The file that overrides are kept in, a SQLite database: what `add` has returned from is there after a power cut.
+"""Stores overrides in a SQLite database; a committed override survives a power failure.
 
-It knows no clock: what is over, and what is in force, is for `overrides.py`.
+It does not use a clock: `overrides/manager.py` expires overrides.
 """
 
 import logging
@@ -28,10 +28,10 @@ _COLUMNS = "id, kind, pattern, principal, reason, granted_by, created, expires"
 
 
 class OverrideFile:
-    """All methods block, and may be called from any thread.
+    """The database file. All methods block, and may be called from any thread.
 
     Args:
-        path: The file.
+        path: The path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,19 +40,21 @@ class OverrideFile:
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> list[Override]:
-        """Open or make the file. Returns what is in it, oldest first.
+        """Open or create the file. Returns its overrides, oldest first.
 
         Raises:
-            ConfigError: It cannot be made or read.
+            ConfigError: The file cannot be created or read.
         """
         try:
             return self._open()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise self._unusable(error) from error
-            # An override only ever allows: without the broken file less is allowed, and the gateway can start.
+            # Overrides only grant access, so it is safe to start without a corrupt file.
             broken = self.path.with_suffix(".broken")
-            logger.error("%s is broken, and is kept as %s; its overrides are lost", self.path, broken.name)
+            logger.error(
+                "the database %s is corrupt and was renamed to %s; its overrides are lost", self.path, broken.name
+            )
             self.close()
             self.path.replace(broken)
             for rest in ("-wal", "-shm"):
@@ -62,32 +64,32 @@ class OverrideFile:
         return self._open()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
 
     def add(self, override: Override) -> None:
-        """Keep an override.
+        """Store an override.
 
         Raises:
-            UnavailableError: It could not be written.
+            UnavailableError: The file could not be written.
         """
         with self._transaction() as connection:
             connection.execute(f"INSERT INTO overrides ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(override))  # noqa: S608
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Forget overrides.
+        """Delete overrides.
 
         Raises:
-            UnavailableError: It could not be written.
+            UnavailableError: The file could not be written.
         """
         with self._transaction() as connection:
             connection.executemany("DELETE FROM overrides WHERE id = ?", [(each,) for each in ids])
 
     def _open(self) -> list[Override]:
-        # SQLite gives its other files the mode of this one.
+        # SQLite creates its other files with the mode of this one.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with self._lock:
             connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
@@ -114,18 +116,18 @@ class OverrideFile:
                     raise
             except sqlite3.Error as error:
                 raise UnavailableError(
-                    "the file of overrides cannot be written", source=str(self.path), code="state_not_writable"
+                    "the database of overrides cannot be written", source=str(self.path), code="state_not_writable"
                 ) from error
 
     def _unusable(self, error: Exception) -> ConfigError:
         return ConfigError(
-            f"the file of overrides cannot be used: {error}",
+            f"cannot open the database of overrides: {error}",
             source=str(self.path),
-            hint="give the gateway's user the right to write there, or choose another [state] folder",
+            hint="give the gateway's user write permission, or choose another [state] folder",
         )
 
 
 def read(connection: sqlite3.Connection) -> list[Override]:
-    """All that is in the file, oldest first."""
+    """Read all overrides, oldest first."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM overrides ORDER BY created, id")  # noqa: S608
     return [Override(*row) for row in rows]

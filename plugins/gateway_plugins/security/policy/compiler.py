@@ -1,6 +1,6 @@
-"""The settings become keys and levels of rules that are ready to be asked. Frozen: a reload makes another one.
+"""Compiles the settings into an immutable policy: keys and levels of rules. A reload compiles a new policy.
 
-It decides nothing; `rules.py` does.
+The policy is evaluated in `policy/evaluator.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +17,14 @@ _ANY = ""
 
 
 class Matcher:
-    """The patterns of one list, by the source of tools that they are for.
+    """The compiled patterns of one list, grouped by tool source.
 
     Args:
-        patterns: As written: `NAME`, or for tools also `SOURCE:NAME`.
+        patterns: Patterns as written: `NAME`, or for tools also `SOURCE:NAME`.
         kind: `agents`, `modules` or `tools`.
 
     Raises:
-        ValueError: One is no pattern.
+        ValueError: A pattern is malformed.
     """
 
     def __init__(self, patterns: Iterable[str], kind: str) -> None:
@@ -35,7 +35,7 @@ class Matcher:
         self._sets = {source: PatternSet(listed) for source, listed in by_source.items()}
 
     def first(self, names: Sequence[Segments], source: str | None) -> str | None:
-        """The first pattern, as written, that means one of a subject's names."""
+        """Return a pattern, as written, that matches one of the subject's names; `None` if none does."""
         for group in (_ANY, source or _ANY):
             patterns = self._sets.get(group)
             for name in names if patterns is not None else ():
@@ -47,64 +47,64 @@ class Matcher:
 
 @frozen
 class Level:
-    """The rules of one table."""
+    """The rules of one settings table."""
 
     source: str
     """`key`, `namespace` or `global`."""
     place: str
-    """The table, for operators."""
+    """The name of the table, such as `[plugins.security.rules]`."""
     allow: Mapping[str, Matcher]
-    """By kind of question; a kind that is not here is not spoken of."""
+    """The allow rules by kind of query; the level abstains on kinds without an entry."""
     deny: Mapping[str, Matcher]
     only: frozenset[str] = frozenset()
-    """The kinds of which nothing is allowed that `allow` does not name."""
+    """The kinds for which `allow` is an allow list: the level denies every subject that is not listed."""
     native_tools: bool | None = None
-    """Whether agents' own tools may be called that no rule names; `None` where the table does not say."""
+    """Whether agents' own tools that match no rule may be called; `None` if the table does not set it."""
 
 
 @frozen
 class Policy:
-    """Everything that one version of the settings says."""
+    """The compiled form of one version of the settings."""
 
     keys: KeyRing
     key_levels: Mapping[str, Level]
-    """By the key's id."""
+    """The levels of keys, by key id."""
     namespaces: Mapping[str, Level]
-    """By the folded name of a namespace or the id of an agent."""
-    everywhere: Level
+    """The levels of namespaces and agents, by case-folded namespace or agent id."""
+    global_level: Level
     admin_keys_may_chat: bool
 
     @property
     def guards(self) -> bool:
-        """Whether there is any key. One that is expired or disabled counts: the gateway must not open by itself."""
+        """Whether any key is configured. Expired and disabled keys count: an expiry must not open the gateway."""
         return bool(self.keys.by_id)
 
 
 def read_policy(settings: Settings) -> Policy:
-    """The policy that the settings say.
+    """Compile the settings.
 
     Raises:
-        ConfigError: A key or a pattern is wrong.
+        ConfigError: A key or a pattern is invalid.
     """
     keys = read_keys(settings.keys)
     namespaces: dict[str, Level] = {}
     for name, table in settings.namespaces.items():
-        if namespaces.setdefault(name.casefold(), level := _namespace(name, table)) is not level:
+        if namespaces.setdefault(name.casefold(), level := _namespace_level(name, table)) is not level:
             raise ConfigError(
-                "is there twice, in different case",
+                "duplicate table; the other one differs only in case",
                 source=f"[plugins.security.namespaces.{name}]",
-                hint="names compare case-insensitively; make one table of the two",
+                hint="names are case-insensitive; merge the two tables",
             )
     return Policy(
         keys,
-        {table.id: _key(name, table) for name, table in settings.keys.items()},
+        {table.id: _key_level(name, table) for name, table in settings.keys.items()},
         namespaces,
-        _everywhere(settings.rules),
+        _global_level(settings.rules),
         settings.admin_keys_may_chat,
     )
 
 
-def _key(name: str, table: KeySettings) -> Level:
+def _key_level(name: str, table: KeySettings) -> Level:
     place = f"[plugins.security.keys.{name}]"
     lists = {"agents": table.agents, "tools": table.tools}
     return Level(
@@ -112,17 +112,17 @@ def _key(name: str, table: KeySettings) -> Level:
         place,
         _matchers(place, "", {kind: listed for kind, listed in lists.items() if listed is not None}),
         _matchers(place, "deny_", {"agents": table.deny_agents, "tools": table.deny_tools}),
-        # A key's list is all that the key may use: what holds for everybody must not widen it.
+        # A key's list is an allow list: rules for all callers must not extend it.
         only=frozenset(kind.removesuffix("s") for kind, listed in lists.items() if listed is not None),
     )
 
 
-def _namespace(name: str, table: NamespaceSettings) -> Level:
+def _namespace_level(name: str, table: NamespaceSettings) -> Level:
     native = None if table.native_tools is None else table.native_tools == "allow"
     return _level("namespace", f"[plugins.security.namespaces.{name}]", table, native)
 
 
-def _everywhere(table: RuleSettings) -> Level:
+def _global_level(table: RuleSettings) -> Level:
     return _level("global", "[plugins.security.rules]", table, table.native_tools == "allow")
 
 
@@ -141,7 +141,7 @@ def _matchers(place: str, prefix: str, lists: Mapping[str, list[str]]) -> dict[s
                 _parse(text, kind)
             except ValueError as error:
                 raise ConfigError(
-                    f"{text!r} is no pattern: {error}", source=f"{place} {prefix}{kind}", hint='such as "labs/*"'
+                    f"invalid pattern {text!r}: {error}", source=f"{place} {prefix}{kind}", hint='for example "labs/*"'
                 ) from None
         if patterns:
             matchers[kind.removesuffix("s")] = Matcher(patterns, kind)
@@ -155,5 +155,5 @@ def _parse(text: str, kind: str) -> tuple[str, Segments]:
     if not colon:
         return _ANY, parse(text)
     if source not in TOOL_SOURCES:
-        raise ValueError(f"before the colon stands one of {', '.join(TOOL_SOURCES)}")
+        raise ValueError(f"the source before the colon must be one of {', '.join(TOOL_SOURCES)}")
     return source, parse(name)

@@ -1,10 +1,10 @@
-"""The one place that decides: what is asked goes by the levels in order, and the first that has an answer gives it.
+"""Evaluates access queries: levels are evaluated in order of precedence, and the first that does not abstain decides.
 
-It asks nobody, logs nothing and changes nothing, so that a preview is the decision itself.
+Evaluation has no side effects and does no logging, so a preview returns exactly the decision that a request gets.
 
-In this order: is the key good, and on its own side (admin or not); an active override; the key's own rules; the tables
-of the agent and of its namespaces, nearest first; the global rules; what holds by default. On one level deny beats
-allow.
+Order of precedence: validity and type (admin or not) of the key; an active override; the rules of the key; the tables
+of the agent and of its namespaces, most specific first; the global rules; the defaults. Within a level, deny takes
+precedence over allow.
 """
 
 import time
@@ -17,41 +17,47 @@ from gateway_plugins.security.access_query import AccessQuery, Overrides
 from gateway_plugins.security.patterns import Segments, fold, of_agents
 from gateway_plugins.security.policy.compiler import Level, Policy
 
+_NOT_LISTED = {
+    "key": "not in this key's allow list",
+    "namespace": "not in this namespace's allow list",
+    "global": "not in the global allow list",
+}
+
 
 @frozen
 class Step:
-    """One level that was looked at."""
+    """The result of one level."""
 
     source: str
     """`admin`, `override`, `key`, `namespace`, `global` or `default`."""
     answer: str
-    """`allow`, `deny`, or `none` where it says nothing of this."""
+    """`allow`, `deny`, or `none` if the level abstains."""
     place: str | None = None
-    """The table, or the override's id."""
+    """The settings table, or the id of the override."""
     pattern: str | None = None
     reason: str | None = None
 
 
 @frozen
 class Verdict:
-    """A decision, and everything that was looked at on the way to it. The last step is the one that decided."""
+    """A decision and the evaluated levels. The last step decided."""
 
     decision: Decision
     chain: tuple[Step, ...]
 
     @property
     def by_default(self) -> bool:
-        """Whether no rule had an answer."""
+        """Whether no rule matched."""
         return self.decision.source == "default"
 
 
 class PolicyEvaluator:
-    """A policy, ready to be asked.
+    """Evaluates queries against a policy.
 
     Args:
-        policy: What the settings say.
-        overrides: Asked for what is allowed for a time.
-        now: Tells the seconds since the epoch.
+        policy: The compiled settings.
+        overrides: The active overrides.
+        now: Returns the seconds since the epoch.
     """
 
     def __init__(self, policy: Policy, overrides: Overrides, now: Callable[[], float] = time.time) -> None:
@@ -59,81 +65,81 @@ class PolicyEvaluator:
         self._overrides = overrides
         self._now = now
 
-    def decide(self, question: AccessQuery) -> Verdict:
-        """Whether it is allowed, by what, and what else was looked at."""
+    def decide(self, query: AccessQuery) -> Verdict:
+        """Evaluate a query."""
         chain: list[Step] = []
         override = None
-        if (barred := self._barred(question)) is not None:
-            chain.append(barred)
-        elif (override := self._overrides.deciding(question)) is not None:
+        if (key_refusal := self._key_refusal(query)) is not None:
+            chain.append(key_refusal)
+        elif (override := self._overrides.deciding(query)) is not None:
             chain.append(Step("override", "allow", override.id, override.pattern))
         else:
             chain.append(Step("override", "none"))
-            self._ask_levels(question, chain)
+            self._evaluate_levels(query, chain)
         last = chain[-1]
         allowed = last.answer == "allow"
         decision = Decision(allowed, last.source, last.pattern, last.reason, override.id if override else None)
         return Verdict(decision, tuple(chain))
 
-    def agent(self, question: AccessQuery) -> Verdict:
-        """Whether an agent may be used. One whose module is blocked may not, although it was loaded before."""
-        module = self.decide(question.of_module)
-        return self.agent_alone(question) if module.decision.allowed else module
+    def agent(self, query: AccessQuery) -> Verdict:
+        """Evaluate whether an agent may be used. A loaded agent is denied, too, if its module is blocked now."""
+        module = self.decide(query.of_module)
+        return self.agent_ignoring_module(query) if module.decision.allowed else module
 
-    def agent_alone(self, question: AccessQuery) -> Verdict:
-        """The same, whatever is said of its module. Without keys every agent may be used that nothing denies."""
-        verdict = self.decide(question)
+    def agent_ignoring_module(self, query: AccessQuery) -> Verdict:
+        """Evaluate an agent without the rules for its module. Without keys, agents are allowed by default."""
+        verdict = self.decide(query)
         if verdict.by_default and not self._policy.guards:
-            return _by_default(verdict, allowed=True, reason="there are no keys")
+            return _by_default(verdict, allowed=True, reason="no keys are configured")
         return verdict
 
-    def tool(self, question: AccessQuery, *, is_open: bool) -> Verdict:
-        """Whether a tool may be called, where no other plugin has an opinion.
+    def tool(self, query: AccessQuery, *, is_open: bool) -> Verdict:
+        """Evaluate whether a tool may be called, if all other plugins abstain.
 
         Args:
-            question: Of the tool.
-            is_open: What holds for the tool by itself.
+            query: A query of kind `tool`.
+            is_open: The tool's own default.
         """
-        verdict = self.decide(question)
-        if leaves_to_the_tool(question, verdict):
+        verdict = self.decide(query)
+        if defers_to_tool_default(query, verdict):
             return _by_default(verdict, allowed=is_open, reason="the tool's own default")
         return verdict
 
-    def _barred(self, question: AccessQuery) -> Step | None:
-        """What not even an override changes: a key that is no good, or an admin key that is to be used for agents."""
-        if question.key is None:
+    def _key_refusal(self, query: AccessQuery) -> Step | None:
+        """A denial that overrides cannot lift: an invalid key, or an admin key used for agents."""
+        if query.key is None:
             return None
-        key = self._policy.keys.by_id.get(question.key)
+        key = self._policy.keys.by_id.get(query.key)
         if key is None:
-            return Step("key", "deny", reason="the key is gone")
+            return Step("key", "deny", reason="the key does not exist")
         place = f"[plugins.security.keys.{key.name}]"
         if (fault := key.fault(self._now())) is not None:
             return Step("key", "deny", place, None, f"the key is {fault}")
-        if key.principal.admin and question.kind in ("agent", "tool") and not self._policy.admin_keys_may_chat:
-            return Step("admin", "deny", place, None, "it is an admin key")
+        if key.principal.admin and query.kind in ("agent", "tool") and not self._policy.admin_keys_may_chat:
+            return Step("admin", "deny", place, None, "admin keys may not use agents")
         return None
 
-    def _ask_levels(self, question: AccessQuery, chain: list[Step]) -> None:
-        names = question.names
-        for level in self._levels(question):
-            step = _ask(level, question, names)
+    def _evaluate_levels(self, query: AccessQuery, chain: list[Step]) -> None:
+        names = query.names
+        for level in self._levels(query):
+            step = _evaluate_level(level, query, names)
             chain.append(step)
             if step.answer != "none":
                 return
-        chain.append(self._default(question))
+        chain.append(self._default(query))
 
-    def _levels(self, question: AccessQuery) -> Iterator[Level]:
-        if question.key is not None and (own := self._policy.key_levels.get(question.key)) is not None:
+    def _levels(self, query: AccessQuery) -> Iterator[Level]:
+        if query.key is not None and (own := self._policy.key_levels.get(query.key)) is not None:
             yield own
-        yield from self._namespaces(question)
-        yield self._policy.everywhere
+        yield from self._namespaces(query)
+        yield self._policy.global_level
 
-    def _namespaces(self, question: AccessQuery) -> Iterator[Level]:
+    def _namespaces(self, query: AccessQuery) -> Iterator[Level]:
         tables = self._policy.namespaces
         if not tables:
             return
-        agent_id = question.agent_id if question.kind == "tool" else question.subject
-        name = "/".join(of_agents(fold(agent_id))) if agent_id else question.namespace.casefold()
+        agent_id = query.agent_id if query.kind == "tool" else query.subject
+        name = "/".join(of_agents(fold(agent_id))) if agent_id else query.namespace.casefold()
         top_level = "/" not in name
         while name:
             if (level := tables.get(name)) is not None:
@@ -142,21 +148,21 @@ class PolicyEvaluator:
         if top_level and (level := tables.get("default")) is not None:
             yield level
 
-    def _default(self, question: AccessQuery) -> Step:
-        if question.kind == "module":
+    def _default(self, query: AccessQuery) -> Step:
+        if query.kind == "module":
             return Step("default", "allow")
-        if question.kind == "tool" and question.source == "sdk-native":
-            for level in (*self._namespaces(question), self._policy.everywhere):
+        if query.kind == "tool" and query.source == "sdk-native":
+            for level in (*self._namespaces(query), self._policy.global_level):
                 if level.native_tools is False:
-                    return Step("default", "deny", level.place, None, "agents' own tools are refused there")
+                    return Step("default", "deny", level.place, None, "the table refuses agents' own tools")
                 if level.native_tools:
                     return Step("default", "allow", level.place)
-        return Step("default", "deny", reason="no rule allows it")
+        return Step("default", "deny", reason="not allowed by any rule")
 
 
-def leaves_to_the_tool(question: AccessQuery, verdict: Verdict) -> bool:
-    """Whether nothing is said of a tool, so that its own default holds; agents' own may be refused by default."""
-    return verdict.by_default and (question.source != "sdk-native" or verdict.decision.allowed)
+def defers_to_tool_default(query: AccessQuery, verdict: Verdict) -> bool:
+    """Whether no rule matches a tool, so that its own default applies; `native_tools` can refuse agents' own tools."""
+    return verdict.by_default and (query.source != "sdk-native" or verdict.decision.allowed)
 
 
 def _by_default(verdict: Verdict, *, allowed: bool, reason: str) -> Verdict:
@@ -164,14 +170,14 @@ def _by_default(verdict: Verdict, *, allowed: bool, reason: str) -> Verdict:
     return Verdict(Decision(allowed, "default", reason=reason), (*verdict.chain[:-1], step))
 
 
-def _ask(level: Level, question: AccessQuery, names: list[Segments]) -> Step:
-    kind = question.kind
+def _evaluate_level(level: Level, query: AccessQuery, names: list[Segments]) -> Step:
+    kind = query.kind
     deny = level.deny.get(kind)
-    if deny is not None and (pattern := deny.first(names, question.source)) is not None:
-        return Step(level.source, "deny", level.place, pattern, "a rule denies it")
+    if deny is not None and (pattern := deny.first(names, query.source)) is not None:
+        return Step(level.source, "deny", level.place, pattern, "denied by a rule")
     allow = level.allow.get(kind)
-    if allow is not None and (pattern := allow.first(names, question.source)) is not None:
+    if allow is not None and (pattern := allow.first(names, query.source)) is not None:
         return Step(level.source, "allow", level.place, pattern)
     if kind in level.only:
-        return Step(level.source, "deny", level.place, None, "the list there does not have it")
+        return Step(level.source, "deny", level.place, None, _NOT_LISTED[level.source])
     return Step(level.source, "none", level.place)

@@ -1,4 +1,4 @@
-"""The audit log holds every decision once, and shows what was done to it."""
+"""The audit log records every decision once, and verification detects changes."""
 
 import asyncio
 import contextlib
@@ -44,10 +44,10 @@ async def write(folder, count, **given):
                 await log.settled()
 
 
-# What is recorded
+# Records
 
 
-async def test_a_decision_is_recorded_with_all_that_it_was_made_of(tmp_path, caplog):
+async def test_a_decision_is_recorded_with_all_fields(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     async with audit(tmp_path) as log:
         log.decision(MADE, key="agw_ab12cd34")
@@ -83,14 +83,14 @@ async def test_a_decision_is_recorded_with_all_that_it_was_made_of(tmp_path, cap
         ("admin", "/admin/reload", None, None),
     ],
 )
-async def test_the_namespace_is_told(tmp_path, kind, subject, agent, namespace):
+async def test_the_namespace_is_recorded(tmp_path, kind, subject, agent, namespace):
     async with audit(tmp_path) as log:
         log.decision(DecisionMade("r", Principal("a"), kind, subject, Decision(False, "none"), 0.0, agent_id=agent))
     [record] = records(tmp_path)
     assert (record["namespace"], record["allowed"]) == (namespace, False)
 
 
-async def test_names_that_logging_keeps_for_itself_and_text_that_is_none_do_no_harm(tmp_path):
+async def test_reserved_log_fields_and_lone_surrogates_are_recorded(tmp_path):
     async with audit(tmp_path) as log:
         log.event("odd", created=1.0, name="x", message="m", text="half \ud800 a character")
         log.event("next")
@@ -110,16 +110,16 @@ async def test_without_a_folder_it_only_logs(caplog):
     assert "agent.security.decision" in caplog.text
 
 
-# How it is kept
+# Files
 
 
-async def test_the_files_are_for_the_gateways_user_alone(tmp_path):
+async def test_only_the_gateways_user_can_read_the_files(tmp_path):
     (tmp_path / "audit.jsonl").touch(0o644)
     await write(tmp_path, 3)
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
 
 
-async def test_every_record_is_there_once_and_in_order_over_restarts_and_files(tmp_path):
+async def test_records_are_complete_and_ordered_across_restarts_and_rotation(tmp_path):
     for _ in range(3):
         await write(tmp_path, 40, max_size=2000)
     report = verify(tmp_path / "audit.jsonl")
@@ -131,7 +131,7 @@ async def test_every_record_is_there_once_and_in_order_over_restarts_and_files(t
     assert all((tmp_path / name).stat().st_size <= 2000 for name in report.files)
 
 
-async def test_only_so_many_full_files_are_kept_and_that_is_on_record(tmp_path):
+async def test_old_files_are_removed_and_the_removal_is_recorded(tmp_path):
     await write(tmp_path, 100, max_size=2000, keep=2)
     report = verify(tmp_path / "audit.jsonl")
     assert len(report.files) == 3
@@ -143,7 +143,7 @@ async def test_only_so_many_full_files_are_kept_and_that_is_on_record(tmp_path):
 
 
 @pytest.mark.parametrize(("fsync", "synced"), [("always", 2), ("admin", 1), ("never", 0)])
-async def test_what_is_forced_to_the_disk_is_a_setting(tmp_path, monkeypatch, fsync, synced):
+async def test_fsync_setting(tmp_path, monkeypatch, fsync, synced):
     forced = []
     from gateway_plugins.security.audit import file
 
@@ -157,7 +157,7 @@ async def test_what_is_forced_to_the_disk_is_a_setting(tmp_path, monkeypatch, fs
         assert len(forced) == synced
 
 
-async def test_two_gateways_in_one_folder_write_a_chain_each(tmp_path):
+async def test_two_gateways_in_one_folder_write_separate_chains(tmp_path):
     async with audit(tmp_path) as first, audit(tmp_path) as second:
         first.event("one")
         second.event("two")
@@ -166,17 +166,17 @@ async def test_two_gateways_in_one_folder_write_a_chain_each(tmp_path):
     assert verify(tmp_path / "audit-2.jsonl").ok
 
 
-async def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path):
+async def test_a_missing_folder_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match="cannot be opened"):
         async with audit(tmp_path / "none"):
             pass
 
 
-# A disk that is full
+# A full disk
 
 
 @pytest.mark.parametrize("on_full", ["serve", "refuse"])
-async def test_a_full_disk_is_shouted_and_then_the_setting_decides(tmp_path, caplog, on_full):
+async def test_a_full_disk_is_reported_and_on_full_decides(tmp_path, caplog, on_full):
     (tmp_path / "audit.jsonl").symlink_to("/dev/full")
     reported = []
     async with audit(tmp_path, on_full=on_full, reported=reported) as log:
@@ -192,13 +192,13 @@ async def test_a_full_disk_is_shouted_and_then_the_setting_decides(tmp_path, cap
         else:
             log.check()
         with pytest.raises(UnavailableError):
-            await log.settled()  # a change is refused either way
+            await log.settled()  # changes are refused with either setting
     assert [error.code for error in reported] == ["audit_unavailable"]
     assert "No space left" in caplog.text
     assert os.stat("/dev/full").st_mode & 0o777 == 0o666
 
 
-async def test_when_there_is_room_again_what_waited_is_written(tmp_path, monkeypatch):
+async def test_pending_records_are_written_when_the_disk_has_space_again(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "RETRY_SECONDS", 0.01)
     link = tmp_path / "audit.jsonl"
     link.symlink_to("/dev/full")
@@ -207,7 +207,7 @@ async def test_when_there_is_room_again_what_waited_is_written(tmp_path, monkeyp
         with pytest.raises(UnavailableError):
             await log.settled()
         full, real = os.open("/dev/full", os.O_WRONLY), os.open(tmp_path / "real", os.O_WRONLY | os.O_CREAT, 0o600)
-        os.dup2(real, log._writer.file._fd)  # the operator made room
+        os.dup2(real, log._writer.file._fd)  # the operator frees space
         os.close(full), os.close(real)
         async with asyncio.timeout(10):
             while log.failed:
@@ -217,8 +217,8 @@ async def test_when_there_is_room_again_what_waited_is_written(tmp_path, monkeyp
     assert [r["number"] for r in records(tmp_path, "real")] == [1, 2]
 
 
-async def test_more_than_can_wait_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "MOST_PENDING", 10)
+async def test_dropped_records_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "MAX_PENDING", 10)
     (tmp_path / "audit.jsonl").symlink_to("/dev/full")
     async with audit(tmp_path) as log:
         for number in range(25):
@@ -238,7 +238,7 @@ async def test_more_than_can_wait_is_counted(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def room_for(size):
-    """No file may grow larger: writes are cut off in the middle, as on a disk that fills."""
+    """Limit the size of files: writes are truncated, as on a disk that fills up."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -258,12 +258,12 @@ def opened(folder, **given):
 @example(room=329, truncates=False, reopen=True)
 @example(room=329, truncates=True, reopen=True)
 @given(room=st.integers(200, 900), truncates=st.booleans(), reopen=st.booleans())
-def test_a_record_that_is_cut_off_is_written_again_whole(tmp_path_factory, room, truncates, reopen):
+def test_a_partially_written_record_is_written_again(tmp_path_factory, room, truncates, reopen):
     folder = tmp_path_factory.mktemp("a")
     file = opened(folder)
     pending = deque(b'{"event":"test","number":%d}' % number for number in range(10))
     with pytest.MonkeyPatch.context() as patch:
-        if not truncates:  # as for a file that may only be appended to
+        if not truncates:  # as for an append-only file
 
             def refuse(*_):
                 raise PermissionError
@@ -285,7 +285,7 @@ def test_a_record_that_is_cut_off_is_written_again_whole(tmp_path_factory, room,
     assert [r["number"] for r in written if r["event"] == "test"] == [*range(10)]
 
 
-# What was done to it
+# Verification
 
 
 def made(folder, count=8):
@@ -295,7 +295,7 @@ def made(folder, count=8):
     return folder / "audit.jsonl"
 
 
-def test_each_line_that_is_edited_is_named(tmp_path):
+def test_verify_names_each_edited_line(tmp_path):
     path = made(tmp_path)
     whole = path.read_bytes().splitlines(keepends=True)
     for index in range(len(whole)):
@@ -303,11 +303,11 @@ def test_each_line_that_is_edited_is_named(tmp_path):
         edited[index] = edited[index].replace(b'"number":%d' % index, b'"number":77')
         path.write_bytes(b"".join(edited))
         assert [(p.line, p.text) for p in verify(path).problems] == [
-            (index + 1, f"record {index + 1} was edited, or what it follows was")
+            (index + 1, f"record {index + 1} or the one before it was edited")
         ]
 
 
-def test_each_line_that_is_removed_is_named(tmp_path):
+def test_verify_names_each_removed_line(tmp_path):
     path = made(tmp_path)
     whole = path.read_bytes().splitlines(keepends=True)
     for index in range(len(whole)):
@@ -316,13 +316,13 @@ def test_each_line_that_is_removed_is_named(tmp_path):
         assert f"record {index + 1} is missing" in problem.text
 
 
-def test_an_edited_line_with_a_new_seal_shows_in_the_next(tmp_path):
-    from gateway_plugins.security.audit.hash_chain import seal, take_apart
+def test_a_forged_line_is_detected_at_the_next_line(tmp_path):
+    from gateway_plugins.security.audit.hash_chain import parse_line, seal
 
     path = made(tmp_path)
     whole = path.read_bytes().splitlines(keepends=True)
     for index in range(len(whole)):
-        before = take_apart(whole[index - 1][:-1]).seal if index else "0" * 64
+        before = parse_line(whole[index - 1][:-1]).seal if index else "0" * 64
         forged, _ = seal(b'{"event":"test","number":77}', index + 1, before)
         path.write_bytes(b"".join([*whole[:index], forged, *whole[index + 1 :]]))
         [problem] = verify(path).problems
@@ -331,7 +331,7 @@ def test_an_edited_line_with_a_new_seal_shows_in_the_next(tmp_path):
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_no_change_goes_unseen(tmp_path_factory, data):
+def test_every_change_is_detected(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("a")
     path = made(folder)
     whole = path.read_bytes().splitlines(keepends=True)
@@ -359,16 +359,16 @@ def test_no_change_goes_unseen(tmp_path_factory, data):
     assert not verify(path).ok
 
 
-async def test_records_that_were_gone_at_a_start_stay_known(tmp_path):
+async def test_records_missing_at_startup_are_reported_permanently(tmp_path):
     await write(tmp_path, 8)
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:5]))
     await write(tmp_path, 2)
     [problem] = verify(path).problems
-    assert problem.text == "records 6 to 8 were gone at a start"
+    assert problem.text == "records 6 to 8 were missing when the gateway started"
 
 
-async def test_a_log_that_was_removed_as_a_whole_is_missed(tmp_path):
+async def test_removal_of_the_whole_log_is_detected(tmp_path):
     await write(tmp_path, 8)
     (tmp_path / "audit.jsonl").unlink()
     [problem] = verify(tmp_path / "audit.jsonl").problems
@@ -377,20 +377,20 @@ async def test_a_log_that_was_removed_as_a_whole_is_missed(tmp_path):
     assert not verify(tmp_path / "audit.jsonl").ok
 
 
-async def test_a_line_that_was_cut_off_is_tolerated_and_the_log_goes_on(tmp_path):
+async def test_a_partial_last_line_is_tolerated_and_the_log_continues(tmp_path):
     path = made(tmp_path)
     with path.open("ab") as file:
         file.write(b'{"seq":9,"event":"te')
     report = verify(path)
     assert report.ok
-    assert "cut off" in report.notes[0]
+    assert "partial last record" in report.notes[0]
     await write(tmp_path, 2)
     report = verify(path)
     assert report.ok, report.problems
     assert (report.records, report.last) == (11, 11)
 
 
-def test_the_seal_is_sha256_over_the_one_before_and_the_line(tmp_path):
+def test_the_hash_is_sha256_over_the_previous_hash_and_the_line(tmp_path):
     import hashlib
 
     previous = "0" * 64
@@ -402,14 +402,14 @@ def test_the_seal_is_sha256_over_the_one_before_and_the_line(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """The command, in a folder whose settings keep the state in `state`."""
+    """The command, in a folder whose settings have the state folder `state`."""
     (tmp_path / "state").mkdir()
     (tmp_path / "gateway.toml").write_text('[state]\nfolder = "state"\n')
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(verify_command(), [str(argument) for argument in arguments])
 
 
-def test_the_command_says_whether_it_is_whole(tmp_path, run):
+def test_the_command_reports_changes(tmp_path, run):
     path = made(tmp_path / "state")
     good = run()
     assert (good.exit_code, good.output) == (0, "ok: audit.jsonl: 8 records (1 to 8)\n")
@@ -417,7 +417,7 @@ def test_the_command_says_whether_it_is_whole(tmp_path, run):
     path.write_bytes(path.read_bytes().replace(b'"number":3', b'"number":4'))
     bad = run(path)
     assert bad.exit_code == 1
-    assert "audit.jsonl:4: record 4 was edited" in bad.output
+    assert "audit.jsonl:4: record 4 or the one before it was edited" in bad.output
     assert json.loads(run("--json").output)[0]["problems"][0]["line"] == 4
     path.unlink()
     assert run().exit_code == 1
@@ -431,8 +431,8 @@ def test_the_command_without_a_log(tmp_path, run):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(rooms=st.lists(st.integers(100, 900), min_size=1, max_size=6), reopens=st.lists(st.booleans(), min_size=6))
-def test_cut_off_again_and_again(tmp_path_factory, rooms, reopens):
-    """As for a file that may only be appended to, on a disk that fills and is made room on, in any steps."""
+def test_repeatedly_interrupted_writes(tmp_path_factory, rooms, reopens):
+    """An append-only file on a disk that repeatedly fills up and gets more space."""
     folder = tmp_path_factory.mktemp("a")
     file = opened(folder)
     pending = deque(b'{"event":"test","number":%d}' % number for number in range(10))

@@ -1,4 +1,4 @@
-"""`agent-gateway keys create`: what it prints can be pasted, and works."""
+"""`agent-gateway keys create`: the printed lines are valid settings."""
 
 import re
 import tomllib
@@ -26,7 +26,7 @@ def key_and_lines(output):
 
 
 @pytest.mark.parametrize("name", ["alice", "with space", 'quo"te', "back\\slash", "ü", "a.b", "#x"])
-def test_the_lines_make_the_key_good(name):
+def test_the_printed_lines_configure_the_key(name):
     key, table = key_and_lines(create(name))
     assert list(table["keys"]) == [name]
     found = read_keys(settings(table).keys).find(key.encode())
@@ -34,7 +34,7 @@ def test_the_lines_make_the_key_good(name):
     assert table["keys"][name]["agents"] == ["**"]
 
 
-def test_options_become_lines():
+def test_options_are_printed_as_settings():
     _, table = key_and_lines(create("a", "--agents", "labs/*", "--agents", "X", "--principal", "ann"))
     own = table["keys"]["a"]
     assert (own["agents"], own["principal"]) == (["labs/*", "X"], "ann")
@@ -44,7 +44,7 @@ def test_options_become_lines():
 
 
 @pytest.mark.parametrize(("given", "days"), [("90d", 90), ("12h", 0.5), ("30m", 1 / 48)])
-def test_a_time_is_counted_from_now(given, days):
+def test_a_duration_is_relative_to_now(given, days):
     import time
 
     key, table = key_and_lines(create("a", "--expires", given))
@@ -53,24 +53,24 @@ def test_a_time_is_counted_from_now(given, days):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["a", "--expires", "soon"], "no time such as 90d"),
-        (["a", "--expires", "2020-01-01"], "is over already"),
-        (["a", "--expires", "999999d"], "no time such as 90d"),
-        (["a", "--agents", "lab*"], "a '*' stands for a whole segment"),
-        (["a", "--admin", "--agents", "x"], "uses no agents"),
-        (["a\nb"], "no control characters"),
-        ([""], "must have letters"),
+        (["a", "--expires", "soon"], "neither a duration such as 90d nor a date"),
+        (["a", "--expires", "2020-01-01"], "is in the past"),
+        (["a", "--expires", "999999d"], "neither a duration such as 90d nor a date"),
+        (["a", "--agents", "lab*"], "'*' must be a whole segment"),
+        (["a", "--admin", "--agents", "x"], "--admin and --agents cannot be combined"),
+        (["a\nb"], "must not be blank or contain control characters"),
+        ([""], "must not be blank or contain control characters"),
     ],
 )
-def test_what_cannot_be_meant_makes_no_key(arguments, told):
+def test_invalid_arguments_create_no_key(arguments, message):
     output = create(*arguments, status=2)
-    assert told in output
+    assert message in output
     assert "agw_" not in output
 
 
-def test_a_name_is_taken_once():
+def test_a_configured_name_is_rejected():
     output = create("alice", taken=["alice"], status=1)
     assert "--principal alice" in output
     assert "agw_" not in output

@@ -1,4 +1,4 @@
-"""Keys: made, read, presented, warned of; and nowhere compared but in constant time."""
+"""Keys: creation, settings, headers and expiry warnings; keys are compared in constant time only."""
 
 import ast
 import logging
@@ -21,7 +21,7 @@ def ring(**keys):
     return read_keys(settings({"keys": keys}).keys)
 
 
-def test_a_key_is_random_and_kept_as_its_hash():
+def test_a_key_is_random_and_stored_as_a_hash():
     keys = [make_key() for _ in range(100)]
     assert len({key.text for key in keys}) == len({key.id for key in keys}) == 100
     for key in keys:
@@ -31,7 +31,7 @@ def test_a_key_is_random_and_kept_as_its_hash():
         assert key.text[13:] not in key.hash
 
 
-def test_only_the_key_itself_is_found():
+def test_only_the_exact_key_is_found():
     key = make_key()
     found = ring(ann=key_table(key, principal="Ann"))
     assert found.find(key.text.encode()).principal == Principal("Ann", False, key.id)
@@ -40,7 +40,7 @@ def test_only_the_key_itself_is_found():
         assert found.find(wrong if isinstance(wrong, bytes) else wrong.encode()) is None
 
 
-def test_the_name_of_the_table_is_the_principal_unless_it_says_another():
+def test_the_default_principal_is_the_name_of_the_table():
     first, second = make_key(), make_key()
     found = ring(laptop=key_table(first, principal="ann"), ann=key_table(second))
     assert {found.find(key.text.encode()).principal.id for key in (first, second)} == {"ann"}
@@ -60,7 +60,7 @@ def test_the_name_of_the_table_is_the_principal_unless_it_says_another():
         ([(b"authorization", "Bearer ключ".encode())], "ключ".encode()),
     ],
 )
-def test_both_headers_are_one(headers, key):
+def test_a_key_is_read_from_either_header(headers, key):
     assert presented(headers) == key
 
 
@@ -76,7 +76,7 @@ def test_both_headers_are_one(headers, key):
         [(b"x-api-key", b"k" * 513)],
     ],
 )
-def test_what_is_no_one_key_is_refused(headers):
+def test_conflicting_and_malformed_keys_are_rejected(headers):
     with pytest.raises(AuthenticationError) as caught:
         presented(headers)
     assert caught.value.status == 401
@@ -96,7 +96,7 @@ def key(expires=None, **more):
         (key(NOW + 1, disabled=True), "disabled"),
     ],
 )
-def test_a_key_is_good_until_its_time(of, fault):
+def test_a_key_is_valid_until_it_expires(of, fault):
     assert of.fault(NOW) == fault
 
 
@@ -109,21 +109,21 @@ def test_a_key_is_good_until_its_time(of, fault):
         ("2027-01-15", NOW - 8 * 3600),
     ],
 )
-def test_a_time_is_utc_unless_it_says_otherwise(text, seconds):
+def test_a_date_without_an_offset_is_utc(text, seconds):
     assert moment(text) == seconds
 
 
-def test_a_key_is_warned_of_once_a_day_from_seven_days_before(caplog):
+def test_expiry_is_logged_daily_from_seven_days_before(caplog):
     warnings, expires = ExpiryWarnings(), NOW + 30 * DAY
     keys = [key(expires), key(), key(expires, disabled=True)]
-    said = []
+    days = []
     with caplog.at_level(logging.WARNING):
         for hour in range(31 * 24):
             caplog.clear()
-            warnings.look(keys, NOW + hour * 3600)
-            said += [hour / 24] * len(caplog.records)
-    assert len(said) == 7
-    assert 23 < said[0] < 23.1
+            warnings.check(keys, NOW + hour * 3600)
+            days += [hour / 24] * len(caplog.records)
+    assert len(days) == 7
+    assert 23 < days[0] < 23.1
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_key_is_warned_of_once_a_day_from_seven_days_before(caplog):
         ("DELETE", "/admin/agents", set()),
     ],
 )
-def test_a_scope_covers_its_pages_and_no_others(method, path, scopes):
+def test_a_scope_covers_only_its_routes(method, path, scopes):
     for scope in ("read", "reload", "override"):
         admin = Key("a", "agw_a", b"", Principal("root", True), scopes=frozenset({scope}))
         assert (refusal(admin, method, path, may_chat=False) is None) is (scope in scopes)
@@ -148,7 +148,7 @@ def test_a_scope_covers_its_pages_and_no_others(method, path, scopes):
     assert refusal(unlimited, method, path, may_chat=False) is None
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/models", "/v1/chat/completions", "/v1/whatever/comes"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/models", "/v1/chat/completions", "/v1/unknown/route"])
 def test_an_admin_key_is_not_for_the_api(path):
     admin = Key("a", "agw_a", b"", Principal("root", True))
     assert refusal(admin, "POST", path, may_chat=False) is not None
@@ -156,11 +156,11 @@ def test_an_admin_key_is_not_for_the_api(path):
     assert refusal(key(), "POST", path, may_chat=False) is None
 
 
-def test_no_comparison_in_the_code_touches_a_key():
-    """`==` stops at the first difference, and so tells how much of a guess is right."""
+def test_keys_are_never_compared_with_equality():
+    """`==` stops at the first difference, so its duration reveals how much of a guess is correct."""
     secret = {"digest", "text", "presented", "hash"}
     package = Path(KeyRing.find.__code__.co_filename).parent
-    for name in ("key_ring.py", "credentials.py", "__init__.py"):
+    for name in ("key_ring.py", "credentials.py", "../__init__.py"):
         for node in ast.walk(ast.parse((package / name).read_text())):
             if not isinstance(node, ast.Compare):
                 continue

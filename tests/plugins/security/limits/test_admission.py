@@ -1,4 +1,4 @@
-"""How much is allowed, told in OpenAI's headers, and refused with 429 when it is used up."""
+"""Limits: OpenAI's rate limit headers, and 429 when a limit is exceeded."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import subprocess
 import pytest
 from agents import Agent, function_tool
 from gateway_plugins.security.clock import Clock
-from gateway_plugins.security.limits.admission import HeadersInReach, Limits
+from gateway_plugins.security.limits.admission import Limits, RateLimitHeaders
 from gateway_plugins.security.limits.token_budget import TokenBudget
 from gateway_plugins.security.limits.window_storage import WindowStorage
 from gateway_plugins.security.settings import LimitSettings
@@ -46,25 +46,25 @@ def limits(times=None, folder=None, reported=None, **given):
 
 
 async def allowed(one: Limits, times: int, who="ann", agent="X") -> int:
-    """How many of so many requests are let through."""
-    let_through = 0
+    """Send requests; return the number of admitted ones."""
+    admitted = 0
     for _ in range(times):
         with contextlib.suppress(RateLimitError):
-            await one.take(who, agent)
-            let_through += 1
-    return let_through
+            await one.count_request(who, agent)
+            admitted += 1
+    return admitted
 
 
 # Requests
 
 
-async def test_nothing_is_limited_unless_it_is_set():
+async def test_no_limits_by_default():
     one = limits()
     assert await allowed(one, 1000) == 1000
-    assert await one.take("ann", "X") is None
+    assert await one.count_request("ann", "X") is None
 
 
-async def test_each_key_has_its_own_minute():
+async def test_requests_are_counted_per_key():
     times = Times()
     one = limits(times, requests_per_minute=3)
     assert await allowed(one, 10) == 3
@@ -75,33 +75,33 @@ async def test_each_key_has_its_own_minute():
     assert await allowed(one, 10) == 3
 
 
-async def test_each_agent_has_its_own_whoever_asks_and_however_it_is_written():
+async def test_requests_are_counted_per_agent_for_all_callers_and_case_insensitively():
     one = limits(agent_requests_per_minute=3)
     assert await allowed(one, 2, who="ann", agent="labs/X") == 2
     assert await allowed(one, 2, who="bob", agent="LABS/x") == 1
     assert await allowed(one, 2, who="ann", agent="X") == 2
 
 
-async def test_all_together():
+async def test_requests_are_counted_for_the_whole_gateway():
     one = limits(total_requests_per_minute=3)
     assert await allowed(one, 2, who="ann", agent="X") == 2
     assert await allowed(one, 2, who="bob", agent="Y") == 1
 
 
-async def test_the_narrowest_is_told():
+async def test_the_window_with_the_fewest_remaining_requests_is_returned():
     one = limits(requests_per_minute=10, total_requests_per_minute=5)
-    window = await one.take("ann", "X")
+    window = await one.count_request("ann", "X")
     assert (window.limit, window.remaining) == (5, 4)
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0, -1e8])
-async def test_a_clock_that_is_set_changes_nothing(jump):
+async def test_setting_the_wall_clock_does_not_affect_windows(jump):
     times = Times()
     one = limits(times, requests_per_minute=3)
     assert await allowed(one, 10) == 3
     times.wall += jump
     with pytest.raises(RateLimitError) as refused:
-        await one.take("ann", "X")
+        await one.count_request("ann", "X")
     assert 0 <= refused.value.retry_after <= 60
     times.steady += 61
     assert await allowed(one, 10) == 3
@@ -109,25 +109,25 @@ async def test_a_clock_that_is_set_changes_nothing(jump):
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0, 40), st.floats(-1e6, 1e6)), max_size=60), st.integers(1, 5))
-def test_no_window_lets_more_through_than_its_limit(steps, limit):
+def test_a_window_never_admits_more_than_its_limit(steps, limit):
     times = Times()
     one = limits(times, requests_per_minute=limit)
-    let_through = []
+    admitted = []
 
     async def live():
         for wait, jump in steps:
             times.steady += wait
             times.wall += jump
             if await allowed(one, 1):
-                let_through.append(times.steady)
+                admitted.append(times.steady)
 
     asyncio.run(live())
-    # Windows follow each other, so any minute touches two at most.
-    for start in let_through:
-        assert sum(start <= moment < start + 60 for moment in let_through) <= 2 * limit
+    # Windows do not overlap, so any minute spans at most two.
+    for start in admitted:
+        assert sum(start <= moment < start + 60 for moment in admitted) <= 2 * limit
 
 
-async def test_counts_that_are_over_are_not_kept():
+async def test_expired_counts_are_pruned():
     times = Times()
     storage = WindowStorage(times.clock)
     for number in range(50_000):
@@ -136,31 +136,31 @@ async def test_counts_that_are_over_are_not_kept():
     assert len(storage._counts) < 2048
 
 
-# Runs at a time
+# Concurrent runs
 
 
-async def test_so_many_runs_at_a_time_and_a_place_is_free_when_one_is_over():
+async def test_concurrent_runs_are_limited_and_slots_are_released():
     one = limits(concurrent_runs=2, total_concurrent_runs=3)
     async with contextlib.AsyncExitStack() as held:
         for _ in range(2):
             await held.enter_async_context(one.admission("ann", "X"))
-        with pytest.raises(RateLimitError, match="'ann' may make at most 2 runs at a time") as refused:
+        with pytest.raises(RateLimitError, match="too many concurrent runs for 'ann'") as refused:
             await held.enter_async_context(one.admission("ann", "Y"))
         assert (refused.value.status, refused.value.code) == (429, "too_many_runs")
         await held.enter_async_context(one.admission("bob", "X"))
-        with pytest.raises(RateLimitError, match="the gateway takes at most 3 runs"):
+        with pytest.raises(RateLimitError, match="too many concurrent runs for the gateway"):
             await held.enter_async_context(one.admission("bob", "X"))
         assert one.running() == {"key ann": 2, "key bob": 1, "total all": 3}
     assert one.running() == {}
 
 
-async def test_whatever_ends_it_a_place_is_given_back():
+async def test_a_slot_is_released_after_errors_and_cancellation():
     one = limits(agent_concurrent_runs=1, requests_per_minute=2)
     for problem in (ValueError, asyncio.CancelledError):
         with pytest.raises(problem):
             async with one.admission("ann", "X"):
                 raise problem
-    with pytest.raises(RateLimitError, match="2 requests in a minute"):
+    with pytest.raises(RateLimitError, match="too many requests for"):
         async with one.admission("ann", "X"):
             pass
     assert one.running() == {}
@@ -169,13 +169,13 @@ async def test_whatever_ends_it_a_place_is_given_back():
 # Tokens
 
 
-async def test_a_day_has_so_many_tokens_for_each_key(tmp_path):
+async def test_tokens_per_day_are_limited_per_key(tmp_path):
     times = Times()
     async with limits(times, tmp_path, tokens_per_day=100) as one:
         async with one.admission("ann", "X"):
-            one.spent("ann", Usage(1, 60, 39))
-        async with one.admission("ann", "X"):  # one token is left; what a run takes is known when it ends
-            one.spent("ann", Usage(1, 60, 39))
+            one.add_usage("ann", Usage(1, 60, 39))
+        async with one.admission("ann", "X"):  # one token is left; usage is known when the run ends
+            one.add_usage("ann", Usage(1, 60, 39))
         with pytest.raises(RateLimitError) as refused:
             async with one.admission("ann", "X"):
                 pass
@@ -187,22 +187,22 @@ async def test_a_day_has_so_many_tokens_for_each_key(tmp_path):
             pass
 
 
-async def test_used_tokens_are_remembered_over_a_restart(tmp_path):
+async def test_token_counts_survive_a_restart(tmp_path):
     times = Times()
     async with limits(times, tmp_path, tokens_per_day=100) as one:
-        one.spent("ann", Usage(1, 60, 40))
+        one.add_usage("ann", Usage(1, 60, 40))
     async with limits(times, tmp_path, tokens_per_day=100) as one:
         with pytest.raises(RateLimitError):
             async with one.admission("ann", "X"):
                 pass
-        times.wall -= 3600  # set back within the day: still used
+        times.wall -= 3600  # set back within the same day
         with pytest.raises(RateLimitError):
             async with one.admission("ann", "X"):
                 pass
     assert (tmp_path / "tokens.db").stat().st_mode & 0o777 == 0o600
 
 
-async def test_used_tokens_are_written_while_it_runs_and_old_days_go(tmp_path):
+async def test_token_counts_are_flushed_periodically_and_old_days_deleted(tmp_path):
     times = Times()
     async with TokenBudget(tmp_path, times.clock) as budget:
         budget.add("ann", 5)
@@ -217,7 +217,7 @@ async def test_used_tokens_are_written_while_it_runs_and_old_days_go(tmp_path):
     assert [row[1:] for row in in_file(tmp_path)] == [("ann", 7)]
 
 
-async def test_a_disk_that_takes_nothing_loses_no_count(tmp_path, caplog):
+async def test_failed_writes_lose_no_token_counts(tmp_path, caplog):
     times = Times()
     async with TokenBudget(tmp_path, times.clock) as budget:
         other = sqlite3.connect(tmp_path / "tokens.db", isolation_level=None)
@@ -225,7 +225,7 @@ async def test_a_disk_that_takes_nothing_loses_no_count(tmp_path, caplog):
         other.execute("CREATE TABLE used (other)")
         budget.add("ann", 5)
         async with asyncio.timeout(10):
-            while "tried again" not in caplog.text:
+            while "could not write token counts" not in caplog.text:
                 await asyncio.sleep(0.01)
         assert budget.used("ann") == 5
         other.execute("DROP TABLE used")
@@ -242,17 +242,17 @@ def in_file(folder):
         connection.close()
 
 
-async def test_a_broken_file_of_tokens_is_told_at_the_start(tmp_path):
+async def test_a_corrupt_token_database_is_a_config_error(tmp_path):
     (tmp_path / "tokens.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(ConfigError, match="used tokens"):
+    with pytest.raises(ConfigError, match="database of token counts"):
         async with limits(folder=tmp_path, tokens_per_day=1):
             pass
 
 
-# Bad credentials
+# Failed authentications
 
 
-async def test_bad_credentials_are_counted_for_each_address():
+async def test_failed_authentications_are_counted_per_address():
     one = limits(failed_authentications_per_minute=3)
 
     async def tries(address, count):
@@ -265,7 +265,7 @@ async def test_bad_credentials_are_counted_for_each_address():
     assert (refused.value.status, refused.value.code) == (429, "too_many_failed_authentications")
     await tries("192.0.2.2", 3)
     await tries("2001:db8::1", 2)
-    with pytest.raises(RateLimitError):  # the same machine may have all addresses of its network
+    with pytest.raises(RateLimitError):  # one host may use all addresses of its network
         await tries("2001:db8::ffff", 2)
     await tries("2001:db8:0:1::1", 3)
     with pytest.raises(RateLimitError):
@@ -273,12 +273,12 @@ async def test_bad_credentials_are_counted_for_each_address():
     await tries("no address", 3)
 
 
-# A storage that several gateways share
+# Shared storage
 
 
 @contextlib.contextmanager
 def silent_server():
-    """Takes connections, and never says a word."""
+    """Accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -291,7 +291,7 @@ def no_server():
 
 
 @pytest.mark.parametrize("server", [silent_server, no_server])
-async def test_a_storage_that_does_not_answer_is_left_for_a_while(server):
+async def test_an_unresponsive_storage_opens_the_circuit_breaker(server):
     pytest.importorskip("redis")
     reported, times = [], Times()
     with server() as port:
@@ -302,13 +302,13 @@ async def test_a_storage_that_does_not_answer_is_left_for_a_while(server):
             assert not one._windows.shared
             assert [error.code for error in reported] == ["limit_storage_failed"]
             times.pass_(30)
-            assert one._windows.shared  # tried again
+            assert one._windows.shared  # retry
             assert await allowed(one, 1) == 0
     assert len(reported) == 2
 
 
 @pytest.mark.parametrize("uri", ["nonsense", "redis+cluster://x", "bogus://user:secret@x", "://"])
-def test_a_storage_that_is_none_is_told_at_the_start_without_its_password(uri):
+def test_an_unsupported_storage_is_a_config_error_without_the_password(uri):
     with pytest.raises(ConfigError) as refused:
         limits(storage=uri)
     assert "secret" not in str(refused.value)
@@ -331,14 +331,14 @@ def redis_server(folder):
 
 
 @pytest.mark.skipif(not REDIS, reason="redis-server is not installed")
-async def test_two_gateways_count_together_and_alone_when_redis_hangs(tmp_path):
+async def test_gateways_share_counts_and_fall_back_to_memory_when_redis_hangs(tmp_path):
     with redis_server(tmp_path) as (port, process):
         uri = f"redis://127.0.0.1:{port}"
         one, other = (limits(requests_per_minute=10, storage=uri) for _ in range(2))
         async with one, other:
             assert await allowed(one, 7) + await allowed(other, 7) == 10
             with pytest.raises(RateLimitError) as refused:
-                await one.take("ann", "X")
+                await one.count_request("ann", "X")
             assert 0 < refused.value.retry_after <= 60
             os.kill(process.pid, signal.SIGSTOP)
             assert await allowed(one, 20) == 10
@@ -350,14 +350,14 @@ async def test_two_gateways_count_together_and_alone_when_redis_hangs(tmp_path):
 
 def limiting(one):
     class Limiting:
-        """What the plugin does with it."""
+        """A plugin that uses the limits as `security` does."""
 
         def __init__(self, *_):
             pass
 
         @hookimpl
         def middleware(self):
-            return [Middleware(HeadersInReach)]
+            return [Middleware(RateLimitHeaders)]
 
         @hookimpl
         def admission(self, run, entry):
@@ -365,7 +365,7 @@ def limiting(one):
 
         @hookimpl
         def on_run_end(self, run, outcome):
-            one.spent(run.principal.id, outcome.usage)
+            one.add_usage(run.principal.id, outcome.usage)
 
     return Limiting
 
@@ -377,7 +377,7 @@ def shown(headers):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_answers_carry_what_is_left_and_refusals_say_when(stream):
+async def test_responses_have_rate_limit_headers_and_refusals_have_retry_after(stream):
     one = limits(Times(), requests_per_minute=2, tokens_per_day=1000)
     agent = Agent(name="x", model=script("one", "two", "three"))
     async with gateway_in_memory({"X": agent}, plugins={"limits": limiting(one)}) as g:
@@ -403,7 +403,7 @@ async def test_answers_carry_what_is_left_and_refusals_say_when(stream):
     assert len(g.ended) == 2
 
 
-async def test_a_run_holds_its_place_until_its_client_leaves():
+async def test_a_run_holds_its_slot_until_the_client_disconnects():
     one = limits(concurrent_runs=1)
     reached = asyncio.Event()
 
@@ -417,7 +417,7 @@ async def test_a_run_holds_its_place_until_its_client_leaves():
     async with gateway_in_memory({"X": agent}, plugins={"limits": limiting(one)}) as g:
         stream = await g.openai.chat.completions.create(model="X", messages=HELLO, stream=True)
         await reached.wait()
-        with pytest.raises(OpenAIRateLimitError, match="at a time"):
+        with pytest.raises(OpenAIRateLimitError, match="too many concurrent runs"):
             await g.openai.chat.completions.create(model="X", messages=HELLO)
         await stream.close()
         assert one.running() == {}
@@ -425,7 +425,7 @@ async def test_a_run_holds_its_place_until_its_client_leaves():
         assert answer.choices[0].message.content == "done"
 
 
-async def test_tokens_are_those_that_the_upstream_counted():
+async def test_tokens_are_counted_as_the_upstream_reports_them():
     one = limits(Times(), tokens_per_day=1000)
     agent = Agent(name="x", model=script("one", "two"))
     async with gateway_in_memory({"X": agent}, plugins={"limits": limiting(one)}) as g:

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment: what was granted is in force after it, and the file stays whole."""
+"""SIGKILL at any time: granted overrides stay active, and the database stays intact."""
 
 import contextlib
 import os
@@ -32,14 +32,14 @@ GRANTING = """
 """
 
 
-async def in_force(folder):
+async def active_after_restart(folder):
     async with OverrideManager(OverrideSettings(), folder, lambda event: None) as store:
         return store, {override.id for override, _ in store.active()}
 
 
 @contextlib.contextmanager
 def granting(folder):
-    """Another process that grants and revokes, and tells each when it is done."""
+    """Another process that grants and revokes, and prints each completed change."""
     command = [sys.executable, "-c", textwrap.dedent(GRANTING), str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -50,32 +50,32 @@ def granting(folder):
         process.stdout.close()
 
 
-async def test_a_grant_holds_although_the_process_was_killed_before_it_was_used(tmp_path):
+async def test_a_grant_survives_sigkill(tmp_path):
     with granting(tmp_path) as process:
         _, granted = process.stdout.readline().split()
         os.kill(process.pid, signal.SIGKILL)
         process.wait(10)
-    store, ids = await in_force(tmp_path)
+    store, ids = await active_after_restart(tmp_path)
     assert granted in ids
     assert store.deciding(AccessQuery("agent", "labs/A0", "ann")).id == granted
 
 
-async def test_killed_again_and_again_nothing_that_was_told_is_lost(tmp_path):
+async def test_repeated_sigkills_lose_no_confirmed_change(tmp_path):
     must, must_not = set(), set()
     for round_ in range(15):
         with granting(tmp_path) as process:
             lines = [process.stdout.readline() for _ in range(3)]
-            time.sleep(0.003 * round_)  # another moment each time
+            time.sleep(0.003 * round_)  # at a different time each round
             os.kill(process.pid, signal.SIGKILL)
             lines += process.stdout.read().splitlines(keepends=True)
-        told = [line.split() for line in lines if line.endswith("\n")]
-        gone = {override_id for word, override_id in told if word == "revoked"}
-        here = {override_id for word, override_id in told if word != "revoked"} - gone
-        if here and told[-1][0] != "revoked" and int(told[-1][0]) % 2:
-            here.discard(told[-1][1])  # its revocation may have been under way
+        confirmed = [line.split() for line in lines if line.endswith("\n")]
+        gone = {override_id for word, override_id in confirmed if word == "revoked"}
+        here = {override_id for word, override_id in confirmed if word != "revoked"} - gone
+        if here and confirmed[-1][0] != "revoked" and int(confirmed[-1][0]) % 2:
+            here.discard(confirmed[-1][1])  # its revocation may have been in progress
         must |= here
         must_not |= gone
-    _, ids = await in_force(tmp_path)
+    _, ids = await active_after_restart(tmp_path)
     assert must
     assert must <= ids
     assert not must_not & ids

@@ -1,4 +1,4 @@
-"""Overrides allow what they name, for whom they name, for as long as they say, and no longer."""
+"""Overrides allow only their subject, for their principal, until they expire."""
 
 import asyncio
 import sqlite3
@@ -33,20 +33,20 @@ class Times:
         self.steady += seconds
 
 
-def store(folder=None, times=None, *, told=None, **settings):
-    told = [] if told is None else told
+def store(folder=None, times=None, *, events=None, **settings):
+    events = [] if events is None else events
     clock = times.clock if times else None
-    return OverrideManager(OverrideSettings(**settings), folder, told.append, clock)
+    return OverrideManager(OverrideSettings(**settings), folder, events.append, clock)
 
 
-async def test_it_allows_what_it_names_and_says_so():
-    told = []
-    async with store(told=told) as overrides:
+async def test_an_override_allows_its_subject_and_is_announced():
+    events = []
+    async with store(events=events) as overrides:
         assert overrides.deciding(ASKED) is None
         granted = await overrides.grant(GRANT, "root")
         assert overrides.deciding(ASKED) == granted
         assert (granted.reason, granted.granted_by, granted.expires - granted.created) == ("demo", "root", 60.0)
-    assert [(event.name, event.override, event.by) for event in told] == [
+    assert [(event.name, event.override, event.by) for event in events] == [
         ("agent.security.override.created", granted, "root")
     ]
 
@@ -65,13 +65,13 @@ async def test_it_allows_what_it_names_and_says_so():
         {"principal": "Ann"},
     ],
 )
-async def test_it_allows_nothing_else(other):
+async def test_an_override_allows_nothing_else(other):
     async with store() as overrides:
         await overrides.grant(GRANT, "root")
         assert overrides.deciding(evolve(ASKED, **other)) is None
 
 
-async def test_it_may_be_for_one_key_of_a_principal():
+async def test_an_override_can_apply_to_one_key():
     async with store() as overrides:
         await overrides.grant(evolve(GRANT, principal="agw_ab12cd34"), "root")
         assert overrides.deciding(evolve(ASKED, key="agw_ab12cd34"))
@@ -79,7 +79,7 @@ async def test_it_may_be_for_one_key_of_a_principal():
         assert not overrides.deciding(ASKED)
 
 
-async def test_one_star_is_one_segment():
+async def test_a_star_matches_exactly_one_segment():
     async with store() as overrides:
         await overrides.grant(evolve(GRANT, pattern="labs/*"), "root")
         assert overrides.deciding(ASKED)
@@ -87,7 +87,7 @@ async def test_one_star_is_one_segment():
         assert not overrides.deciding(evolve(ASKED, subject="labsX/a"))
 
 
-async def test_a_tool_of_a_server_is_known_by_both_names_and_by_no_other_servers():
+async def test_a_server_tool_matches_by_both_of_its_names_only():
     asked = AccessQuery("tool", "search", "ann", agent_id="X", source="mcp", server="web")
     async with store() as overrides:
         granted = await overrides.grant(evolve(GRANT, kind="tool", pattern="web/search"), "root")
@@ -99,7 +99,7 @@ async def test_a_tool_of_a_server_is_known_by_both_names_and_by_no_other_servers
         assert overrides.deciding(evolve(asked, server="other"))
 
 
-async def test_a_tool_may_be_named_with_its_source_as_in_rules():
+async def test_a_tool_pattern_can_have_a_source():
     asked = AccessQuery("tool", "mail/send", "ann", agent_id="X", source="gateway")
     async with store() as overrides:
         granted = await overrides.grant(parse_grant({**GOOD, "kind": "tool", "pattern": "gateway:mail/send"}, "r"), "r")
@@ -107,7 +107,7 @@ async def test_a_tool_may_be_named_with_its_source_as_in_rules():
         assert not overrides.deciding(evolve(asked, principal=granted.principal, source="mcp", server="mail"))
 
 
-async def test_what_is_at_the_top_level_has_two_names():
+async def test_a_top_level_agent_matches_by_both_of_its_names():
     grant = parse_grant({**GOOD, "pattern": "default/Sample"}, "root")
     assert grant.pattern == "Sample"
     async with store() as overrides:
@@ -117,7 +117,7 @@ async def test_what_is_at_the_top_level_has_two_names():
         assert not overrides.deciding(evolve(ASKED, subject="labs/Sample"))
 
 
-async def test_one_in_the_file_that_allows_too_much_is_left_out(tmp_path, caplog):
+async def test_a_stored_override_that_is_too_broad_is_ignored(tmp_path, caplog):
     async with store(tmp_path) as overrides:
         await overrides.grant(GRANT, "root")
     other = sqlite3.connect(tmp_path / "overrides.db", isolation_level=None)
@@ -125,11 +125,11 @@ async def test_one_in_the_file_that_allows_too_much_is_left_out(tmp_path, caplog
     other.close()
     async with store(tmp_path) as overrides:
         assert overrides.active() == []
-    assert "is left out" in caplog.text
+    assert "ignoring the stored override" in caplog.text
     assert reasons(tmp_path) == []
 
 
-async def test_its_time_is_over_when_it_is_over():
+async def test_an_override_expires():
     times = Times()
     async with store(times=times) as overrides:
         granted = await overrides.grant(GRANT, "root")
@@ -143,7 +143,7 @@ async def test_its_time_is_over_when_it_is_over():
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0, -1e9])
-async def test_a_clock_that_jumps_changes_nothing_in_process(jump):
+async def test_wall_clock_jumps_do_not_affect_a_running_process(jump):
     times = Times()
     async with store(times=times) as overrides:
         await overrides.grant(GRANT, "root")
@@ -154,14 +154,14 @@ async def test_a_clock_that_jumps_changes_nothing_in_process(jump):
         assert not overrides.deciding(ASKED)
 
 
-async def test_it_ends_and_is_announced_without_anybody_asking(tmp_path):
+async def test_an_expiry_is_announced_without_any_request(tmp_path):
     ended = asyncio.Event()
 
-    def told(event):
+    def events(event):
         if event.name == "agent.security.override.expired":
             ended.set()
 
-    async with OverrideManager(OverrideSettings(), tmp_path, told) as overrides:
+    async with OverrideManager(OverrideSettings(), tmp_path, events) as overrides:
         await overrides.grant(evolve(GRANT, ttl=3600.0, reason="a long one"), "root")
         await overrides.grant(evolve(GRANT, ttl=0.05), "root")
         await asyncio.wait_for(ended.wait(), 10)
@@ -169,44 +169,44 @@ async def test_it_ends_and_is_announced_without_anybody_asking(tmp_path):
     assert reasons(tmp_path) == ["a long one"]
 
 
-async def test_one_that_ended_while_nobody_ran_is_announced_at_the_start(tmp_path):
-    times, told, ended = Times(), [], asyncio.Event()
+async def test_an_expiry_while_stopped_is_announced_at_startup(tmp_path):
+    times, events, ended = Times(), [], asyncio.Event()
     async with store(tmp_path, times) as overrides:
         await overrides.grant(GRANT, "root")
     times.pass_(61)
-    later = OverrideManager(OverrideSettings(), tmp_path, lambda e: (told.append(e.name), ended.set()), times.clock)
+    later = OverrideManager(OverrideSettings(), tmp_path, lambda e: (events.append(e.name), ended.set()), times.clock)
     async with later as overrides:
         assert not overrides.deciding(ASKED)
         await asyncio.wait_for(ended.wait(), 10)
-    assert told == ["agent.security.override.expired"]
+    assert events == ["agent.security.override.expired"]
     assert reasons(tmp_path) == []
 
 
-async def test_revoked_is_over_at_once_and_for_good(tmp_path):
-    told = []
-    async with store(tmp_path, told=told) as overrides:
+async def test_a_revocation_takes_effect_immediately_and_permanently(tmp_path):
+    events = []
+    async with store(tmp_path, events=events) as overrides:
         granted = await overrides.grant(GRANT, "root")
         assert await overrides.revoke(granted.id, "eve") == granted
         assert not overrides.deciding(ASKED)
         assert await overrides.revoke(granted.id, "eve") is None
-    assert (told[-1].name, told[-1].by) == ("agent.security.override.revoked", "eve")
+    assert (events[-1].name, events[-1].by) == ("agent.security.override.revoked", "eve")
     async with store(tmp_path) as overrides:
         assert not overrides.deciding(ASKED)
 
 
-async def test_it_holds_over_a_restart_with_the_time_it_has_left(tmp_path):
+async def test_an_override_keeps_its_remaining_time_after_a_restart(tmp_path):
     times = Times()
     async with store(tmp_path, times) as overrides:
         granted = await overrides.grant(GRANT, "root")
     times.pass_(20)
-    times.steady = 3.0  # the machine was started anew
+    times.steady = 3.0  # the machine was rebooted
     async with store(tmp_path, times) as overrides:
         assert overrides.deciding(ASKED) == granted
         assert overrides.active() == [(granted, pytest.approx(40.0))]
 
 
 @pytest.mark.parametrize("back", [30.0, 3600.0, 1e9])
-async def test_a_clock_set_back_over_a_restart_gives_no_more_than_was_granted(tmp_path, back):
+async def test_setting_the_clock_back_during_a_restart_does_not_extend_the_lifetime(tmp_path, back):
     times = Times()
     async with store(tmp_path, times) as overrides:
         await overrides.grant(GRANT, "root")
@@ -216,7 +216,7 @@ async def test_a_clock_set_back_over_a_restart_gives_no_more_than_was_granted(tm
         assert left == pytest.approx(60.0)
 
 
-async def test_a_cap_that_was_lowered_holds_for_what_is_in_the_file(tmp_path):
+async def test_a_lowered_max_ttl_applies_to_stored_overrides(tmp_path):
     times = Times()
     async with store(tmp_path, times) as overrides:
         await overrides.grant(evolve(GRANT, ttl=3600.0), "root")
@@ -225,7 +225,7 @@ async def test_a_cap_that_was_lowered_holds_for_what_is_in_the_file(tmp_path):
         assert left == pytest.approx(600.0)
 
 
-async def test_defaults_and_cap():
+async def test_default_and_maximum_lifetime():
     async with store() as overrides:
         granted = await overrides.grant(evolve(GRANT, ttl=None), "root")
         assert granted.expires - granted.created == pytest.approx(15 * 60)
@@ -236,7 +236,7 @@ async def test_defaults_and_cap():
         assert len(overrides.active()) == 2
 
 
-async def test_the_file_is_for_the_gateways_user_alone(tmp_path):
+async def test_only_the_gateways_user_can_read_the_database(tmp_path):
     async with store(tmp_path) as overrides:
         await overrides.grant(GRANT, "root")
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
@@ -244,7 +244,7 @@ async def test_the_file_is_for_the_gateways_user_alone(tmp_path):
     assert set(modes.values()) == {0o600}
 
 
-async def test_what_cannot_be_kept_is_not_granted(tmp_path):
+async def test_an_override_that_cannot_be_stored_is_not_granted(tmp_path):
     async with store(tmp_path) as overrides:
         other = sqlite3.connect(tmp_path / "overrides.db", isolation_level=None)
         other.execute("DROP TABLE overrides")
@@ -254,7 +254,7 @@ async def test_what_cannot_be_kept_is_not_granted(tmp_path):
         assert not overrides.deciding(ASKED)
 
 
-async def test_a_revocation_holds_here_although_the_file_cannot_be_written(tmp_path):
+async def test_a_revocation_takes_effect_even_if_the_file_cannot_be_written(tmp_path):
     async with store(tmp_path) as overrides:
         granted = await overrides.grant(GRANT, "root")
         other = sqlite3.connect(tmp_path / "overrides.db", isolation_level=None)
@@ -264,15 +264,15 @@ async def test_a_revocation_holds_here_although_the_file_cannot_be_written(tmp_p
         assert not overrides.deciding(ASKED)
         other.execute("ALTER TABLE gone RENAME TO overrides")
         other.close()
-        # What is still in the file goes with the next that is written.
+        # The next write also deletes the stale override.
         second = await overrides.grant(evolve(GRANT, reason="second"), "root")
         await overrides.revoke(second.id, "root")
     assert reasons(tmp_path) == []
 
 
-async def test_a_client_that_leaves_does_not_part_the_file_from_what_is_in_force(tmp_path):
-    told = []
-    async with store(tmp_path, told=told) as overrides:
+async def test_a_cancelled_grant_keeps_the_file_and_the_active_overrides_consistent(tmp_path):
+    events = []
+    async with store(tmp_path, events=events) as overrides:
         asking = asyncio.create_task(overrides.grant(GRANT, "root"))
         await asyncio.sleep(0)
         asking.cancel()
@@ -281,10 +281,10 @@ async def test_a_client_that_leaves_does_not_part_the_file_from_what_is_in_force
         await overrides.grant(evolve(GRANT, reason="next"), "root")
         held = sorted(override.reason for override, _ in overrides.active())
     assert held == sorted(reasons(tmp_path))
-    assert len(told) == len(held)
+    assert len(events) == len(held)
 
 
-async def test_a_broken_file_is_put_aside_and_allows_nothing(tmp_path, caplog):
+async def test_a_corrupt_database_is_renamed_and_allows_nothing(tmp_path, caplog):
     (tmp_path / "overrides.db").write_bytes(b"this is no database at all, and long enough to be one" * 100)
     async with store(tmp_path) as overrides:
         assert overrides.active() == []
@@ -294,13 +294,13 @@ async def test_a_broken_file_is_put_aside_and_allows_nothing(tmp_path, caplog):
     assert "overrides are lost" in caplog.text
 
 
-async def test_a_folder_that_is_not_there_is_told_at_the_start(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be used"):
+async def test_a_missing_folder_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match="cannot open the database"):
         async with store(tmp_path / "none"):
             pass
 
 
-async def test_an_announcement_that_fails_changes_nothing():
+async def test_a_failing_announcement_does_not_affect_overrides():
     def broken(_):
         raise RuntimeError("boom")
 
@@ -316,7 +316,7 @@ async def test_an_announcement_that_fails_changes_nothing():
     asked=st.floats(0, 2e5),
     jumps=st.lists(st.tuples(st.booleans(), st.floats(-1e8, 1e8)), max_size=4),
 )
-def test_whatever_the_clocks_do_none_outlives_what_it_was_granted(tmp_path_factory, ttl, asked, jumps):
+def test_no_clock_change_extends_an_override(tmp_path_factory, ttl, asked, jumps):
     """Restarts and jumps of the wall clock, in any order: in one process, never longer than granted."""
     times = Times()
     folder = tmp_path_factory.mktemp("s")
@@ -342,14 +342,14 @@ def test_whatever_the_clocks_do_none_outlives_what_it_was_granted(tmp_path_facto
 GOOD = {"kind": "agent", "pattern": "labs/*", "principal": "ann", "reason": "demo", "ttl_seconds": 60}
 
 
-def test_a_grant_is_read():
+def test_a_grant_request_is_parsed():
     assert parse_grant(GOOD, "root") == Grant("agent", "labs/*", "ann", "demo", 60.0)
     for_key = {"kind": "tool", "pattern": "search", "key": "agw_ab12cd34", "reason": " why "}
     assert parse_grant(for_key, "root") == Grant("tool", "search", "agw_ab12cd34", "why", None)
 
 
 @pytest.mark.parametrize(("kind", "whom"), [("agent", "root"), ("tool", "root"), ("module", "gateway")])
-def test_without_a_principal_it_is_for_whoever_asks_and_a_module_for_the_gateway(kind, whom):
+def test_the_default_principal_is_the_granter_and_for_modules_the_gateway(kind, whom):
     grant = parse_grant({"kind": kind, "pattern": "a", "reason": "r"}, "root")
     assert grant.principal == whom
 
@@ -396,7 +396,7 @@ def test_without_a_principal_it_is_for_whoever_asks_and_a_module_for_the_gateway
         ("ttl", 60),
     ],
 )
-def test_what_is_no_grant_is_refused_with_its_field(field, value):
+def test_an_invalid_grant_request_is_rejected_with_the_field(field, value):
     with pytest.raises(InvalidRequestError) as refused:
         parse_grant({**GOOD, field: value}, "root")
     assert (refused.value.status, refused.value.param) == (422, field)
@@ -404,7 +404,7 @@ def test_what_is_no_grant_is_refused_with_its_field(field, value):
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*GOOD, "key", "other"]), st.none() | st.text() | st.integers() | st.booleans()))
-def test_no_body_makes_anything_but_a_grant_or_a_422(body):
+def test_any_body_is_parsed_to_a_grant_or_rejected_with_422(body):
     try:
         grant = parse_grant(body, "root")
     except InvalidRequestError as error:

@@ -1,4 +1,4 @@
-"""`/security/override` over HTTP: grant, look, revoke; and what is refused, in OpenAI's shape."""
+"""`/security/override` over HTTP: grant, list, get and revoke, and errors in OpenAI's format."""
 
 from contextlib import asynccontextmanager
 
@@ -18,7 +18,7 @@ GOOD = {"kind": "agent", "pattern": "labs/*", "principal": "ann", "reason": "dem
 
 @asynccontextmanager
 async def serving(folder=None, *, recorded=None, **settings):
-    """A gateway with the routes, and the store behind them; the caller says who it is in `x-who`."""
+    """A gateway with the routes, and the manager behind them; `x-who` names the caller."""
     store = OverrideManager(OverrideSettings(**settings), folder, lambda event: None)
 
     async def granter(request):
@@ -43,7 +43,7 @@ async def post(g: GatewayInMemory, body, **headers) -> httpx2.Response:
     return await g.http.post(URL, json=body, headers={f"x-{name}": value for name, value in headers.items()})
 
 
-async def test_from_grant_to_revocation():
+async def test_grant_list_get_and_revoke():
     async with serving() as (g, store):
         answer = await post(g, GOOD)
         assert answer.status_code == 201
@@ -90,7 +90,7 @@ async def test_from_grant_to_revocation():
         ({"ttl_secs": 5}, "ttl_secs"),
     ],
 )
-async def test_a_bad_grant_is_a_422_that_names_the_field(change, field):
+async def test_an_invalid_grant_is_answered_422_with_the_field(change, field):
     async with serving() as (g, store):
         answer = await post(g, {**GOOD, **change})
         assert answer.status_code == 422
@@ -102,14 +102,14 @@ async def test_a_bad_grant_is_a_422_that_names_the_field(change, field):
 @pytest.mark.parametrize(
     ("body", "status"), [(b"", 400), (b"[]", 400), (b"{", 400), (b"\xff", 400), (b'{"a":"' + b"x" * 20_000, 413)]
 )
-async def test_a_body_that_is_none(body, status):
+async def test_invalid_bodies(body, status):
     async with serving() as (g, _):
         answer = await g.http.post(URL, content=body, headers={"content-type": "application/json"})
         assert answer.status_code == status
         assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_who_may_not_look_may_not_do_anything():
+async def test_the_granter_authorizes_every_route():
     async with serving() as (g, store):
         granted = (await post(g, GOOD)).json()["id"]
         for method, path in [("GET", URL), ("GET", f"{URL}/{granted}"), ("DELETE", f"{URL}/{granted}"), ("POST", URL)]:
@@ -118,7 +118,7 @@ async def test_who_may_not_look_may_not_do_anything():
         assert len(store.active()) == 1
 
 
-async def test_who_may_grant_is_a_setting():
+async def test_granters_restricts_changes():
     async with serving(granters=["root"]) as (g, store):
         granted = (await post(g, GOOD)).json()["id"]
         assert (await post(g, GOOD, who="other")).status_code == 403
@@ -127,7 +127,7 @@ async def test_who_may_grant_is_a_setting():
         assert len(store.active()) == 1
 
 
-async def test_what_cannot_be_kept_is_answered_503(tmp_path):
+async def test_an_override_that_cannot_be_stored_is_answered_503(tmp_path):
     import sqlite3
 
     async with serving(tmp_path) as (g, store):
@@ -140,7 +140,7 @@ async def test_what_cannot_be_kept_is_answered_503(tmp_path):
         assert store.active() == []
 
 
-async def test_what_cannot_be_put_on_record_is_not_granted():
+async def test_an_override_that_cannot_be_recorded_is_not_granted():
     async def recorded():
         raise UnavailableError("the audit log cannot be written")
 

@@ -1,4 +1,4 @@
-"""The order of the rules: every combination of levels, and properties that no settings break."""
+"""Precedence of levels: every combination, and properties that hold for any settings."""
 
 import itertools
 
@@ -20,7 +20,7 @@ LISTS = {
 SAYS = {"none": "none", "allow": "allow", "deny": "deny", "both": "deny"}
 
 
-def question(agent=AGENT, principal="ann", key="agw_ann", kind="agent", **more):
+def query(agent=AGENT, principal="ann", key="agw_ann", kind="agent", **more):
     return AccessQuery(kind, agent, principal, key, agent.rpartition("/")[0] or "default", **more)
 
 
@@ -36,9 +36,9 @@ LEVELS = list(itertools.product([False, True], *[["none", "allow", "deny", "both
 
 
 @pytest.mark.parametrize(("override", "key", "inner", "outer", "everywhere"), LEVELS)
-def test_the_first_level_that_has_an_answer_gives_it(override, key, inner, outer, everywhere):
+def test_the_first_level_that_does_not_abstain_decides(override, key, inner, outer, everywhere):
     overrides = OneOverride("agent", AGENT, "ann") if override else None
-    verdict = rules(table(key, inner, outer, everywhere), overrides).decide(question())
+    verdict = rules(table(key, inner, outer, everywhere), overrides).decide(query())
     answers = [
         ("override", None, "allow" if override else "none"),
         ("key", "[plugins.security.keys.ann]", SAYS[key]),
@@ -56,18 +56,19 @@ def test_the_first_level_that_has_an_answer_gives_it(override, key, inner, outer
     assert [s.place for s in verdict.chain][1:] == [p for _, p, _ in answers[1 : deciding + 1]]
 
 
-def test_a_narrow_key_is_not_widened_by_what_holds_for_everybody():
+def test_rules_for_all_callers_do_not_extend_a_keys_allow_list():
     broad = {"agents": ["**"]}
     keys = {"ann": key_table(id="agw_ann", agents=["labs/a"])}
     asked = rules({"keys": keys, "namespaces": {"labs": broad}, "rules": broad})
-    assert asked.decide(question("labs/a")).decision.allowed
-    refused = asked.decide(question("labs/b")).decision
+    assert asked.decide(query("labs/a")).decision.allowed
+    refused = asked.decide(query("labs/b")).decision
     assert (refused.allowed, refused.source, refused.pattern) == (False, "key", None)
-    # A key that only denies leaves the rest to the others.
+    assert refused.reason == "not in this key's allow list"
+    # A key without an allow list defers to the next levels.
     keys = {"ann": key_table(id="agw_ann", deny_agents=["labs/a"])}
     asked = rules({"keys": keys, "rules": broad})
-    assert not asked.decide(question("labs/a")).decision.allowed
-    assert asked.decide(question("labs/b")).decision.source == "global"
+    assert not asked.decide(query("labs/a")).decision.allowed
+    assert asked.decide(query("labs/b")).decision.source == "global"
 
 
 @pytest.mark.parametrize(
@@ -80,17 +81,17 @@ def test_a_narrow_key_is_not_widened_by_what_holds_for_everybody():
         ("labs2/X", []),
     ],
 )
-def test_which_tables_concern_an_agent(agent, tables):
+def test_tables_that_apply_to_an_agent(agent, tables):
     names = ["labs/deep/X", "labs/deep", "labs", "X", "default"]
-    verdict = rules({"namespaces": {name: {} for name in names}}).decide(question(agent, key=None))
+    verdict = rules({"namespaces": {name: {} for name in names}}).decide(query(agent, key=None))
     looked = [step.place for step in verdict.chain if step.source == "namespace"]
     assert looked == [f"[plugins.security.namespaces.{name}]" for name in tables]
 
 
 @pytest.mark.parametrize("pattern", ["Secret", "default/Secret", "SECRET", "default/*", "default/**", "*"])
 @pytest.mark.parametrize("asked", ["Secret", "default/Secret", "secret"])
-def test_a_top_level_agent_is_denied_under_each_of_its_names(pattern, asked):
-    verdict = rules({"rules": {"agents": ["**"], "deny_agents": [pattern]}}).decide(question(asked, key=None))
+def test_a_top_level_agent_is_denied_by_any_of_its_names(pattern, asked):
+    verdict = rules({"rules": {"agents": ["**"], "deny_agents": [pattern]}}).decide(query(asked, key=None))
     assert (verdict.decision.allowed, verdict.decision.pattern) == (False, pattern)
 
 
@@ -99,23 +100,23 @@ def test_a_top_level_agent_is_denied_under_each_of_its_names(pattern, asked):
     [
         ({"disabled": True}, "the key is disabled"),
         ({"expires": "2027-01-01"}, "the key is expired"),
-        ({"admin": True}, "it is an admin key"),
-        (None, "the key is gone"),
+        ({"admin": True}, "admin keys may not use agents"),
+        (None, "the key does not exist"),
     ],
 )
-def test_no_override_mends_the_key_itself(key, reason):
+def test_an_override_does_not_make_an_invalid_key_valid(key, reason):
     keys = {"ann": key_table(**{"id": "agw_ann", "agents": ["**"], **key})} if key is not None else {}
     # 2027-01-15
-    decided = rules({"keys": keys, "rules": {"agents": ["**"]}}, OneOverride("agent", AGENT, "ann")).decide(question())
+    decided = rules({"keys": keys, "rules": {"agents": ["**"]}}, OneOverride("agent", AGENT, "ann")).decide(query())
     assert (decided.decision.allowed, decided.decision.reason) == (False, reason)
     assert len(decided.chain) == 1
 
 
-def test_an_admin_key_may_chat_where_that_is_switched_on_and_rules_let_it():
+def test_an_admin_key_may_chat_if_enabled_and_allowed_by_rules():
     keys = {"ann": key_table(id="agw_ann", admin=True)}
-    assert not rules({"keys": keys, "admin_keys_may_chat": True}).decide(question()).decision.allowed
+    assert not rules({"keys": keys, "admin_keys_may_chat": True}).decide(query()).decision.allowed
     both = {"keys": keys, "admin_keys_may_chat": True, "rules": {"agents": ["**"]}}
-    assert rules(both).decide(question()).decision.allowed
+    assert rules(both).decide(query()).decision.allowed
 
 
 def ask_tool(config, name, source="sdk-native", server=None, agent="labs/Research", key=None):
@@ -124,7 +125,7 @@ def ask_tool(config, name, source="sdk-native", server=None, agent="labs/Researc
 
 
 @pytest.mark.parametrize(
-    ("pattern", "name", "source", "server", "meant"),
+    ("pattern", "name", "source", "server", "expected"),
     [
         ("search", "search", "gateway", None, True),
         ("search", "search", "mcp", "web", True),
@@ -136,7 +137,7 @@ def ask_tool(config, name, source="sdk-native", server=None, agent="labs/Researc
         ("web/search", "search", "mcp", "web", True),
         ("mcp:search", "search", "mcp", "web", True),
         ("mcp:web/*", "search", "mcp", "web2", False),
-        # A server that names its tool as another server's.
+        # A server whose tool has the name of another server's tool.
         ("mcp:web/search", "web/search", "mcp", "web", True),
         ("web/*", "web/search", "mcp", "web", True),
         ("search", "web/search", "mcp", "web", True),
@@ -148,12 +149,12 @@ def ask_tool(config, name, source="sdk-native", server=None, agent="labs/Researc
         ("hosted:web_search", "web_search", "hosted", None, True),
     ],
 )
-def test_tools_are_meant_by_name_source_and_server(pattern, name, source, server, meant):
+def test_tools_match_by_name_source_and_server(pattern, name, source, server, expected):
     verdict = ask_tool({"rules": {"deny_tools": [pattern]}}, name, source, server)
-    assert (verdict.decision.source == "global") is meant
+    assert (verdict.decision.source == "global") is expected
 
 
-def test_agents_own_tools_are_allowed_unless_a_table_says_otherwise():
+def test_agents_own_tools_are_allowed_unless_a_table_refuses_them():
     assert ask_tool({}, "t").decision.allowed
     for source in ("gateway", "mcp", "hosted"):
         assert not ask_tool({}, "t", source).decision.allowed
@@ -168,15 +169,19 @@ def test_agents_own_tools_are_allowed_unless_a_table_says_otherwise():
     assert not ask_tool({"rules": {"native_tools": "refuse"}}, "t").decision.allowed
 
 
-def test_a_keys_tools_are_all_that_may_be_called_with_it():
+def test_a_keys_tools_are_an_allow_list():
     config = {"keys": {"ann": key_table(id="agw_ann", tools=["known"])}, "rules": {"tools": ["**"]}}
     assert ask_tool(config, "known", key="agw_ann").decision.allowed
     assert not ask_tool(config, "other", key="agw_ann").decision.allowed
     assert ask_tool(config, "other").decision.allowed
 
 
+def decide_module(config, name):
+    return rules(config).decide(AccessQuery("module", name, "gateway")).decision
+
+
 def module(config, name):
-    return rules(config).decide(AccessQuery("module", name, "gateway")).decision.allowed
+    return decide_module(config, name).allowed
 
 
 def test_modules_are_loaded_unless_a_table_blocks_them():
@@ -184,9 +189,9 @@ def test_modules_are_loaded_unless_a_table_blocks_them():
     assert not module({"rules": {"deny_modules": ["labs/**"]}}, "labs/X")
     nearer = {"namespaces": {"labs": {"modules": ["labs/Good"]}}, "rules": {"deny_modules": ["**"]}}
     assert module(nearer, "labs/Good")
-    assert not module(nearer, "labs/X")
-    assert not module({"rules": {"modules": []}}, "X"), "a list that was emptied is still a list"
-    assert not module({"rules": {"modules": ["Y"]}}, "X")
+    assert decide_module(nearer, "labs/X").reason == "not in this namespace's allow list"
+    assert not module({"rules": {"modules": []}}, "X"), "an empty allow list allows nothing"
+    assert decide_module({"rules": {"modules": ["Y"]}}, "X").reason == "not in the global allow list"
 
 
 PATTERNS = st.sampled_from(["a", "b", "labs/a", "labs/b", "labs/*", "labs/**", "*", "**", "labs/deep/a", "default/a"])
@@ -215,27 +220,27 @@ def tables_of(drawn):
 
 @tries(max_examples=150, deadline=None)
 @given(POLICIES, AGENTS, st.data())
-def test_less_permission_never_allows_more(drawn, agent, data):
-    before = built(drawn).decide(question(agent)).decision.allowed
+def test_removing_an_allow_pattern_never_allows_more(drawn, agent, data):
+    before = built(drawn).decide(query(agent)).decision.allowed
     allowing = [t for t in tables_of(drawn) if t.get("agents")]
     if allowing:
         listed = data.draw(st.sampled_from(allowing))["agents"]
         listed.pop(data.draw(st.integers(0, len(listed) - 1)))
-        assert built(drawn).decide(question(agent)).decision.allowed <= before
+        assert built(drawn).decide(query(agent)).decision.allowed <= before
 
 
 @tries(max_examples=150, deadline=None)
 @given(POLICIES, AGENTS, PATTERNS, st.data())
-def test_one_more_denial_never_allows_more(drawn, agent, pattern, data):
-    before = built(drawn).decide(question(agent)).decision.allowed
+def test_adding_a_deny_pattern_never_allows_more(drawn, agent, pattern, data):
+    before = built(drawn).decide(query(agent)).decision.allowed
     data.draw(st.sampled_from(tables_of(drawn)))["deny_agents"].append(pattern)
-    assert built(drawn).decide(question(agent)).decision.allowed <= before
+    assert built(drawn).decide(query(agent)).decision.allowed <= before
 
 
 @tries(max_examples=150, deadline=None)
 @given(POLICIES, AGENTS)
-def test_what_is_nearer_never_loses(drawn, agent):
-    chain = built(drawn).decide(question(agent)).chain
+def test_more_specific_levels_take_precedence(drawn, agent):
+    chain = built(drawn).decide(query(agent)).chain
     assert all(step.answer == "none" for step in chain[:-1])
     assert chain[-1].answer in ("allow", "deny")
     order = ["override", "key", "namespace", "global", "default"]
@@ -245,33 +250,33 @@ def test_what_is_nearer_never_loses(drawn, agent):
 
 @tries(max_examples=150, deadline=None)
 @given(POLICIES, AGENTS)
-def test_case_decides_nothing(drawn, agent):
+def test_decisions_are_case_insensitive(drawn, agent):
     asked = built(drawn)
-    assert len({asked.decide(question(name)).decision.allowed for name in (agent, agent.upper(), agent.lower())}) == 1
+    assert len({asked.decide(query(name)).decision.allowed for name in (agent, agent.upper(), agent.lower())}) == 1
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
-        ({"rules": {"agents": ["lab*"]}}, "[plugins.security.rules] agents: 'lab*' is no pattern"),
-        ({"rules": {"deny_tools": ["x:y"]}}, "before the colon stands one of"),
-        ({"rules": {"agents": ["a:b", ""]}}, "'' is no pattern"),
+        ({"rules": {"agents": ["lab*"]}}, "[plugins.security.rules] agents: invalid pattern 'lab*'"),
+        ({"rules": {"deny_tools": ["x:y"]}}, "the source before the colon must be one of"),
+        ({"rules": {"agents": ["a:b", ""]}}, "invalid pattern ''"),
         ({"namespaces": {"labs": {"deny_agents": ["/"]}}}, "[plugins.security.namespaces.labs] deny_agents"),
-        ({"namespaces": {"labs": {}, "LABS": {}}}, "is there twice"),
+        ({"namespaces": {"labs": {}, "LABS": {}}}, "duplicate table"),
         ({"namespaces": {"labs": {"agent": []}}}, "did you mean 'agents'?"),
-        ({"keys": {"a": key_table(hash="x")}}, "[plugins.security.keys.a] hash: is no hash of a key"),
-        ({"keys": {"a": key_table(hash="agw_12345678_secret")}}, "the key itself stands nowhere"),
+        ({"keys": {"a": key_table(hash="x")}}, "[plugins.security.keys.a] hash: not a valid key hash"),
+        ({"keys": {"a": key_table(hash="agw_12345678_secret")}}, "do not put the key itself here"),
         ({"keys": {"a": key_table(id="a b")}}, "[plugins.security.keys.a] id"),
-        ({"keys": {"a": key_table(expires="soon")}}, "[plugins.security.keys.a] expires: is no date"),
-        ({"keys": {"a": key_table(scopes=["read"])}}, "is for admin keys only"),
+        ({"keys": {"a": key_table(expires="soon")}}, "[plugins.security.keys.a] expires: not a valid date"),
+        ({"keys": {"a": key_table(scopes=["read"])}}, "only admin keys have scopes"),
         ({"keys": {"a": key_table(admin=True, scopes=["all"])}}, "one of: read, reload, override"),
         ({"keys": {"a": key_table(id="same"), "b": key_table(id="same")}}, "have the same id or hash"),
         ({"keys": {"a": {"hash": HASH, "id": "x"}, "b": {"hash": HASH, "id": "y"}}}, "have the same id or hash"),
         ({"keys": {"a": {"id": "x"}}}, "'hash' is missing"),
     ],
 )
-def test_a_wrong_table_is_refused_with_its_place(table, told):
+def test_an_invalid_table_is_a_config_error_with_its_source(table, message):
     with pytest.raises(ConfigError) as caught:
         policy(table)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "secret" not in str(caught.value)
