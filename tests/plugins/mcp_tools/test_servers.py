@@ -186,7 +186,7 @@ async def test_a_command_that_cannot_be_started_is_reported():
     servers = config(start_timeout=0.5, server={"kind": "stdio", "command": ["no-such-command-anywhere"]})
     async with gateway_in_memory({}, model=script(), config=servers) as g:
         await until(lambda: facts(g)["last_error"])
-        assert facts(g)["last_error"] == "its command cannot be run (FileNotFoundError)"
+        assert facts(g)["last_error"] == "the command could not be started (FileNotFoundError)"
 
 
 async def test_a_stdio_server_stops_with_the_gateway():
