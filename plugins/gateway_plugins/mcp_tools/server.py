@@ -75,7 +75,7 @@ class Server:
     def start(self) -> None:
         """Start connecting, and keep the list of tools up to date."""
         self._shared.start()
-        self._listing = asyncio.create_task(self._refresh_list_tools())
+        self._listing = asyncio.create_task(self._refresh_tools())
 
     async def close(self) -> None:
         """Close all sessions."""
@@ -180,7 +180,7 @@ class Server:
     def _request_refresh(self) -> None:
         self._changed.set()
 
-    async def _refresh_list_tools(self) -> None:
+    async def _refresh_tools(self) -> None:
         while True:
             self._changed.clear()
             if self._shared.state == "up":
