@@ -1,7 +1,7 @@
-"""Agents of installed packages: every entry point of the group `agent_gateway.agents` is a model.
+"""Discovers agents in installed packages: every entry point of the group `agent_gateway.agents` is a model.
 
-The entry point's name is the model's id; its value names an Agent, a factory, a workflow function or a module. A
-package that cannot be imported costs only its own agents.
+The entry point's name is the model's id; its value refers to an `Agent`, a factory, a workflow function or a module.
+A package that cannot be imported does not affect other agents.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ class EntryPointDiscovery:
 
     @hookimpl
     def discover_agents(self) -> Iterable[AgentEntry]:
-        """One entry for each entry point, sorted by name."""
+        """Return an agent entry for each entry point, sorted by name."""
         return [_entry(point) for point in _points()]
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """What is installed."""
+        """Return the installed entry points."""
         return {"group": GROUP, "entry_points": {point.name: _source(point) for point in _points()}}
 
 
@@ -36,7 +36,7 @@ def _points() -> list[EntryPoint]:
 
 
 def _entry(point: EntryPoint) -> AgentEntry:
-    # An installed package changes by being installed again; its version stands for its content.
+    # The content of an installed package changes only with its version.
     digest = hashlib.sha256(f"{point.value} {_source(point)}".encode()).hexdigest()
     return AgentEntry(point.name, f"{_source(point)} ({point.value})", digest, point.load)
 

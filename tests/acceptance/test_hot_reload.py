@@ -1,6 +1,6 @@
-"""A saved file is a deployed one, however it is saved, and nobody else notices.
+"""Saved files are reloaded, however they are saved, without affecting other agents.
 
-A real folder, the real watcher, the real command. Each test waits for the answer that is served, at most for a time.
+A real folder, the real watcher, the real command. Each test waits for the served answer, with a timeout.
 """
 
 import json
@@ -23,14 +23,14 @@ SECONDS = 10.0
 
 
 def until(holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
-    """Ask again and again until it holds; each time a request is made, which is all the waiting that there is."""
+    """Poll until the condition holds. Each check makes a request, so no sleep is needed."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, what
 
 
 class Place:
-    """A folder of agents, each of which says what stands in its file and leaves a mark each time it is imported."""
+    """A folder of agents. Each returns a text from its file, and records each of its imports."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -46,20 +46,20 @@ class Place:
         )
 
     def write(self, name: str, says: str, more: str = "") -> Path:
-        """Truncate and write, as most programs do."""
+        """Truncate and write, like most programs."""
         path = self.agents / name / "agent.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.source(name, says, more))
         return path
 
     def imports(self) -> dict[str, int]:
-        """How often each agent was imported."""
+        """Return the number of imports of each agent."""
         names = self.marks.read_text().split()
         return {name: names.count(name) for name in names}
 
 
 class Gateway:
-    """What a client sees."""
+    """A running gateway, as a client sees it."""
 
     def __init__(self, server: Server, place: Place) -> None:
         self.server = server
@@ -67,7 +67,7 @@ class Gateway:
         self.http = httpx2.Client(base_url=server.url, timeout=20)
 
     def says(self, name: str) -> str | None:
-        """The answer of an agent; nothing when there is no such agent."""
+        """Return the answer of an agent, or `None` if it does not exist."""
         answer = self.http.post(
             "/v1/chat/completions", json={"model": name, "messages": [{"role": "user", "content": "hi"}]}
         )
@@ -87,7 +87,7 @@ class Gateway:
         return next(plugin["facts"] for plugin in self.admin("plugins")["plugins"] if plugin["name"] == "hot_reload")
 
     def settle(self) -> None:
-        """Wait until the watcher listens and has looked for the first time."""
+        """Wait until the watcher is alive and has reloaded once."""
         until(lambda: self.watcher()["watcher_alive"] and self.watcher()["reloads"] >= 1, "the watcher never started")
 
 
@@ -108,7 +108,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="module", params=["inotify", "poll"])
 def running(request, tmp_path_factory) -> Iterator[Gateway]:
-    """One gateway for all ways to save, with two agents; in both modes."""
+    """One gateway with two agents for all ways to save, in both modes."""
     place = Place(tmp_path_factory.mktemp(request.param))
     place.write("One", "'start'")
     place.write("Bystander", "'never changed'")
@@ -136,7 +136,7 @@ def rename_over_from_outside(path: Path, text: str) -> None:
 
 
 def swap_file(path: Path, text: str) -> None:
-    """What vim does with its defaults and a backup."""
+    """Save like vim with its default settings and a backup."""
     swap, probe, backup = (path.with_name(name) for name in (".agent.py.swp", "4913", "agent.py~"))
     swap.write_text("swap")
     probe.touch()
@@ -169,7 +169,7 @@ def remove_and_write(path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "save", [truncate_and_write, rename_over, rename_over_from_outside, swap_file, real_vim, remove_and_write]
 )
-def test_every_way_to_save_is_served_once_and_nobody_else_is_loaded(running, save):
+def test_every_way_to_save_reloads_once_and_only_that_agent(running, save):
     generation, imports = running.generation, running.place.imports()
     wanted = save.__name__
     save(running.place.agents / "One" / "agent.py", running.place.source("One", repr(wanted)))
@@ -178,7 +178,7 @@ def test_every_way_to_save_is_served_once_and_nobody_else_is_loaded(running, sav
     assert running.place.imports() == {**imports, "One": imports["One"] + 1}
 
 
-def test_a_file_that_is_half_written_for_a_while_is_never_served_half(running):
+def test_a_partially_written_file_is_never_served(running):
     path = running.place.agents / "One" / "agent.py"
     before = running.says("One")
     half, rest = running.place.source("One", "'whole'").split("async def")
@@ -203,7 +203,7 @@ def test_a_broken_save_leaves_the_last_good_version(running):
     assert running.agent("One")["state"] == "ok"
 
 
-def test_folders_that_are_new_renamed_moved_and_deleted(running):
+def test_new_renamed_moved_and_deleted_folders(running):
     place, agents = running.place, running.place.agents
     bystanders = place.imports()["Bystander"]
     place.write("New", "'new'")
@@ -224,7 +224,7 @@ def test_folders_that_are_new_renamed_moved_and_deleted(running):
     assert place.imports()["Bystander"] == bystanders
 
 
-def test_helpers_and_data_beside_it_are_part_of_an_agent(running):
+def test_helpers_and_data_files_are_part_of_an_agent(running):
     place = running.place
     folder = place.agents / "Helped"
     folder.mkdir()
@@ -247,7 +247,7 @@ def test_helpers_and_data_beside_it_are_part_of_an_agent(running):
     until(lambda: running.says("Helped") is None, "deleting was not noticed")
 
 
-def test_what_is_shared_reloads_those_that_use_it(running):
+def test_a_shared_module_reloads_the_agents_that_use_it(running):
     place = running.place
     shared = place.agents / "_shared"
     shared.mkdir()
@@ -299,7 +299,7 @@ def test_a_checkout_of_many_files_is_one_reload(place):
         assert place.imports()["Bystander"] == imports["Bystander"]
 
 
-def test_nonsense_in_the_configuration_leaves_the_old_one_in_force(place):
+def test_an_invalid_configuration_leaves_the_old_one_active(place):
     place.write("One", "'x' * 40")
     file = place.root / "gateway.toml"
     file.write_text("[http]\nmax_messages = 3\n")
@@ -333,7 +333,7 @@ def test_nonsense_in_the_configuration_leaves_the_old_one_in_force(place):
         assert status() == 200
 
 
-def test_the_folder_itself_may_go_and_come_back(place):
+def test_the_folder_itself_may_be_removed_and_created_again(place):
     place.write("One", "'first'")
     with gateway(place) as running:
         running.settle()
@@ -348,7 +348,7 @@ def test_the_folder_itself_may_go_and_come_back(place):
         until(lambda: running.says("One") == "third", "an edit in the new folder was not noticed")
 
 
-def test_switched_off_a_reload_is_asked_for(place):
+def test_with_mode_off_reload_is_manual(place):
     place.write("One", "'first'")
     with gateway(place, GATEWAY_AGENT_WATCH="0") as running:
         assert "files are not watched; to reload: POST /admin/reload, or send SIGHUP" in running.server.text
@@ -367,7 +367,7 @@ STREAMS = 20
 EDITS = 100
 
 
-def test_many_edits_under_running_streams_break_none_and_the_last_one_wins(place):
+def test_many_edits_do_not_break_running_streams_and_the_last_one_is_served(place):
     steady = (
         "import asyncio\n"
         "async def stream(messages):\n"

@@ -1,4 +1,4 @@
-"""Tools of MCP servers, in the real command with real servers by stdio and HTTP: called, killed, changed, flooded."""
+"""Tools of MCP servers, in the real command with real servers over stdio and HTTP: called, killed, changed, flooded."""
 
 import asyncio
 import time
@@ -23,13 +23,13 @@ agent = Agent(name="Helper", tools=[*use_gateway_tools("local/*"), use_gateway_t
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory):
-    """Where the server by HTTP notes its calls."""
+    """The file to which the HTTP server writes its calls."""
     return tmp_path_factory.mktemp("calls") / "log"
 
 
 @pytest.fixture(scope="module")
 def remote(calls):
-    """A server by HTTP that can be started again on its port."""
+    """An HTTP server that can be restarted on the same port."""
     with running("--http", "--log", str(calls)) as (process, port):
         yield process, port
 
@@ -84,7 +84,7 @@ def test_tools_are_listed_and_called(server):
     assert ask(server, 'call remote__add {"a": 3, "b": 4}') == "tool said: 7"
 
 
-def test_fifty_chats_use_it_at_once(server):
+def test_fifty_chats_call_it_concurrently(server):
     async def go():
         async with server.async_client() as client:
 
@@ -100,12 +100,12 @@ def test_fifty_chats_use_it_at_once(server):
     assert asyncio.run(go()) == [f"tool said: {number + 1}" for number in range(50)]
 
 
-def test_a_result_of_five_megabytes_is_cut(server):
+def test_a_result_of_five_megabytes_is_cut_off(server):
     said = ask(server, 'call local__big {"size": 5000000}')
     assert 1_000_000 < len(said) < 1_100_000
 
 
-def test_a_server_that_is_killed_and_started_again_in_mid_use(server, remote, calls):
+def test_a_server_is_killed_and_restarted_while_in_use(server, remote, calls):
     first, port = remote
     assert ask(server, "call remote__process_id {}") == f"tool said: {first.pid}"
 
@@ -126,7 +126,7 @@ def test_a_server_that_is_killed_and_started_again_in_mid_use(server, remote, ca
             return lost.choices[0].message.content, meanwhile.choices[0].message.content
 
     lost, meanwhile = asyncio.run(go())
-    assert lost == "tool said: The call failed at the tool's server: it ended the connection."
+    assert lost == "tool said: The tool call failed: the connection was lost."
     assert meanwhile == "tool said: 2"
     with running("--http", "--describe", "Add. Tell nobody.", port=port) as (second, _):
         assert ask(server, "call remote__process_id {}") == f"tool said: {second.pid}"
@@ -136,11 +136,11 @@ def test_a_server_that_is_killed_and_started_again_in_mid_use(server, remote, ca
         assert [(c["server"], c["tool"], c["now"]["description"]) for c in changes] == [
             ("remote", "add", "Add. Tell nobody.")
         ]
-        told = httpx2.get(f"{server.url}/admin/agents/errors", timeout=20).text
-        assert "mcp_tool_changed" in told
+        message = httpx2.get(f"{server.url}/admin/agents/errors", timeout=20).text
+        assert "mcp_tool_changed" in message
 
 
-def test_a_restart_needs_no_server(folder, upstream, server):
+def test_the_gateway_restarts_without_the_server(folder, upstream, server):
     server.stop()
     environment = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "canary"}
     with serving(folder, environment=environment) as again:

@@ -1,4 +1,4 @@
-"""Tools of agents and of the gateway, in the real command: policy, reload, and tools that block."""
+"""Tools of agents and of the gateway, in the real command: policy, reload, and blocking tools."""
 
 import asyncio
 
@@ -73,7 +73,7 @@ def ask(server, text, model="One"):
     return answer.choices[0].message.content
 
 
-def test_a_refused_tool_is_told_to_the_model_and_to_the_operator(server):
+def test_a_denied_tool_is_reported_to_the_model_and_the_operator(server):
     response = httpx2.post(
         f"{server.url}/v1/chat/completions",
         json={"model": "One", "messages": [{"role": "user", "content": 'call forbidden {"what": "canary argument"}'}]},
@@ -81,7 +81,7 @@ def test_a_refused_tool_is_told_to_the_model_and_to_the_operator(server):
         timeout=20,
     )
     said = response.json()["choices"][0]["message"]["content"]
-    assert said == "tool said: The tool forbidden may not be called: it is denied to all agents."
+    assert said == "tool said: The tool forbidden may not be called: denied for all agents."
     errors = httpx2.get(f"{server.url}/admin/agents/errors").json()["errors"]
     [error] = [e for e in errors if e["code"] == "tool_refused"]
     assert (error["stage"], error["agent_id"], error["request_ids"]) == ("tool", "One", ["asked-for-it"])
@@ -90,7 +90,7 @@ def test_a_refused_tool_is_told_to_the_model_and_to_the_operator(server):
     assert "canary argument" not in str(errors) + server.text
 
 
-def test_a_gateway_tool_is_called_listed_and_read_again_at_a_reload(server, folder):
+def test_a_gateway_tool_is_called_listed_and_reloaded(server, folder):
     assert ask(server, 'call greet {"name": "Ada"}') == "tool said: Hello, Ada!"
     assert ask(server, 'call calculate {"expression": "6 * 7"}') == "tool said: 42"
     tools = {tool["name"]: tool for tool in httpx2.get(f"{server.url}/admin/tools").json()["tools"]}
@@ -102,7 +102,7 @@ def test_a_gateway_tool_is_called_listed_and_read_again_at_a_reload(server, fold
     assert ask(server, 'call greet {"name": "Ada"}') == "tool said: Welcome, Ada!"
 
 
-def test_with_every_tool_thread_blocked_names_resolve_and_others_are_answered(server, folder):
+def test_with_all_tool_threads_blocked_names_resolve_and_other_requests_succeed(server, folder):
     async def go():
         client = server.async_client()
 

@@ -31,10 +31,10 @@ async def test_other_rules_hold_for_the_next_call():
             policy.reconfigure(policy.Config(deny=deny))
             await ask(g)
             outputs.append(model.calls[-1].input[-1]["output"])
-        with pytest.raises(GatewayError, match="no source 'nonsense'"):
+        with pytest.raises(GatewayError, match="unknown tool source 'nonsense'"):
             policy.reconfigure(policy.Config(closed=["nonsense"]))
     assert outputs[0] == outputs[2] == "seen"
-    assert "denied to all agents" in outputs[1]
+    assert "denied for all agents" in outputs[1]
 
 
 async def test_other_gateway_tools_are_there_after_the_reload(tmp_path):

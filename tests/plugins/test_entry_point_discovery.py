@@ -1,4 +1,4 @@
-"""Entry points of installed packages are models; a broken one costs only itself."""
+"""Agents from entry points of installed packages."""
 
 from gateway_plugins.entry_point_discovery import EntryPointDiscovery
 
@@ -9,7 +9,7 @@ METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 
 
 def install(folder, monkeypatch, name, points, version="1.0"):
-    """An installed distribution, as the import system sees one."""
+    """An installed distribution for the import system."""
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(METADATA.format(name=name, version=version))
@@ -19,7 +19,7 @@ def install(folder, monkeypatch, name, points, version="1.0"):
     return info
 
 
-async def test_installed_agents_are_served_and_a_broken_one_costs_only_itself(tmp_path, monkeypatch):
+async def test_installed_agents_are_served_and_a_broken_one_does_not_affect_others(tmp_path, monkeypatch):
     (tmp_path / "installed_for_test.py").write_text(
         "from agents import Agent\nagent = Agent(name='a')\ndef build():\n    return Agent(name='b')\n"
     )
@@ -42,7 +42,7 @@ async def test_installed_agents_are_served_and_a_broken_one_costs_only_itself(tm
             assert answer.choices[0].message.content == "hello"
 
 
-def test_another_version_is_another_digest(tmp_path, monkeypatch):
+def test_another_version_has_another_digest(tmp_path, monkeypatch):
     def digest():
         found = {entry.id: entry for entry in EntryPointDiscovery(NullGateway(), None).discover_agents()}
         return found["One"].digest

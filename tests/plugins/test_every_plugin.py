@@ -85,7 +85,7 @@ def test_a_plugin_that_is_switched_off_is_not_imported(tmp_path):
         ({"upstream": {}}, PluginError, "did you mean 'upstreams'?"),
         ({"error_recorder": {"capcity": 1}}, ConfigError, "capcity: unknown key (did you mean 'capacity'?)"),
         ({"error_recorder": {"enabled": "no"}}, ConfigError, "enabled: must be true or false"),
-        ({"upstreams": {"default": "x"}}, ConfigError, "there is no upstream 'x'"),
+        ({"upstreams": {"default": "x"}}, ConfigError, "unknown upstream 'x'"),
         ({"upstreams": {"a": {}}}, ConfigError, "[plugins.upstreams.a]"),
         ({"upstreams": {"a": {"base_url": "u", "api": "x"}}}, ConfigError, "one of: chat, responses"),
     ],

@@ -1,4 +1,4 @@
-"""Files in a folder are models by their place; what must not be served is refused and told."""
+"""Agents in a folder: ids from the layout, digests, and rejected files."""
 
 import os
 
@@ -32,7 +32,7 @@ def scan(tmp_path):
     return scan
 
 
-def test_the_layout_decides_the_ids(write, scan):
+def test_the_layout_determines_the_ids(write, scan):
     for path in ("SampleAgent/agent.py", "labs/Research/agent.py", "quick.py", "labs/deep/er.py", "Pack/__init__.py"):
         write(path)
     assert list(scan()) == ["labs/deep/er", "labs/Research", "Pack", "quick", "SampleAgent"]
@@ -53,21 +53,21 @@ def test_the_layout_decides_the_ids(write, scan):
         "notes.txt",
     ],
 )
-def test_what_is_no_agent_is_skipped(write, scan, path):
+def test_files_that_are_not_agents_are_skipped(write, scan, path):
     write(path)
     assert scan() == {}
     assert scan.reported == []
 
 
 @pytest.mark.parametrize("name", ["test", "env", "build"])
-def test_an_agent_whose_name_is_passed_over_is_told(write, scan, name):
+def test_an_agent_with_an_ignored_name_is_reported(write, scan, name):
     folder = write(f"labs/{name}/agent.py").parent
     assert scan() == {}
     (error,) = scan.reported
-    assert (error.message, error.source) == (f"folders called '{name}' are passed over", str(folder))
+    assert (error.message, error.source) == (f"folders named '{name}' are ignored", str(folder))
 
 
-def test_a_helper_below_the_top_is_no_agent(write, scan):
+def test_a_helper_below_the_top_level_is_not_an_agent(write, scan):
     write("labs/helpers.py", "VALUE = 1\n")
     write("labs/one.py")
     write("Big/agent.py")
@@ -75,7 +75,7 @@ def test_a_helper_below_the_top_is_no_agent(write, scan):
     assert list(scan()) == ["Big", "labs/one"]
 
 
-def test_a_folder_that_is_not_there_has_no_agents(scan):
+def test_a_missing_folder_has_no_agents(scan):
     assert scan() == {}
 
 
@@ -91,14 +91,14 @@ def test_the_digest_covers_everything_in_the_agents_folder(write, scan, change):
     assert after["B"].digest == before["B"].digest
 
 
-def test_touching_a_file_changes_nothing(write, scan):
+def test_touching_a_file_does_not_change_the_digest(write, scan):
     file = write("A/agent.py")
     before = scan()
     os.utime(file, (1, 1))
     assert scan() == before
 
 
-def test_caches_change_nothing(write, scan):
+def test_caches_do_not_change_the_digest(write, scan):
     write("A/agent.py")
     before = scan()
     write("A/__pycache__/agent.pyc", "x")
@@ -106,7 +106,7 @@ def test_caches_change_nothing(write, scan):
     assert scan() == before
 
 
-def test_a_shared_helper_changes_those_that_mention_it(write, scan):
+def test_a_shared_helper_changes_the_agents_that_mention_it(write, scan):
     write("_shared/text.py", "x = 1\n")
     write("User/agent.py", "from _shared.text import x\n" + SDK)
     write("Other/agent.py")
@@ -117,7 +117,7 @@ def test_a_shared_helper_changes_those_that_mention_it(write, scan):
     assert after["Other"].digest == before["Other"].digest
 
 
-def test_links_that_leave_the_folder_are_refused(write, scan, tmp_path):
+def test_links_to_targets_outside_the_folder_are_rejected(write, scan, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "agent.py").write_text(SDK)
@@ -126,20 +126,20 @@ def test_links_that_leave_the_folder_are_refused(write, scan, tmp_path):
     (inside.parent / "file.py").symlink_to(outside / "agent.py")
     (inside.parent / "Same").symlink_to(inside)
     assert list(scan()) == ["Real", "Same"]
-    assert [error.message for error in scan.reported] == ["is a link that leaves the folder"] * 2
+    assert [error.message for error in scan.reported] == ["symbolic link to a target outside the folder"] * 2
 
 
-def test_odd_files_are_told_and_hold_nothing_up(write, scan):
+def test_unusual_files_are_reported_and_do_not_block(write, scan):
     write("Good/agent.py")
     folder = write("Pipe/x.txt").parent
     os.mkfifo(folder / "agent.py")
     write("Huge/agent.py", "#" * (10 * 1024 * 1024 + 1))
     assert list(scan()) == ["Good"]
-    assert {error.message.split(" than")[0] for error in scan.reported} == {"is no regular file", "is larger"}
+    assert {error.message.split(" than")[0] for error in scan.reported} == {"not a regular file", "larger"}
 
 
-def test_a_package_file_at_the_top_is_told(write, scan):
+def test_a_package_file_at_the_top_level_is_reported(write, scan):
     write("__init__.py", "")
     write("A/agent.py")
     assert list(scan()) == ["A"]
-    assert "hide the SDK's own package" in scan.reported[0].message
+    assert "shadow the SDK's package" in scan.reported[0].message

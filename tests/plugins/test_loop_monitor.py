@@ -1,4 +1,4 @@
-"""Code that blocks the event loop is named: the agent, the tool, the file and the line; never a value."""
+"""Reports of event-loop blocking: the agent, the tool, the file and the line, but no values."""
 
 import asyncio
 import os
@@ -22,24 +22,24 @@ async def ask(g, request_id: str = "r1", model: str = "X") -> None:
 
 
 async def blocks(g) -> dict:
-    """What is measured, when the loop has gone on after it was blocked."""
+    """Return the measurements after the loop was blocked and resumed."""
     while not (found := {m.name: m.value for m in g.gateway.measurements()})["agent_gateway.event_loop.blocks"]:
         await asyncio.sleep(0.005)
     return found
 
 
 def line_of(text: str, function) -> int:
-    """The line in this file at which the function has this text."""
+    """Return the line of this file in which the function contains the text."""
     code = function.__code__
     lines = Path(__file__).read_text().splitlines()
     return next(n for n in range(code.co_firstlineno, len(lines) + 1) if text in lines[n - 1])
 
 
-async def test_a_tool_that_blocks_is_named_with_its_agent_and_line(caplog):
+async def test_a_blocking_tool_is_reported_with_its_agent_and_line(caplog):
     @function_tool
     async def stall(what: str) -> str:
         """Stall."""
-        time.sleep(0.3)  # the line to blame
+        time.sleep(0.3)  # the blocking line
         return what
 
     agent = Agent(name="x", tools=[stall], model=script(call("stall", what="canary-of-an-argument"), "done"))
@@ -48,8 +48,8 @@ async def test_a_tool_that_blocks_is_named_with_its_agent_and_line(caplog):
         found = await blocks(g)
         [error] = (await g.http.get("/admin/agents/errors/r1")).json()["errors"]
     assert error["code"] == "event_loop_blocked"
-    assert error["message"].endswith("by the tool stall of the agent X")
-    line = line_of("# the line to blame", test_a_tool_that_blocks_is_named_with_its_agent_and_line)
+    assert error["message"].endswith("by tool stall of agent X")
+    line = line_of("# the blocking line", test_a_blocking_tool_is_reported_with_its_agent_and_line)
     assert error["source"] == f"{__file__}:{line}"
     assert (error["agent_id"], error["request_ids"]) == ("X", ["r1"])
     assert found["agent_gateway.event_loop.blocks"] == 1
@@ -75,7 +75,7 @@ def helper():
 
 
 @pytest.mark.parametrize("path", ["Stall.py", "Stall/agent.py"])
-async def test_an_agents_file_that_blocks_is_named(tmp_path, path):
+async def test_a_blocking_agent_file_is_reported(tmp_path, path):
     file = tmp_path / path
     file.parent.mkdir(exist_ok=True)
     file.write_text(FILE)
@@ -83,12 +83,12 @@ async def test_an_agents_file_that_blocks_is_named(tmp_path, path):
         await ask(g, model="Stall")
         await blocks(g)
         [error] = (await g.http.get("/admin/agents/errors")).json()["errors"]
-    assert error["message"].endswith("by helper of the agent Stall")
+    assert error["message"].endswith("by helper of agent Stall")
     assert error["source"] == f"{file}:13"
     assert error["request_ids"] == ["r1"]
 
 
-async def test_what_an_agent_left_behind_in_the_loop_is_named_by_its_file(tmp_path):
+async def test_a_blocking_callback_after_the_run_is_reported_by_its_file(tmp_path):
     (tmp_path / "Later.py").write_text(
         "import asyncio, time\n"
         "def late():\n    time.sleep(0.3)\n"
@@ -99,11 +99,11 @@ async def test_what_an_agent_left_behind_in_the_loop_is_named_by_its_file(tmp_pa
         await ask(g, model="Later")
         await blocks(g)
         [error] = (await g.http.get("/admin/agents/errors")).json()["errors"]
-    assert error["message"].endswith("by late of the agent Later")
+    assert error["message"].endswith("by late of agent Later")
     assert error["request_ids"] == []
 
 
-async def test_a_function_that_runs_in_a_thread_blocks_nobody():
+async def test_a_function_in_a_thread_does_not_block_the_loop():
     @function_tool
     def slow() -> str:
         """Take time, in a thread."""
@@ -118,74 +118,74 @@ async def test_a_function_that_runs_in_a_thread_blocks_nobody():
     assert found["agent_gateway.event_loop.blocked"] == 0
 
 
-async def test_it_is_told_while_the_loop_is_blocked_and_once():
-    told: list[tuple[str, str]] = []
+async def test_a_block_is_reported_once_while_the_loop_is_blocked():
+    reported: list[tuple[str, str]] = []
     seen, freed = threading.Event(), asyncio.Event()
 
     def blocked(frame):
-        told.append((threading.current_thread().name, frame.f_code.co_name))
+        reported.append((threading.current_thread().name, frame.f_code.co_name))
         seen.set()
 
     def free(seconds):
-        told.append((threading.current_thread().name, "free"))
+        reported.append((threading.current_thread().name, "free"))
         freed.set()
 
-    watch = StallDetector(0.02, blocked, free)
-    watch.start()
+    detector = StallDetector(0.02, blocked, free)
+    detector.start()
     try:
-        assert seen.wait(10)  # blocks the loop until it was noticed
+        assert seen.wait(10)  # blocks the loop until it is detected
         time.sleep(0.1)
         async with asyncio.timeout(10):
             await freed.wait()
     finally:
-        watch.stop()
-    assert told == [("loop-monitor", "wait"), ("MainThread", "free")]
+        detector.stop()
+    assert reported == [("loop-monitor", "wait"), ("MainThread", "free")]
     assert not [thread for thread in threading.enumerate() if thread.name == "loop-monitor"]
 
 
-async def test_a_process_that_has_to_wait_is_not_blocked():
-    told: list[object] = []
-    watch = StallDetector(0.05, told.append, told.append)
-    watch.start()
+async def test_a_suspended_process_is_not_a_block():
+    reported: list[object] = []
+    detector = StallDetector(0.05, reported.append, reported.append)
+    detector.start()
     try:
         me = os.getpid()
         stopping = await asyncio.create_subprocess_shell(f"kill -STOP {me}; sleep 0.5; kill -CONT {me}")
         async with asyncio.timeout(10):
             await stopping.wait()
-            while watch.lag < 0.3:
+            while detector.lag < 0.3:
                 await asyncio.sleep(0.01)
     finally:
-        watch.stop()
-    assert told == []
+        detector.stop()
+    assert reported == []
 
 
-async def test_a_computation_is_a_block_also_when_it_lets_nobody_look():
+async def test_a_computation_that_holds_the_gil_is_a_block():
     freed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    watch = StallDetector(0.05, lambda frame: None, freed.set_result)
-    watch.start()
+    detector = StallDetector(0.05, lambda frame: None, freed.set_result)
+    detector.start()
     try:
         await asyncio.sleep(0)
-        # Holds Python's lock until it is done.
+        # Holds the GIL until it is done.
         sum(range(30_000_000))
         async with asyncio.timeout(10):
             assert await freed > 0.05
     finally:
-        watch.stop()
+        detector.stop()
 
 
-async def test_the_lag_of_the_last_minute_is_forgotten_in_time(monkeypatch):
-    watch = StallDetector(1.0, lambda frame: None, lambda seconds: None)
+async def test_the_lag_covers_the_last_minute(monkeypatch):
+    detector = StallDetector(1.0, lambda frame: None, lambda seconds: None)
     for moment, late in [(1000, 0.5), (1009, 0.1), (1011, 0.2)]:
-        watch._note(moment, late)
+        detector._record_lag(moment, late)
     for moment, worst in [(1011, 0.5), (1069, 0.5), (1071, 0.2), (1081, 0.0)]:
         monkeypatch.setattr(time, "monotonic", lambda moment=moment: float(moment))
-        assert watch.lag == worst
+        assert detector.lag == worst
     for moment in range(2000, 3000, 10):
-        watch._note(moment, 0.1)
-    assert len(watch._worst) == 7
+        detector._record_lag(moment, 0.1)
+    assert len(detector._worst) == 7
 
 
-async def test_a_threshold_that_makes_no_sense_is_refused():
+async def test_an_invalid_threshold_is_rejected():
     with pytest.raises(ConfigError, match="at least"):
         async with gateway_in_memory({}, config={"plugins": {"loop_monitor": {"threshold": 0}}}):
             pass

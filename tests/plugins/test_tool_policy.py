@@ -1,4 +1,4 @@
-"""Which tools may be called, for how long and with how much; and a tool within its limits is as before."""
+"""Authorization and limits of tool calls; a tool within its limits behaves as without them."""
 
 import asyncio
 import copy
@@ -61,16 +61,16 @@ async def decide(settings, tool):
         (Settings(closed=["mcp"], agents={"Agent": Rules(allow=["s/*"])}), info("x", "mcp", "s"), True),
     ],
 )
-async def test_who_may_call_what(settings, tool, allowed):
+async def test_authorization(settings, tool, allowed):
     assert await decide(settings, tool) is allowed
 
 
-def test_a_source_that_there_is_not_is_told():
+def test_an_unknown_source_is_rejected():
     with pytest.raises(ConfigError, match="one of: sdk-native"):
         ToolPolicy(None, Settings(closed=["gatway"]))
 
 
-def test_the_tables_are_read():
+def test_the_tables_are_parsed():
     table = {"deny": ["a"], "timeout": "5s", "agents": {"X": {"allow": ["b"]}}}
     config = load_config(environ={}, overrides={"plugins": {"tool_policy": table}})
     own = {k: v for k, v in config.plugins["tool_policy"].items() if k != "enabled"}
@@ -79,7 +79,7 @@ def test_the_tables_are_read():
 
 
 async def answer_of(tool, settings=None, **arguments):
-    """What the model reads of a tool."""
+    """Return the output of a tool that the model reads."""
     name = tool.name
     model = script(call(name, **arguments), "done")
     config = {"plugins": {"tool_policy": settings or {}}}
@@ -97,16 +97,16 @@ async def echo(text: str) -> str:
     return text
 
 
-async def test_a_refusal_is_told_to_the_model_and_recorded():
+async def test_a_denial_is_reported_to_the_model_and_recorded():
     answer, [error] = await answer_of(copy.copy(echo), {"deny": ["echo"]}, text="secret words")
-    assert answer == "The tool echo may not be called: it is denied to all agents."
+    assert answer == "The tool echo may not be called: denied for all agents."
     assert (error["stage"], error["code"], error["agent_id"]) == ("tool", "tool_refused", "X")
     assert error["request_ids"]
     assert error["principal_id"]
     assert "secret words" not in str(error)
 
 
-async def test_a_plain_function_and_a_coroutine_are_out_of_time():
+async def test_a_plain_function_and_a_coroutine_time_out():
     release = threading.Event()
 
     @function_tool
@@ -130,7 +130,7 @@ async def test_a_plain_function_and_a_coroutine_are_out_of_time():
         release.set()
 
 
-async def test_a_tools_own_time_and_an_agents_are_its_own():
+async def test_a_tools_own_timeout_and_agents_as_tools_are_unchanged():
     @function_tool(timeout=7)
     async def own() -> str:
         """Has a limit."""
@@ -147,11 +147,11 @@ async def test_a_tools_own_time_and_an_agents_are_its_own():
         assert plain.timeout_seconds is None
 
 
-async def test_arguments_that_are_too_long_are_not_passed_on():
+async def test_too_large_arguments_are_rejected():
     limits = {"max_arguments": 40}
     assert (await answer_of(copy.copy(echo), limits, text="ok"))[0] == "ok"
     answer, _ = await answer_of(copy.copy(echo), limits, text="x" * 40)
-    assert answer == "The arguments are too long: at most 40 bytes are taken."
+    assert answer == "The arguments are too large: the maximum is 40 bytes."
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_arguments_that_are_too_long_are_not_passed_on():
         (12345678901234, "12345678901234"),
     ],
 )
-async def test_results_that_are_too_long_are_cut(result, read):
+async def test_too_large_results_are_cut_off(result, read):
     async def give(context, arguments):
         return result
 
@@ -176,7 +176,7 @@ async def test_results_that_are_too_long_are_cut(result, read):
     assert (await answer_of(tool, {"max_result": 10}))[0] == read
 
 
-async def test_a_structured_text_that_is_too_long_is_cut():
+async def test_too_large_structured_text_is_cut_off():
     async def give(context, arguments):
         return ToolOutputText(text="y" * 1000)
 
@@ -186,7 +186,7 @@ async def test_a_structured_text_that_is_too_long_is_cut():
     assert "cut off here" in answer
 
 
-async def test_the_limits_are_put_on_once():
+async def test_the_limits_are_applied_once():
     tool = copy.copy(echo)
     agents = {"A": Agent(name="a", tools=[tool]), "B": Agent(name="b", tools=[tool])}
     for _ in range(2):
@@ -196,7 +196,7 @@ async def test_the_limits_are_put_on_once():
     assert sorted(guard.get_name() for guard in tool.tool_input_guardrails) == ["agent_gateway", "max_arguments"]
 
 
-async def test_a_gateway_tool_is_limited_too():
+async def test_a_gateway_tool_is_limited():
     class Offers:
         def __init__(self, *_):
             pass
@@ -215,7 +215,7 @@ async def test_a_gateway_tool_is_limited_too():
 
 
 class Mcp(MCPServer):
-    """An MCP server without a wire."""
+    """An MCP server without a transport."""
 
     name = "files"
 
@@ -238,7 +238,7 @@ class Mcp(MCPServer):
         raise NotImplementedError
 
 
-async def test_what_an_agents_own_mcp_server_answers_is_cut():
+async def test_results_of_an_agents_own_mcp_server_are_cut_off():
     model = script(call("read"), "done")
     config = {"plugins": {"tool_policy": {"max_result": 100}}}
     async with gateway_in_memory({"X": Agent(name="x", mcp_servers=[Mcp()])}, model=model, config=config) as g:

@@ -1,6 +1,6 @@
-"""Agents that are dropped into a folder: a file there is a model, with no registry and no edit.
+"""Discovers agents in a folder: each file in it is a model, without any registration.
 
-It finds and loads modules; what a module exports, the core finds out.
+It finds and loads modules; the core resolves their exports.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,24 +31,24 @@ class FolderDiscovery:
         self.reconfigure(config)
 
     def reconfigure(self, config: Settings) -> None:
-        """Look into another folder."""
+        """Switch to another folder."""
         self._root = config.path
         self._scanner = Scanner(config.path, self._gateway.report)
 
     @hookimpl
     def discover_agents(self) -> Iterable[AgentEntry]:
-        """One entry for each agent in the folder."""
+        """Return an entry for each agent in the folder."""
         root = self._root.resolve()
         return [_entry(found, root) for found in self._scanner.scan()]
 
     @hookimpl
     def watch_paths(self) -> Iterable[Path]:
-        """The folder, whether it exists yet or not."""
+        """Return the folder, even if it does not exist yet."""
         return [self._root]
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """Where it looks."""
+        """Return the folder, and whether it exists."""
         return {"path": str(self._root), "exists": self._root.is_dir()}
 
 

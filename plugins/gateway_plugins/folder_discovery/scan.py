@@ -1,6 +1,6 @@
-"""Which agents lie in a folder, and what is each made of?
+"""Scans a folder for agents, and computes a digest of the files of each.
 
-Reads files and imports nothing. The layout decides the ids: `SampleAgent/agent.py` is `SampleAgent`,
+It reads files and does not import them. The layout determines the ids: `SampleAgent/agent.py` is `SampleAgent`,
 `labs/Research/agent.py` is `labs/Research`, `quick.py` is `quick`.
 """
 
@@ -18,7 +18,7 @@ from attrs import frozen
 from gateway_core import DiscoveryError, GatewayError, is_ignored_file
 
 AGENT_FILES = ("agent.py", "__init__.py")
-"""What makes a folder an agent; the first one there is imported."""
+"""Files that make a folder an agent. The first existing one is imported."""
 SKIPPED_FOLDERS = frozenset(
     {"__pycache__", "venv", "env", "node_modules", "tests", "test", "site-packages", "dist", "build"}
 )
@@ -26,7 +26,7 @@ SKIPPED_FILES = re.compile(r"(test_.*|.*_test|conftest|setup|__init__|__main__)\
 MAX_DEPTH = 8
 MAX_SOURCE_BYTES = 10 * 1024 * 1024
 MAX_FILES = 5000
-# Contents of larger files (models, databases) are not read at each scan: size and time stand for them.
+# Larger files (models, databases) are not read at each scan: the digest covers their size and time instead.
 _READ_LIMIT = 1024 * 1024
 _CLOCK_TICK_NS = 100_000_000
 _PRIVATE_NAME = re.compile(rb"(?<!\w)_\w+")
@@ -41,18 +41,18 @@ class FoundAgent:
 
     id: str
     file: Path
-    """What to import."""
+    """The file to import."""
     folder: Path | None
-    """The folder that is its own; none for a single file."""
+    """The agent's folder; `None` for a single file."""
     digest: str
 
 
 class Scanner:
-    """Scans one folder again and again, and reads only files that changed since.
+    """Scans a folder repeatedly, and reads only files that changed since the last scan.
 
     Args:
         root: The drop-in folder.
-        report: Told of what cannot be offered.
+        report: Called with an error for each file or folder that is rejected.
     """
 
     def __init__(self, root: Path, report: Report) -> None:
@@ -61,16 +61,16 @@ class Scanner:
         self._known: dict[str, tuple[tuple[int, int, int], _Contents]] = {}
 
     def scan(self) -> list[FoundAgent]:
-        """All agents, sorted by id."""
+        """Return all agents, sorted by id."""
         if not self._root.is_dir():
             return []
         root = self._root.resolve()
         if (root / "__init__.py").exists():
             self._report(
                 DiscoveryError(
-                    "this file can make the folder hide the SDK's own package `agents`",
+                    "this file can make the folder shadow the SDK's package `agents`",
                     source=str(root / "__init__.py"),
-                    hint="delete it; the gateway does not need it",
+                    hint="delete the file; the gateway does not need it",
                 )
             )
         seen: set[str] = set()
@@ -87,7 +87,7 @@ class Scanner:
             with os.scandir(folder) as found:
                 children = sorted(found, key=lambda child: child.name)
         except OSError as error:
-            self._report(DiscoveryError(f"cannot be read: {error.strerror}", source=str(folder)))
+            self._report(DiscoveryError(f"could not be read: {error.strerror}", source=str(folder)))
             return
         for child in children:
             if child.name.startswith((".", "_")):
@@ -97,7 +97,7 @@ class Scanner:
                 continue
             if child.is_dir():
                 if child.name in SKIPPED_FOLDERS:
-                    self._skipped(path)
+                    self._report_skipped(path)
                     continue
                 agent = next((path / name for name in AGENT_FILES if os.path.exists(f"{child.path}/{name}")), None)
                 if agent is not None:
@@ -108,25 +108,25 @@ class Scanner:
             elif self._is_single_file_agent(path, root, depth):
                 yield path.relative_to(root).with_suffix("").as_posix(), path, None
 
-    def _skipped(self, folder: Path) -> None:
-        """Tell of a folder that is passed over for its name, and yet has what makes an agent."""
+    def _report_skipped(self, folder: Path) -> None:
+        """Report a folder that is ignored because of its name, although it contains an agent."""
         if (folder / "agent.py").is_file():
             self._report(
                 DiscoveryError(
-                    f"folders called '{folder.name}' are passed over", source=str(folder), hint="give it another name"
+                    f"folders named '{folder.name}' are ignored", source=str(folder), hint="rename the folder"
                 )
             )
 
     def _is_single_file_agent(self, path: Path, root: Path, depth: int) -> bool:
         if path.suffix != ".py" or SKIPPED_FILES.fullmatch(path.name) or not self._importable(path, root):
             return False
-        # Below the top a file may just as well be a helper: it counts when it uses the SDK.
+        # Below the top level, a file may be a helper: it is an agent only if it imports the SDK.
         return depth == 0 or bool(_USES_THE_SDK.search(path.read_bytes()))
 
     def _inside(self, path: Path, root: Path) -> bool:
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             self._report(
-                DiscoveryError("is a link that leaves the folder", source=str(path), hint="copy what it points to")
+                DiscoveryError("symbolic link to a target outside the folder", source=str(path), hint="copy the target")
             )
             return False
         return True
@@ -137,37 +137,37 @@ class Scanner:
             if not self._inside(file, root):
                 return False
             if not stat.S_ISREG(status.st_mode):
-                problem = "is no regular file"
+                problem = "not a regular file"
             elif status.st_size > MAX_SOURCE_BYTES:
-                problem = f"is larger than {MAX_SOURCE_BYTES} bytes"
+                problem = f"larger than {MAX_SOURCE_BYTES} bytes"
             else:
                 with file.open("rb"):
                     return True
         except OSError as error:
-            problem = f"cannot be read: {error.strerror}"
+            problem = f"could not be read: {error.strerror}"
         self._report(DiscoveryError(problem, source=str(file)))
         return False
 
     def _shared(self, root: Path, seen: set[str]) -> dict[bytes, bytes]:
-        """What agents may share, such as `_shared/`, with everything that it mentions itself: digests by name."""
-        made_of = {
+        """Return the digests of shared modules, such as `_shared/`, by name, including the modules they mention."""
+        modules = {
             path.stem.encode(): self._contents(path if path.is_dir() else path.parent, [path], seen)
             for path in sorted(path for path in root.iterdir() if path.name.startswith("_"))
             if path.name not in SKIPPED_FOLDERS and self._inside(path, root) and (path.is_dir() or path.suffix == ".py")
         }
-        return {name: _combined(_reached(name, made_of), made_of) for name in made_of}
+        return {name: _combined_digest(_dependencies(name, modules), modules) for name in modules}
 
     def _digest(self, file: Path, folder: Path | None, shared: dict[bytes, bytes], seen: set[str]) -> str:
         contents = self._contents(folder or file.parent, [folder or file], seen)
         digest = hashlib.sha256(contents.digest)
-        # A change of something shared changes the agents that mention its name.
+        # A change of a shared module changes the agents that mention its name.
         for name in sorted(contents.mentions & shared.keys()) if shared else ():
             digest.update(shared[name])
         return digest.hexdigest()
 
-    def _contents(self, base: Path, places: list[Path], seen: set[str]) -> "_Contents":
+    def _contents(self, base: Path, roots: list[Path], seen: set[str]) -> "_Contents":
         digest, mentions, start = hashlib.sha256(), set[bytes](), len(str(base)) + 1
-        for path, status in (found for place in places for found in _files(place)):
+        for path, status in (found for root in roots for found in _files(root)):
             content = self._content(path, status, seen)
             digest.update(path[start:].encode("utf-8", "surrogateescape") + b"\0" + content.digest)
             mentions |= content.mentions
@@ -183,11 +183,11 @@ class Scanner:
             return known[1]
         try:
             content = Path(path).read_bytes() if status.st_size <= _READ_LIMIT else repr(stamp).encode()
-        except OSError:  # gone, or unreadable: both change the digest when they change
+        except OSError:  # removed or unreadable: the digest changes once it is readable again
             return _UNREADABLE
         mentions = _PRIVATE_NAME.findall(content) if path.endswith(".py") else ()
         value = _Contents(hashlib.sha256(content).digest(), frozenset(mentions))
-        # Two writes within one tick of the file system's clock leave the same stamp.
+        # Two writes within one clock tick of the file system have the same stamp.
         if abs(time.time_ns() - status.st_mtime_ns) > _CLOCK_TICK_NS:
             self._known[path] = (stamp, value)
         return value
@@ -195,31 +195,31 @@ class Scanner:
 
 @frozen
 class _Contents:
-    """What files are made of."""
+    """The digest of some files, and the private names in them."""
 
     digest: bytes
     mentions: frozenset[bytes]
-    """Names that begin with `_`, in sources."""
+    """Names in the source code that begin with `_`."""
 
 
 _UNREADABLE = _Contents(b"unreadable", frozenset())
 
 
-def _reached(name: bytes, made_of: dict[bytes, _Contents]) -> set[bytes]:
-    """The shared things that a shared thing mentions, also by way of others, and itself."""
-    reached, new = set[bytes](), {name}
+def _dependencies(name: bytes, modules: dict[bytes, _Contents]) -> set[bytes]:
+    """Return a shared module and all shared modules that it mentions, directly or indirectly."""
+    reachable, new = set[bytes](), {name}
     while new:
-        reached |= new
-        new = {found for one in new for found in made_of[one].mentions & made_of.keys()} - reached
-    return reached
+        reachable |= new
+        new = {found for one in new for found in modules[one].mentions & modules.keys()} - reachable
+    return reachable
 
 
-def _combined(names: set[bytes], made_of: dict[bytes, _Contents]) -> bytes:
-    return hashlib.sha256(b"".join(made_of[name].digest for name in sorted(names))).digest()
+def _combined_digest(names: set[bytes], modules: dict[bytes, _Contents]) -> bytes:
+    return hashlib.sha256(b"".join(modules[name].digest for name in sorted(names))).digest()
 
 
 def _files(place: Path) -> Iterator[tuple[str, os.stat_result | None]]:
-    """A file, or those below a folder in order, with what the system says of each; none for one that cannot be read."""
+    """Yield a file, or all files below a folder in order, each with its status; `None` if it cannot be read."""
     if os.path.isdir(place):
         return itertools.islice(_files_below(str(place)), MAX_FILES)
     return iter([(str(place), _status(place))])

@@ -1,6 +1,6 @@
-"""Tools that are defined once, for any agent to use by name: functions, files in a folder, and requests to servers.
+"""Provides shared tools that any agent can use by name: functions, files in a folder, and HTTP requests.
 
-It offers them, and neither decides who may call them nor which agent has them.
+It decides neither who may call a tool nor which agent has it.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -28,27 +28,27 @@ class GatewayTools:
         self._config = config
         self._files: ToolFiles | None = None
         self._callers: list[HttpCaller] = []
-        # Made at the first discovery: making them imports the SDK.
+        # Created at the first discovery, because that imports the SDK.
         self._fixed: list[FunctionTool] | None = None
         self._builtin: list[FunctionTool] = []
         self._tools: dict[str, FunctionTool] = {}
 
     def reconfigure(self, config: Settings) -> None:
-        """Make the tools anew at the next discovery. Connections of the old ones are kept until the gateway stops."""
+        """Rebuild the tools at the next discovery. Connections of the old tools stay open until the gateway stops."""
         self._config = config
         self._fixed = self._files = None
 
     @hookimpl
     def discover_agents(self) -> Iterable[AgentEntry]:
-        """No agents: it is the moment at which everything is looked for again, in a thread that may block."""
+        """Rebuild the tools, and return no agents. The hook is called at each reload, in a thread that may block."""
         from gateway_plugins.gateway_tools.functions import ToolFiles
 
         if self._fixed is None:
             self._fixed = list(self._configured())
-            self._builtin = list(self._made_in()) if self._config.builtin else []
+            self._builtin = list(self._built_in()) if self._config.builtin else []
         self._files = self._files or ToolFiles(self._config.path, self._gateway.report)
         tools: dict[str, FunctionTool] = {}
-        # An operator's own tool of a built-in one's name is meant to replace it.
+        # A configured tool replaces a built-in tool of the same name.
         for tool in [*self._fixed, *self._files.read(), *self._builtin]:
             tools.setdefault(tool.name, tool)
         self._tools = tools
@@ -56,17 +56,17 @@ class GatewayTools:
 
     @hookimpl
     def offer_tools(self) -> "Iterable[Tool]":
-        """What the last look found."""
+        """Return the tools from the last discovery."""
         return list(self._tools.values())
 
     @hookimpl
     def watch_paths(self) -> Iterable[Path]:
-        """The folder, whether it exists yet or not."""
+        """Return the folder, even if it does not exist yet."""
         return [self._config.path]
 
     @hookimpl
     def lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Connections to the servers of http tools."""
+        """Close the connections of HTTP tools on shutdown."""
 
         @asynccontextmanager
         async def hold() -> AsyncIterator[None]:
@@ -78,7 +78,7 @@ class GatewayTools:
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """Where it looks, and what it has found."""
+        """Return the folder and the names of the tools."""
         path = self._config.path
         return {"path": str(path), "exists": path.is_dir(), "tools": [gateway_tool_name(name) for name in self._tools]}
 
@@ -99,7 +99,7 @@ class GatewayTools:
                     except ConfigError as error:
                         self._gateway.report(error)
 
-    def _made_in(self) -> "Iterator[FunctionTool]":
+    def _built_in(self) -> "Iterator[FunctionTool]":
         from gateway_plugins.gateway_tools import builtin
         from gateway_plugins.gateway_tools.functions import as_tool
 

@@ -1,6 +1,6 @@
-"""The tools that are there without any setting: the time, and sums.
+"""Defines the built-in tools: the current time, and a calculator.
 
-They read the clock and nothing else, and run nothing that a model writes.
+They have no side effects, and do not execute code from a model.
 """
 
 import ast
@@ -35,7 +35,7 @@ _CONSTANTS: Mapping[str, float] = MappingProxyType({"pi": math.pi, "e": math.e})
 
 
 def current_time(time_zone: str = "UTC") -> str:
-    """Tell the current date, weekday and time.
+    """Return the current date, weekday and time.
 
     Args:
         time_zone: An IANA name such as Europe/Paris.
@@ -43,12 +43,12 @@ def current_time(time_zone: str = "UTC") -> str:
     try:
         zone = ZoneInfo(time_zone)
     except (ValueError, OSError, KeyError):
-        return f"There is no time zone {time_zone!r}. Use an IANA name such as Europe/Paris."
+        return f"Unknown time zone {time_zone!r}. Use an IANA name such as Europe/Paris."
     return datetime.now(zone).strftime("%A, %Y-%m-%d %H:%M:%S %Z")
 
 
 def calculate(expression: str) -> str:
-    """Work out an arithmetic expression.
+    """Evaluate an arithmetic expression.
 
     Args:
         expression: Numbers with + - * / // % ** and parentheses; abs, round, min, max, sqrt, log, exp, pi and e.
@@ -59,7 +59,7 @@ def calculate(expression: str) -> str:
         value = _value(ast.parse(expression.strip(), mode="eval").body, 0)
         return str(value)
     except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
-        return f"That cannot be worked out: {type(error).__name__}."
+        return f"The expression could not be evaluated: {type(error).__name__}."
 
 
 def _value(node: ast.expr, depth: int) -> Any:
@@ -82,7 +82,7 @@ def _value(node: ast.expr, depth: int) -> Any:
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    # A few characters can ask for a number that takes hours: its size is known before it is worked out.
+    # A short expression can require hours of computation, so the size is checked before the result is computed.
     if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * abs(exponent) > _MAX_DIGITS * 4:
         raise OverflowError
     result = base**exponent

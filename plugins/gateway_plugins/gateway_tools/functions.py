@@ -1,6 +1,6 @@
-"""Python functions become tools: of installed modules, and of files in the folder of tools.
+"""Converts Python functions to tools: from installed modules, and from files in the tools folder.
 
-The SDK makes the schema, from signature and docstring. What a file imports touches no other file's modules.
+The SDK derives the schema from the signature and the docstring. Each file is imported in isolation from other files.
 """
 
 import copy
@@ -34,35 +34,35 @@ Report = Callable[[GatewayError], None]
 
 
 def as_tool(function: Any, name: str, *, description: str | None = None, open: bool = True) -> FunctionTool:
-    """A function, or a tool that the SDK has made of it already, under a name of the gateway's.
+    """Convert a function or an SDK tool to a gateway tool with the given name.
 
     Raises:
-        UserError: The SDK cannot make a schema of its signature.
+        UserError: The value is not callable, or the SDK cannot derive a schema from its signature.
     """
     if isinstance(function, FunctionTool):
         tool = copy.copy(function)  # its module may use it under its own name
         tool.name, tool.description = sdk_tool_name(name), description or tool.description
     elif not callable(function):
-        raise UserError(f"a {type(function).__name__} cannot be called")
+        raise UserError(f"a {type(function).__name__} is not callable")
     else:
-        tool = _made(function, sdk_tool_name(name), description)
+        tool = _function_tool(function, sdk_tool_name(name), description)
     mark_tool(tool, ToolOrigin("gateway", open=open))
     return tool
 
 
-def _made(function: Callable[..., Any], name: str, description: str | None) -> FunctionTool:
+def _function_tool(function: Callable[..., Any], name: str, description: str | None) -> FunctionTool:
     try:
         return function_tool(function, name_override=name, description_override=description)
     except UserError:
-        # A free dictionary has no strict schema; models then get one that does not bind them.
+        # A parameter such as a free-form dictionary has no strict schema, so a non-strict one is used.
         return function_tool(function, name_override=name, description_override=description, strict_mode=False)
 
 
 def imported(name: str, settings: PythonTool) -> FunctionTool:
-    """The tool of a `module:function`.
+    """Import the tool that `module:function` refers to.
 
     Raises:
-        ConfigError: There is no such function, or it cannot be one.
+        ConfigError: The function cannot be imported, or cannot be a tool.
     """
     module_name, _, path = settings.function.partition(":")
     place = f"[plugins.gateway_tools.{name}] function"
@@ -73,22 +73,22 @@ def imported(name: str, settings: PythonTool) -> FunctionTool:
         return as_tool(found, name, description=settings.description, open=settings.open)
     except Exception as error:
         raise ConfigError(
-            f"{settings.function!r} is no function to be a tool: {type(error).__name__}: {error}",
+            f"could not create a tool from {settings.function!r}: {type(error).__name__}: {error}",
             source=place,
-            hint="write module:function, of a module that is installed",
+            hint="use module:function with an installed module",
         ) from error
 
 
 class ToolFiles:
-    """The tools in a folder, read again when any of its files has changed.
+    """The tools in a folder, which is read again when any of its files has changed.
 
-    A function counts when it is public, has a docstring, and is defined in the file; so does a tool that the SDK's
-    decorator has made. `tools/clock.py` with `now` is the tool `now`; `tools/mail/smtp.py` with `send` is `mail/send`.
-    A file that cannot be imported keeps its last good tools, and is reported once.
+    A function is a tool if it is public, has a docstring, and is defined in the file, or if it has the SDK's decorator.
+    `now` in `tools/clock.py` is the tool `now`; `send` in `tools/mail/smtp.py` is `mail/send`. A file that cannot be
+    imported keeps its last good tools, and is reported once.
 
     Args:
-        root: The folder; it need not be there.
-        report: Told of what cannot be offered.
+        root: The folder; it may be missing.
+        report: Called with the error of each file that cannot be imported.
     """
 
     def __init__(self, root: Path, report: Report) -> None:
@@ -100,12 +100,12 @@ class ToolFiles:
         self._replaced: list[IsolatedModule] = []
 
     def read(self) -> list[FunctionTool]:
-        """All tools of all files, in the order of their paths. Blocking; runs the files' code when any has changed."""
+        """Return all tools, sorted by path. Blocking; it imports the files again if any of them has changed."""
         files = list(_files(self._root)) if self._root.is_dir() else []
         digest = _digest(files)
         if digest != self._digest:
             self._digest = digest
-            # Calls that run still may import from the modules before; by now none does from those before them.
+            # Active calls may still import from the previous version, but no longer from the one before it.
             for module in self._replaced:
                 module.unload()
             self._replaced = []
@@ -120,9 +120,11 @@ class ToolFiles:
         except (Exception, SystemExit) as error:
             self._report(
                 PluginError(
-                    f"cannot be imported: {type(error).__name__}: {error}",
+                    f"import failed: {type(error).__name__}: {error}",
                     source=f"{file}:{_line(error, file)}",
-                    hint="mend it; its tools are missing" if before is None else "mend it; its tools stay as they were",
+                    hint="fix the file; its tools are missing"
+                    if before is None
+                    else "fix the file; its previous tools stay active",
                 )
             )
             return before or []

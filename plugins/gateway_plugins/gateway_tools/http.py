@@ -1,6 +1,6 @@
-"""Tools that are requests to a server: arguments into a URL or a body, an answer into text for a model.
+"""Provides HTTP tools: sends the arguments in the URL or the body of a request, and returns the response as text.
 
-It follows no redirect, uses no proxy of the environment, and tells a model nothing of an answer that failed but its
+It does not follow redirects and ignores the environment's proxy settings. Of a failed response, a model sees only the
 status.
 """
 
@@ -26,20 +26,20 @@ from gateway_plugins.gateway_tools.settings import PLACEHOLDER, HttpTool
 
 _SAFE = frozenset({"GET", "HEAD"})
 _IN_BODY = frozenset({"POST", "PUT", "PATCH"})
-_AGAIN = frozenset({429, 502, 503, 504})
-_FIRST_PAUSE = 0.2
+_RETRYABLE = frozenset({429, 502, 503, 504})
+_FIRST_BACKOFF = 0.2
 
 
 class HttpToolError(Exception):
-    """Why a call failed, in words that a model may read."""
+    """A call failed. The message may be shown to a model."""
 
 
 class HttpCaller:
-    """One http tool.
+    """One HTTP tool.
 
     Args:
-        name: What the gateway calls it.
-        settings: Where it goes, and its limits.
+        name: Name of the tool.
+        settings: Settings of the tool.
     """
 
     def __init__(self, name: str, settings: HttpTool) -> None:
@@ -50,23 +50,23 @@ class HttpCaller:
         self.tool = _as_function_tool(name, settings, self.call)
 
     async def close(self) -> None:
-        """Let its connections go."""
+        """Close the connections."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
     async def call(self, arguments: Mapping[str, Any]) -> str:
-        """Make the request.
+        """Send the request, and return the text for the model.
 
         Raises:
-            HttpToolError: It failed.
+            HttpToolError: The call failed.
         """
         seconds = self._settings.timeout
         try:
             async with asyncio.timeout(seconds):
                 return await self._call(arguments)
         except TimeoutError:
-            raise HttpToolError(f"The tool's server did not answer within {seconds:g} seconds.") from None
+            raise HttpToolError(f"The tool's server did not respond within {seconds:g} seconds.") from None
 
     async def _call(self, arguments: Mapping[str, Any]) -> str:
         self._check(arguments)
@@ -74,16 +74,16 @@ class HttpCaller:
         tries = 1 + (self._settings.retries if self._settings.method in _SAFE else 0)
         for attempt in range(tries):
             if attempt:
-                # Neither thing to be unpredictable for an enemy, nor a secret: it only spreads the load.
-                await asyncio.sleep(_FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))  # noqa: S311
+                # The jitter only spreads the load; it is not security-relevant.
+                await asyncio.sleep(_FIRST_BACKOFF * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))  # noqa: S311
             last = attempt + 1 == tries
             try:
                 status, content = await self._send(url, body)
             except httpx2.TransportError:
                 if last:
-                    raise HttpToolError("The tool's server cannot be reached.") from None
+                    raise HttpToolError("The tool's server is unreachable.") from None
                 continue
-            if status not in _AGAIN or last:
+            if status not in _RETRYABLE or last:
                 return self._read(status, content)
         raise AssertionError("the last try returns or raises")
 
@@ -94,10 +94,10 @@ class HttpCaller:
         if missing:
             raise HttpToolError(f"The argument {missing[0]} is missing.")
         if unknown and schema["additionalProperties"] is False:
-            raise HttpToolError(f"There is no argument {unknown[0]}.")
+            raise HttpToolError(f"Unknown argument {unknown[0]}.")
 
     def _filled(self, arguments: Mapping[str, Any]) -> tuple[httpx2.URL, Any]:
-        """The URL with its arguments, and the others as a body where the method has one."""
+        """Return the URL with its arguments, and the remaining arguments as the body if the method has one."""
         settings = self._settings
         in_url = set(PLACEHOLDER.findall(settings.url))
         path, mark, query = settings.url.partition("?")
@@ -113,14 +113,14 @@ class HttpCaller:
         return address, None
 
     async def _send(self, url: httpx2.URL, body: Any) -> tuple[int, bytes]:
-        """Try the host's addresses one after the other, as long as none takes the connection."""
+        """Send the request to the first address of the host that accepts a connection."""
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
             addresses = await resolve_host(url.host, port, url.scheme, self._settings.private)
         except ForbiddenAddressError:
-            raise HttpToolError("The tool's server is at an address that the gateway may not connect to.") from None
+            raise HttpToolError("The address of the tool's server is not allowed.") from None
         except OSError:
-            raise HttpToolError("The name of the tool's server cannot be resolved.") from None
+            raise HttpToolError("The host name of the tool's server could not be resolved.") from None
         for address in addresses[:-1]:
             try:
                 return await self._send_to(address, url, body)
@@ -132,12 +132,12 @@ class HttpCaller:
         settings = self._settings
         headers = {name: secret.reveal() for name, secret in settings.headers.items()}
         if self._client is None:
-            # A connection is made for one host's certificate, so no other tool's client may share it.
+            # Each tool has its own client, because connections are verified for one host's certificate.
             self._client = httpx2.AsyncClient(
                 follow_redirects=False,
                 trust_env=False,
                 timeout=settings.timeout,
-                # What a server sets for one call is for whoever that was made for, and the next may be for another.
+                # Cookies are not kept: the next call may be for another user.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             )
         request = self._client.build_request(
@@ -150,26 +150,26 @@ class HttpCaller:
         answer = await self._client.send(request, stream=True)
         try:
             content = b""
-            # Unpacked as it comes, so that a small answer that unpacks to a huge one is stopped, too.
+            # Decompressed incrementally, so that a decompression bomb is stopped, too.
             async for chunk in answer.aiter_bytes():
                 content += chunk
                 if len(content) > settings.max_size:
-                    raise HttpToolError(f"The tool's server answered more than {settings.max_size} bytes.")
+                    raise HttpToolError(f"The tool's server returned more than {settings.max_size} bytes.")
             return answer.status_code, content
         finally:
             await answer.aclose()
 
     def _read(self, status: int, content: bytes) -> str:
         if 300 <= status < 400:
-            raise HttpToolError("The tool's server answered with a redirect, which is not followed.")
+            raise HttpToolError("The tool's server returned a redirect, which is not followed.")
         if status >= 400:
-            raise HttpToolError(f"The tool's server answered with status {status}.")
+            raise HttpToolError(f"The tool's server returned status {status}.")
         if self._result is None:
             return content.decode(errors="replace")
         try:
             found = self._result.search(json.loads(content))
         except (ValueError, RecursionError, jmespath.exceptions.JMESPathError):
-            raise HttpToolError("The tool's server answered something that cannot be read.") from None
+            raise HttpToolError("The tool's server returned an invalid response.") from None
         return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 
 
@@ -178,9 +178,9 @@ def _as_function_tool(name: str, settings: HttpTool, call: Any) -> FunctionTool:
         try:
             arguments = json.loads(text or "{}")
         except ValueError:
-            raise HttpToolError("The arguments are no JSON.") from None
+            raise HttpToolError("The arguments are not valid JSON.") from None
         if not isinstance(arguments, dict):
-            raise HttpToolError("The arguments are no JSON object.")
+            raise HttpToolError("The arguments are not a JSON object.")
         answer: str = await call(arguments)
         return answer
 
@@ -203,15 +203,15 @@ def _failure(context: Any, error: Exception) -> str:
 
 
 def _segment(template: str, arguments: Mapping[str, Any]) -> str:
-    """A part of the path with its arguments. It stays one part, and the same one for whoever reads it once more."""
+    """Fill a path segment. The result stays a single segment, even if it is decoded repeatedly."""
     if PLACEHOLDER.search(template) is None:
         return template
     if any(arguments.get(name) == "" for name in PLACEHOLDER.findall(template)):
-        raise HttpToolError("An argument of the address's path may not be empty.")
+        raise HttpToolError("An argument in the URL path must not be empty.")
     filled = _with(template, arguments)
-    # Servers and proxies read an escaped slash as a slash, and a backslash as one, too.
+    # Servers and proxies may treat an escaped slash or a backslash as a slash.
     if any(part in (".", "..") for part in unquote(filled).replace("\\", "/").split("/")):
-        raise HttpToolError("An argument of the address's path may not make a part of it '.' or '..'.")
+        raise HttpToolError("An argument in the URL path must not result in a '.' or '..' segment.")
     return filled
 
 
@@ -221,7 +221,7 @@ def _with(template: str, arguments: Mapping[str, Any]) -> str:
 
 def _quoted(value: Any) -> str:
     if value is None or isinstance(value, dict | list):
-        raise HttpToolError("An argument of the address is missing, or no text or number.")
+        raise HttpToolError("An argument in the URL is missing, or is not a string or a number.")
     return quote(str(value).lower() if isinstance(value, bool) else str(value), safe="")
 
 

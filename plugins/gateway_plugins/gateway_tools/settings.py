@@ -1,6 +1,6 @@
-"""`[plugins.gateway_tools]`: where tools are found, and the tools that are configured by name.
+"""Defines and validates `[plugins.gateway_tools]`: the tools folder, and the configured tools.
 
-It holds and checks values only; what they do is in `functions.py` and `http.py`.
+`functions.py` and `http.py` implement the tools.
 """
 
 import re
@@ -25,9 +25,9 @@ class PythonTool:
     function: str
     """`module:function`."""
     description: str | None = None
-    """For models; the function's docstring unless given."""
+    """Description for models; the default is the function's docstring."""
     open: bool = True
-    """Whether agents may call it when no policy has an opinion on it."""
+    """Whether agents may call it when every policy abstains."""
 
 
 @frozen
@@ -36,25 +36,25 @@ class HttpTool:
 
     kind: str
     url: str
-    """With `{name}` where arguments go, in the path or the query."""
+    """The URL, with `{name}` placeholders for arguments in the path or the query."""
     description: str
-    """What models are told."""
+    """Description for models."""
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "GET"
     parameters: dict[str, Any] = Factory(dict)
-    """A JSON schema of an object, or only its properties, each of which is then required."""
+    """A JSON schema of an object, or only its properties, which are then all required."""
     headers: dict[str, Secret] = Factory(dict)
     result: str | None = None
-    """A JMESPath expression for what the model gets of a JSON answer; without it, the answer's text."""
+    """A JMESPath expression that selects the result from a JSON response. By default the result is the whole text."""
     timeout: Seconds = Seconds(10.0)
-    """For the whole call, repetitions included."""
+    """For the whole call, including retries."""
     retries: int = 2
-    """How often a GET or a HEAD is repeated that failed, or was answered 429, 502, 503 or 504."""
+    """Number of retries of a GET or HEAD request that fails, or returns 429, 502, 503 or 504."""
     max_size: Bytes = Bytes(1024 * 1024)
-    """Of an answer."""
+    """Maximum size of a response."""
     private: list[Network] = Factory(list)
-    """Addresses and networks that are not public and yet may be connected to."""
+    """Non-public addresses and networks that the tool may connect to."""
     open: bool = True
-    """Whether agents may call it when no policy has an opinion on it."""
+    """Whether agents may call it when every policy abstains."""
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -65,32 +65,32 @@ class HttpTool:
         return {"type": "object", "properties": given, "required": list(given), "additionalProperties": False}
 
     def check(self) -> None:
-        """Refuse what can never work, or must not.
+        """Reject invalid settings.
 
         Raises:
-            ConfigError: It says which setting is wrong; the place is the caller's to add.
+            ConfigError: A setting is invalid. Its source is the setting's name; the caller adds the table's.
         """
         if not _URL.fullmatch(self.url):
             raise ConfigError(
-                f"is no address of a tool: {self.url!r}",
+                f"invalid URL: {self.url!r}",
                 source="url",
-                hint="http:// or https://, a host without {…} or @, and arguments in the path or the query only",
+                hint="use http:// or https://, a host without {…} or @, and arguments only in the path or the query",
             )
         properties = self.schema["properties"]
         for name in PLACEHOLDER.findall(self.url):
             if name not in properties:
-                raise ConfigError(f"{{{name}}} is no parameter", source="url", hint=did_you_mean(name, properties))
+                raise ConfigError(f"unknown parameter {{{name}}}", source="url", hint=did_you_mean(name, properties))
         if self.result is not None:
             import jmespath
 
             try:
                 jmespath.compile(self.result)
             except jmespath.exceptions.JMESPathError as error:
-                raise ConfigError(f"is no JMESPath expression: {error}", source="result") from None
+                raise ConfigError(f"invalid JMESPath expression: {error}", source="result") from None
 
 
 @frozen
-class _Switches:
+class _PluginSettings:
     path: Path = Path("./tools")
     builtin: bool = True
 
@@ -105,24 +105,26 @@ class Settings:
     """`[plugins.gateway_tools]`."""
 
     path: Path = Path("./tools")
-    """The folder of Python files whose functions are tools; relative to the folder of `gateway.toml`."""
+    """The folder of Python files with tools, relative to the folder of `gateway.toml`."""
     builtin: bool = True
-    """Whether `current_time` and `calculate` are on offer."""
+    """Whether to offer `current_time` and `calculate`."""
     tools: Mapping[str, PythonTool | HttpTool] = field(factory=dict)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
-        """Tables below the plugin's own are tools, the rest are its settings."""
+        """Build the settings from the plugin's table. Nested tables are tools."""
         own = {key: value for key, value in table.items() if not isinstance(value, dict)}
-        switches = structure(own, _Switches)
+        plugin_settings = structure(own, _PluginSettings)
         tools = {name: _tool(name, value, structure) for name, value in table.items() if isinstance(value, dict)}
-        return cls(switches.path, switches.builtin, tools)
+        return cls(plugin_settings.path, plugin_settings.builtin, tools)
 
 
 def _tool(name: str, table: Mapping[str, Any], structure: Callable[..., Any]) -> PythonTool | HttpTool:
     place = f"[plugins.gateway_tools.{name if '/' not in name else repr(name)}]"
     if not NAME.fullmatch(name):
-        raise ConfigError("is no name of a tool", source=place, hint="letters, digits, '_' and '-', in parts by '/'")
+        raise ConfigError(
+            "invalid tool name", source=place, hint="use letters, digits, '_' and '-', in segments separated by '/'"
+        )
     kind = structure({key: value for key, value in table.items() if key == "kind"}, _Kind, name).kind
     tool: PythonTool | HttpTool = structure(table, PythonTool if kind == "python" else HttpTool, name)
     if isinstance(tool, HttpTool):

@@ -1,6 +1,6 @@
-"""A saved file is a deployed one: watches what plugins and the gateway read, and reloads when it has changed.
+"""Reloads changed agents automatically: watches the files that plugins and the gateway read.
 
-It does not know what the files mean, and loads nothing: `gateway.reload()` does, and decides what changed.
+It does not interpret the files: `gateway.reload()` determines which agents changed and loads them.
 """
 
 import asyncio
@@ -23,69 +23,71 @@ class HotReload:
         self._gateway = gateway
         self._settings = config
         self._watched: Sequence[Path] = ()
-        self._runs = False
-        self._follower: Reloader | None = None
+        self._running = False
+        self._reloader: Reloader | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @hookimpl
     def lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Watches while the gateway runs."""
+        """Watch files while the gateway runs."""
         return self._watching()
 
     @hookimpl
     def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
-        """Learn what to watch."""
+        """Watch the paths of the new catalog."""
         self._watched = watched
-        if self._follower is not None:
-            self._follower.follow(watched)
+        if self._reloader is not None:
+            self._reloader.watch(watched)
 
     @hookimpl
     async def readiness(self) -> Iterable[Check]:
-        """Whether changes of files are noticed, where they should be."""
-        return [Check("watcher", self.describe()["watcher_alive"], needed=False)] if self._follower is not None else []
+        """Check whether the watcher is alive, if it is enabled."""
+        return [Check("watcher", self.describe()["watcher_alive"], needed=False)] if self._reloader is not None else []
 
     @hookimpl
     def measurements(self) -> Iterable[Measurement]:
-        """Whether the watcher lives; 1 too where it is not wanted."""
-        alive = self._follower is None or self.describe()["watcher_alive"]
-        yield Measurement("agent_gateway.watcher.alive", int(alive), "1", "Whether changes of files are noticed.")
+        """Yield whether the watcher is alive; 1 also if it is disabled."""
+        alive = self._reloader is None or self.describe()["watcher_alive"]
+        yield Measurement(
+            "agent_gateway.watcher.alive", int(alive), "1", "Whether the file watcher is alive (1) or not (0)."
+        )
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """How changes are noticed, and whether they are."""
-        follower = self._follower
-        if follower is None:
+        """Return the state of the watcher."""
+        reloader = self._reloader
+        if reloader is None:
             return {"mode": "off", "watcher_alive": False}
         return {
-            "mode": follower.listening.mode,
-            "reason": follower.listening.reason,
-            "watcher_alive": follower.listening.alive and bool(self._tasks),
-            "watched": [str(path) for path in follower.paths],
-            "reloads": follower.reloads,
-            "restarts": follower.listening.restarts,
+            "mode": reloader.event_source.mode,
+            "reason": reloader.event_source.reason,
+            "watcher_alive": reloader.event_source.alive and bool(self._tasks),
+            "watched": [str(path) for path in reloader.paths],
+            "reloads": reloader.reloads,
+            "restarts": reloader.event_source.restarts,
         }
 
     def reconfigure(self, config: Settings) -> None:
-        """Take other times, or another way to notice changes."""
+        """Apply changed settings. A different mode restarts the watcher."""
         before, self._settings = self._settings.mode, config
-        if self._follower is not None and config.mode == before:
-            self._follower.settings = config
+        if self._reloader is not None and config.mode == before:
+            self._reloader.settings = config
             return
-        if self._follower is not None:
-            # Not cancelled: it may be what reloads at this moment.
-            self._follower.finish()
-            self._follower = None
-        if self._runs:
+        if self._reloader is not None:
+            # Not cancelled: it may be in the middle of the reload that changes these settings.
+            self._reloader.finish()
+            self._reloader = None
+        if self._running:
             self._start()
 
     @asynccontextmanager
     async def _watching(self) -> AsyncIterator[None]:
-        self._runs = True
+        self._running = True
         self._start()
         try:
             yield
         finally:
-            self._runs, self._follower = False, None
+            self._running, self._reloader = False, None
             for task in self._tasks:
                 task.cancel()
             if self._tasks:
@@ -94,8 +96,8 @@ class HotReload:
     def _start(self) -> None:
         if self._settings.mode == "off":
             return
-        self._follower = Reloader(self._settings, self._settings.mode, self._gateway.reload, self._gateway.report)
-        self._follower.follow(self._watched)
-        task = asyncio.create_task(self._follower.run(), name="hot-reload")
+        self._reloader = Reloader(self._settings, self._settings.mode, self._gateway.reload, self._gateway.report)
+        self._reloader.watch(self._watched)
+        task = asyncio.create_task(self._reloader.run(), name="hot-reload")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

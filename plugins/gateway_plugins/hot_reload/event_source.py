@@ -1,7 +1,6 @@
-"""Keeps the system's events coming: starts them, sees each second whether they still can, and starts them again.
+"""Manages the source of change events: starts the operating system's file events, monitors and restarts them.
 
-Where the system has none to give, or they do not arrive, it says so, and whoever asks looks again and again instead. It
-does not know what a change means.
+If events are not available or do not arrive, it switches to polling. It does not interpret changes.
 """
 
 import asyncio
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from gateway_core import GatewayError, PluginError
-from gateway_plugins.hot_reload.watch_targets import WatchTarget, places, silent_file_system
+from gateway_plugins.hot_reload.watch_targets import WatchTarget, silent_file_system, watch_targets
 
 if TYPE_CHECKING:
     from gateway_plugins.hot_reload.watchdog_source import WatchdogSource
@@ -22,18 +21,18 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SOURCE = "plugin hot_reload"
-# Events can be lost now and then; that none came for so many changes in a row means that they do not arrive here.
-_UNHEARD = 2
+# A single event may be lost. This many changes in a row without an event mean that events do not arrive.
+_MAX_MISSED = 2
 
 
-class Listening:
-    """The events of some paths, as long as they can be had.
+class EventSource:
+    """The change events of some paths, or polling if there are no events.
 
     Args:
-        mode: `auto`, or what the operator decided.
-        wake: Set for each change.
-        report: Told when the watcher had to be started again, or polling begins.
-        executor: Where to do what blocks.
+        mode: The configured mode.
+        wake: Set on each event.
+        report: Called when the watcher is restarted, and when it switches to polling.
+        executor: Executor for blocking calls.
     """
 
     def __init__(
@@ -47,91 +46,91 @@ class Listening:
         self._wake = wake
         self._report = report
         self._executor = executor
-        self._places: frozenset[WatchTarget] = frozenset()
-        self._events: WatchdogSource | None = None
-        self._unheard = 0
+        self._targets: frozenset[WatchTarget] = frozenset()
+        self._watcher: WatchdogSource | None = None
+        self._missed = 0
         self.polling = mode == "poll"
-        self.reason = "set so" if mode != "auto" else ""
+        self.reason = f'mode = "{mode}"' if mode != "auto" else ""
         self.restarts = 0
 
     @property
     def mode(self) -> str:
-        """How changes are noticed: `inotify`, `poll`, or `starting` before it is known."""
-        return "poll" if self.polling else "inotify" if self._events is not None else "starting"
+        """The effective mode: `inotify`, `poll`, or `starting` before it is known."""
+        return "poll" if self.polling else "inotify" if self._watcher is not None else "starting"
 
     @property
     def alive(self) -> bool:
-        """Whether changes are noticed: every thread lives, or none is needed."""
-        return self.polling or (self._events is not None and self._events.alive)
+        """Whether changes are detected: all threads are alive, or it polls."""
+        return self.polling or (self._watcher is not None and self._watcher.alive)
 
-    async def keep(self, paths: Sequence[Path]) -> bool:
-        """See to it that these paths are listened to. Returns whether anything had to be started for it."""
+    async def update(self, paths: Sequence[Path]) -> bool:
+        """Watch these paths. Returns whether the watcher was (re)started."""
         if self.polling:
             return False
-        wanted = await self._call(lambda: places(paths))
-        if wanted == self._places and self.alive:
+        wanted = await self._in_thread(lambda: watch_targets(paths))
+        if wanted == self._targets and self.alive:
             return False
-        if self._events is not None and self._events.died:
+        if self._watcher is not None and self._watcher.died:
             self.restarts += 1
             self._report(
-                PluginError("a thread of the watcher ended; it was started again", source=SOURCE, code="watcher_died")
+                PluginError("a file watcher thread died; restarting the watcher", source=SOURCE, code="watcher_died")
             )
         await self.stop()
         await self._start(wanted)
         return True
 
-    def heard(self) -> None:
-        """A change was announced by an event."""
-        self._unheard = 0
+    def event_received(self) -> None:
+        """Record that an event arrived."""
+        self._missed = 0
 
-    async def unheard(self) -> None:
-        """A look found a change that no event announced."""
-        self._unheard += 1
-        if self._mode == "auto" and self._unheard >= _UNHEARD:
-            await self._poll("changes come without events here")
+    async def event_missed(self) -> None:
+        """Record a change for which no event arrived. Repeated misses switch to polling."""
+        self._missed += 1
+        if self._mode == "auto" and self._missed >= _MAX_MISSED:
+            await self._poll("changes were found for which no event arrived")
 
     async def stop(self) -> None:
-        """Stop listening."""
-        events, self._events, self._places = self._events, None, frozenset()
-        if events is not None:
-            await self._call(events.stop)
+        """Stop watching."""
+        watcher, self._watcher, self._targets = self._watcher, None, frozenset()
+        if watcher is not None:
+            await self._in_thread(watcher.stop)
 
     async def _start(self, wanted: frozenset[WatchTarget]) -> None:
-        silent = silent_file_system(place.folder for place in wanted) if self._mode == "auto" else None
+        silent = silent_file_system(target.folder for target in wanted) if self._mode == "auto" else None
         if silent is not None:
-            await self._poll(f"a folder is on {silent}, which sends no events")
+            await self._poll(f"a watched folder is on a {silent} file system, which sends no events")
             return
         try:
-            # Here, because it takes a moment, and polling needs none of it.
+            # Imported here, because it is slow and polling does not need it.
             from gateway_plugins.hot_reload.watchdog_source import WatchdogSource
 
-            # Known before it has started, so that it is stopped also when this is cancelled meanwhile.
-            self._events = WatchdogSource(wanted, self._wake)
-            await self._call(self._events.start)
-        except FileNotFoundError:  # a folder went meanwhile: the next second sees what there is
-            self._events = None
+            # Assigned before it starts, so that `stop` also stops it if this call is cancelled.
+            self._watcher = WatchdogSource(wanted, self._wake)
+            await self._in_thread(self._watcher.start)
+        except FileNotFoundError:  # a folder was removed in the meantime: the next check retries
+            self._watcher = None
             return
         except (OSError, ImportError) as error:
-            self._events = None
+            self._watcher = None
             reason = error.strerror or str(error) if isinstance(error, OSError) else "watchdog is not installed"
             await self._poll(reason)
             return
-        self._places = wanted
+        self._targets = wanted
         if self._mode == "auto":
-            self.reason = "the system's events arrive"
+            self.reason = "file system events are available"
 
     async def _poll(self, reason: str) -> None:
         await self.stop()
         self.polling, self.reason = True, reason
-        logger.warning("hot reload looks for changes again and again: %s", reason)
+        logger.warning("polling for file changes: %s", reason)
         self._report(
             PluginError(
-                f"the system's events cannot be used ({reason}); changes are looked for again and again",
+                f"file system events are not available ({reason}); polling for changes",
                 source=SOURCE,
-                hint='raise fs.inotify.max_user_instances or max_user_watches, or set mode = "poll"',
+                hint='raise fs.inotify.max_user_instances or fs.inotify.max_user_watches, or set mode = "poll"',
                 code="watcher_polls",
             )
         )
 
-    async def _call(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

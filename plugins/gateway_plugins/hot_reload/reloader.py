@@ -1,7 +1,7 @@
-"""Follows what happens to the watched paths, and reloads when it has calmed down.
+"""Detects changes of the watched paths, and reloads after a debounce.
 
-One task does it all. An event or the time makes it look; a look that differs from the last one makes it wait until the
-files are quiet, and then it reloads. It knows neither agents nor the system's events.
+A single task takes a snapshot on each event and at regular intervals. If the snapshot differs from the last one, the
+task waits until the files stop changing, and reloads. It does not depend on agents or on the source of the events.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from gateway_core import GatewayError, PluginError
-from gateway_plugins.hot_reload.event_source import SOURCE, Listening
+from gateway_plugins.hot_reload.event_source import SOURCE, EventSource
 from gateway_plugins.hot_reload.settings import Settings
 from gateway_plugins.hot_reload.snapshot import Snapshot, differing, take_snapshot, update_snapshot
 
@@ -22,21 +22,22 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CHECK_SECONDS = 1.0
-# After an event, more of them come; a look in between costs more than it tells.
-_GATHER_SECONDS = 0.02
-# A watch on a folder that is new may come after what was written into it.
-_SOON_SECONDS = 1.0
-# How often files that change all the time are looked at for a moment in which they do not.
+# Events come in bursts. A short delay avoids a snapshot for each event.
+_BURST_SECONDS = 0.02
+# Files may be written to a new folder before it is watched, so it is scanned again soon.
+_RESCAN_SOON_SECONDS = 1.0
+# Number of attempts to get two equal snapshots of files that change continuously.
 _STEADY_TRIES = 25
 
 
 class Reloader:
-    """The one task.
+    """The task that watches and reloads.
 
     Args:
-        settings: Times, and how changes are noticed.
-        reload: What to do when files have changed.
-        report: Told what goes wrong.
+        settings: Intervals and debounce times.
+        mode: The configured mode.
+        reload: Called when files have changed.
+        report: Called with errors.
     """
 
     def __init__(
@@ -52,125 +53,125 @@ class Reloader:
         self._report = report
         self._paths: Sequence[Path] = ()
         self._wake = asyncio.Event()
-        # Its own thread: agents' tools may use up a shared pool.
+        # A dedicated thread: agents' tools may exhaust a shared pool.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="hot-reload")
-        self.listening = Listening(mode, self._wake, report, self._executor)
-        self._seen: Snapshot | None = None
-        self._next_look = 0.0
-        self._cost = 0.0
-        self._heard = False
+        self.event_source = EventSource(mode, self._wake, report, self._executor)
+        self._snapshot: Snapshot | None = None
+        self._next_scan = 0.0
+        self._scan_seconds = 0.0
+        self._event_seen = False
         self._finished = False
 
     @property
     def paths(self) -> Sequence[Path]:
-        """What is watched."""
+        """The watched paths."""
         return self._paths
 
-    def follow(self, paths: Sequence[Path]) -> None:
-        """Watch these paths from now on."""
+    def watch(self, paths: Sequence[Path]) -> None:
+        """Replace the watched paths."""
         if tuple(paths) != self._paths:
             self._paths = tuple(paths)
             self._wake.set()
 
     def finish(self) -> None:
-        """End after what it does now."""
+        """Stop after the current step."""
         self._finished = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Follow until it is cancelled or told to finish. Nothing else ends it."""
+        """Watch until cancelled or finished. Errors are reported and do not stop it."""
         try:
             while not self._finished:
                 try:
                     await self._step()
                 except Exception as error:
-                    logger.exception("hot reload failed, and goes on")
-                    problem = PluginError(f"failed: {type(error).__name__}", source=SOURCE)
+                    logger.exception("hot reload failed; still watching for changes")
+                    problem = PluginError(f"reload failed: {type(error).__name__}", source=SOURCE)
                     problem.__cause__ = error
                     self._report(problem)
                     await asyncio.sleep(CHECK_SECONDS)
         finally:
-            await self.listening.stop()
+            await self.event_source.stop()
             self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _step(self) -> None:
         if not self._paths:
             await self._wake.wait()
-        woken = self._heard = await self._wait(min(CHECK_SECONDS, self._next_look - time.monotonic()))
+        woken = self._event_seen = await self._wait(min(CHECK_SECONDS, self._next_scan - time.monotonic()))
         if woken:
-            self.listening.heard()
+            self.event_source.event_received()
         moment = time.monotonic()
-        restarted = await self.listening.keep(self._paths)
-        if not (woken or restarted or moment >= self._next_look):
+        restarted = await self.event_source.update(self._paths)
+        if not (woken or restarted or moment >= self._next_scan):
             return
-        found = await self._look()
-        self._plan_next(found)
-        if self._seen is not None and not differing(self._seen, found):
-            # However often it is woken for nothing, looking takes no more than a tenth of the time.
-            await asyncio.sleep(9 * self._cost if woken else 0)
+        found = await self._take_snapshot()
+        self._schedule_scan(found)
+        if self._snapshot is not None and not differing(self._snapshot, found):
+            # Bounds the cost of irrelevant events: snapshots take at most a tenth of the time.
+            await asyncio.sleep(9 * self._scan_seconds if woken else 0)
             return
-        expected = restarted or self.listening.polling or self._seen is None
+        expected = restarted or self.event_source.polling or self._snapshot is None
         found, quiet = await self._settle(found, moment)
-        if not expected and not self._heard:
-            await self.listening.unheard()
-        # What has not come to rest is looked at once more when it has.
-        self._seen = found if quiet else None
-        self._next_look = min(self._next_look, time.monotonic() + _SOON_SECONDS)
+        if not expected and not self._event_seen:
+            await self.event_source.event_missed()
+        # If the files are still changing, the next snapshot counts as a change and reloads again.
+        self._snapshot = found if quiet else None
+        self._next_scan = min(self._next_scan, time.monotonic() + _RESCAN_SOON_SECONDS)
         self.reloads += 1
         await self._reload()
 
     async def _settle(self, found: Snapshot, since: float) -> tuple[Snapshot, bool]:
-        """Wait until nothing changes. Returns the last look, and whether it was quiet before the time was up."""
+        """Wait until nothing changes. Returns the last snapshot, and whether the files were quiet before the limit."""
         until, limit = since + self.settings.debounce, since + self.settings.debounce_limit
         while time.monotonic() < limit:
             if await self._wait(min(until, limit) - time.monotonic()):
-                await asyncio.sleep(max(_GATHER_SECONDS, 2 * self._cost))
+                await asyncio.sleep(max(_BURST_SECONDS, 2 * self._scan_seconds))
                 moment = time.monotonic()
                 self._wake.clear()
-                newer = await self._look()
+                newer = await self._take_snapshot()
             elif time.monotonic() < until:
                 break
             else:
                 moment = time.monotonic()
-                newer = await self._look() if self.listening.polling else await self._check(found)
+                newer = await self._take_snapshot() if self.event_source.polling else await self._check(found)
                 if not differing(found, newer):
                     return newer, True
             if differing(found, newer):
                 found, until = newer, moment + self.settings.debounce
         for _ in range(_STEADY_TRIES):
-            newer = await self._look()
+            newer = await self._take_snapshot()
             if not differing(found, newer):
                 break
             found = newer
-            await asyncio.sleep(_GATHER_SECONDS)
+            await asyncio.sleep(_BURST_SECONDS)
         return found, False
 
     async def _check(self, found: Snapshot) -> Snapshot:
-        """The same look, with the files that changed looked at once more."""
-        changed = differing(self._seen or {}, found)
+        """Return the snapshot with the changed files updated."""
+        changed = differing(self._snapshot or {}, found)
         fresh = await self._in_thread(lambda: update_snapshot(changed))
         newer = {path: stamp for path, stamp in found.items() if path not in set(changed)}
         return {**newer, **fresh}
 
-    async def _look(self) -> Snapshot:
+    async def _take_snapshot(self) -> Snapshot:
         began = time.monotonic()
         found = await self._in_thread(lambda: take_snapshot(self._paths))
-        self._cost = time.monotonic() - began
+        self._scan_seconds = time.monotonic() - began
         return found
 
-    def _plan_next(self, found: Snapshot) -> None:
-        interval = self.settings.poll_interval if self.listening.polling else self.settings.rescan_interval
-        self._next_look = time.monotonic() + interval
+    def _schedule_scan(self, found: Snapshot) -> None:
+        interval = self.settings.poll_interval if self.event_source.polling else self.settings.rescan_interval
+        self._next_scan = time.monotonic() + interval
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait for an event, at most for some seconds. Returns whether one came, which is then done with."""
+        """Wait for an event with a timeout in seconds. Returns whether one arrived, and clears it."""
         try:
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._wake.wait()
         except TimeoutError:
             return False
         self._wake.clear()
-        self._heard = True
+        self._event_seen = True
         return True
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -1,7 +1,4 @@
-"""The settings of `[plugins.hot_reload]`.
-
-They are values: nothing here watches anything.
-"""
+"""Defines the settings of `[plugins.hot_reload]`."""
 
 from typing import Literal
 
@@ -15,12 +12,12 @@ class Settings:
     """`[plugins.hot_reload]`."""
 
     mode: Literal["auto", "inotify", "poll", "off"] = "auto"
-    """How changes are noticed; `auto` takes the system's events where they arrive, and else looks again and again."""
+    """Method of detecting changes. `auto` uses file system events if they are available, and polls otherwise."""
     debounce: Seconds = Seconds(0.2)
-    """Files must be quiet for this long."""
+    """Time without changes before a reload."""
     debounce_limit: Seconds = Seconds(2.0)
-    """A change never waits longer than this."""
+    """Maximum delay of a reload by further changes."""
     poll_interval: Seconds = Seconds(1.0)
-    """Between two looks when polling."""
+    """Interval of the scans when polling."""
     rescan_interval: Seconds = Seconds(30.0)
-    """Between two looks beside the system's events."""
+    """Interval of the additional scans when file system events are used."""

@@ -1,7 +1,6 @@
-"""Looks at what is watched: which files are there, and the stamp of each.
+"""Takes snapshots of the watched paths: the existing files, and the stamp of each.
 
-A look reads no file and decides nothing. It is the only truth about what changed; the system's events only say when it
-is worth to look.
+File contents are not read. Only snapshots determine whether something changed; events only trigger them.
 """
 
 import os
@@ -12,53 +11,53 @@ from typing import TypeAlias
 from gateway_core import is_ignored_file
 
 Stamp: TypeAlias = tuple[int, int, int, int]
-"""Times of the last write and the last change of any kind (nanoseconds), size (bytes) and number of a file."""
+"""Modification and change time (nanoseconds), size (bytes) and inode of a file."""
 Snapshot: TypeAlias = Mapping[str, Stamp]
-"""By path; a file that cannot be looked at, such as a link that leads nowhere, is not there."""
+"""Stamps by path. Files that cannot be read with `stat`, such as broken links, are missing."""
 
 SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
-# A mounted configuration map swaps this link, and shows no other change.
+# Kubernetes updates a mounted ConfigMap by replacing this link; nothing else changes.
 _SWAPPED_LINK = "..data"
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is never a reason to reload."""
+    """Whether changes of a file or folder with this name are ignored."""
     return name in SKIPPED_FOLDERS or (is_ignored_file(name) and name != _SWAPPED_LINK)
 
 
 def take_snapshot(paths: Iterable[Path]) -> Snapshot:
-    """All files at these paths and below them, as they are now. Blocking."""
+    """Take a snapshot of all files at and below the paths. Blocking."""
     found: dict[str, Stamp] = {}
     for path in paths:
         if os.path.isdir(path):
-            _look_below(str(path), found)
+            _scan_folder(str(path), found)
         elif (stamp := _stamp(str(path))) is not None:
             found[str(path)] = stamp
     return found
 
 
 def update_snapshot(paths: Iterable[str]) -> Snapshot:
-    """Some files, as they are now; those that are gone are left out. Blocking."""
+    """Take a snapshot of single files. Missing files are omitted. Blocking."""
     return {path: stamp for path in paths if (stamp := _stamp(path)) is not None}
 
 
 def differing(before: Snapshot, after: Snapshot) -> list[str]:
-    """The paths that are not the same in two looks."""
+    """Return the paths that differ between two snapshots."""
     return [path for path in {**before, **after} if before.get(path) != after.get(path)]
 
 
-def _look_below(folder: str, found: dict[str, Stamp]) -> None:
+def _scan_folder(folder: str, found: dict[str, Stamp]) -> None:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_ignored(entry.name):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    _look_below(entry.path, found)
-                # What a link leads to is looked at, and a linked folder is not entered: it may lead back up.
+                    _scan_folder(entry.path, found)
+                # The target of a link is included, but linked folders are not entered: they may form a cycle.
                 elif (stamp := _stamp(entry.path)) is not None:
                     found[entry.path] = stamp
-    except OSError:  # gone meanwhile, or not ours to read
+    except OSError:  # removed in the meantime, or permission denied
         return
 
 

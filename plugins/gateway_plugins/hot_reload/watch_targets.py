@@ -1,7 +1,7 @@
-"""Which folders must be watched, so that nothing that happens to the given paths goes unnoticed?
+"""Determines the folders to watch, so that every change of the given paths causes an event.
 
-A folder that is watched and removed, renamed or replaced sends no more events, and says nothing; so the folder above it
-is watched for its name, and each has an identity by which a replaced one is found out. Nothing here watches.
+A watched folder that is removed, renamed or replaced silently sends no more events. Therefore its parent is watched for
+its name, and each target has an identity that reveals a replacement. This module only computes the targets.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-# File systems on which changes from elsewhere send no events: other machines' and hosts'.
+# File systems that send no events for changes made by other machines or by the host.
 _SILENT = frozenset(
     {
         "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "virtiofs", "vboxsf", "drvfs",
@@ -26,19 +26,19 @@ class WatchTarget:
     folder: str
     recursive: bool
     names: frozenset[str]
-    """What counts in it; everything in a recursive one."""
+    """The names in the folder that count; ignored for a recursive target, in which everything counts."""
     identity: tuple[int, int]
-    """Device and number: another folder of the same name is another place."""
+    """Device and inode, to detect a folder that was replaced by another one of the same name."""
 
 
-def places(paths: Iterable[Path]) -> frozenset[WatchTarget]:
-    """The folders to watch as things are now. Blocking."""
+def watch_targets(paths: Iterable[Path]) -> frozenset[WatchTarget]:
+    """Return the folders to watch for the paths, based on the current file system. Blocking."""
     whole: set[str] = set()
     names: dict[str, set[str]] = {}
     for path in {form for given in paths for form in (given.absolute(), given.resolve())}:
         if path.is_dir():
             whole.add(str(path.resolve()))
-        above, name = _nearest(path)
+        above, name = _nearest_folder(path)
         names.setdefault(str(above), set()).add(name)
     found = [WatchTarget(folder, True, frozenset(), identity) for folder in whole if (identity := _identity(folder))]
     found += [
@@ -50,14 +50,14 @@ def places(paths: Iterable[Path]) -> frozenset[WatchTarget]:
 
 
 def silent_file_system(folders: Iterable[str], table: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """The kind of file system, when one of the folders is on one that does not tell of changes from elsewhere."""
+    """Return the type of the first file system of a folder that sends no events for remote changes, or `None`."""
     try:
         mounts = [_mount(line) for line in table.read_text().splitlines()]
     except OSError:
         return None
     for folder in folders:
         on = [(point, kind) for point, kind in mounts if Path(folder).is_relative_to(point)]
-        # Of two mounts on one point the later one counts.
+        # If a mount point has several mounts, the last one is effective.
         kind = max(reversed(on), key=lambda mount: len(mount[0]), default=("", ""))[1]
         if kind in _SILENT:
             return kind
@@ -65,13 +65,13 @@ def silent_file_system(folders: Iterable[str], table: Path = Path("/proc/self/mo
 
 
 def _mount(line: str) -> tuple[str, str]:
-    """Where something is mounted and the kind of its file system, of a line as proc(5) describes it."""
+    """Return the mount point and the file system type from a line of mountinfo, see proc(5)."""
     before, _, after = line.partition(" - ")
     return before.split()[4].encode().decode("unicode_escape"), after.split()[0]
 
 
-def _nearest(path: Path) -> tuple[Path, str]:
-    """The nearest folder above a path that is there, and the name in it that leads to the path."""
+def _nearest_folder(path: Path) -> tuple[Path, str]:
+    """Return the nearest existing folder above a path, and the name in it that leads to the path."""
     above, name = path.parent, path.name
     while not above.is_dir() and above != above.parent:
         above, name = above.parent, above.name

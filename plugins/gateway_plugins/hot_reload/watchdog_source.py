@@ -1,6 +1,6 @@
-"""The operating system's events about files, heard through watchdog: each sets an event on the loop, and does no more.
+"""Receives the operating system's file events through watchdog, and sets an `asyncio.Event` on each.
 
-What changed is not its business. This is the only module that knows watchdog.
+It does not record what changed. This is the only module that imports watchdog.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from watchdog.utils import BaseThread
 from gateway_plugins.hot_reload.snapshot import is_ignored
 from gateway_plugins.hot_reload.watch_targets import WatchTarget
 
-# Opening and reading are none: every import would wake the watcher.
+# Open and read events are excluded: every import would wake the watcher.
 _CHANGES: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
     DirDeletedEvent,
@@ -44,55 +44,56 @@ _JOIN_SECONDS = 2.0
 
 
 class WatchdogSource:
-    """Listens to some folders, in threads. Must be made in the event loop; the methods block, and run in a thread.
+    """Watches folders in threads. Create it in the event loop; its methods block, so call them in a thread.
 
     Args:
-        wake: Set for each change.
+        targets: Folders to watch.
+        wake: Set on each change.
     """
 
-    def __init__(self, places: Iterable[WatchTarget], wake: asyncio.Event) -> None:
-        self._places = tuple(places)
+    def __init__(self, targets: Iterable[WatchTarget], wake: asyncio.Event) -> None:
+        self._targets = tuple(targets)
         self._wake = wake
         self._loop = asyncio.get_running_loop()
         self._observer: BaseObserver | None = None
 
     def start(self) -> None:
-        """Start to listen.
+        """Start watching.
 
         Raises:
-            OSError: The system's limit is reached.
+            OSError: A system limit is reached, or a folder does not exist.
         """
         self._observer = Observer()
-        for place in self._places:
-            handler = _Handler(place, self._wake, self._loop)
-            self._observer.schedule(handler, place.folder, recursive=place.recursive, event_filter=_CHANGES)
+        for target in self._targets:
+            handler = _Handler(target, self._wake, self._loop)
+            self._observer.schedule(handler, target.folder, recursive=target.recursive, event_filter=_CHANGES)
         try:
             self._observer.start()
         except BaseException:
-            # It has a thread and a descriptor already, although it did not start.
+            # A failed start leaves a thread and a file descriptor open.
             self._observer.stop()
             raise
 
     @property
     def alive(self) -> bool:
-        """Whether every thread that should listen does."""
+        """Whether all threads are running."""
         threads = self._threads()
-        return len(threads) > len(self._places) and all(thread.is_alive() for thread in threads)
+        return len(threads) > len(self._targets) and all(thread.is_alive() for thread in threads)
 
     @property
     def died(self) -> bool:
-        """Whether a thread ended that nothing has told to: the one for a folder ends by itself when that is removed."""
+        """Whether a thread ended unexpectedly. The thread of a removed folder ends as expected."""
         return any(not thread.is_alive() and thread.should_keep_running() for thread in self._threads())
 
     def _threads(self) -> list[BaseThread]:
         if self._observer is None:
             return []
-        # The thread that reads from the system, which only some of watchdog's observers have.
+        # The thread that reads inotify events; only some of watchdog's observers have one.
         reader = getattr(self._observer, "_inotify_fd", None)
         return [self._observer, *self._observer.emitters, *([reader] if reader is not None else [])]
 
     def stop(self) -> None:
-        """Stop listening."""
+        """Stop watching."""
         if self._observer is not None:
             self._observer.stop()
             with contextlib.suppress(RuntimeError):  # it never started
@@ -100,20 +101,20 @@ class WatchdogSource:
 
 
 class _Handler(FileSystemEventHandler):
-    """An exception in here would end watchdog's thread without a word."""
+    """Wakes the loop on relevant events. It must not raise: an exception would silently end watchdog's thread."""
 
-    def __init__(self, place: WatchTarget, wake: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
-        self._place = place
+    def __init__(self, target: WatchTarget, wake: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+        self._target = target
         self._wake = wake
         self._loop = loop
 
     def dispatch(self, event: FileSystemEvent) -> None:
         try:
-            if not self._wake.is_set() and (self._counts(event.src_path) or self._counts(event.dest_path)):
+            if not self._wake.is_set() and (self._is_relevant(event.src_path) or self._is_relevant(event.dest_path)):
                 self._loop.call_soon_threadsafe(self._wake.set)
-        except Exception:  # the loop is closed, or a path is no text: the next look finds what this one missed
+        except Exception:  # the loop is closed, or a path cannot be decoded: the next scan finds the change
             return
 
-    def _counts(self, path: bytes | str) -> bool:
+    def _is_relevant(self, path: bytes | str) -> bool:
         name = os.path.basename(os.fsdecode(path))
-        return bool(name) and (not is_ignored(name) if self._place.recursive else name in self._place.names)
+        return bool(name) and (not is_ignored(name) if self._target.recursive else name in self._target.names)

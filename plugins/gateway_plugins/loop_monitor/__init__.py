@@ -1,6 +1,6 @@
-"""Notices when code blocks the event loop, on which every other request waits, and says whose code it is.
+"""Detects event-loop blocking and names the agent.
 
-It stops nothing. Of the stack it tells files, lines and functions, and no value.
+It does not interrupt the code. Reports contain files, lines and functions from the stack, but no values.
 """
 
 import itertools
@@ -29,9 +29,9 @@ from gateway_plugins.loop_monitor.watch import StallDetector
 
 logger = logging.getLogger(__name__)
 
-LEAST_SECONDS = 0.01
-MOST_FRAMES = 40
-_HINT = "let the tool be a plain function, which runs in a thread, or await instead of waiting"
+MIN_SECONDS = 0.01
+MAX_FRAMES = 40
+_HINT = "use a plain function, which runs in a thread, or await an async call instead of blocking"
 _LIBRARIES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages", "gateway_core"))
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
@@ -41,12 +41,12 @@ class Settings:
     """`[plugins.loop_monitor]`."""
 
     threshold: Seconds = Seconds(0.25)
-    """The event loop counts as blocked when it is late by this much."""
+    """Delay from which on the event loop counts as blocked."""
 
 
 @frozen
 class _Culprit:
-    """What blocks the loop."""
+    """The code that blocks the loop."""
 
     place: str
     """File and line."""
@@ -56,8 +56,8 @@ class _Culprit:
     tool: str | None
 
     def __str__(self) -> str:
-        what = f"the tool {self.tool}" if self.tool else self.function
-        return f"{what} of the agent {self.agent_id}" if self.agent_id else what
+        code = f"tool {self.tool}" if self.tool else self.function
+        return f"{code} of agent {self.agent_id}" if self.agent_id else code
 
 
 class LoopMonitor:
@@ -66,41 +66,41 @@ class LoopMonitor:
     Config = Settings
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
-        if config.threshold < LEAST_SECONDS:
-            raise ConfigError(f"must be at least {LEAST_SECONDS:g} s", source="[plugins.loop_monitor] threshold")
+        if config.threshold < MIN_SECONDS:
+            raise ConfigError(f"must be at least {MIN_SECONDS:g} s", source="[plugins.loop_monitor] threshold")
         self._gateway = gateway
-        self._watch = StallDetector(config.threshold, self._blocked, self._free)
+        self._detector = StallDetector(config.threshold, self._blocked, self._free)
         self._culprit: _Culprit | None = None
-        self._times = 0
+        self._blocks = 0
         self._seconds = 0.0
 
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Watch the loop."""
-        self._watch.start()
+        """Monitor the loop while the gateway runs."""
+        self._detector.start()
         try:
             yield
         finally:
-            self._watch.stop()
+            self._detector.stop()
 
     @hookimpl
     def measurements(self) -> Iterable[Measurement]:
-        """How late the loop is, and for how long it was blocked."""
+        """Yield the delay of the loop, and the number and duration of blocks."""
         name = "agent_gateway.event_loop"
-        yield Measurement(f"{name}.lag", self._watch.lag, "s", "The event loop's worst delay within a minute.")
-        yield Measurement(f"{name}.blocks", self._times, "{block}", "Times the event loop was blocked.", total=True)
-        yield Measurement(f"{name}.blocked", self._seconds, "s", "Time the event loop was blocked.", total=True)
+        yield Measurement(f"{name}.lag", self._detector.lag, "s", "Maximum delay of the event loop in the last minute.")
+        yield Measurement(f"{name}.blocks", self._blocks, "{block}", "Number of event-loop blocks.", total=True)
+        yield Measurement(f"{name}.blocked", self._seconds, "s", "Total time of event-loop blocks.", total=True)
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """How late the loop is, and for how long it was blocked."""
-        return {"lag": round(self._watch.lag, 3), "blocks": self._times, "blocked_seconds": round(self._seconds, 3)}
+        """Return the delay of the loop, and the number and duration of blocks."""
+        return {"lag": round(self._detector.lag, 3), "blocks": self._blocks, "blocked_seconds": round(self._seconds, 3)}
 
     def _blocked(self, frame: FrameType) -> None:
-        """In the watching thread. The loop may never go on, so this is logged at once."""
+        """Log a block, in the monitoring thread. The loop may never resume, so it is logged immediately."""
         if not self._gateway.catalog.generation:
-            return  # Nobody waits yet.
+            return  # No requests are served yet.
         run, tool = attributed_run(frame)
         stack = _stack(frame)
         owner, culprit = self._owner(stack)
@@ -109,22 +109,21 @@ class LoopMonitor:
         self._culprit = found = _Culprit(place, function, run, agent_id, tool)
         with in_log_context(request_id=run.request_id if run else None, agent_id=agent_id):
             lines = "\n".join(f"  {_place(each)} {each.f_code.co_name}" for each in stack)
-            logger.warning("the event loop is blocked by %s, at %s; innermost first:\n%s", found, place, lines)
+            logger.warning("event loop blocked by %s at %s; stack, innermost frame first:\n%s", found, place, lines)
 
     def _free(self, seconds: float) -> None:
-        """In the loop, when it goes on."""
+        """Count and report a block, in the loop, after it resumed."""
         culprit, self._culprit = self._culprit, None
         if not self._gateway.catalog.generation:
             return
-        self._times += 1
+        self._blocks += 1
         self._seconds += seconds
         if culprit is None or culprit.agent_id is None:
-            # No agent's failure: measured, and logged for whoever looks for it.
-            by = culprit or "something that ended before it was seen"
-            logger.warning("the event loop was blocked for %.1f s by %s", seconds, by)
+            # Not caused by an agent: it is only measured and logged.
+            logger.warning("event loop was blocked for %.1f s by %s", seconds, culprit or "unknown code")
             return
         error = GatewayError(
-            f"the event loop was blocked for {seconds:.1f} s by {culprit}",
+            f"event loop was blocked for {seconds:.1f} s by {culprit}",
             source=culprit.place,
             hint=_HINT,
             code="event_loop_blocked",
@@ -136,8 +135,8 @@ class LoopMonitor:
             self._gateway.report(error)
 
     def _owner(self, stack: list[FrameType]) -> tuple[str | None, FrameType]:
-        """The agent whose file stands innermost in a stack, and the frame to blame: that one, or the first that is
-        nobody's library."""
+        """Return the agent with the innermost frame in a stack, and the responsible frame: that one, or else the
+        innermost frame that is not in a library."""
         files = {agent.entry.source: agent.id for agent in self._gateway.catalog.agents.values()}
         folders = {
             agent.entry.folder: agent.id for agent in self._gateway.catalog.agents.values() if agent.entry.folder
@@ -153,14 +152,14 @@ class LoopMonitor:
 def _stack(frame: FrameType) -> list[FrameType]:
     found: list[FrameType] = []
     here: FrameType | None = frame
-    while here is not None and len(found) < MOST_FRAMES:
+    while here is not None and len(found) < MAX_FRAMES:
         found.append(here)
         here = here.f_back
     return found
 
 
 def _called_by_sdk(stack: list[FrameType]) -> FrameType | None:
-    """The function that the SDK called, such as a tool of an agent that is installed among the libraries."""
+    """Return the frame that the SDK called, such as a tool of an agent that is installed as a library."""
     for inner, outer in itertools.pairwise(stack):
         if _is_sdk(outer):
             return None if _is_sdk(inner) else inner

@@ -1,6 +1,7 @@
-"""Tools of MCP servers that an operator configures, for any agent to use by name.
+"""Makes the tools of configured MCP servers available to agents by name.
 
-It connects to the servers and offers what they list. It neither decides who may call a tool nor which agent has it.
+The plugin connects to the servers and offers the tools that they list. It decides neither who may call a tool nor
+which agent has it.
 """
 
 import logging
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _discreet() -> Iterator[None]:
-    """The protocol's client writes sessions' ids and whole messages to its log, below WARNING."""
+def _quiet_client_log() -> Iterator[None]:
+    """Raise the log level of the MCP client to WARNING: below it, it logs session ids and whole messages."""
     logger = logging.getLogger("mcp.client")
     before = logger.level
     logger.setLevel(max(before, logging.WARNING))
@@ -45,18 +46,18 @@ class McpTools:
 
     @hookimpl
     def lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Sessions with all servers, made in the background."""
+        """Connect to all servers in the background, and disconnect on shutdown."""
 
         @asynccontextmanager
         async def hold() -> AsyncIterator[None]:
             if not self._config.servers:
                 yield
                 return
-            # The protocol's own package takes half a second to import.
+            # Importing the `mcp` package takes half a second.
             from gateway_plugins.mcp_tools.servers import Servers
 
             self._servers = servers = Servers(self._gateway, self._config)
-            with _discreet():
+            with _quiet_client_log():
                 try:
                     await servers.start()
                     yield
@@ -68,35 +69,35 @@ class McpTools:
 
     @hookimpl
     def offer_tools(self) -> "Iterable[Tool]":
-        """What is known of the servers' tools."""
+        """Return the known tools of all servers."""
         return self._servers.offer() if self._servers else ()
 
     @hookimpl
     def middleware(self) -> Iterable[Middleware]:
-        """Takes the headers that may be passed on, where there are any."""
+        """Return the middleware that collects forwarded headers, if a server has `forward_headers`."""
         allowed = {name: s.forward_headers for name, s in self._config.servers.items() if s.forward_headers}
         return [Middleware(Forwarding, allowed=allowed)] if allowed else []
 
     @hookimpl
     def admin_routes(self) -> Iterable[BaseRoute]:
-        """What operators ask of the servers, and the approval of tools that changed."""
+        """Return the admin routes that show the servers and approve changed tools."""
         from gateway_plugins.mcp_tools.routes import admin_routes
 
         return admin_routes(lambda: self._servers)
 
     @hookimpl
     def measurements(self) -> Iterable[Measurement]:
-        """Whether there is a session with each server."""
+        """Yield one measurement for each server: whether it is connected."""
         for name, server in [*self._servers.all.items()] if self._servers else ():
             yield Measurement(
                 "agent_gateway.mcp.server.up",
                 int(server.is_up),
                 "1",
-                "Whether there is a session with an MCP server.",
+                "Whether an MCP server is connected (1) or not (0).",
                 {"server": name},
             )
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """The servers' states."""
+        """Return the state of each server."""
         return {"servers": self._servers.facts() if self._servers else {}}

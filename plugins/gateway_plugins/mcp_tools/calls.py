@@ -1,6 +1,6 @@
-"""The calls of one server's tools: in whose session they are made, for how long, and when they are made again.
+"""Calls the tools of one server: chooses the session, applies the timeout, and retries after a lost session.
 
-A call is made again only where that can do no harm. Who may make it is not decided here.
+A call is retried only if that is safe. Authorization is not checked here.
 """
 
 import asyncio
@@ -33,149 +33,153 @@ _PROGRESS_CHARACTERS = 200
 
 
 class Calls:
-    """Makes the calls of one server.
+    """Calls the tools of one server.
 
     Args:
-        name: The server's.
-        settings: Whose session to use, and the limits.
-        own: The gateway's own sessions.
-        link_of: Makes the sessions of a principal.
+        name: Name of the server.
+        settings: Settings of the server: the session identity and the limits.
+        shared: The connection that all principals share.
+        make_supervisor: Creates the connection of a principal.
     """
 
     def __init__(
-        self, name: str, settings: McpServer, own: ConnectionSupervisor, link_of: Callable[[str], ConnectionSupervisor]
+        self,
+        name: str,
+        settings: McpServer,
+        shared: ConnectionSupervisor,
+        make_supervisor: Callable[[str], ConnectionSupervisor],
     ) -> None:
         self._name = name
         self._table = name.partition("/")[0]
         self._settings = settings
-        self._own = own
-        self._link_of = link_of
-        self._of_principals: dict[str, ConnectionSupervisor] = {}
+        self._shared = shared
+        self._make_supervisor = make_supervisor
+        self._supervisors: dict[str, ConnectionSupervisor] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def principals(self) -> int:
-        """How many have a session of their own."""
-        return len(self._of_principals)
+        """Number of principals with their own session."""
+        return len(self._supervisors)
 
     async def make(self, name: str, arguments: Mapping[str, Any], call_id: str, *, safe: bool) -> Any:
-        """Call a tool for the run that is on.
+        """Call a tool for the current run.
 
         Args:
-            name: The tool's, as the server calls it.
-            arguments: What the model wrote.
-            call_id: Whose progress it is.
-            safe: Whether it may be called twice.
+            name: Name of the tool on the server.
+            arguments: Arguments from the model.
+            call_id: Id of the tool call that progress is reported for.
+            safe: Whether the call may be retried after the server may have received it.
 
         Raises:
-            McpCallError: It failed.
+            McpCallError: The call failed.
         """
-        result = await self._result(name, arguments, _slowly(progress_reporter(call_id)), safe=safe)
+        result = await self._result(name, arguments, _throttled(progress_reporter(call_id)), safe=safe)
         if result.is_error:
             raise McpCallError(results.as_text(result, self._settings.max_result))
         return results.as_output(result, self._settings.max_result)
 
     async def close(self) -> None:
-        """Let the principals' sessions go."""
-        await asyncio.gather(*(link.close() for link in self._of_principals.values()), *self._closing)
+        """Close the principals' sessions."""
+        await asyncio.gather(*(supervisor.close() for supervisor in self._supervisors.values()), *self._closing)
 
     async def _result(
-        self, name: str, arguments: Mapping[str, Any], tell: ProgressFnT, *, safe: bool
+        self, name: str, arguments: Mapping[str, Any], on_progress: ProgressFnT, *, safe: bool
     ) -> CallToolResult:
-        link = self._link_of_run()
+        supervisor = self._supervisor_for_run()
         for again in (False, True):
-            exchange = RequestTrace(headers=FORWARDED.get().get(self._table, {}))
-            session = await link.session()
+            trace = RequestTrace(headers=FORWARDED.get().get(self._table, {}))
+            session = await supervisor.session()
             try:
                 async with session.use() as client, self._within_time():
-                    return await _with(exchange, client, name, arguments, self._settings.timeout, tell)
+                    return await _call_traced(trace, client, name, arguments, self._settings.timeout, on_progress)
             except McpCallError:
                 raise
             except Exception as error:
-                if not session_lost(error, exchange):
-                    raise self._failure(error, exchange) from None
-                link.lost(session)
-                # A server that knows no such session, or took no connection, has not begun with the call.
-                if again or not (safe or exchange.unsent or exchange.status == 404):
-                    raise self._failure(error, exchange) from None
+                if not session_lost(error, trace):
+                    raise self._failure(error, trace) from None
+                supervisor.lost(session)
+                # A server that rejects the session id (404), or accepts no connection, has not started the call.
+                if again or not (safe or trace.unsent or trace.status == 404):
+                    raise self._failure(error, trace) from None
         raise AssertionError("the second try returns or raises")
 
     @asynccontextmanager
     async def _within_time(self) -> AsyncIterator[None]:
         try:
-            # The client's own limit begins when a call is written, which a server that reads nothing can prevent.
+            # The client's own timeout starts once the call is written, and a server that does not read can block that.
             async with asyncio.timeout(self._settings.timeout):
                 yield
         except TimeoutError:
-            raise self._too_slow() from None
+            raise self._timed_out() from None
 
-    def _too_slow(self) -> McpCallError:
-        return McpCallError(f"The tool's server did not answer within {self._settings.timeout:g} seconds.")
+    def _timed_out(self) -> McpCallError:
+        return McpCallError(f"The tool's server did not respond within {self._settings.timeout:g} seconds.")
 
-    def _failure(self, error: Exception, exchange: RequestTrace) -> McpCallError:
+    def _failure(self, error: Exception, trace: RequestTrace) -> McpCallError:
         if isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT:
-            return self._too_slow()
-        logger.info("a call of the MCP server %s failed: %s", self._name, reason(error, exchange))
-        return McpCallError(f"The call failed at the tool's server: {reason(error, exchange)}.")
+            return self._timed_out()
+        logger.info("tool call to MCP server %s failed: %s", self._name, reason(error, trace))
+        return McpCallError(f"The tool call failed: {reason(error, trace)}.")
 
-    def _link_of_run(self) -> ConnectionSupervisor:
+    def _supervisor_for_run(self) -> ConnectionSupervisor:
         run = current_run()
         if self._settings.identity == "shared" or run is None:
-            return self._own
+            return self._shared
         principal = run.principal.id
-        link = self._of_principals.pop(principal, None) or self._link_of(principal)
-        # The last one used stands last.
-        self._of_principals[principal] = link
+        supervisor = self._supervisors.pop(principal, None) or self._make_supervisor(principal)
+        # The most recently used one comes last.
+        self._supervisors[principal] = supervisor
         self._forget_idle()
-        return link
+        return supervisor
 
     def _forget_idle(self) -> None:
         now = time.monotonic()
-        # All but the last one, which is wanted now.
-        for principal, link in [*self._of_principals.items()][:-1]:
-            if len(self._of_principals) <= MAX_PRINCIPALS and now - link.used < IDLE_SECONDS:
+        # All but the last one, which the current call needs.
+        for principal, supervisor in [*self._supervisors.items()][:-1]:
+            if len(self._supervisors) <= MAX_PRINCIPALS and now - supervisor.used < IDLE_SECONDS:
                 break
-            if link.busy:
+            if supervisor.busy:
                 continue
-            del self._of_principals[principal]
-            closing = asyncio.create_task(link.close())
+            del self._supervisors[principal]
+            closing = asyncio.create_task(supervisor.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
 
-def session_lost(error: Exception, exchange: RequestTrace) -> bool:
-    """Whether another session is needed. Some gateways answer 500 where a session is unknown."""
-    if exchange.too_big:
+def session_lost(error: Exception, trace: RequestTrace) -> bool:
+    """Whether a new session is needed. Some gateways return 500 for an unknown session."""
+    if trace.too_big:
         return False
-    status = exchange.status or 0
-    return exchange.failed or is_lost(error) or (exchange.in_session and (status == 404 or status >= 500))
+    status = trace.status or 0
+    return trace.failed or is_lost(error) or (trace.in_session and (status == 404 or status >= 500))
 
 
-async def _with(
-    exchange: RequestTrace,
+async def _call_traced(
+    trace: RequestTrace,
     client: Client,
     name: str,
     arguments: Mapping[str, Any],
     seconds: float,
-    tell: ProgressFnT,
+    on_progress: ProgressFnT,
 ) -> CallToolResult:
-    token = REQUEST_TRACE.set(exchange)
+    token = REQUEST_TRACE.set(trace)
     try:
-        return await client.call_tool(name, dict(arguments), seconds, tell)
+        return await client.call_tool(name, dict(arguments), seconds, on_progress)
     finally:
         REQUEST_TRACE.reset(token)
 
 
-def _slowly(tell: Callable[[str], None]) -> ProgressFnT:
-    """Passes on a server's notices of progress, a few a second."""
+def _throttled(report: Callable[[str], None]) -> ProgressFnT:
+    """Report a server's progress notifications, a few per second at most."""
     last = 0.0
 
-    async def tell_now(progress: float, total: float | None, message: str | None) -> None:
+    async def report_throttled(progress: float, total: float | None, message: str | None) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= _PROGRESS_SECONDS:
             last = now
             amount = f"{progress:g} of {total:g}" if total else f"{progress:g}"
-            tell(sanitize(message or amount, _PROGRESS_CHARACTERS))
+            report(sanitize(message or amount, _PROGRESS_CHARACTERS))
 
-    return tell_now
+    return report_throttled

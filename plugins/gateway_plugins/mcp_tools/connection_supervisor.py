@@ -1,6 +1,6 @@
-"""Keeps a session with a server there: starts one, starts another when it is lost, and pauses in between.
+"""Keeps a server connected: opens a session, and opens a new one with backoff when it is lost.
 
-A server that fails again and again is not waited for. Nothing here knows what a session is used for.
+Calls do not wait for a server that fails repeatedly. This module does not depend on what a session is used for.
 """
 
 import asyncio
@@ -12,32 +12,32 @@ from collections.abc import Callable
 from typing import Literal
 
 from gateway_plugins.mcp_tools.failures import UnreachableError, reason
-from gateway_plugins.mcp_tools.session import CLOSE_SECONDS, Limits, Opener, Session, look_at
+from gateway_plugins.mcp_tools.session import CLOSE_SECONDS, Limits, Opener, Session, consume_exception
 
 logger = logging.getLogger(__name__)
 
 FAILURES_UNTIL_OPEN = 3
-MAX_PAUSE_SECONDS = 30.0
+MAX_BACKOFF_SECONDS = 30.0
 _STABLE_SECONDS = 5.0
 
 State = Literal["idle", "connecting", "up", "down", "closed"]
 
 
-def pause_after(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: 1 to 30, spread so that gateways do not knock together."""
-    longest = min(MAX_PAUSE_SECONDS, 2.0**failures)
+def backoff_after(failures: int) -> float:
+    """Return the backoff in seconds after consecutive failures: 1 to 30, with jitter so that gateways spread out."""
+    longest = min(MAX_BACKOFF_SECONDS, 2.0**failures)
     return random.uniform(longest / 2, longest)  # noqa: S311
 
 
 class ConnectionSupervisor:
-    """A session with a server, over all the sessions that are lost.
+    """Holds the current session with a server, and replaces it when it is lost.
 
     Args:
-        name: The server's.
+        name: Name of the server.
         opener: Opens a session.
-        limits: How long things may take.
-        on_up: Called when there is a session.
-        on_change: Called when the server says that its tools have changed.
+        limits: Timeouts.
+        on_up: Called when a session has been opened.
+        on_change: Called when the server reports that its tools have changed.
     """
 
     def __init__(
@@ -64,31 +64,31 @@ class ConnectionSupervisor:
         self.state: State = "idle"
         self.last_error: str | None = None
         self.sessions = 0
-        """How many there have been."""
+        """Number of sessions opened so far."""
         self.used = time.monotonic()
 
     @property
     def busy(self) -> bool:
-        """Whether a call is on, or waits for a session."""
+        """Whether a call is in flight or waits for a session."""
         return self._waiting > 0 or (self._session is not None and self._session.busy)
 
     @property
     def is_open(self) -> bool:
-        """Whether calls fail at once, because the server failed too often in a row."""
+        """Whether calls fail immediately, because of too many consecutive failures."""
         return self._failures >= FAILURES_UNTIL_OPEN
 
     def start(self) -> None:
-        """Begin to connect, if that has not begun."""
+        """Start connecting, unless already started or closed."""
         if self._supervisor is None and self.state != "closed":
             loop = asyncio.get_running_loop()
-            self._next = _awaited(loop)
+            self._next = _new_future(loop)
             self._supervisor = loop.create_task(self._supervise(), context=contextvars.Context())
 
     async def session(self) -> Session:
-        """The session there is, or the next one.
+        """Return the current session, or wait for the next one.
 
         Raises:
-            UnreachableError: There is none within its time, or the server failed too often in a row.
+            UnreachableError: No session was opened in time, or the server failed too often in a row.
         """
         self.used = time.monotonic()
         self.start()
@@ -98,7 +98,7 @@ class ConnectionSupervisor:
         try:
             async with asyncio.timeout(self._limits.connect):
                 while (session := await asyncio.shield(self._next)).ended.is_set():
-                    # It ended, and the supervisor has not heard of it yet.
+                    # It ended, and the supervisor has not noticed yet.
                     self._renew()
                 return session
         except TimeoutError:
@@ -107,14 +107,14 @@ class ConnectionSupervisor:
             self._waiting -= 1
 
     def lost(self, session: Session) -> None:
-        """A call found that a session is of no use any more."""
-        session.given_up = True
+        """Discard a session that a call found unusable."""
+        session.discarded = True
         session.ended.set()
         if self._session is session:
             self._renew()
 
     async def close(self) -> None:
-        """End all sessions, and start no other."""
+        """Close all sessions, and open no more."""
         self.state = "closed"
         if self._supervisor is not None:
             self._supervisor.cancel()
@@ -136,11 +136,11 @@ class ConnectionSupervisor:
                 try:
                     await session.opened()
                 except Exception as error:
-                    self._failed(reason(error, session.exchange))
+                    self._failed(reason(error, session.trace))
                 else:
                     await self._until_lost(session)
                 if tries := self._failures or self._short_lives:
-                    await asyncio.sleep(pause_after(tries))
+                    await asyncio.sleep(backoff_after(tries))
         finally:
             if self._session is not None:
                 await self._session.close()
@@ -154,18 +154,18 @@ class ConnectionSupervisor:
         self._settle(session)
         self._on_up()
         await session.ended.wait()
-        # A server that takes connections and drops them is not to be asked in a circle.
-        settled = session.given_up or time.monotonic() - since >= _STABLE_SECONDS
+        # A server that accepts connections and drops them gets the backoff, too.
+        settled = session.discarded or time.monotonic() - since >= _STABLE_SECONDS
         self._short_lives = 0 if settled else self._short_lives + 1
         self.lost(session)
         self.state = "down"
-        self.last_error = "it ended the connection"
-        logger.info("the session with the MCP server %s is lost, and is made again", self._name)
+        self.last_error = "the connection was lost"
+        logger.info("lost the session with MCP server %s; reconnecting", self._name)
 
     def _renew(self) -> None:
-        """What was there is over; wait for another."""
+        """Replace the completed future, so that callers wait for the next session."""
         if self._next is not None and self._next.done():
-            self._next = _awaited(asyncio.get_running_loop())
+            self._next = _new_future(asyncio.get_running_loop())
 
     def _settle(self, session: Session) -> None:
         self._renew()
@@ -176,17 +176,17 @@ class ConnectionSupervisor:
         self._failures += 1
         self.state = "down"
         if why != self.last_error or self._failures == FAILURES_UNTIL_OPEN:
-            logger.warning("the MCP server %s cannot be reached: %s", self._name, why)
+            logger.warning("cannot connect to MCP server %s: %s", self._name, why)
         self.last_error = why
         if self.is_open and self._next is not None and not self._next.done():
             self._next.set_exception(self._unreachable())
             self._renew()
 
     def _unreachable(self) -> UnreachableError:
-        return UnreachableError(f"The server of this tool, {self._name}, cannot be reached.")
+        return UnreachableError(f"The MCP server {self._name} is unreachable.")
 
 
-def _awaited(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Session]":
+def _new_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Session]":
     future: asyncio.Future[Session] = loop.create_future()
-    future.add_done_callback(look_at)
+    future.add_done_callback(consume_exception)
     return future

@@ -1,6 +1,6 @@
-"""Why a server cannot be reached, or a call failed, in words that operators and models may read.
+"""Describes connection and call failures in text that operators and models may read.
 
-It takes no words from an exception that may hold an address, a path or a secret.
+It copies no text from exceptions that may contain an address, a path or a secret.
 """
 
 from mcp.shared.exceptions import MCPError
@@ -10,48 +10,48 @@ from gateway_plugins.mcp_tools.credentials import CredentialError
 from gateway_plugins.mcp_tools.request_trace import RequestTrace
 from gateway_plugins.mcp_tools.sanitize import sanitize
 
-# What the protocol's client says where a status came without words of the server's.
-_STAND_INS = frozenset({"Server returned an error response", "Session terminated", "Not Found"})
+# Messages of the MCP client itself, used when the server sent a status without a message.
+_CLIENT_MESSAGES = frozenset({"Server returned an error response", "Session terminated", "Not Found"})
 
 
 class McpCallError(Exception):
-    """Why a call failed, in words that a model may read."""
+    """A call failed. The message may be shown to a model."""
 
 
 class UnreachableError(McpCallError):
-    """There is no session with the server, so that it knows nothing of the call."""
+    """The server is not connected, so the call was not sent."""
 
 
-def reason(error: BaseException, exchange: RequestTrace) -> str:
-    """What is wrong with a server, to follow its name: "it …"."""
+def reason(error: BaseException, trace: RequestTrace) -> str:
+    """Describe a failure as a clause without a final period, for use after a colon."""
     error = _innermost(error)
     if isinstance(error, CredentialError):
-        return f"no credential for it could be had: {error}"
-    if exchange.too_big:
-        return "it answers more than max_message allows"
-    if exchange.status == 401:
-        where = f"; {sanitize(exchange.resource_metadata)} says which" if exchange.resource_metadata else ""
-        return f"it wants a credential that the gateway does not give (401{where})"
-    if exchange.unsent:
-        return "it takes no connection"
-    if exchange.failed:
-        return "it ended the connection"
-    own_words = isinstance(error, MCPError) and error.message not in _STAND_INS
-    if exchange.status is not None and exchange.status >= 400 and not own_words:
-        return f"it answered with status {exchange.status}"
+        return f"could not get a credential: {error}"
+    if trace.too_big:
+        return "the response exceeds max_message"
+    if trace.status == 401:
+        where = f"; resource metadata: {sanitize(trace.resource_metadata)}" if trace.resource_metadata else ""
+        return f"unauthorized (401), no valid credential is configured{where}"
+    if trace.unsent:
+        return "could not connect"
+    if trace.failed:
+        return "the connection was lost"
+    from_server = isinstance(error, MCPError) and error.message not in _CLIENT_MESSAGES
+    if trace.status is not None and trace.status >= 400 and not from_server:
+        return f"the server returned status {trace.status}"
     if isinstance(error, TimeoutError) or (isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT):
-        return "it did not answer in time"
+        return "the request timed out"
     if isinstance(error, OSError) and not isinstance(error, ConnectionError):
-        return f"its command cannot be run ({type(error).__name__})"
+        return f"the command could not be started ({type(error).__name__})"
     if is_lost(error):
-        return "it ended the connection"
+        return "the connection was lost"
     if isinstance(error, MCPError):
-        return f"it answered: {sanitize(error.message)}"
-    return f"it answered something that cannot be read ({type(error).__name__})"
+        return f"the server returned an error: {sanitize(error.message)}"
+    return f"the server returned an invalid response ({type(error).__name__})"
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an error means that there is no connection any more."""
+    """Whether an error means that the connection is closed."""
     if isinstance(error, MCPError):
         return error.code == CONNECTION_CLOSED
     names = {cls.__name__ for cls in type(error).__mro__}

@@ -1,6 +1,6 @@
-"""Headers of a client's request that an operator lets through to MCP servers, on their way to the calls that need them.
+"""Collects the request headers that `forward_headers` allows, so that calls to MCP servers can send them.
 
-A context variable carries them from the request to its run. It knows no server, and logs no value.
+A context variable carries the headers from the request to its run. No value is logged.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ Forwarded = Mapping[str, Mapping[str, str]]
 _NOTHING: Forwarded = {}
 
 FORWARDED: ContextVar[Forwarded] = ContextVar("agent_gateway_mcp_forwarded", default=_NOTHING)
-"""By server, what goes with its calls for the current request."""
+"""Headers to send with calls for the current request, by server."""
 
 
 class Forwarding:
-    """ASGI middleware that takes headers from requests.
+    """ASGI middleware that collects allowed headers from requests.
 
     Args:
-        app: What answers.
-        allowed: By server, the names of the headers that it may get.
+        app: The wrapped application.
+        allowed: Names of the allowed headers, by server.
     """
 
     def __init__(self, app: ASGIApp, allowed: Mapping[str, list[str]]) -> None:
@@ -29,7 +29,7 @@ class Forwarding:
         self._allowed = {server: {name.lower().encode() for name in names} for server, names in allowed.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle a request with its allowed headers in `FORWARDED`."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,6 +1,6 @@
-"""Which servers stand behind an mcp-gateway: asks its control plane, again and again.
+"""Discovers the servers behind an mcp-gateway by polling its control plane.
 
-It connects to none of them, and changes nothing there.
+It does not connect to the servers, and does not modify the mcp-gateway.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx2
 from attrs import frozen
 
-from gateway_plugins.mcp_tools.connection_supervisor import pause_after
+from gateway_plugins.mcp_tools.connection_supervisor import backoff_after
 from gateway_plugins.mcp_tools.failures import reason
 from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
 from gateway_plugins.mcp_tools.sanitize import sanitize
@@ -22,69 +22,71 @@ from gateway_plugins.mcp_tools.transports import http_client
 
 logger = logging.getLogger(__name__)
 
-# What Kubernetes lets a deployment be called, which is what an adapter becomes.
+# An adapter becomes a Kubernetes deployment, so its name is a valid deployment name.
 NAME = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*")
 MAX_ADAPTERS = 200
 
 
 @frozen
-class Found:
-    """What a look found."""
+class DiscoveryResult:
+    """The result of one poll."""
 
     adapters: Mapping[str, Mapping[str, Any]]
-    """By name: what its status says, where it tells."""
+    """The status of each adapter by name; empty where the status is not available."""
     tools: tuple[str, ...]
-    """The tools that are registered at the router."""
+    """The tools that are registered with the tool router."""
 
 
 class GatewayDiscovery:
-    """Looks which adapters an mcp-gateway has.
+    """Polls an mcp-gateway for its adapters.
 
     Args:
-        name: What operators call the mcp-gateway.
-        settings: How to reach it.
-        auth: What signs the requests.
-        on_found: Told of what each look found.
+        name: Name of the mcp-gateway in the configuration.
+        settings: Settings of the mcp-gateway.
+        auth: Authentication for the requests.
+        on_result: Called with the result of each poll.
     """
 
     def __init__(
-        self, name: str, settings: McpServer, auth: httpx2.Auth | None, on_found: Callable[[Found], Awaitable[None]]
+        self,
+        name: str,
+        settings: McpServer,
+        auth: httpx2.Auth | None,
+        on_result: Callable[[DiscoveryResult], Awaitable[None]],
     ) -> None:
         assert settings.url is not None
         self._name = name
         self._base = settings.url.rstrip("/")
         self._settings = settings
         self._auth = auth
-        self._on_found = on_found
-        self.looked = asyncio.Event()
-        """Set when there was an answer."""
+        self._on_result = on_result
+        self.polled = asyncio.Event()
+        """Set after the first successful poll."""
         self.last_error: str | None = None
-        self.found = Found({}, ())
+        self.result = DiscoveryResult({}, ())
 
-    async def keep_looking(self) -> None:
-        """Look, until cancelled."""
+    async def poll(self) -> None:
+        """Poll until cancelled."""
         failures = 0
         async with http_client(self._settings, self._auth, None) as client:
             while True:
-                exchange = RequestTrace()
-                REQUEST_TRACE.set(exchange)
+                trace = RequestTrace()
+                REQUEST_TRACE.set(trace)
                 try:
                     async with asyncio.timeout(self._settings.connect_timeout):
-                        self.found = await self._look(client)
+                        self.result = await self._list(client)
                 except Exception as error:
                     failures += 1
-                    self.last_error = reason(error, exchange)
-                    logger.warning(
-                        "the mcp-gateway %s cannot be asked for its adapters: %s", self._name, self.last_error
-                    )
-                    await asyncio.sleep(pause_after(failures))
+                    self.last_error = reason(error, trace)
+                    logger.warning("could not list the adapters of mcp-gateway %s: %s", self._name, self.last_error)
+                    await asyncio.sleep(backoff_after(failures))
                     continue
                 failures, self.last_error = 0, None
-                await self._on_found(self.found)
-                self.looked.set()
-                await asyncio.sleep(self._settings.list_ttl or pause_after(failures))
+                await self._on_result(self.result)
+                self.polled.set()
+                await asyncio.sleep(self._settings.list_ttl or backoff_after(failures))
 
-    async def _look(self, client: httpx2.AsyncClient) -> Found:
+    async def _list(self, client: httpx2.AsyncClient) -> DiscoveryResult:
         listed = await self._get(client, "/adapters")
         names = [name for name in _names(listed) if NAME.fullmatch(name)][:MAX_ADAPTERS]
         if self._settings.adapters:
@@ -92,12 +94,15 @@ class GatewayDiscovery:
         statuses = await asyncio.gather(*(self._status(client, name) for name in names))
         try:
             tools = tuple(_names(await self._get(client, "/tools"))) if self._settings.router else ()
-        except httpx2.HTTPStatusError:  # versions without a router
+        except httpx2.HTTPStatusError:  # a version without a tool router
             tools = ()
-        return Found(dict(zip(names, statuses, strict=True)), tools)
+        return DiscoveryResult(dict(zip(names, statuses, strict=True)), tools)
 
     async def _status(self, client: httpx2.AsyncClient, name: str) -> Mapping[str, Any]:
-        """Told to operators only: an adapter without a pod may have one by the next call."""
+        """Return an adapter's status, or nothing if it is not available.
+
+        It is only shown to operators, and does not affect calls: an adapter without a pod may have one a second later.
+        """
         try:
             status = await self._get(client, f"/adapters/{quote(name)}/status")
         except (httpx2.HTTPError, ValueError):

@@ -1,7 +1,6 @@
-"""What a server says of its tools, and what an operator has approved of it.
+"""Records the tools that a server lists, and the versions of them that an operator approved.
 
-A tool's name, description and schema are data that a model will read; a digest tells whether they are still what was
-seen first. Nothing here talks to a server.
+A model reads a tool's name, description and schema; a digest detects changes to them. This module does no I/O.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ from attrs import asdict, evolve, frozen
 
 
 @frozen
-class Listed:
+class ListedTool:
     """A tool as a server lists it."""
 
     name: str
@@ -21,17 +20,17 @@ class Listed:
     parameters: dict[str, Any]
     """A JSON schema of an object."""
     safe: bool = False
-    """Whether the server says that it may be called twice."""
+    """Whether the server marks the tool as read-only or idempotent, so that a call may be retried."""
 
     @property
     def digest(self) -> str:
-        """Changes when anything does that a model reads."""
+        """A hash of everything that a model reads."""
         text = json.dumps([self.name, self.description, self.parameters], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
     @classmethod
-    def from_tool(cls, tool: Any) -> "Listed":
-        """From the protocol's own type."""
+    def from_tool(cls, tool: Any) -> "ListedTool":
+        """Convert an `mcp_types.Tool`."""
         hints = tool.annotations
         safe = hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
         schema = {**tool.input_schema, "type": "object"}
@@ -39,36 +38,37 @@ class Listed:
         return cls(tool.name, tool.description or tool.title or "", schema, safe)
 
     @classmethod
-    def unknown(cls, name: str) -> "Listed":
-        """A tool of which only the name is known yet."""
+    def unknown(cls, name: str) -> "ListedTool":
+        """A placeholder for a tool of which only the name is known."""
         return cls(name, f"The tool {name}.", {"type": "object", "properties": {}, "additionalProperties": True})
 
 
 @frozen
-class Entry:
-    """What is known of one tool."""
+class ToolEntry:
+    """The listed and the approved version of one tool."""
 
-    listed: Listed | None
-    """As the server lists it now; `None` when it does not."""
-    approved: Listed | None
-    """As it was when an operator approved it, or when it was first seen; `None` for one that came later."""
+    listed: ListedTool | None
+    """The version that the server lists now; `None` if it does not list the tool."""
+    approved: ListedTool | None
+    """The version that an operator approved, or that the first list contained; `None` for a tool added later."""
 
     @property
     def flagged(self) -> bool:
-        """Whether an operator should look at it."""
+        """Whether the listed version differs from the approved one, or none is approved."""
         return self.listed is not None and (self.approved is None or self.approved.digest != self.listed.digest)
 
 
 @frozen
-class Book:
-    """What is known of all tools of a server."""
+class ToolCatalog:
+    """All known tools of a server."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, ToolEntry]
 
-    def updated(self, tools: Iterable[Listed], *, pin: bool) -> "Book":
-        """With a new list. What was approved stays on record for tools that are gone: they might come back changed.
+    def updated(self, tools: Iterable[ListedTool], *, pin: bool) -> "ToolCatalog":
+        """Return a catalog with a new list.
 
-        The first list of all is approved as it is. Without `pin` so are tools that come later.
+        Approved versions of removed tools are kept, since a tool may reappear changed. The first list is approved
+        automatically. Without `pin`, so are tools that are added later.
         """
         first = not self.entries
         now = {tool.name: tool for tool in tools}
@@ -76,32 +76,40 @@ class Book:
         for name, tool in now.items():
             before = self.entries.get(name)
             approved = before.approved if before else tool if first or not pin else None
-            entries[name] = Entry(tool, approved)
-        return Book(entries)
+            entries[name] = ToolEntry(tool, approved)
+        return ToolCatalog(entries)
 
-    def approve(self, names: Iterable[str]) -> "Book":
-        """With tools approved as they are now."""
+    def approve(self, names: Iterable[str]) -> "ToolCatalog":
+        """Return a catalog in which the listed versions of the tools are approved.
+
+        Raises:
+            KeyError: A tool does not exist.
+        """
         chosen = {name: self.entries[name] for name in names}
-        return Book({**self.entries, **{name: Entry(entry.listed, entry.listed) for name, entry in chosen.items()}})
+        return ToolCatalog(
+            {**self.entries, **{name: ToolEntry(entry.listed, entry.listed) for name, entry in chosen.items()}}
+        )
 
     @property
     def flagged(self) -> list[str]:
-        """The tools that an operator should look at."""
+        """Names of the tools that an operator should review."""
         return [name for name, entry in self.entries.items() if entry.flagged]
 
     def as_json(self) -> dict[str, Any]:
-        """To be kept."""
+        """Serialize for storage."""
         return {name: asdict(entry) for name, entry in self.entries.items()}
 
     @classmethod
-    def from_json(cls, kept: Any) -> "Book":
-        """From what was kept.
+    def from_json(cls, kept: Any) -> "ToolCatalog":
+        """Restore a stored catalog.
 
         Raises:
-            TypeError, KeyError, AttributeError: It is not what `as_json` made.
+            TypeError, KeyError, AttributeError: The value does not come from `as_json`.
         """
-        return cls({name: Entry(_listed(entry["listed"]), _listed(entry["approved"])) for name, entry in kept.items()})
+        return cls(
+            {name: ToolEntry(_listed(entry["listed"]), _listed(entry["approved"])) for name, entry in kept.items()}
+        )
 
 
-def _listed(kept: Any) -> Listed | None:
-    return None if kept is None else Listed(**kept)
+def _listed(kept: Any) -> ListedTool | None:
+    return None if kept is None else ListedTool(**kept)

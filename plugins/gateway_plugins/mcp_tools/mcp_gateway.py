@@ -1,6 +1,6 @@
-"""microsoft/mcp-gateway: what the settings of one mean for each server behind it.
+"""Derives the settings of each server behind a microsoft/mcp-gateway from the settings of the mcp-gateway.
 
-It makes no request; `adapters.py` asks which servers there are, and each is a `server/hypercorn.py` like any other.
+It makes no requests: `gateway_discovery.py` polls for the servers, and each is a `server.Server` like any other.
 """
 
 from collections.abc import Iterable
@@ -15,39 +15,39 @@ class McpGateway:
     """One mcp-gateway.
 
     Args:
-        name: What operators call it.
-        settings: Its table.
-        remembered: The servers of which something is known from an earlier time.
+        name: Name of the mcp-gateway in the configuration.
+        settings: Settings of the mcp-gateway.
+        cached: Names of the servers in the tool cache.
     """
 
-    def __init__(self, name: str, settings: McpServer, remembered: Iterable[str]) -> None:
+    def __init__(self, name: str, settings: McpServer, cached: Iterable[str]) -> None:
         assert settings.url is not None
         self.name = name
         self.settings = settings
         self.auth = credential(settings)
         self.base = settings.url.rstrip("/")
-        before = [server.partition("/")[2] for server in remembered if server.startswith(f"{name}/")]
+        before = [server.partition("/")[2] for server in cached if server.startswith(f"{name}/")]
         self.known = settings.adapters or before
-        """The adapters that are there as far as one knows."""
+        """The adapters that are expected before the first poll: the configured or else the cached ones."""
 
     def settings_of(self, adapter: str | None) -> McpServer | None:
-        """The settings of one server behind it; `None` where none of its tools is wanted.
+        """Return the settings of one server behind the mcp-gateway; `None` if the settings select none of its tools.
 
         Args:
-            adapter: Its name; `None` for the router.
+            adapter: Name of the adapter; `None` for the tool router.
         """
         path = "/mcp" if adapter is None else f"/adapters/{adapter}/mcp"
         if adapter is None and not self.settings.router:
             return None
-        tools = _of(adapter, self.settings.tools)
+        tools = _names_of(adapter, self.settings.tools)
         if self.settings.tools and not tools:
             return None
-        idempotent = _of(adapter, self.settings.idempotent)
+        idempotent = _names_of(adapter, self.settings.idempotent)
         return evolve(self.settings, url=f"{self.base}{path}", tools=tools, idempotent=idempotent)
 
 
-def _of(adapter: str | None, names: Iterable[str]) -> list[str]:
-    """Those names that are one server's, without its own."""
+def _names_of(adapter: str | None, names: Iterable[str]) -> list[str]:
+    """Return the names that belong to one server, without the server's prefix."""
     if adapter is None:
         return [name for name in names if "/" not in name]
     return [name.removeprefix(f"{adapter}/") for name in names if name.startswith(f"{adapter}/")]

@@ -1,7 +1,7 @@
-"""What is known of the HTTP requests of one call: what was sent with them, and what became of them.
+"""Records the outcome of the HTTP requests of one call, and adds the call's headers to them.
 
-The protocol's client tells a caller neither a status nor whether a request was sent at all, and both decide whether a
-call may be made again. A context variable carries it from the call to the request. It decides nothing.
+The MCP client exposes neither the status nor whether a request was sent, and retries depend on both. A context
+variable carries the trace from the call to its requests. This module makes no retry decisions.
 """
 
 import re
@@ -12,43 +12,43 @@ import httpx2
 from attrs import Factory, define
 
 SESSION_HEADER = "mcp-session-id"
-_LEAVE_SECONDS = 2.0
+_DELETE_TIMEOUT_SECONDS = 2.0
 _RESOURCE_METADATA = re.compile(r'resource_metadata="?([^",\s]+)')
 
 
 @define
 class RequestTrace:
-    """The requests of one call, or of one connection's beginning."""
+    """The HTTP requests of one call, or of opening one session."""
 
     headers: Mapping[str, str] = Factory(dict)
-    """Sent with each of them."""
+    """Headers that are added to each request."""
     status: int | None = None
-    """Of the last answer."""
+    """Status of the last response."""
     in_session: bool = False
-    """Whether the last request named a session."""
+    """Whether the last request carried a session id."""
     unsent: bool = False
-    """Whether no connection was made, so that the server knows nothing of the call."""
+    """Whether connecting failed, so that the server did not receive the request."""
     failed: bool = False
     """Whether the connection was lost."""
     too_big: bool = False
     resource_metadata: str | None = None
-    """Where a server says how to get a credential (RFC 9728)."""
+    """URL of the server's protected resource metadata (RFC 9728)."""
 
 
-REQUEST_TRACE: ContextVar[RequestTrace | None] = ContextVar("agent_gateway_mcp_exchange", default=None)
-"""Set while a call is made."""
+REQUEST_TRACE: ContextVar[RequestTrace | None] = ContextVar("agent_gateway_mcp_request_trace", default=None)
+"""The trace of the current call."""
 
 
 class UnreadableError(httpx2.StreamError):
-    """An answer cannot be read to its end: an error of one call's, and not of the session."""
+    """A response could not be read to its end. It fails one call, not the session."""
 
 
-class WatchedTransport(httpx2.AsyncBaseTransport):
-    """Sends requests, and notes what becomes of them.
+class TracingTransport(httpx2.AsyncBaseTransport):
+    """Sends requests and records their outcome in the current trace.
 
     Args:
-        max_size: Bytes of one answer; of a stream the reader limits each event by itself.
-        inner: What sends them.
+        max_size: Maximum size of a response in bytes. Event streams are exempt: their reader limits each event.
+        inner: Transport that sends the requests.
     """
 
     def __init__(self, max_size: int, inner: httpx2.AsyncBaseTransport | None = None) -> None:
@@ -58,31 +58,31 @@ class WatchedTransport(httpx2.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request with the call's headers."""
-        exchange = REQUEST_TRACE.get() or RequestTrace()
-        for name, value in exchange.headers.items():
+        """Send a request with the headers of the current call."""
+        trace = REQUEST_TRACE.get() or RequestTrace()
+        for name, value in trace.headers.items():
             request.headers[name] = value
         if request.method == "DELETE":
-            # A farewell to a server that may be dead: nobody waits for it.
-            request.extensions = {**request.extensions, "timeout": httpx2.Timeout(_LEAVE_SECONDS).as_dict()}
-        exchange.in_session = SESSION_HEADER in request.headers
-        exchange.status = None
-        exchange.unsent = exchange.failed = False
+            # It closes a session with a server that may be down, so a short timeout is enough.
+            request.extensions = {**request.extensions, "timeout": httpx2.Timeout(_DELETE_TIMEOUT_SECONDS).as_dict()}
+        trace.in_session = SESSION_HEADER in request.headers
+        trace.status = None
+        trace.unsent = trace.failed = False
         try:
             response = await self._inner.handle_async_request(request)
         except httpx2.TransportError as error:
-            exchange.failed = True
-            exchange.unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            trace.failed = True
+            trace.unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
             if request.method != "POST":
                 raise
-            # The protocol's client would end the session, and with it the calls of all others.
+            # The MCP client would end the session, and with it the calls of other runs.
             return httpx2.Response(502, request=request)
-        exchange.status = response.status_code
+        trace.status = response.status_code
         if response.status_code == 401:
             found = _RESOURCE_METADATA.search(response.headers.get("www-authenticate", ""))
-            exchange.resource_metadata = found[1] if found else None
+            trace.resource_metadata = found[1] if found else None
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            response.stream = _Limited(response.stream, self._max_size, exchange)
+            response.stream = _Limited(response.stream, self._max_size, trace)
         return response
 
     async def aclose(self) -> None:
@@ -91,11 +91,11 @@ class WatchedTransport(httpx2.AsyncBaseTransport):
 
 
 class _Limited(httpx2.AsyncByteStream):
-    def __init__(self, inner: object, max_size: int, exchange: RequestTrace) -> None:
+    def __init__(self, inner: object, max_size: int, trace: RequestTrace) -> None:
         assert isinstance(inner, httpx2.AsyncByteStream)
         self._inner = inner
         self._max_size = max_size
-        self._exchange = exchange
+        self._trace = trace
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
@@ -103,11 +103,11 @@ class _Limited(httpx2.AsyncByteStream):
             async for chunk in self._inner:
                 size += len(chunk)
                 if size > self._max_size:
-                    self._exchange.too_big = True
-                    raise UnreadableError("the answer is too big")
+                    self._trace.too_big = True
+                    raise UnreadableError("the response is too large")
                 yield chunk
         except httpx2.TransportError as error:
-            self._exchange.failed = True
+            self._trace.failed = True
             raise UnreadableError("the connection was lost") from error
 
     async def aclose(self) -> None:

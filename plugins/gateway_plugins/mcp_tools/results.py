@@ -1,6 +1,6 @@
-"""What a server answers to a call becomes what the SDK gives to a model, within a limit.
+"""Converts the result of an MCP call to the SDK's tool output, within a size limit.
 
-Text stays text; nothing of it is followed or fetched.
+Links are kept as text; nothing is fetched.
 """
 
 import json
@@ -17,11 +17,11 @@ from mcp_types import (
 
 
 def as_output(result: CallToolResult, max_size: int) -> Any:
-    """Text where there is only text, else a list of the SDK's text and image outputs.
+    """Convert a result: to a string if it contains only text, else to a list of the SDK's text and image outputs.
 
     Args:
-        result: As the server gave it.
-        max_size: Bytes for all parts together; what is over is cut off, with a note.
+        result: The result from the server.
+        max_size: Maximum size of all parts together in bytes. Anything beyond is cut off, with a note.
     """
     room = max_size
     parts: list[dict[str, Any]] = []
@@ -32,7 +32,7 @@ def as_output(result: CallToolResult, max_size: int) -> Any:
                 room -= len(url)
                 parts.append({"type": "image", "image_url": url})
                 continue
-            text = f"[an image of {len(url):,} bytes is left out: the result is too big]"
+            text = f"[image of {len(url):,} bytes omitted: the result is too large]"
         else:
             text, room = _cut(_text(block), room)
         parts.append({"type": "text", "text": text})
@@ -45,9 +45,9 @@ def as_output(result: CallToolResult, max_size: int) -> Any:
 
 
 def as_text(result: CallToolResult, max_size: int) -> str:
-    """What is text in it, such as the reason of a failure."""
+    """Return the text of a result, such as the reason of a failure."""
     texts = [block.text for block in result.content if isinstance(block, TextContent)]
-    return _cut("\n".join(texts), max_size)[0] or "The tool failed, and its server does not say why."
+    return _cut("\n".join(texts), max_size)[0] or "The tool failed without an error message."
 
 
 def _text(block: Any) -> str:
@@ -63,7 +63,7 @@ def _text(block: Any) -> str:
 
 
 def _cut(text: str, room: int) -> tuple[str, int]:
-    """As much of a text as there is room for, and the room that is left."""
+    """Cut a text to `room` bytes, and return it with the remaining room."""
     if len(text) * 4 <= room:
         return text, room - len(text.encode(errors="replace"))
     raw = text.encode(errors="replace")

@@ -1,6 +1,6 @@
-"""`/admin/mcp`: the state of the MCP servers, and the approval of tools that changed. Only an admin gets here.
+"""`/admin/mcp`: shows the state of the MCP servers, and approves changed tools. Restricted to admins.
 
-It tells no credential, no address and no header.
+Responses contain no credentials, addresses or headers.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def admin_routes(servers: "Callable[[], Servers | None]") -> list[BaseRoute]:
-    """The plugin's routes.
+    """Return the plugin's admin routes.
 
     Args:
-        servers: The servers, while there are any.
+        servers: Returns the servers, or `None` while none are running.
     """
 
-    @described("The MCP servers, and the tools of theirs that have changed")
+    @described("List the MCP servers and their changed tools")
     async def state(_: Request) -> Response:
         known = servers()
         return _json({"servers": known.facts() if known else {}, "changes": known.changes() if known else []})
 
     @described(
-        "Approve tools of an MCP server as they are now",
+        "Approve the current versions of an MCP server's tools",
         query={"server": {"type": "string"}, "tool": {"type": "array", "items": {"type": "string"}}},
     )
     async def approve(request: Request) -> Response:
@@ -38,11 +38,11 @@ def admin_routes(servers: "Callable[[], Servers | None]") -> list[BaseRoute]:
         known = servers()
         server = known.all.get(name) if known else None
         if server is None:
-            raise NotFoundError("there is no such MCP server", param="server")
+            raise NotFoundError("MCP server not found", param="server")
         try:
             approved = server.approve(request.query_params.getlist("tool") or None)
         except KeyError:
-            raise NotFoundError("the MCP server has no such tool", param="tool") from None
+            raise NotFoundError("tool not found on the MCP server", param="tool") from None
         return _json({"server": name, "approved": approved})
 
     return [Route("/admin/mcp", state), Route("/admin/mcp/approve", approve, methods=["POST"])]

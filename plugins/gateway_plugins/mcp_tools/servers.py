@@ -1,6 +1,6 @@
-"""All the servers of one gateway: started together, told of together, and listened to for changes of their tools.
+"""Manages all MCP servers of a gateway: starts and stops them, offers their tools, and reports their state.
 
-It reloads the gateway when what is on offer changes; what a reload does is the gateway's.
+It triggers a gateway reload when the offered tools change.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway_core import Gateway, ToolError
-from gateway_plugins.mcp_tools.gateway_discovery import Found, GatewayDiscovery
+from gateway_plugins.mcp_tools.gateway_discovery import DiscoveryResult, GatewayDiscovery
 from gateway_plugins.mcp_tools.mcp_gateway import McpGateway
 from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.server import Server
@@ -27,35 +27,35 @@ class Servers:
     """The servers of one gateway.
 
     Args:
-        gateway: Reloaded when tools change, and told of tools that an operator should look at.
-        settings: Which servers there are.
+        gateway: Reloaded when tools change; flagged tools are reported to it.
+        settings: Settings of all servers.
     """
 
     def __init__(self, gateway: Gateway, settings: Settings) -> None:
         self._gateway = gateway
         self._settings = settings
-        self._memory = ToolCache(gateway.state_folder)
+        self._tool_cache = ToolCache(gateway.state_folder)
         self._offered: list[FunctionTool] = []
         self._reported: set[tuple[str, str, str]] = set()
-        self._dirty = asyncio.Event()
+        self._tools_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._gateways: dict[str, GatewayDiscovery] = {}
         self.all: dict[str, Server] = {}
 
     async def start(self) -> None:
-        """Begin to connect to all, and wait a moment for those of whose tools nothing is known."""
+        """Start connecting to all servers, and wait up to `start_timeout` for those without known tools."""
         for name, settings in self._settings.servers.items():
             if settings.kind == "mcp-gateway":
-                self._begin_with(McpGateway(name, settings, self._memory.servers()))
+                self._start_mcp_gateway(McpGateway(name, settings, self._tool_cache.servers()))
             else:
-                self._add(Server(name, settings, self._memory.book(name), self._listed))
+                self._add(Server(name, settings, self._tool_cache.load(name), self._listed))
         self._tasks.append(asyncio.create_task(self._reload()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.start_timeout):
                 await self._all_known()
 
     async def close(self) -> None:
-        """Let all sessions go."""
+        """Close all sessions."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -63,102 +63,104 @@ class Servers:
         await asyncio.gather(*(server.close() for server in self.all.values()))
 
     def offer(self) -> "list[FunctionTool]":
-        """The tools of all servers, as far as they are known."""
-        self._offered = self._known()
+        """Return the known tools of all servers."""
+        self._offered = self._known_tools()
         return self._offered
 
     def facts(self) -> Mapping[str, Any]:
-        """By server; an mcp-gateway stands beside the servers behind it."""
+        """Return the state of each server; an mcp-gateway has an entry in addition to the servers behind it."""
         gateways = {
             f"{name}/*": {
                 "kind": "mcp-gateway",
-                "last_error": adapters.last_error,
-                "adapters": adapters.found.adapters,
-                "tools": [sanitize(tool) for tool in adapters.found.tools],
+                "last_error": discovery.last_error,
+                "adapters": discovery.result.adapters,
+                "tools": [sanitize(tool) for tool in discovery.result.tools],
             }
-            for name, adapters in self._gateways.items()
+            for name, discovery in self._gateways.items()
         }
         return {**{name: server.facts() for name, server in self.all.items()}, **gateways}
 
     def changes(self) -> list[dict[str, Any]]:
-        """The tools that an operator should look at: as they were, and as they are."""
+        """Return the flagged tools, each with its approved and its current version."""
         return [{"server": name, **change} for name, server in self.all.items() for change in server.changes()]
 
     async def _all_known(self) -> None:
-        """Wait until something is known of the tools of each server."""
-        for name, adapters in self._gateways.items():
+        """Wait until the tools of each server are known."""
+        for name, discovery in self._gateways.items():
             if not any(server.is_known for server in self.all.values() if server.table == name):
-                await adapters.looked.wait()
+                await discovery.polled.wait()
         for server in [*self.all.values()]:
             if not server.is_known:
                 await server.listed.wait()
 
-    def _begin_with(self, behind: "McpGateway") -> None:
-        """With what is known from an earlier time; what there is now, the mcp-gateway says."""
+    def _start_mcp_gateway(self, mcp_gateway: "McpGateway") -> None:
+        """Start the expected servers behind an mcp-gateway, and follow its list of adapters."""
 
-        async def found(now: Found) -> None:
-            gone = [server for server in self.all.values() if server.table == behind.name and server.adapter]
-            for server in [server for server in gone if server.adapter not in now.adapters]:
+        async def on_result(now: DiscoveryResult) -> None:
+            present = [server for server in self.all.values() if server.table == mcp_gateway.name and server.adapter]
+            for server in [server for server in present if server.adapter not in now.adapters]:
                 del self.all[server.name]
                 await server.close()
-                self._dirty.set()
+                self._tools_changed.set()
             for adapter in now.adapters:
-                self._add_adapter(behind, adapter)
+                self._add_adapter(mcp_gateway, adapter)
 
-        self._add_adapter(behind, None)
-        for adapter in behind.known:
-            self._add_adapter(behind, adapter)
-        adapters = self._gateways[behind.name] = GatewayDiscovery(behind.name, behind.settings, behind.auth, found)
-        self._tasks.append(asyncio.create_task(adapters.keep_looking()))
+        self._add_adapter(mcp_gateway, None)
+        for adapter in mcp_gateway.known:
+            self._add_adapter(mcp_gateway, adapter)
+        discovery = self._gateways[mcp_gateway.name] = GatewayDiscovery(
+            mcp_gateway.name, mcp_gateway.settings, mcp_gateway.auth, on_result
+        )
+        self._tasks.append(asyncio.create_task(discovery.poll()))
 
-    def _add_adapter(self, behind: "McpGateway", adapter: str | None) -> None:
-        settings = behind.settings_of(adapter)
-        name = behind.name if adapter is None else f"{behind.name}/{adapter}"
+    def _add_adapter(self, mcp_gateway: "McpGateway", adapter: str | None) -> None:
+        settings = mcp_gateway.settings_of(adapter)
+        name = mcp_gateway.name if adapter is None else f"{mcp_gateway.name}/{adapter}"
         if settings is not None and name not in self.all:
-            book = self._memory.book(name)
-            self._add(Server(name, settings, book, self._listed, url=settings.url, auth=behind.auth))
+            catalog = self._tool_cache.load(name)
+            self._add(Server(name, settings, catalog, self._listed, url=settings.url, auth=mcp_gateway.auth))
 
     def _add(self, server: Server) -> None:
         self.all[server.name] = server
         server.start()
 
-    def _known(self) -> "list[FunctionTool]":
+    def _known_tools(self) -> "list[FunctionTool]":
         return [tool for server in self.all.values() for tool in server.offer()]
 
     def _listed(self, server: Server) -> None:
-        self._memory.keep(server.name, server.book)
-        for name in server.book.flagged:
+        self._tool_cache.store(server.name, server.catalog)
+        for name in server.catalog.flagged:
             self._flag(server, name)
-        if not _same(self._known(), self._offered):
-            self._dirty.set()
+        if not _same(self._known_tools(), self._offered):
+            self._tools_changed.set()
 
     def _flag(self, server: Server, name: str) -> None:
-        entry = server.book.entries[name]
+        entry = server.catalog.entries[name]
         assert entry.listed is not None
         seen = (server.name, name, entry.listed.digest)
         if seen in self._reported:
             return
         self._reported.add(seen)
-        what = "is new" if entry.approved is None else "is not what was approved"
+        problem = "is new and not approved" if entry.approved is None else "differs from the approved version"
         self._gateway.report(
             ToolError(
-                f"the tool {sanitize(name)} of the MCP server {server.name} {what}",
+                f"tool {sanitize(name)} of MCP server {server.name} {problem}",
                 source=f"[plugins.mcp_tools.{server.table}]",
-                hint=f"compare it at /admin/mcp, and approve it: POST /admin/mcp/approve?server={server.name}",
+                hint=f"review it at /admin/mcp, then approve it: POST /admin/mcp/approve?server={server.name}",
                 code="mcp_tool_changed",
             )
         )
 
     async def _reload(self) -> None:
         while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            logger.info("the tools of MCP servers have changed; reloading")
+            await self._tools_changed.wait()
+            self._tools_changed.clear()
+            logger.info("MCP tools changed; reloading")
             try:
                 await self._gateway.reload()
             except Exception:
-                logger.exception("the gateway could not be reloaded")
+                logger.exception("reload after an MCP tool change failed")
 
 
-def _same(some: "Iterable[FunctionTool]", others: "Iterable[FunctionTool]") -> bool:
-    return {id(tool) for tool in some} == {id(tool) for tool in others}
+def _same(before: "Iterable[FunctionTool]", after: "Iterable[FunctionTool]") -> bool:
+    return {id(tool) for tool in before} == {id(tool) for tool in after}

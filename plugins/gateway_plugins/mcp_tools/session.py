@@ -1,6 +1,6 @@
-"""One session with a server, held by one task of its own, which opens it, listens for changes, and closes it.
+"""Holds one session with a server in its own task, which opens it, listens for tool changes, and closes it.
 
-It makes no other when it is lost; `link.py` does. Nothing here knows what a session is used for.
+`connection_supervisor.py` replaces lost sessions. This module does not depend on what a session is used for.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
 logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 6.0
-_LISTEN_AGAIN_SECONDS = 30.0
+_RESUBSCRIBE_SECONDS = 30.0
 
 
 @frozen
 class Limits:
-    """How long things may take, in seconds."""
+    """Timeouts in seconds."""
 
     connect: float
-    """For a session to be opened, and for a call to wait for one."""
+    """For opening a session, and for a call that waits for one."""
     call: float
     """For one call."""
 
@@ -55,31 +55,31 @@ class Session:
         self._idle = asyncio.Event()
         self._idle.set()
         self._opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        self._opened.add_done_callback(look_at)
+        self._opened.add_done_callback(consume_exception)
         self.ended = asyncio.Event()
-        """Set when it is of no use for further calls."""
-        self.given_up = False
-        """Whether a call found it of no use, rather than the server having ended it."""
-        self.exchange = RequestTrace()
-        # Nothing of the run in which it is first needed may stick to it.
+        """Set when the session accepts no further calls."""
+        self.discarded = False
+        """Whether a call found the session unusable, as opposed to the server closing it."""
+        self.trace = RequestTrace()
+        # An empty context: the session must not inherit context variables of the run that first needs it.
         self.task = asyncio.get_running_loop().create_task(self._hold(), context=contextvars.Context())
 
     @property
     def busy(self) -> bool:
-        """Whether a call is on."""
+        """Whether a call is in flight."""
         return self._calls > 0
 
     async def opened(self) -> None:
-        """Wait until it is open.
+        """Wait until the session is open.
 
         Raises:
-            Exception: Why it cannot be opened.
+            Exception: The session could not be opened.
         """
         await asyncio.shield(self._opened)
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Client]:
-        """The client, which stays open at least until the block is left."""
+        """Yield the client, which stays open until the block exits."""
         self._calls += 1
         self._idle.clear()
         try:
@@ -90,21 +90,23 @@ class Session:
                 self._idle.set()
 
     async def close(self) -> None:
-        """Let it go, whatever is on."""
+        """Close the session, even if calls are in flight."""
         self.task.cancel()
         await asyncio.wait([self.task], timeout=CLOSE_SECONDS)
 
     async def _hold(self) -> None:
-        REQUEST_TRACE.set(self.exchange)
+        REQUEST_TRACE.set(self.trace)
         try:
             async with AsyncExitStack() as held:
                 async with asyncio.timeout(self._limits.connect):
-                    client = await held.enter_async_context(self._opener(on_message=self._heard, on_end=self.ended.set))
+                    client = await held.enter_async_context(
+                        self._opener(on_message=self._on_message, on_end=self.ended.set)
+                    )
                 self._opened.set_result(client)
                 listening = asyncio.create_task(self._listen(client))
                 try:
                     await self.ended.wait()
-                    # Others' calls may still be answered.
+                    # Calls in flight may still get a result.
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(self._limits.call):
                             await self._idle.wait()
@@ -120,29 +122,29 @@ class Session:
             if not self._opened.done():
                 self._opened.cancel()
 
-    async def _heard(self, message: Any) -> None:
+    async def _on_message(self, message: Any) -> None:
         if isinstance(message, ToolListChangedNotification):
             self._on_change()
 
     async def _listen(self, client: Client) -> None:
-        """From the revision of 2026-07-28 on, changes are told only to those that ask."""
+        """Subscribe to tool changes. Since protocol revision 2026-07-28, servers notify only subscribers."""
         while True:
             try:
                 async with client.listen(tools_list_changed=True) as changes:
-                    # What changed before the server began to tell.
+                    # The tools may have changed before the subscription started.
                     self._on_change()
                     async for _ in changes:
                         self._on_change()
             except ListenNotSupportedError:
                 return
             except Exception as error:
-                logger.debug("an MCP server does not tell of changes: %s", type(error).__name__)
-            # Whatever ended it may have hidden a change, or be the server's end: listing shows.
-            await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
+                logger.debug("subscription to MCP tool changes failed: %s", type(error).__name__)
+                # A change may have been missed, or the server may be down: listing the tools shows either.
+            await asyncio.sleep(_RESUBSCRIBE_SECONDS)
             self._on_change()
 
 
-def look_at(future: "asyncio.Future[Any]") -> None:
-    """Take an exception for seen, also when nobody waits."""
+def consume_exception(future: "asyncio.Future[Any]") -> None:
+    """Retrieve a future's exception, so that asyncio does not log it as never retrieved."""
     if not future.cancelled():
         future.exception()

@@ -1,6 +1,6 @@
-"""`[plugins.mcp_tools]`: the MCP servers whose tools agents may use, and how to talk to each.
+"""Defines and validates `[plugins.mcp_tools]`: the MCP servers whose tools agents may use.
 
-It holds and checks values only; what becomes of them is in the modules beside it.
+Other modules of the plugin apply the settings.
 """
 
 import re
@@ -12,12 +12,12 @@ from attrs import Factory, field, frozen
 
 from gateway_core import Bytes, ConfigError, Seconds, Secret
 
-# Two underscores stand between a server's name and its tool's.
+# Two underscores separate the server's name from the tool's name.
 NAME = re.compile(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*")
 MAX_NAME = 24
 _URL = re.compile(r"https?://[^/?#\\@\s]+([/?][^#\\\s]*)?")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# What the protocol and the connection itself write.
+# Headers that the protocol and the HTTP client set.
 _OWN_HEADERS = frozenset(
     {"host", "content-length", "content-type", "accept", "connection", "transfer-encoding", "mcp-session-id"}
 )
@@ -29,7 +29,7 @@ class OAuth:
     """`[plugins.mcp_tools.NAME.oauth]`: client credentials (RFC 6749, section 4.4)."""
 
     token_url: str
-    """The authorization server's token endpoint; the secret is sent to nobody else."""
+    """The authorization server's token endpoint; the secret is sent only there."""
     client_id: str
     client_secret: Secret
     scope: str | None = None
@@ -41,89 +41,102 @@ class McpServer:
 
     kind: Literal["http", "sse", "stdio", "mcp-gateway"]
     url: str | None = None
-    """The endpoint; of an mcp-gateway, what its paths start from."""
+    """The endpoint; for an mcp-gateway, its base URL."""
     command: list[str] = Factory(list)
-    """For stdio: the program and its arguments. It is run without a shell."""
+    """For stdio: the program and its arguments. No shell is used."""
     env: dict[str, Secret] = Factory(dict)
-    """For stdio: added to the few variables that every server gets."""
+    """For stdio: variables to add to the minimal environment of every server."""
     cwd: Path | None = None
     stderr: Literal["drop", "log"] = "drop"
-    """For stdio: what becomes of what the server writes to its standard error."""
+    """For stdio: handling of the server's standard error output. `log` writes it at level DEBUG."""
     tools: list[str] = Factory(list)
-    """Only these are on offer, and their names are known before the server is up."""
+    """Offer only these tools. They are offered even before the server is connected."""
     open: bool = True
-    """Whether agents may call its tools when no policy has an opinion on them."""
+    """Whether agents may call its tools when every policy abstains."""
     idempotent: list[str] = Factory(list)
-    """Tools that may be called twice, beside those that the server says it of."""
+    """Tools whose calls may be retried, in addition to those that the server marks as safe."""
     pin: bool = False
-    """Whether a tool that changes, or is new, must be approved before it is called."""
+    """Whether a new or changed tool must be approved before it can be called."""
     token: Secret | None = None
     """Sent as a bearer token."""
     token_file: Path | None = None
-    """A file with a bearer token, read again when it changes."""
+    """A file with a bearer token; it is read again when it changes."""
     oauth: OAuth | None = None
     headers: dict[str, Secret] = Factory(dict)
     identity: Literal["shared", "principal"] = "shared"
-    """Whether all principals share one session, or each has one of its own."""
+    """Whether all principals share one session, or each principal has its own session."""
     identity_headers: dict[str, str] = Factory(dict)
-    """Headers that tell the server who asks: `{principal}` stands for the principal's id."""
+    """Headers that identify the caller to the server. `{principal}` is replaced by the principal's id."""
     forward_headers: list[str] = Factory(list)
-    """Headers of a client's request that go to the server with the calls that are made for it."""
+    """Headers of the client's request to send with the calls of its run."""
     timeout: Seconds = Seconds(60.0)
     """For one call."""
     connect_timeout: Seconds = Seconds(10.0)
-    """For a connection to be made, and for a call to wait for one."""
+    """For opening a session, and for a call that waits for one."""
     list_ttl: Seconds = Seconds(300.0)
-    """How old the list of tools may get; a server that tells of changes is asked sooner."""
+    """Interval between two listings of the tools. A server that reports changes is asked sooner."""
     max_result: Bytes = Bytes(1024 * 1024)
-    """What goes back to the model; the rest is cut off, with a note."""
+    """Maximum size of a result for the model; the rest is cut off, with a note."""
     max_message: Bytes = Bytes(32 * 1024 * 1024)
-    """What an HTTP server may send at once."""
+    """Maximum size of one HTTP response or event."""
     protocol: Literal["auto", "legacy"] = "auto"
-    """`legacy` spares old servers the question for the newest revision."""
+    """`legacy` skips the probe for the newest protocol revision, which some old servers do not support."""
     adapters: list[str] = Factory(list)
-    """Of an mcp-gateway: only these; without it, all that it lists."""
+    """For an mcp-gateway: use only these adapters. By default all that it lists are used."""
     router: bool = True
-    """Of an mcp-gateway: whether the tools of its tool router are on offer, too."""
+    """For an mcp-gateway: whether to also offer the tools of its tool router."""
 
     def check(self) -> None:
-        """Refuse what can never work, or must not.
+        """Reject invalid or unsafe combinations of settings.
 
         Raises:
-            ConfigError: It says which setting is wrong; the place is the caller's to add.
+            ConfigError: A setting is invalid. Its source is the setting's name; the caller adds the table's.
         """
         if self.kind == "stdio":
             self._check_stdio()
         elif not self.url or not _URL.fullmatch(self.url):
             raise ConfigError(
-                f"is no address of a server: {self.url!r}", source="url", hint="http:// or https://, and no credentials"
+                f"invalid URL: {self.url!r}", source="url", hint="use http:// or https://, without credentials in it"
             )
         elif self.command or self.env or self.cwd:
-            raise ConfigError("is for a server of kind stdio", source="command" if self.command else "env")
+            key = "command" if self.command else "env" if self.env else "cwd"
+            raise ConfigError('requires kind = "stdio"', source=key)
         for name in (*self.headers, *self.identity_headers, *self.forward_headers):
             if not _HEADER.fullmatch(name) or name.lower() in _OWN_HEADERS:
-                raise ConfigError(f"is no header that may be set: {name!r}", source="headers")
+                raise ConfigError(f"invalid or reserved header name: {name!r}", source="headers")
         self._check_identity()
 
     def _check_stdio(self) -> None:
         if not self.command:
-            raise ConfigError("is missing", source="command", hint='a list, such as ["uvx", "mcp-server-time"]')
+            raise ConfigError(
+                'is required for kind = "stdio"',
+                source="command",
+                hint='use a list, such as ["uvx", "mcp-server-time"]',
+            )
         for key in ("url", "token", "token_file", "oauth", "headers", "identity_headers", "forward_headers"):
             if getattr(self, key):
-                raise ConfigError("is for a server that is reached by HTTP", source=key)
+                raise ConfigError('not supported for kind = "stdio"', source=key)
         if self.identity == "principal":
-            raise ConfigError("is for a server that is reached by HTTP", source="identity")
+            raise ConfigError('"principal" is not supported for kind = "stdio"', source="identity")
 
     def _check_identity(self) -> None:
         if sum(map(bool, (self.token, self.token_file, self.oauth))) > 1:
-            raise ConfigError("is given beside another credential", source="token", hint="choose one")
+            raise ConfigError(
+                "more than one credential is configured", source="token", hint="keep one of token, token_file and oauth"
+            )
         if self.identity == "principal":
             return
         if any("{principal}" in value for value in self.identity_headers.values()):
-            raise ConfigError("tells who asks in a session that all share", source="identity_headers", hint=_PRINCIPAL)
+            raise ConfigError(
+                "{principal} cannot be used in a session that all principals share",
+                source="identity_headers",
+                hint=_PRINCIPAL,
+            )
         if any(name.lower() in _CREDENTIALS for name in self.forward_headers):
             raise ConfigError(
-                "sends credentials in a session that all share", source="forward_headers", hint=_PRINCIPAL
+                "credentials cannot be forwarded in a session that all principals share",
+                source="forward_headers",
+                hint=_PRINCIPAL,
             )
 
 
@@ -131,7 +144,7 @@ _PRINCIPAL = 'set identity = "principal"'
 
 
 @frozen
-class _Switches:
+class _PluginSettings:
     start_timeout: Seconds = Seconds(2.0)
 
 
@@ -140,25 +153,25 @@ class Settings:
     """`[plugins.mcp_tools]`."""
 
     start_timeout: Seconds = Seconds(2.0)
-    """How long the start waits for servers whose tools are not known from an earlier time."""
+    """Maximum delay of the startup for servers whose tools are not cached."""
     servers: Mapping[str, McpServer] = field(factory=dict)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
-        """Tables below the plugin's own are servers, the rest are its settings."""
+        """Build the settings from the plugin's table. Nested tables are servers."""
         own = {key: value for key, value in table.items() if not isinstance(value, dict)}
-        switches = structure(own, _Switches)
+        plugin_settings = structure(own, _PluginSettings)
         servers = {name: _server(name, value, structure) for name, value in table.items() if isinstance(value, dict)}
-        return cls(switches.start_timeout, servers)
+        return cls(plugin_settings.start_timeout, servers)
 
 
 def _server(name: str, table: Mapping[str, Any], structure: Callable[..., Any]) -> McpServer:
     place = f"[plugins.mcp_tools.{name}]"
     if not NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise ConfigError(
-            "is no name of a server",
+            "invalid server name",
             source=place,
-            hint=f"letters and digits, with single '_' or '-' between them, {MAX_NAME} at most",
+            hint=f"use letters and digits, separated by single '_' or '-', up to {MAX_NAME} characters",
         )
     server: McpServer = structure(table, McpServer, name)
     try:

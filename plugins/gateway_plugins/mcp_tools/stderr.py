@@ -1,6 +1,6 @@
-"""What a server's process writes to its standard error, as log lines of the gateway's.
+"""Drops or logs the standard error output of a server process.
 
-It shows nothing above the level DEBUG: such text may hold prompts and secrets.
+It logs at level DEBUG only, because the output may contain prompts and secrets.
 """
 
 import logging
@@ -19,17 +19,17 @@ _LINE_BYTES = 8192
 
 @contextmanager
 def dropped_stderr() -> Iterator[TextIO]:
-    """A file for a process to write to, which keeps nothing."""
+    """Yield a file that discards the output of a process."""
     with open(os.devnull, "w") as file:
         yield file
 
 
 @contextmanager
 def logged_stderr(name: str) -> Iterator[TextIO]:
-    """A file for a process to write to, whose lines are logged.
+    """Yield a file whose lines are logged.
 
     Args:
-        name: The server's.
+        name: Name of the server.
     """
     reading, writing = os.pipe()
 
@@ -38,7 +38,7 @@ def logged_stderr(name: str) -> Iterator[TextIO]:
             while line := lines.readline(_LINE_BYTES):
                 logger.debug("MCP server %s: %s", name, sanitize(line.decode(errors="replace")))
 
-    # A thread of its own ends with the last writer, which is the server's process.
+    # The thread ends when the last writer, the server process, closes the pipe.
     threading.Thread(target=read, name="mcp-stderr", daemon=True).start()
     with os.fdopen(writing, "w") as file:
         yield file

@@ -1,6 +1,6 @@
-"""Keeps what is known of the servers' tools over a restart, so that agents find their tools before the servers are up.
+"""Caches the servers' tools across restarts, so that agents find their tools before the servers are connected.
 
-It knows nothing of what is in it but that it is JSON. Without a folder it keeps nothing.
+Without a state directory, nothing is stored.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway_plugins.mcp_tools.listing import Book
+from gateway_plugins.mcp_tools.listing import ToolCatalog
 
 logger = logging.getLogger(__name__)
 
@@ -18,51 +18,54 @@ FILE = "mcp_tools.json"
 
 
 class ToolCache:
-    """The books of all servers, in one file.
+    """The tool catalogs of all servers, in one file.
 
     Args:
-        folder: Where it is; asked with `create=True` when something is to be kept.
+        folder: Returns the state directory, or `None` if nothing is stored. It creates the directory unless
+            `create=False` is passed.
     """
 
     def __init__(self, folder: Callable[..., Path | None]) -> None:
         self._folder = folder
-        self._books: dict[str, Any] = self._read()
+        self._catalogs: dict[str, Any] = self._read()
 
-    def book(self, server: str) -> Book:
-        """What is known of a server's tools."""
+    def load(self, server: str) -> ToolCatalog:
+        """Return the cached tools of a server; an empty catalog if it has no cache entry."""
         try:
-            return Book.from_json(self._books.get(server, {}))
+            return ToolCatalog.from_json(self._catalogs.get(server, {}))
         except (TypeError, KeyError, AttributeError):
-            logger.warning("what was known of the MCP server %s cannot be read, and is forgotten", server)
-            return Book({})
+            logger.warning("ignoring the invalid tool cache entry of MCP server %s", server)
+            return ToolCatalog({})
 
-    def keep(self, server: str, book: Book) -> None:
-        """Know it from now on."""
-        kept = book.as_json()
-        if self._books.get(server) == kept:
+    def store(self, server: str, catalog: ToolCatalog) -> None:
+        """Store the tools of a server."""
+        stored = catalog.as_json()
+        if self._catalogs.get(server) == stored:
             return
-        self._books[server] = kept
+        self._catalogs[server] = stored
         folder = self._folder()
         if folder is None:
             return
         new = folder / f"{FILE}.new"
         try:
-            new.write_text(json.dumps(self._books), encoding="utf-8")
+            new.write_text(json.dumps(self._catalogs), encoding="utf-8")
             os.replace(new, folder / FILE)
         except OSError as error:
-            logger.warning("what is known of MCP servers cannot be kept: %s", error.strerror)
+            logger.warning("could not write the MCP tool cache %s: %s", folder / FILE, error.strerror)
 
     def servers(self) -> list[str]:
-        """All that something is known of."""
-        return list(self._books)
+        """Return the names of all servers in the cache."""
+        return list(self._catalogs)
 
     def _read(self) -> dict[str, Any]:
         folder = self._folder(create=False)
+        if folder is None:
+            return {}
         try:
-            found = json.loads((folder / FILE).read_text(encoding="utf-8")) if folder else {}
+            stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError):
-            logger.warning("what was known of MCP servers cannot be read, and is forgotten")
+            logger.warning("ignoring the unreadable MCP tool cache %s", folder / FILE)
             return {}
-        return found if isinstance(found, dict) else {}
+        return stored if isinstance(stored, dict) else {}

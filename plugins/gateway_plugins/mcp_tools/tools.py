@@ -1,6 +1,6 @@
-"""A server's tools as the SDK's function tools, under names that models may see.
+"""Converts a server's tools to the SDK's function tools, under names that are valid for models.
 
-What a call does is the server's (`server/hypercorn.py`); who may make it, the gateway's.
+`calls.py` makes the calls; the gateway authorizes them.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from agents.tool_context import ToolContext
 
 from gateway_core import ToolOrigin, mark_tool
 from gateway_plugins.mcp_tools.failures import McpCallError
-from gateway_plugins.mcp_tools.listing import Listed
+from gateway_plugins.mcp_tools.listing import ListedTool
 
 MAX_NAME = 64
-_BEYOND_SECONDS = 1.0
+_BACKSTOP_SECONDS = 1.0
 
 Call = Callable[[str, Mapping[str, Any], str], Awaitable[Any]]
 """Calls a tool: its name, the arguments, and the call's id."""
 
 
 def names(prefix: str, tools: Iterable[str]) -> dict[str, str]:
-    """What models call a server's tools, by the server's own names for them.
+    """Map a server's tool names to the names that models see.
 
-    A name that models could not see, or that another tool has, gets a digest of the server's name for it. A tool whose
-    own name needs no change always keeps it, so that no other can take its place.
+    A name that is too long or already taken gets a digest of the server's name as a suffix. A name without special
+    characters is assigned first, so that no other tool can take it.
     """
     given = sorted(set(tools))
     taken: dict[str, str] = {}
@@ -46,26 +46,26 @@ def names(prefix: str, tools: Iterable[str]) -> dict[str, str]:
 
 
 def as_function_tool(
-    name: str, listed: Listed, server: str, call: Call, *, seconds: float, is_open: bool
+    name: str, listed: ListedTool, server: str, call: Call, *, seconds: float, is_open: bool
 ) -> FunctionTool:
-    """A tool for agents.
+    """Build the function tool for a listed tool.
 
     Args:
-        name: What models call it.
-        listed: As the server lists it.
-        server: What policies know its server by.
+        name: Name that models see.
+        listed: The tool as the server lists it.
+        server: Name of the server, for policies.
         call: Makes the call.
-        seconds: How long a call may take in all.
-        is_open: Whether it may be called when no policy has an opinion on it.
+        seconds: Maximum duration of a call, including the wait for a session.
+        is_open: Whether the tool may be called when every policy abstains.
     """
 
     async def invoke(context: ToolContext[Any], text: str) -> Any:
         try:
             arguments = json.loads(text or "{}")
         except ValueError:
-            raise McpCallError("The arguments are no JSON.") from None
+            raise McpCallError("The arguments are not valid JSON.") from None
         if not isinstance(arguments, dict):
-            raise McpCallError("The arguments are no JSON object.")
+            raise McpCallError("The arguments are not a JSON object.")
         return await call(listed.name, arguments, context.tool_call_id)
 
     tool = FunctionTool(
@@ -74,8 +74,8 @@ def as_function_tool(
         params_json_schema=listed.parameters,
         on_invoke_tool=with_function_tool_failure_error_handler(invoke, lambda *_: None),
         strict_json_schema=False,
-        # The SDK's limit would say less than the call's own; it is the one behind it.
-        timeout_seconds=seconds + _BEYOND_SECONDS,
+        # The SDK's timeout is a backstop: the call's own timeout comes first, and has a better message.
+        timeout_seconds=seconds + _BACKSTOP_SECONDS,
     )
     set_function_tool_failure_error_function(tool, _failure)
     mark_tool(tool, ToolOrigin("mcp", server=server, open=is_open))

@@ -1,6 +1,6 @@
-"""Opens one session with an MCP server, by the way that its settings name.
+"""Opens a session with an MCP server over the transport that its settings select.
 
-It keeps no session alive and repeats nothing; `link.py` does.
+It neither reconnects nor retries; `connection_supervisor.py` does.
 """
 
 import logging
@@ -22,14 +22,14 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 
 import gateway_core
-from gateway_plugins.mcp_tools.request_trace import WatchedTransport
+from gateway_plugins.mcp_tools.request_trace import TracingTransport
 from gateway_plugins.mcp_tools.settings import McpServer
 from gateway_plugins.mcp_tools.stderr import dropped_stderr, logged_stderr
 
 logger = logging.getLogger(__name__)
 
-_SSE_SILENCE_SECONDS = 300.0
-_AS_THEY_ARE = punctuation.replace("%", "")
+_SSE_READ_SECONDS = 300.0
+_UNESCAPED = punctuation.replace("%", "")
 
 
 @asynccontextmanager
@@ -43,16 +43,16 @@ async def open_session(
     on_message: MessageHandlerFnT,
     on_end: Callable[[], None],
 ) -> AsyncIterator[Client]:
-    """Connect to a server, and let it go when the block is left, in the same task.
+    """Connect to a server, and disconnect in the same task when the block exits.
 
     Args:
-        name: The server's, for log lines.
-        settings: How to reach it.
-        url: Where, for the kinds that have one.
-        auth: What signs the requests.
-        principal: For whom; `None` for the gateway itself.
-        on_message: Told of what the server says by itself.
-        on_end: Called when the server has ended the session, as far as that can be noticed.
+        name: Name of the server, for log lines.
+        settings: Settings of the server.
+        url: URL of the server; `None` for stdio.
+        auth: Authentication for the requests.
+        principal: Id of the principal that owns the session; `None` for a shared session.
+        on_message: Called with each notification from the server.
+        on_end: Called when the server closes the session, if the transport can detect it.
     """
     async with AsyncExitStack() as held:
         if settings.kind == "stdio":
@@ -62,9 +62,9 @@ async def open_session(
             assert url is not None
             transport = await _by_http(url, settings, auth, principal, held)
         client = Client(
-            _Heard(transport, on_end),
+            _EndReportingTransport(transport, on_end),
             mode=settings.protocol,
-            cache=None,  # the listing is kept by us, for longer than a session
+            cache=None,  # the plugin's own tool cache outlives a session
             message_handler=on_message,
             client_info=Implementation(name="agent-gateway", version=gateway_core.__version__),
             read_timeout_seconds=settings.connect_timeout,
@@ -73,21 +73,21 @@ async def open_session(
 
 
 def identity_headers(settings: McpServer, principal: str | None) -> dict[str, str]:
-    """The headers that tell a server for whom a session is."""
-    # Percent-encoded where a header takes no such character, so that no two principals look the same.
-    told = quote(principal if principal is not None else "agent-gateway", safe=_AS_THEY_ARE)
-    return {name: value.replace("{principal}", told) for name, value in settings.identity_headers.items()}
+    """Return the headers that identify the principal of a session."""
+    # Invalid characters are percent-encoded, so that different principals never get the same value.
+    encoded = quote(principal if principal is not None else "agent-gateway", safe=_UNESCAPED)
+    return {name: value.replace("{principal}", encoded) for name, value in settings.identity_headers.items()}
 
 
 def http_client(settings: McpServer, auth: httpx2.Auth | None, principal: str | None) -> httpx2.AsyncClient:
-    """What sends the requests of one session."""
+    """Create the HTTP client of one session."""
     headers = {name: secret.reveal() for name, secret in settings.headers.items()}
     return httpx2.AsyncClient(
-        transport=WatchedTransport(settings.max_message),
+        transport=TracingTransport(settings.max_message),
         headers={**headers, **identity_headers(settings, principal)},
         auth=auth,
-        # A call has a limit of its own; a stream may be silent between two changes.
-        timeout=httpx2.Timeout(settings.connect_timeout, read=max(settings.timeout, _SSE_SILENCE_SECONDS)),
+        # Calls have their own timeout; an event stream may be silent between two changes.
+        timeout=httpx2.Timeout(settings.connect_timeout, read=max(settings.timeout, _SSE_READ_SECONDS)),
         trust_env=False,
     )
 
@@ -107,15 +107,15 @@ async def _by_http(
 
 
 def _parameters(settings: McpServer) -> StdioServerParameters:
-    # A command such as `python` means the gateway's own, also when its environment is not activated.
+    # A command such as `python` resolves to the gateway's environment first, even if that is not activated.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     env: Mapping[str, str] = {name: secret.reveal() for name, secret in settings.env.items()}
     program, *arguments = settings.command
     return StdioServerParameters(command=program, args=arguments, env={"PATH": path, **env}, cwd=settings.cwd)
 
 
-class _Heard:
-    """A transport that tells when the server's side of it ends; the client would notice at its next call only."""
+class _EndReportingTransport:
+    """A transport that reports when the server closes it. The client alone would notice only at its next call."""
 
     def __init__(self, inner: Any, on_end: Callable[[], None]) -> None:
         self._inner = inner
@@ -123,13 +123,13 @@ class _Heard:
 
     async def __aenter__(self) -> tuple[Any, Any]:
         read, write = await self._inner.__aenter__()
-        return _HeardStream(read, self._on_end), write
+        return _EndReportingStream(read, self._on_end), write
 
     async def __aexit__(self, *error: Any) -> Any:
         return await self._inner.__aexit__(*error)
 
 
-class _HeardStream:
+class _EndReportingStream:
     def __init__(self, inner: Any, on_end: Callable[[], None]) -> None:
         self._inner = inner
         self._on_end = on_end
@@ -144,7 +144,7 @@ class _HeardStream:
     async def aclose(self) -> None:
         await self._inner.aclose()
 
-    def __aiter__(self) -> "_HeardStream":
+    def __aiter__(self) -> "_EndReportingStream":
         return self
 
     async def __anext__(self) -> Any:
@@ -154,7 +154,7 @@ class _HeardStream:
             self._on_end()
             raise
 
-    async def __aenter__(self) -> "_HeardStream":
+    async def __aenter__(self) -> "_EndReportingStream":
         await self._inner.__aenter__()
         return self
 

@@ -1,6 +1,6 @@
-"""Which tools may be called, for how long, and with how much: by name, for all agents and for single ones.
+"""Authorizes and limits tool calls: allow lists, deny lists, timeouts and size limits, globally and per agent.
 
-It looks at no argument and at no answer but for their size, and stops nothing but what the settings name.
+It does not inspect arguments and results except for their size.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ SOURCES = ("sdk-native", "gateway", "mcp", "hosted")
 
 @frozen
 class Rules:
-    """`[plugins.tool_policy.agents.NAME]`: what one agent may call."""
+    """`[plugins.tool_policy.agents.NAME]`: the allow list and the deny list of one agent."""
 
     allow: list[str] | None = None
     deny: list[str] = Factory(list)
@@ -41,15 +41,15 @@ class Settings:
     """`[plugins.tool_policy]`."""
 
     timeout: Seconds = Seconds(60.0)
-    """For a tool that sets none itself; 0 sets none."""
+    """Timeout for tools without their own timeout; 0 means no timeout."""
     max_arguments: Bytes = Bytes(64 * 1024)
-    """What a model may write for one call; a longer one is not made."""
+    """Maximum size of the arguments of a call; larger calls are rejected."""
     max_result: Bytes = Bytes(1024 * 1024)
-    """What goes back to the model; the rest is cut off."""
+    """Maximum size of a result; the rest is cut off."""
     deny: list[str] = Factory(list)
-    """Names that no agent may call."""
+    """Tools that no agent may call."""
     closed: list[str] = Factory(list)
-    """Sources whose tools may be called only where an agent's `allow` names them."""
+    """Sources whose tools may only be called if an agent's `allow` names them."""
     agents: dict[str, Rules] = Factory(dict)
 
 
@@ -62,15 +62,15 @@ class ToolPolicy:
         self.reconfigure(config)
 
     def reconfigure(self, config: Settings) -> None:
-        """Take other rules for calls from now on, and other limits for the tools of agents that are loaded from now on.
+        """Apply changed rules to subsequent calls, and changed limits to the tools of agents that are loaded later.
 
         Raises:
-            ConfigError: There is no such source of tools.
+            ConfigError: `closed` contains an unknown source.
         """
         for source in config.closed:
             if source not in SOURCES:
                 raise ConfigError(
-                    f"there is no source '{source}'",
+                    f"unknown tool source '{source}'",
                     source="[plugins.tool_policy] closed",
                     hint=f"one of: {', '.join(SOURCES)}",
                 )
@@ -79,34 +79,34 @@ class ToolPolicy:
 
     @hookimpl
     async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision | None:
-        """What the settings say; no opinion where they say nothing."""
+        """Decide by the configured rules, or abstain with `None` if no rule applies."""
         config, rules = self._config, self._rules.get(tool.agent_id.casefold())
         if (pattern := _match(config.deny, tool)) is not None:
-            return _refuse(pattern, "it is denied to all agents")
+            return _deny(pattern, "denied for all agents")
         if rules is not None:
             if (pattern := _match(rules.deny, tool)) is not None:
-                return _refuse(pattern, "it is denied to this agent")
+                return _deny(pattern, "denied for this agent")
             if rules.allow is not None:
                 if (pattern := _match(rules.allow, tool)) is not None:
                     return Decision(True, "tool_policy", pattern)
-                return _refuse(None, "this agent is allowed others only")
+                return _deny(None, "not in this agent's allow list")
         if tool.source in config.closed:
-            return _refuse(None, f"tools of the kind '{tool.source}' must be allowed by name")
+            return _deny(None, f"source '{tool.source}' requires an entry in this agent's allow list")
         return None
 
     @hookimpl
     def wrap_tool(self, tool: "Tool", entry: AgentEntry) -> None:
-        """Give it the limits, in place."""
+        """Apply the limits to the tool, in place."""
         from gateway_plugins.tool_policy.limits import limit
 
         limit(tool, self._config.timeout, self._config.max_arguments, self._config.max_result)
 
 
 def _match(patterns: Sequence[str], tool: ToolInfo) -> str | None:
-    """The first pattern that fits one of its names."""
+    """Return the first pattern that matches one of the tool's names."""
     names = tool_names(tool.name, tool.source, tool.server)
     return next((pattern for pattern in patterns for name in names if matches(pattern, name)), None)
 
 
-def _refuse(pattern: str | None, reason: str) -> Decision:
+def _deny(pattern: str | None, reason: str) -> Decision:
     return Decision(False, "tool_policy", pattern, reason)

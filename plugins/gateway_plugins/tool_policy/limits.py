@@ -1,6 +1,6 @@
-"""Limits on a tool object: the SDK's own timeout and guardrails, put on in place and once.
+"""Applies limits to a tool object, once and in place, with the SDK's timeout and guardrails.
 
-A tool that stays within them behaves to its model exactly as without. It decides nothing by name.
+The limits do not change the behavior of a tool that stays within them.
 """
 
 import json
@@ -17,12 +17,12 @@ from agents.tool_guardrails import (
 
 _ALLOW = ToolGuardrailFunctionOutput.allow
 _REJECT = ToolGuardrailFunctionOutput.reject_content
-# Set by the SDK on tools that are plain functions; it only makes the SDK refuse to copy one that has a timeout.
+# The SDK sets it on tools that are plain functions; its only effect is that such a tool with a timeout is not copied.
 _PLAIN_FUNCTION = "__agents_sync_function_tool__"
 
 
 def limit(tool: Any, timeout: float, max_arguments: int, max_result: int) -> None:
-    """Put the limits on a function tool; any other is left alone, because nothing here sees its calls."""
+    """Apply the limits to a function tool. Other tools are unchanged, because their calls are not visible here."""
     if not isinstance(tool, FunctionTool):
         return
     _limit_time(tool, timeout)
@@ -30,63 +30,63 @@ def limit(tool: Any, timeout: float, max_arguments: int, max_result: int) -> Non
     if not any(isinstance(guard, ArgumentsLimit) for guard in before):
         tool.tool_input_guardrails = [ArgumentsLimit(max_arguments), *before]
     if not any(isinstance(guard, ResultLimit) for guard in after):
-        # Last: what an author's own guardrail rejects never gets there.
+        # Last, so that it does not measure a result that the author's own guardrail rejects.
         tool.tool_output_guardrails = [*after, ResultLimit(max_result)]
 
 
 def _limit_time(tool: FunctionTool, timeout: float) -> None:
-    # An agent that is used as a tool has its own turns and models; its run has a limit already.
+    # An agent as a tool has its own turns and model calls, and its run is already limited.
     if not timeout or tool.timeout_seconds is not None or tool._is_agent_tool:
         return
     tool.timeout_seconds = timeout
     if getattr(tool.on_invoke_tool, _PLAIN_FUNCTION, False):
-        # The model goes on; the thread is the tool's until it returns.
+        # After a timeout the model continues, but the thread stays occupied until the function returns.
         setattr(tool.on_invoke_tool, _PLAIN_FUNCTION, False)
 
 
 class ArgumentsLimit(ToolInputGuardrail[Any]):
-    """Rejects a call whose arguments are too long.
+    """Rejects a call whose arguments are too large.
 
     Args:
-        most: Bytes of JSON.
+        limit: Maximum size of the JSON in bytes.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         super().__init__(self.run, name="max_arguments")
-        self._most = most
+        self._limit = limit
 
     async def run(self, data: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
         arguments = data.context.tool_arguments
-        # A character is at most four bytes, so most calls need not be encoded to be measured.
-        if len(arguments) * 4 <= self._most or len(arguments.encode()) <= self._most:
+        # A character has at most four bytes, so most arguments are measured without encoding them.
+        if len(arguments) * 4 <= self._limit or len(arguments.encode()) <= self._limit:
             return _ALLOW()
-        return _REJECT(f"The arguments are too long: at most {self._most} bytes are taken.")
+        return _REJECT(f"The arguments are too large: the maximum is {self._limit} bytes.")
 
 
 class ResultLimit(ToolOutputGuardrail[Any]):
-    """Cuts off what is too long for a model.
+    """Cuts off a result that is too large.
 
     Args:
-        most: Bytes of text, or of JSON where the result is no text.
+        limit: Maximum size of the text in bytes, or of the JSON if the result is not a string.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         super().__init__(self.run, name="max_result")
-        self._most = most
+        self._limit = limit
 
     async def run(self, data: ToolOutputGuardrailData) -> ToolGuardrailFunctionOutput:
         text = data.output if isinstance(data.output, str) else _as_text(data.output)
-        if len(text) * 4 <= self._most:
+        if len(text) * 4 <= self._limit:
             return _ALLOW()
         whole = text.encode(errors="replace")
-        if len(whole) <= self._most:
+        if len(whole) <= self._limit:
             return _ALLOW()
-        kept = whole[: self._most].decode(errors="ignore")
-        return _REJECT(f"{kept}\n[cut off here: {self._most} of {len(whole)} bytes]")
+        kept = whole[: self._limit].decode(errors="ignore")
+        return _REJECT(f"{kept}\n[cut off here: {self._limit} of {len(whole)} bytes]")
 
 
 def _as_text(value: Any) -> str:
-    """Close enough to what the SDK will make of it, to know its size."""
+    """Approximate the SDK's text for a value, to measure its size."""
     if value is None or isinstance(value, bool | int | float):
         return ""
     try:

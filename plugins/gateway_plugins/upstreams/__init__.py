@@ -1,6 +1,6 @@
-"""Named OpenAI-compatible servers: where the models of the agents' runs come from.
+"""Provides models from named OpenAI-compatible servers, called upstreams.
 
-It does not run agents. With no server configured or found it has no opinion, and the next plugin may answer.
+Without a configured or detected upstream it provides no models, and the next plugin may do so.
 """
 
 import logging
@@ -30,7 +30,7 @@ class Upstreams:
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         if config.default is not None and config.default not in config.upstreams:
             raise ConfigError(
-                f"there is no upstream '{config.default}'",
+                f"unknown upstream '{config.default}'",
                 source="[plugins.upstreams] default",
                 hint=f"add a table [plugins.upstreams.{config.default}]",
             )
@@ -38,23 +38,22 @@ class Upstreams:
         self._config = config
         self._provider: UpstreamProvider | None = None
         self._reason = "not started"
-        self._fallbacks: dict[str, set[str]] = {}
 
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Choose the upstreams, ask them what they have, and hold their connections."""
-        # The SDK takes a second to import; commands that serve nothing do without it.
+        """Select the upstreams, list their models, and hold their connections."""
+        # Importing the SDK takes a second; commands that do not serve avoid it.
         from gateway_plugins.upstreams.discovery import discover
         from gateway_plugins.upstreams.provider import UpstreamProvider
 
-        choice = await discover(self._config.upstreams, probe=self._config.probe)
-        self._reason = choice.reason
-        if not choice.upstreams:
+        selection = await discover(self._config.upstreams, probe=self._config.probe)
+        self._reason = selection.reason
+        if not selection.upstreams:
             yield
             return
-        default = self._config.default or next(iter(choice.upstreams))
-        async with UpstreamProvider.open(choice.upstreams, default) as provider:
+        default = self._config.default or next(iter(selection.upstreams))
+        async with UpstreamProvider.open(selection.upstreams, default) as provider:
             self._provider = provider
             with _environment(provider.environment()), provider.as_sdk_default():
                 yield
@@ -62,54 +61,54 @@ class Upstreams:
 
     @hookimpl
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
-        """The upstreams, if there are any."""
+        """Return the models of the upstreams, or `None` without an upstream."""
         return self._provider.for_agent(entry.id) if self._provider is not None else None
 
     @hookimpl
     def substitutes(self, tool: "Tool", entry: AgentEntry) -> Iterable[str]:
-        """What any upstream has configured for it."""
+        """Return the substitutes that any upstream configures for the tool."""
         every = (upstream.substitutes.get(tool.name) for upstream in self._config.upstreams.values())
         return dict.fromkeys(name for name in every if name is not None)
 
     @hookimpl
     async def readiness(self) -> Iterable[Check]:
-        """Whether an upstream answers."""
+        """Check whether an upstream is reachable."""
         provider = self._provider
-        return [] if provider is None else [Check("upstream", await provider.reach.any_reachable())]
+        return [] if provider is None else [Check("upstream", await provider.health.any_reachable())]
 
     @hookimpl
     def admin_routes(self) -> "Iterable[BaseRoute]":
-        """`/admin/upstreams`."""
+        """Return the route `/admin/upstreams`."""
         import orjson
         from starlette.responses import Response
         from starlette.routing import Route
 
         async def upstreams(_: "Request") -> Response:
-            """Which upstreams there are, what they have, and whether they answer."""
+            """List the upstreams, their models, and whether they are reachable."""
             if self._provider is not None:
-                await self._provider.reach.any_reachable()
+                await self._provider.health.any_reachable()
             return Response(orjson.dumps(self.describe()), media_type="application/json")
 
         return [Route("/admin/upstreams", upstreams)]
 
     @hookimpl
     def measurements(self) -> Iterable[Measurement]:
-        """Whether each upstream answered when it was last asked, and what became of its calls."""
+        """Yield the call counters of each upstream, and whether it was reachable at the last health check."""
         provider = self._provider
         if provider is not None:
             yield from provider.measurements()
-        for name, answer in list(provider.reach.answers.items()) if provider is not None else ():
+        for name, check in list(provider.health.checks.items()) if provider is not None else ():
             yield Measurement(
                 "agent_gateway.upstream.reachable",
-                int(answer.reachable),
+                int(check.reachable),
                 "1",
-                "Whether an upstream answered when it was last asked.",
+                "Whether an upstream was reachable at the last health check (1) or not (0).",
                 {"upstream": name},
             )
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """Which upstreams there are, and why these."""
+        """Return the upstreams, and the reason for their selection."""
         provider = self._provider
         return {"reason": self._reason, "upstreams": provider.describe() if provider is not None else {}}
 
@@ -120,7 +119,7 @@ def _check(config: Settings) -> None:
         for hosted in upstream.substitutes:
             if hosted not in HOSTED_TOOLS:
                 raise ConfigError(
-                    f"there is no hosted tool '{hosted}'",
+                    f"unknown hosted tool '{hosted}'",
                     source=f"{table} substitutes",
                     hint=did_you_mean(hosted, HOSTED_TOOLS),
                 )
@@ -128,18 +127,18 @@ def _check(config: Settings) -> None:
         while (following := config.upstreams[seen[-1]].fallback) is not None:
             if following not in config.upstreams:
                 raise ConfigError(
-                    f"there is no upstream '{following}'",
+                    f"unknown upstream '{following}'",
                     source=f"[plugins.upstreams.{seen[-1]}] fallback",
                     hint=did_you_mean(following, config.upstreams),
                 )
             if following in seen:
-                raise ConfigError(f"the fallbacks of '{name}' go round in a circle", source=f"{table} fallback")
+                raise ConfigError(f"the fallbacks of '{name}' form a cycle", source=f"{table} fallback")
             seen.append(following)
 
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that are not set, and take them back: a module that makes its own client finds the upstream."""
+    """Set missing environment variables within the block, so that a module's own OpenAI client uses the upstream."""
     added = {name: value for name, value in variables.items() if not os.environ.get(name)}
     os.environ.update(added)
     try:

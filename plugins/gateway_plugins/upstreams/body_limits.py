@@ -1,4 +1,4 @@
-"""What an upstream sends is read no faster than the run's client reads it, and not without end."""
+"""Limits the size of upstream responses, and applies the client's backpressure to them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -9,10 +9,10 @@ from gateway_core import pace
 
 
 def limited(max_answer: int) -> Callable[[httpx2.Response], Awaitable[None]]:
-    """A hook for the client's answers, called before a body is read.
+    """Create a response hook for the HTTP client, which is called before the body is read.
 
     Args:
-        max_answer: Bytes of one body.
+        max_answer: Maximum size of a body in bytes.
     """
 
     async def hook(response: httpx2.Response) -> None:
@@ -25,14 +25,14 @@ def limited(max_answer: int) -> Callable[[httpx2.Response], Awaitable[None]]:
 class _Body(httpx2.AsyncByteStream):
     def __init__(self, inner: httpx2.AsyncByteStream, max_answer: int, request: httpx2.Request) -> None:
         self._inner = inner
-        self._left = max_answer
+        self._remaining = max_answer
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._inner:
-            self._left -= len(piece)
-            if self._left < 0:
-                raise APIError("the upstream's answer is too long", request=self._request, body=None)
+            self._remaining -= len(piece)
+            if self._remaining < 0:
+                raise APIError("the upstream's response exceeds max_answer", request=self._request, body=None)
             yield piece
             await pace(len(piece))
 

@@ -1,4 +1,4 @@
-"""What became of the calls of one upstream, and whether it is given a rest. It sends nothing."""
+"""Counts the calls and failures of one upstream, and opens a circuit breaker after failures."""
 
 import time
 from collections import Counter
@@ -6,50 +6,54 @@ from collections import Counter
 import openai
 from attrs import define, field
 
-REST_SECONDS = 10.0
-"""For so long an upstream that is not there, or has too much to do, is not asked where another one can be."""
-LONGEST_REST_SECONDS = 20.0
-"""Of what an upstream asks for by `Retry-After`."""
+COOLDOWN_SECONDS = 10.0
+"""Time in seconds for which an unreachable or overloaded upstream is skipped if another one is available."""
+MAX_COOLDOWN_SECONDS = 20.0
+"""Upper limit for the `Retry-After` of an upstream, in seconds."""
 
 KINDS = ("connection", "timeout", "429", "4xx", "5xx", "stream")
-"""Of failures. The last is a stream that broke off, or was none."""
+"""Kinds of failures. `stream` is an interrupted or malformed stream."""
 
 _BUSY = (429, 502, 503, 504)
-_IGNORED = (408, 409, *_BUSY)
+_TRANSIENT = (408, 409, *_BUSY)
 
 
 @define
 class CircuitBreaker:
-    """The calls of one upstream."""
+    """The call counters and the circuit breaker of one upstream."""
 
-    made: int = 0
+    calls: int = 0
     failed: Counter[str] = field(factory=Counter)
-    """How often, by kind."""
+    """Number of failed calls by kind."""
     failed_over: int = 0
-    """How often another upstream was asked in its place."""
-    _rests_until: float = 0.0
+    """Number of calls that failed over to another upstream."""
+    _open_until: float = 0.0
 
     def failure(self, error: openai.OpenAIError) -> None:
-        """A call failed."""
+        """Count a failed call."""
         self.failed[_kind(error)] += 1
 
-    def rest_after(self, error: openai.OpenAIError) -> float:
-        """Seconds for which it is now given a rest; 0 for a failure that says nothing of the next call."""
-        seconds = _rest(error)
+    def trip(self, error: openai.OpenAIError) -> float:
+        """Open the circuit breaker after a failure that is likely to repeat.
+
+        Returns:
+            The time in seconds for which it is open; 0 if the failure does not open it.
+        """
+        seconds = _cooldown(error)
         if seconds:
-            self._rests_until = time.monotonic() + seconds
+            self._open_until = time.monotonic() + seconds
         return seconds
 
     @property
-    def rests(self) -> bool:
-        """Whether others should be asked first."""
-        return time.monotonic() < self._rests_until
+    def is_open(self) -> bool:
+        """Whether other upstreams should be preferred."""
+        return time.monotonic() < self._open_until
 
 
-def is_passing_failure(error: openai.OpenAIError) -> bool:
-    """Whether the same call may do better elsewhere: nothing is wrong with the call itself."""
+def is_transient_failure(error: openai.OpenAIError) -> bool:
+    """Whether the same call may succeed elsewhere, because the request itself is not the cause."""
     if isinstance(error, openai.APIStatusError):
-        return error.status_code in _IGNORED or error.status_code >= 500
+        return error.status_code in _TRANSIENT or error.status_code >= 500
     return isinstance(error, openai.APIError)
 
 
@@ -63,13 +67,13 @@ def _kind(error: openai.OpenAIError) -> str:
     return "stream"
 
 
-def _rest(error: openai.OpenAIError) -> float:
+def _cooldown(error: openai.OpenAIError) -> float:
     if isinstance(error, openai.APIConnectionError):
-        return REST_SECONDS
+        return COOLDOWN_SECONDS
     if not isinstance(error, openai.APIStatusError) or error.status_code not in _BUSY:
         return 0.0
     try:
-        asked = float(error.response.headers.get("retry-after", REST_SECONDS))
+        requested = float(error.response.headers.get("retry-after", COOLDOWN_SECONDS))
     except ValueError:  # a date
-        asked = REST_SECONDS
-    return max(0.0, min(asked, LONGEST_REST_SECONDS))
+        requested = COOLDOWN_SECONDS
+    return max(0.0, min(requested, MAX_COOLDOWN_SECONDS))

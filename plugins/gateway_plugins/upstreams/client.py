@@ -1,8 +1,8 @@
-"""The client for one upstream: the official one, with a pooled aiohttp transport, and cheaper at both ends of a chat.
+"""Provides the client for one upstream: the official OpenAI client with a pooled aiohttp transport and faster parsing.
 
-Retries, errors, authentication and connections are the official client's own. Replaced is what it does to each value:
-walking the type of a payload that has the wire's form already, and of each chunk at every token, costs more than
-everything else on the way. Its stream also takes an answer that breaks off for one that ended well; this one does not.
+Retries, errors, authentication and connections come from the official client. This module replaces its conversion of
+values: the type-driven traversal of each payload and each chunk costs more than the rest of a call. It also treats an
+interrupted stream as an error, which the official client does not.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ KEEP_ALIVE_SECONDS = 60.0
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _NO_KEY = "none"
 _LISTS: dict[Any, str] = {ChatCompletion: "choices", Response: "output"}
-"""What an answer always has, by its type."""
+"""The list that a valid response contains, by type."""
 _VALIDATE_WHOLE = ChatCompletion.__pydantic_validator__.validate_python
 _VALIDATE = ChatCompletionChunk.__pydantic_validator__.validate_json
 
@@ -45,13 +45,13 @@ class UpstreamClient(AsyncOpenAI):
     """The official client for one upstream.
 
     Args:
-        upstream: Where it is and how patient to be with it.
-        calls: Told of each call.
+        upstream: Settings of the upstream.
+        breaker: Records each call and failure.
     """
 
-    def __init__(self, upstream: Upstream, calls: CircuitBreaker | None = None, **options: Any) -> None:
+    def __init__(self, upstream: Upstream, breaker: CircuitBreaker | None = None, **options: Any) -> None:
         self._upstream = upstream
-        self.calls = calls or CircuitBreaker()
+        self.breaker = breaker or CircuitBreaker()
         if "http_client" not in options:
             limits = httpx2.Limits(
                 max_connections=upstream.max_connections,
@@ -61,7 +61,7 @@ class UpstreamClient(AsyncOpenAI):
             hooks = {"response": [limited(upstream.max_answer)]}
             options["http_client"] = DefaultAioHttpClient(limits=limits, event_hooks=hooks)
         options.setdefault("base_url", upstream.base_url)
-        # Local servers need no key, and the client insists on one.
+        # Local servers need no key, but the client requires one.
         options.setdefault("api_key", upstream.api_key.reveal() if upstream.api_key else _NO_KEY)
         options.setdefault("max_retries", upstream.retries)
         options.setdefault("default_headers", {name: value.reveal() for name, value in upstream.headers.items()})
@@ -69,29 +69,29 @@ class UpstreamClient(AsyncOpenAI):
         super().__init__(**options)
 
     def copy(self, **changes: Any) -> "UpstreamClient":
-        """The same client with other options, as `with_options` makes them; it shares the connections."""
-        own = {"upstream": self._upstream, "calls": self.calls, **changes.pop("_extra_kwargs", {})}
+        """Return a client with other options that shares the connections."""
+        own = {"upstream": self._upstream, "breaker": self.breaker, **changes.pop("_extra_kwargs", {})}
         return super().copy(_extra_kwargs=own, **changes)
 
     with_options = copy
 
     async def request(self, *arguments: Any, **named: Any) -> Any:
-        """Send a request of any kind."""
+        """Send a request."""
         try:
             return await super().request(*arguments, **named)
         except APITimeoutError as error:
-            raise _as_it_was(error, error.request) from error
+            raise _connection_error(error, error.request) from error
 
     async def post(self, path: str, **options: Any) -> Any:
-        """Send a request; a stream has its own limits of patience."""
-        self.calls.made += 1
+        """Send a POST request. Streams have their own timeouts."""
+        self.breaker.calls += 1
         try:
-            return await self._post_in_time(path, **options)
+            return await self._post_with_timeout(path, **options)
         except OpenAIError as error:
-            self.calls.failure(error)
+            self.breaker.failure(error)
             raise
 
-    async def _post_in_time(self, path: str, **options: Any) -> Any:
+    async def _post_with_timeout(self, path: str, **options: Any) -> Any:
         if not options.get("stream"):
             return await self._post_whole(path, **options)
         request = {**options.get("options", {})}
@@ -107,39 +107,39 @@ class UpstreamClient(AsyncOpenAI):
     async def _post_whole(self, path: str, **options: Any) -> Any:
         try:
             answer = await super().post(path, **options)
-        except ValueError as error:  # no JSON, or no text at all
-            raise self._no_answer("the upstream sent something that is no JSON") from error
+        except ValueError as error:  # malformed JSON, or undecodable text
+            raise self._invalid_response("the upstream returned malformed JSON") from error
         wanted = _LISTS.get(options.get("cast_to"))
-        # The official client passes on what it cannot read, and does not look for errors in what it can.
+        # The official client returns values that it cannot parse as they are, and does not detect errors in the body.
         if wanted is not None and not isinstance(getattr(answer, wanted, None), list):
-            raise self._no_answer("the upstream sent something that is no answer")
+            raise self._invalid_response("the upstream returned an invalid response")
         return answer
 
-    def _no_answer(self, message: str) -> APIError:
+    def _invalid_response(self, message: str) -> APIError:
         return APIError(message, request=httpx2.Request("POST", self._upstream.base_url), body=None)
 
     async def _prepare_request(self, request: httpx2.Request) -> None:
-        """Tell the upstream which trace the request belongs to. Called by the official client before each sending."""
+        """Add the trace headers. The official client calls it before each attempt."""
         for name, value in trace_headers().items():
             request.headers.setdefault(name, value)
 
     def _process_response_data(self, *, data: Any, cast_to: Any, response: Any) -> Any:
         if cast_to is ChatCompletion:
             try:
-                return _noted(_VALIDATE_WHOLE(data))
-            except ValidationError:  # a server that lacks a field or has one of its own is still understood
+                return _record_finish(_VALIDATE_WHOLE(data))
+            except ValidationError:  # missing or unknown fields are accepted
                 pass
         return super()._process_response_data(data=data, cast_to=cast_to, response=response)
 
 
-def _noted(completion: ChatCompletion) -> ChatCompletion:
+def _record_finish(completion: ChatCompletion) -> ChatCompletion:
     if completion.choices:
         record_finish_reason(completion.choices[0].finish_reason)
     return completion
 
 
 class ChatEndpoint:
-    """As much of a client as the SDK's chat model uses: `client.chat.completions.create`.
+    """The part of a client that the SDK's chat model uses: `client.chat.completions.create`.
 
     Args:
         client: The upstream's client.
@@ -151,13 +151,13 @@ class ChatEndpoint:
         self.chat = self.completions = self
 
     def with_options(self, **options: Any) -> "ChatEndpoint":
-        """The same with other options, such as no retries."""
+        """Return an endpoint with other options, such as no retries."""
         return ChatEndpoint(self._client.with_options(**options))
 
     async def create(
         self, *, extra_headers: Any = None, extra_query: Any = None, extra_body: Any = None, **payload: Any
     ) -> Any:
-        """Send a chat request. Returns a `ChatCompletion`, or a `ChunkStream`."""
+        """Send a chat request, and return a `ChatCompletion` or a `ChunkStream`."""
         body = {name: value for name, value in payload.items() if not isinstance(value, Omit | NotGiven)}
         given = {"headers": extra_headers, "params": extra_query, "extra_json": extra_body}
         return await self._client.post(
@@ -171,7 +171,7 @@ class ChatEndpoint:
 
 
 class ChunkStream(AsyncStream[ChatCompletionChunk]):
-    """A stream of chat completion chunks, by the rules of server-sent events.
+    """A stream of chat completion chunks, parsed as server-sent events.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
     """
@@ -190,25 +190,25 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
                         ended = True
                 yield chunk
             if not ended:
-                raise self._error("the upstream's stream broke off before its end")
+                raise self._error("the upstream's stream was interrupted")
         except APIError as error:
-            cast(UpstreamClient, self._client).calls.failure(error)
+            cast(UpstreamClient, self._client).breaker.failure(error)
             raise
         finally:
             await self.response.aclose()
 
     async def _data(self) -> AsyncIterator[bytes]:
-        """The data of each event."""
+        """Yield the data of each event."""
         rest, event = b"", []
         try:
             async for piece in self.response.aiter_bytes():
                 text = rest + piece
-                if b"\r" in text:  # in the whole of it: a line's two last bytes may come apart
+                if b"\r" in text:  # not only in `piece`: a CRLF may be split between two pieces
                     text = text.replace(b"\r\n", b"\n")
                 lines = text.split(b"\n")
                 rest = lines.pop()
                 if len(rest) > MAX_LINE_BYTES:
-                    raise self._error("the upstream sent a line that is too long")
+                    raise self._error(f"the upstream sent a line longer than {MAX_LINE_BYTES} bytes")
                 for line in lines:
                     if line.startswith(b"data:"):
                         event.append(line[6:] if line[5:6] == b" " else line[5:])
@@ -216,10 +216,10 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
                         yield event[0] if len(event) == 1 else b"\n".join(event)
                         event = []
             if event or rest.startswith(b"data:"):
-                # Not by the book, but some servers leave out the last empty line.
+                # The standard requires a final empty line, but some servers omit it.
                 yield b"\n".join([*event, rest[5:].strip()] if rest.startswith(b"data:") else event)
         except httpx2.TimeoutException as error:
-            raise _as_it_was(error, self.response.request) from error
+            raise _connection_error(error, self.response.request) from error
         except httpx2.HTTPError as error:
             raise APIConnectionError(request=self.response.request) from error
 
@@ -231,28 +231,28 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
             return self._unusual_chunk(data)
 
     def _unusual_chunk(self, data: bytes) -> ChatCompletionChunk:
-        """An error inside the stream, or a chunk that lacks what OpenAI always sends."""
+        """Parse a chunk with missing fields, or raise the error that the event contains."""
         try:
             value = json.loads(data)
         except ValueError as error:
-            raise self._error("the upstream sent something that is no JSON") from error
+            raise self._error("the upstream returned malformed JSON") from error
         if not isinstance(value, dict):
-            raise self._error("the upstream sent something that is no chunk")
+            raise self._error("the upstream sent an invalid chunk")
         if value.get("error"):
-            raise self._error("the upstream reports an error")
+            raise self._error("the upstream reported an error")
         built: ChatCompletionChunk = self._client._process_response_data(
             data=value, cast_to=ChatCompletionChunk, response=self.response
         )
         if not isinstance(getattr(built, "choices", None), list):
-            raise self._error("the upstream sent something that is no chunk")
+            raise self._error("the upstream sent an invalid chunk")
         return built
 
     def _error(self, message: str) -> APIError:
         return APIError(message, request=self.response.request, body=None)
 
 
-def _as_it_was(error: Exception, request: httpx2.Request) -> APIConnectionError:
-    """The transport calls it a timeout, too, when a connection is refused or closed."""
+def _connection_error(error: Exception, request: httpx2.Request) -> APIConnectionError:
+    """Convert a timeout error: the transport also reports refused and closed connections as timeouts."""
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, OSError | aiohttp.ClientConnectionError) and not isinstance(below, TimeoutError):

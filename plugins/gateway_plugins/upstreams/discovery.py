@@ -1,7 +1,6 @@
-"""With no upstream configured, which one is there?
+"""Selects the upstreams: the configured ones, or else one from the environment or a local server.
 
-Looks at the environment, then for the two common local servers on this machine. It never leaves loopback by itself,
-and starts nothing.
+It probes only loopback addresses, and starts no servers.
 """
 
 import asyncio
@@ -21,8 +20,8 @@ LOCAL_SERVERS = {"ollama": "http://127.0.0.1:11434/v1", "lmstudio": "http://127.
 
 
 @frozen
-class Choice:
-    """The upstreams to use, and why these."""
+class Selection:
+    """The upstreams to use, and the reason."""
 
     upstreams: Mapping[str, Upstream]
     reason: str
@@ -30,36 +29,36 @@ class Choice:
 
 async def discover(
     configured: Mapping[str, Upstream], *, probe: bool, servers: Mapping[str, str] = LOCAL_SERVERS
-) -> Choice:
-    """The upstreams to use; none when there are none, and then another plugin may answer.
+) -> Selection:
+    """Select the upstreams to use. The selection may be empty.
 
     Args:
-        configured: Those of the configuration; with any, nothing else is looked for.
-        probe: Whether to look for local servers.
-        servers: Where local servers may be, by name.
+        configured: Configured upstreams. If there are any, only they are used.
+        probe: Whether to probe for local servers.
+        servers: URLs of possible local servers, by name.
     """
     if configured:
-        return Choice(configured, "configured in [plugins.upstreams]")
+        return Selection(configured, "configured in [plugins.upstreams]")
     key, url = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
     if key or url:
         found = "OPENAI_API_KEY" if key else "OPENAI_BASE_URL"
-        return Choice({"openai": _from_environment(key, url)}, f"{found} is set")
+        return Selection({"openai": _from_environment(key, url)}, f"{found} is set")
     if probe:
         for name, base_url in servers.items():
-            if await _answers(base_url):
-                return Choice({name: Upstream(base_url)}, f"found running at {base_url}")
-    return Choice({}, "no upstream is configured, and none was found on this machine")
+            if await _is_running(base_url):
+                return Selection({name: Upstream(base_url)}, f"detected at {base_url}")
+    return Selection({}, "no upstream is configured, and no local server was found")
 
 
 def _from_environment(key: str | None, url: str | None) -> Upstream:
     secret = Secret(key) if key else None
     if url and url.rstrip("/") != OPENAI_URL:
         return Upstream(url, secret, default_model=os.environ.get("OPENAI_DEFAULT_MODEL"))
-    # Only OpenAI's own server is sure to have the newer API, and the SDK's own default model.
+    # Only OpenAI's own server is certain to support the Responses API and the SDK's default model.
     return Upstream(OPENAI_URL, secret, api="responses", default_model=get_default_model())
 
 
-async def _answers(base_url: str) -> bool:
+async def _is_running(base_url: str) -> bool:
     try:
         async with asyncio.timeout(PROBE_SECONDS), httpx2.AsyncClient(trust_env=False) as client:
             return (await client.get(f"{base_url}/models")).status_code < 500

@@ -1,4 +1,7 @@
-"""A model that asks another upstream where one fails before it has said anything. What was said is never said again."""
+"""Provides a model that fails over to another upstream if one fails before it produces output.
+
+Output that was already streamed is never repeated.
+"""
 
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -9,44 +12,44 @@ from agents import Model, ModelResponse
 from attrs import frozen
 from openai import OpenAIError
 
-from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker, is_passing_failure
+from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker, is_transient_failure
 
 logger = logging.getLogger(__name__)
 
-# Events that tell nothing yet of what the model says.
+# Events that contain no output of the model.
 _PRELUDE = ("response.created", "response.in_progress", "response.queued")
 
 
 @frozen
 class Choice:
-    """One upstream's model."""
+    """The model of one upstream."""
 
     upstream: str
-    calls: CircuitBreaker
+    breaker: CircuitBreaker
     model: Model
 
 
 class Failover(Model):
-    """The same question for several upstreams, one after the other until one answers.
+    """A model that tries several upstreams in order until one responds.
 
     Args:
-        choices: In order. One that is given a rest is passed over, unless all are.
+        choices: The models in order of preference. One whose circuit breaker is open is skipped, unless all are open.
     """
 
     def __init__(self, choices: Sequence[Choice]) -> None:
         self._choices = choices
 
     async def get_response(self, *arguments: Any, **named: Any) -> ModelResponse:
-        for choice, following in self._in_turn():
+        for choice, following in self._in_order():
             try:
                 return await choice.model.get_response(*arguments, **named)
             except OpenAIError as error:
-                if not self._moves_on(error, choice, following):
+                if not self._fails_over(error, choice, following):
                     raise
-        raise AssertionError("the last choice answers or raises")
+        raise AssertionError("the last choice returns or raises")
 
     async def stream_response(self, *arguments: Any, **named: Any) -> AsyncIterator[Any]:
-        for choice, following in self._in_turn():
+        for choice, following in self._in_order():
             held: list[Any] | None = []
             try:
                 async with aclosing(choice.model.stream_response(*arguments, **named)) as events:  # type: ignore[type-var]
@@ -64,32 +67,32 @@ class Failover(Model):
                     yield early
                 return
             except OpenAIError as error:
-                if held is None or not self._moves_on(error, choice, following):
+                if held is None or not self._fails_over(error, choice, following):
                     raise
 
     def get_retry_advice(self, request: Any) -> Any:
         return self._choices[0].model.get_retry_advice(request)
 
     async def close(self) -> None:
-        """Nothing: the connections belong to the upstreams, and outlive this."""
+        """Do nothing: the connections belong to the upstreams, and outlive this model."""
 
-    def _in_turn(self) -> Iterator[tuple[Choice, Choice | None]]:
-        """Each choice, and the one after it."""
-        able = [choice for choice in self._choices if not choice.calls.rests] or self._choices
-        for position, choice in enumerate(able):
+    def _in_order(self) -> Iterator[tuple[Choice, Choice | None]]:
+        """Yield each choice, and the one after it."""
+        available = [choice for choice in self._choices if not choice.breaker.is_open] or self._choices
+        for position, choice in enumerate(available):
             if choice is not self._choices[0]:
-                self._choices[0].calls.failed_over += 1
-            yield choice, able[position + 1] if position + 1 < len(able) else None
+                self._choices[0].breaker.failed_over += 1
+            yield choice, available[position + 1] if position + 1 < len(available) else None
 
-    def _moves_on(self, error: OpenAIError, failed: Choice, following: Choice | None) -> bool:
-        if following is None or not is_passing_failure(error):
+    def _fails_over(self, error: OpenAIError, failed: Choice, following: Choice | None) -> bool:
+        if following is None or not is_transient_failure(error):
             return False
-        seconds = failed.calls.rest_after(error)
+        seconds = failed.breaker.trip(error)
         logger.warning(
-            "the upstream %s failed (%s); %s is asked%s",
+            "upstream %s failed (%s); failing over to %s%s",
             failed.upstream,
             type(error).__name__,
             following.upstream,
-            f", for the next {seconds:g} s" if seconds else "",
+            f" for {seconds:g} s" if seconds else "",
         )
         return True

@@ -1,6 +1,6 @@
-"""Which upstreams answer? Found out when somebody asks, and remembered for a while: nothing is sent while nobody does.
+"""Checks on demand which upstreams are reachable, and caches the results.
 
-An answer of any kind counts, also one that refuses the key: the way there works. It routes nothing.
+Any response below 500 counts as reachable, including one that rejects the API key. The results do not affect routing.
 """
 
 import asyncio
@@ -13,92 +13,92 @@ from attrs import define
 
 from gateway_plugins.upstreams.client import UpstreamClient
 
-ANSWER_SECONDS = 2.0
-GOOD_SECONDS = 10.0
-"""For so long an answer is remembered."""
-BAD_SECONDS = 2.0
-"""For so long it is remembered that there was none."""
+TIMEOUT_SECONDS = 2.0
+REACHABLE_TTL_SECONDS = 10.0
+"""Time in seconds for which results are cached if an upstream is reachable."""
+UNREACHABLE_TTL_SECONDS = 2.0
+"""Time in seconds for which results are cached if no upstream is reachable."""
 
 
 @define
-class Answer:
-    """What became of asking an upstream for its models."""
+class HealthCheck:
+    """The result of listing an upstream's models."""
 
     reachable: bool
     problem: str | None
-    """What kind of error it was, if it was one."""
-    asked_at: float
+    """The kind of error, or `None` on success."""
+    checked_at: float
     """Seconds since the epoch."""
 
 
 class UpstreamHealth:
-    """Asks the upstreams.
+    """Checks the upstreams.
 
     Args:
-        clients: Those of the upstreams, by name.
-        listed: Told which models an upstream has, when it says so.
+        clients: Clients of the upstreams, by name.
+        on_models: Called with an upstream's name and models after each successful listing.
     """
 
     def __init__(
-        self, clients: Mapping[str, UpstreamClient], listed: Callable[[str, Sequence[str]], None] = lambda *_: None
+        self, clients: Mapping[str, UpstreamClient], on_models: Callable[[str, Sequence[str]], None] = lambda *_: None
     ) -> None:
         self._clients = clients
-        self._listed = listed
-        self._asking: asyncio.Task[None] | None = None
-        self.answers: dict[str, Answer] = {}
-        """The last ones, by the upstream's name."""
+        self._on_models = on_models
+        self._checking: asyncio.Task[None] | None = None
+        self.checks: dict[str, HealthCheck] = {}
+        """The last result of each upstream, by name."""
 
     async def any_reachable(self) -> bool:
-        """Whether one answers, or did a moment ago. Waits only the first time."""
-        if self._asking is None and self._stale():
-            self._asking = asyncio.create_task(self.ask())
-            self._asking.add_done_callback(self._asked)
-        if not self.answers and self._asking is not None:
-            # Whoever asks may leave; the answer is for the next one, too.
-            await asyncio.wait([self._asking])
-        return any(answer.reachable for answer in self.answers.values())
+        """Whether an upstream is reachable, from cached results if they are fresh. Only the first call waits."""
+        if self._checking is None and self._stale():
+            self._checking = asyncio.create_task(self.check_all())
+            self._checking.add_done_callback(self._check_done)
+        if not self.checks and self._checking is not None:
+            # If the caller is cancelled, the check continues for later callers.
+            await asyncio.wait([self._checking])
+        return any(check.reachable for check in self.checks.values())
 
-    async def ask(self) -> None:
-        """Ask all of them, now."""
-        await asyncio.gather(*(self._ask(name, client) for name, client in self._clients.items()))
+    async def check_all(self) -> None:
+        """Check all upstreams now."""
+        await asyncio.gather(*(self._check(name, client) for name, client in self._clients.items()))
 
     async def close(self) -> None:
-        """Stop asking."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait([self._asking])
+        """Cancel a check in progress."""
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.wait([self._checking])
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What is known of one, for operators."""
-        answer = self.answers.get(name)
-        if answer is None:
+        """Return the last result of an upstream, for operators."""
+        check = self.checks.get(name)
+        if check is None:
             return {"reachable": None, "problem": None, "asked_at": None}
-        return {"reachable": answer.reachable, "problem": answer.problem, "asked_at": answer.asked_at}
+        return {"reachable": check.reachable, "problem": check.problem, "asked_at": check.checked_at}
 
     def _stale(self) -> bool:
-        if not self.answers:
+        if not self.checks:
             return True
-        good = any(answer.reachable for answer in self.answers.values())
-        age = time.time() - min(answer.asked_at for answer in self.answers.values())
-        # A clock that was set back must not keep an old answer for ever.
-        return not 0 <= age < (GOOD_SECONDS if good else BAD_SECONDS)
+        reachable = any(check.reachable for check in self.checks.values())
+        age = time.time() - min(check.checked_at for check in self.checks.values())
+        # If the clock was set back, an old result must not be kept forever.
+        return not 0 <= age < (REACHABLE_TTL_SECONDS if reachable else UNREACHABLE_TTL_SECONDS)
 
-    def _asked(self, task: asyncio.Task[None]) -> None:
-        self._asking = None
+    def _check_done(self, task: asyncio.Task[None]) -> None:
+        self._checking = None
         if not task.cancelled():
             task.exception()
 
-    async def _ask(self, name: str, client: UpstreamClient) -> None:
+    async def _check(self, name: str, client: UpstreamClient) -> None:
         problem: str | None = None
         reachable = True
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 models = [model.id async for model in client.with_options(max_retries=0).models.list()]
-            self._listed(name, models)
+            self._on_models(name, models)
         except openai.APIStatusError as error:
             problem, reachable = f"HTTP {error.status_code}", error.status_code < 500
         except (openai.OpenAIError, TimeoutError) as error:
             problem, reachable = type(error).__name__, False
-        except Exception as error:  # it answered, with something else than a list of models
+        except Exception as error:  # it responded, but not with a list of models
             problem = type(error).__name__
-        self.answers[name] = Answer(reachable, problem, time.time())
+        self.checks[name] = HealthCheck(reachable, problem, time.time())

@@ -1,4 +1,4 @@
-"""Hosted tools, which only OpenAI's own servers run: what becomes of them at an upstream. It runs no tool."""
+"""Drops or substitutes hosted tools, which only OpenAI's own servers run, in calls to other upstreams."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,11 +10,12 @@ from gateway_plugins.upstreams.settings import HOSTED_TOOLS
 
 
 class HostedTools:
-    """The hosted tools of the agents that ask one upstream.
+    """The handling of hosted tools at one upstream.
 
     Args:
-        substitutes: Gateway tools that take a hosted one's place, by the hosted one's name.
-        drop: Told the name of each other one that is to be dropped, and may raise; `None` where all can be run.
+        substitutes: Gateway tools that replace hosted tools, by name of the hosted tool.
+        drop: Called with the name of each hosted tool that is dropped; it may raise. `None` if the upstream runs hosted
+            tools.
     """
 
     def __init__(self, substitutes: Mapping[str, str], drop: Callable[[str], None] | None) -> None:
@@ -22,23 +23,26 @@ class HostedTools:
         self._drop = drop
 
     def runnable(self, tools: Sequence[Tool]) -> list[Tool]:
-        """The tools that can be run here: of a hosted one and its substitutes, one."""
-        there = {origin_of(tool).name for tool in tools if isinstance(tool, FunctionTool)}
-        return [tool for tool in tools if self._stays(tool, there)]
+        """Return the tools that can run at this upstream: a hosted tool or its substitute, not both."""
+        available = {origin_of(tool).name for tool in tools if isinstance(tool, FunctionTool)}
+        return [tool for tool in tools if self._is_kept(tool, available)]
 
     def choice(self, chosen: str | None, tools: Sequence[Tool]) -> str | None:
-        """The tool that a model must call, where the agent's author chose one that is not told of."""
+        """Return the tool choice for the model, with a hosted tool replaced by its substitute.
+
+        The result is `None` if the chosen hosted tool is dropped.
+        """
         names = {tool.name for tool in tools}
         if chosen is None or chosen in names or chosen not in HOSTED_TOOLS:
             return chosen
         substitute = sdk_tool_name(self._substitutes.get(chosen, ""))
         return substitute if substitute in names else None
 
-    def _stays(self, tool: Any, there: set[str | None]) -> bool:
+    def _is_kept(self, tool: Any, available: set[str | None]) -> bool:
         if isinstance(tool, FunctionTool):
             origin = origin_of(tool)
             return origin.instead_of is None or self._substitutes.get(origin.instead_of) == origin.name
-        if self._substitutes.get(tool.name) in there:
+        if self._substitutes.get(tool.name) in available:
             return False
         if self._drop is None:
             return True
@@ -46,6 +50,6 @@ class HostedTools:
         return False
 
 
-def concerns_hosted(tools: Sequence[Tool]) -> bool:
-    """Whether any of the tools is hosted, or put beside one that is."""
+def includes_hosted(tools: Sequence[Tool]) -> bool:
+    """Whether any of the tools is hosted, or a substitute for a hosted tool."""
     return not all(isinstance(tool, FunctionTool) and origin_of(tool).instead_of is None for tool in tools)

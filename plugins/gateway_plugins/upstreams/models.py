@@ -1,6 +1,6 @@
-"""The SDK's own models over an upstream's client, minus what an upstream cannot take.
+"""Wraps the SDK's models for an upstream, and removes the settings that the upstream does not support.
 
-An agent that names no model carries settings that the SDK means for GPT-5; they must not reach another model.
+The SDK gives an agent without a model settings that are meant for GPT-5; they must not reach another model.
 """
 
 import dataclasses
@@ -17,20 +17,20 @@ from agents import (
 from agents.models.default_models import get_default_model_settings, gpt_5_reasoning_settings_required
 
 from gateway_plugins.upstreams.client import ChatEndpoint, UpstreamClient
-from gateway_plugins.upstreams.hosted import HostedTools, concerns_hosted
+from gateway_plugins.upstreams.hosted import HostedTools, includes_hosted
 
 _CHAT_ONLY = ("seed", "stop")
 
 
 def make_model(name: str, client: UpstreamClient, *, api: str, named: bool, hosted: HostedTools) -> Model:
-    """A model of an upstream.
+    """Create a model of an upstream.
 
     Args:
-        name: What the upstream calls it.
-        client: The upstream's client.
+        name: Name of the model at the upstream.
+        client: Client of the upstream.
         api: `chat` or `responses`.
-        named: Whether the agent named a model that was found; otherwise its implied settings are dropped.
-        hosted: What becomes of tools that the upstream cannot run.
+        named: Whether the agent names a known model; otherwise the SDK's default settings are dropped.
+        hosted: Handling of hosted tools.
     """
     drop_implied = not named and not gpt_5_reasoning_settings_required(name)
     if api == "responses":
@@ -40,7 +40,7 @@ def make_model(name: str, client: UpstreamClient, *, api: str, named: bool, host
 
 
 class _Adapted(Model):
-    """A model that gets settings its upstream understands."""
+    """A model that adapts settings and tools to its upstream."""
 
     def __init__(
         self,
@@ -73,16 +73,16 @@ class _Adapted(Model):
         return self._inner.get_retry_advice(request)
 
     async def close(self) -> None:
-        """Nothing: the connections belong to the upstream, and outlive this."""
+        """Do nothing: the connections belong to the upstream, and outlive this model."""
 
     def _adapt(self, settings: ModelSettings, tools: Any) -> tuple[ModelSettings, Any]:
         changes: dict[str, Any] = {}
-        if concerns_hosted(tools):
+        if includes_hosted(tools):
             tools = self._hosted.runnable(tools)
             if isinstance(settings.tool_choice, str):
                 changes["tool_choice"] = self._hosted.choice(settings.tool_choice, tools)
         if self._ask_for_usage and settings.include_usage is None:
-            # Only OpenAI's own server counts the tokens of a stream without being asked.
+            # Most servers report the token usage of a stream only on request.
             changes["include_usage"] = True
         if self._drop_implied:
             implied = get_default_model_settings()

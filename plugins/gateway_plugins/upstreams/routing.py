@@ -1,7 +1,7 @@
-"""Which upstream serves a model's name, and what is the model called there?
+"""Resolves a model name to an upstream and the upstream's name of the model.
 
-In this order: an exact alias of some upstream; `upstream/rest`, where the rest may hold slashes; a name that an
-upstream lists; else the default upstream with its default model. Pure: it asks no server.
+Precedence: an exact alias of any upstream; `upstream/rest`, where the rest may contain slashes; a name that an upstream
+lists; else the default upstream with its default model. This module does no I/O.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,21 +13,21 @@ from gateway_plugins.upstreams.settings import Upstream
 
 @frozen
 class Route:
-    """Where a name leads."""
+    """The upstream and the model that a name resolves to."""
 
     upstream: str
     model: str
     found: bool
-    """Whether the name was known; if not, the default takes its place."""
+    """Whether the name is known; otherwise the default is used."""
 
 
 class Router:
-    """Routes names over a fixed set of upstreams.
+    """Resolves model names for a fixed set of upstreams.
 
     Args:
-        upstreams: By name, in the order of the configuration.
-        default: The upstream for all other names.
-        listed: The models that each upstream says it has, where it said so.
+        upstreams: Upstreams by name, in the order of the configuration.
+        default: Name of the default upstream.
+        listed: Models that each upstream lists, if known.
     """
 
     def __init__(self, upstreams: Mapping[str, Upstream], default: str, listed: Mapping[str, Sequence[str]]) -> None:
@@ -36,7 +36,7 @@ class Router:
         self._listed = listed
 
     def route(self, name: str | None) -> Route:
-        """Where a name leads; `None` is an agent that names no model."""
+        """Resolve a name; `None` stands for an agent without a model."""
         if name is None:
             return self._default_of(self._default, None)
         order = self._in_order()
@@ -48,7 +48,7 @@ class Router:
         )
 
     def route_at(self, upstream: str, name: str | None) -> Route:
-        """Where a name leads at one upstream, which takes another's place."""
+        """Resolve a name at one upstream only, for a failover."""
         if name is None:
             return self._default_of(upstream, None)
         return self._alias(name, [upstream]) or self._offered(name, [upstream]) or self._default_of(upstream, name)
@@ -66,7 +66,7 @@ class Router:
     def _offered(self, name: str, order: Sequence[str]) -> Route | None:
         for upstream in order:
             listed = self._listed.get(upstream, ())
-            # Ollama lists `llama3.2:latest` for what everybody calls `llama3.2`.
+            # Ollama lists `llama3.2:latest` for the common name `llama3.2`.
             for candidate in (name, f"{name}:latest"):
                 if candidate in listed:
                     return Route(upstream, candidate, found=True)
@@ -78,14 +78,14 @@ class Router:
         if configured is not None:
             return Route(upstream, configured, found=False)
         if name is not None and listed is None:
-            # It does not say what it has, so the name is worth a try.
+            # Its models are unknown, so the name is passed on unchanged.
             return Route(upstream, name, found=True)
         return Route(upstream, listed[0] if listed else OPENAI_DEFAULT, found=False)
 
     def _in_order(self) -> list[str]:
-        """The default first."""
+        """Return all upstreams, the default first."""
         return [self._default, *(name for name in self._upstreams if name != self._default)]
 
 
 OPENAI_DEFAULT = "gpt-5-mini"
-"""For a server that lists no models and has no default of its own in the configuration."""
+"""The model for a server that lists no models and has no configured default."""

@@ -1,6 +1,6 @@
-"""`[plugins.upstreams]`: the named upstreams and how to talk to each.
+"""Defines `[plugins.upstreams]`: the named upstreams and their connection settings.
 
-It holds values only; what a name is routed to is in `routing.py`.
+`routing.py` resolves model names.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ HOSTED_TOOLS = (
     "apply_patch",
     "tool_search",
 )
-"""What the SDK calls the tools that run elsewhere than in the agent."""
+"""The SDK's names of tools that run at the provider instead of in the agent."""
 
 
 @frozen
@@ -32,42 +32,42 @@ class Upstream:
     base_url: str
     api_key: Secret | None = None
     api: Literal["chat", "responses"] = "chat"
-    """Which of OpenAI's two APIs it speaks."""
+    """The OpenAI API that the server supports: Chat Completions or Responses."""
     default_model: str | None = None
-    """Used for agents that name no model, or one that no upstream has. Without it, the first model that it lists."""
+    """The model for agents without a model, or with an unknown one. The default is the first model that it lists."""
     hosted_tools: Literal["drop", "refuse"] = "drop"
-    """What becomes of tools that only OpenAI can run (web search and the like) where `api` is `chat`."""
+    """Whether to drop tools that only OpenAI can run, such as web search, or to reject the run, if `api` is `chat`."""
     substitutes: dict[str, str] = Factory(dict)
-    """Gateway tools that take the place of such tools: `web_search` to the name of one that searches."""
+    """Gateway tools that replace such tools, by name of the hosted tool."""
     models: dict[str, str] = Factory(dict)
-    """Other names for its models: what an agent says to what the upstream calls it."""
+    """Aliases: the agents' names for models, and the upstream's names."""
     headers: dict[str, Secret] = Factory(dict)
     connect_timeout: Seconds = Seconds(5.0)
     first_byte_timeout: Seconds = Seconds(60.0)
-    """For a stream to begin."""
+    """For the start of a stream."""
     idle_timeout: Seconds = Seconds(120.0)
-    """For a stream that has begun to go on."""
+    """For the gap between two parts of a stream."""
     total_timeout: Seconds = Seconds(600.0)
-    """For an answer that is not streamed."""
+    """For a response that is not streamed."""
     max_answer: Bytes = Bytes(64 * 1024 * 1024)
-    """Of one answer, streamed or not."""
+    """Maximum size of a response, streamed or not."""
     max_connections: int = 1000
     max_retries: int | None = None
-    """How often a call is repeated that failed before its first byte: on 408, 409, 429, 5xx and lost connections. None
-    is 2, and 0 where there is a `fallback`, which is the better second try."""
+    """Number of retries for calls that fail before the first byte: on 408, 409, 429, 5xx and lost connections. The
+    default is 2, or 0 with a `fallback`, since a failover is better than a retry."""
     fallback: str | None = None
-    """The upstream that is asked where this one fails before it has said anything."""
+    """The upstream to fail over to if this one fails before it produces output."""
 
     @property
     def retries(self) -> int:
-        """`max_retries`, or its default."""
+        """The effective number of retries."""
         if self.max_retries is not None:
             return self.max_retries
         return 0 if self.fallback else 2
 
 
 @frozen
-class _Switches:
+class _PluginSettings:
     probe: bool = True
     default: str | None = None
 
@@ -77,14 +77,14 @@ class Settings:
     """`[plugins.upstreams]`."""
 
     probe: bool = True
-    """With no upstream configured and no OPENAI_API_KEY, look for Ollama and LM Studio on this machine."""
+    """Without a configured upstream and OPENAI_API_KEY, probe for Ollama and LM Studio on this machine."""
     default: str | None = None
     upstreams: Mapping[str, Upstream] = field(factory=dict)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
-        """Tables below the plugin's own are upstreams, the rest are its settings."""
+        """Build the settings from the plugin's table. Nested tables are upstreams."""
         own = {key: value for key, value in table.items() if not isinstance(value, dict)}
-        switches = structure(own, _Switches)
+        plugin_settings = structure(own, _PluginSettings)
         upstreams = {name: structure(value, Upstream, name) for name, value in table.items() if isinstance(value, dict)}
-        return cls(switches.probe, switches.default, upstreams)
+        return cls(plugin_settings.probe, plugin_settings.default, upstreams)

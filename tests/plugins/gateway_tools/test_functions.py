@@ -1,4 +1,4 @@
-"""Functions as tools: of installed modules, of files in a folder, and those that come with the gateway."""
+"""Functions as tools: from installed modules, from files in a folder, and built-in ones."""
 
 import sys
 import types
@@ -17,7 +17,7 @@ from gateway_core.testing import call, gateway_in_memory, script
 
 
 async def call_it(name, tables, **arguments):
-    """What a model reads of a gateway tool, and the gateway's tools."""
+    """Return the output of a gateway tool that the model reads, and the gateway's tools."""
     model = script(call(name.replace("/", "__"), **arguments), "done")
     agents = {"X": Agent(name="x", tools=[use_gateway_tool(name)])}
     async with gateway_in_memory(agents, model=model, config={"plugins": {"gateway_tools": tables}}) as g:
@@ -73,7 +73,7 @@ async def test_public_functions_with_a_docstring_are_tools(folder):
     assert (await call_it("quick", {"path": str(folder)}, a=1))[0] == "2"
 
 
-async def test_a_changed_file_is_read_at_a_reload_and_a_broken_one_keeps_its_tools(folder):
+async def test_a_changed_file_is_reloaded_and_a_broken_one_keeps_its_tools(folder):
     agent = Agent(name="x", tools=[use_gateway_tool("mail/send")])
     model = script(*[call("mail__send", to="Ada"), "done"] * 4)
     tables = {"plugins": {"gateway_tools": {"path": str(folder)}}}
@@ -96,19 +96,19 @@ async def test_a_changed_file_is_read_at_a_reload_and_a_broken_one_keeps_its_too
         assert await ask(g) == "now to Ada x1"
         errors = (await g.http.get("/admin/agents/errors")).json()["errors"]
         assert [(e["source"], e["code"]) for e in errors] == [(f"{file}:1", "plugin_failed")]
-        assert "stay as they were" in errors[0]["hint"]
+        assert "previous tools stay active" in errors[0]["hint"]
         file.write_text(FILE.replace("x{copies}", "again"))
         await g.gateway.reload()
         assert await ask(g) == "now to Ada again"
 
 
-async def test_a_broken_file_costs_only_its_own_tools(folder):
+async def test_a_broken_file_does_not_affect_other_tools(folder):
     (folder / "bad.py").write_text("def x(:\n")
     answer, _ = await call_it("mail/send", {"path": str(folder)}, to="Ada")
     assert answer == "to Ada x1"
 
 
-async def test_a_link_out_of_the_folder_is_not_followed(folder, tmp_path_factory):
+async def test_a_link_to_a_target_outside_the_folder_is_not_followed(folder, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "evil.py"
     outside.write_text("def evil() -> str:\n    'Evil.'\n    return ''\n")
     (folder / "evil.py").symlink_to(outside)
@@ -137,7 +137,7 @@ async def test_a_function_of_an_installed_module(monkeypatch):
 
 
 @pytest.mark.parametrize("function", ["no_such_module:x", "math:nope", "math", "math:pi"])
-async def test_a_function_that_is_not_there_is_told_and_the_rest_is_offered(function):
+async def test_a_missing_function_is_reported_and_the_other_tools_are_offered(function):
     tables = {"plugins": {"gateway_tools": {"bad": {"kind": "python", "function": function}}}}
     async with gateway_in_memory({"X": Agent(name="x")}, config=tables) as g:
         [error] = (await g.http.get("/admin/agents/errors")).json()["errors"]
@@ -146,32 +146,32 @@ async def test_a_function_that_is_not_there_is_told_and_the_rest_is_offered(func
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ({"x": {"kind": "python"}}, "'function' is missing"),
         ({"x": {"kind": "shell"}}, "one of: python, http"),
         ({"x": {}}, "'kind' is missing"),
-        ({"x y": {"kind": "python", "function": "a:b"}}, "is no name of a tool"),
+        ({"x y": {"kind": "python", "function": "a:b"}}, "invalid tool name"),
         ({"x": {"kind": "python", "function": "a:b", "functoin": ""}}, "did you mean 'function'?"),
         ({"pth": "x"}, "did you mean 'path'?"),
     ],
 )
-def test_a_wrong_table_is_told(table, told):
+def test_an_invalid_table_is_rejected(table, message):
     with pytest.raises(ConfigError) as caught:
         load_plugins(load_config(environ={}, overrides={"plugins": {"gateway_tools": table}}), NullGateway())
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-async def test_an_operators_own_tool_replaces_a_built_in_one(tmp_path):
+async def test_a_configured_tool_replaces_a_built_in_one(tmp_path):
     (tmp_path / "own.py").write_text("def calculate(expression: str) -> str:\n    'Own.'\n    return 'own'\n")
     assert (await call_it("calculate", {"path": str(tmp_path)}, expression="1"))[0] == "own"
     assert (await call_it("calculate", {}, expression="6*7"))[0] == "42"
 
 
-def test_the_time():
+def test_current_time():
     assert datetime.strptime(current_time(), "%A, %Y-%m-%d %H:%M:%S UTC")
     for name in ("Nowhere", "../../etc/passwd", "", "a\0b"):
-        assert current_time(name).startswith("There is no time zone")
+        assert current_time(name).startswith("Unknown time zone")
 
 
 @pytest.mark.parametrize(
@@ -183,19 +183,19 @@ def test_the_time():
         ("-7 // 2", "-4"),
         ("sqrt(16) + max(1, 2)", "6.0"),
         ("round(10 / 3, 2)", "3.33"),
-        ("1/0", "That cannot be worked out: ZeroDivisionError."),
-        ("9**9**9", "That cannot be worked out: OverflowError."),
-        ("10**900 * 10**900", "That cannot be worked out: OverflowError."),
-        ("__import__('os')", "That cannot be worked out: ValueError."),
-        ("(1).__class__", "That cannot be worked out: ValueError."),
-        ("'a' * 9", "That cannot be worked out: ValueError."),
-        ("[1]", "That cannot be worked out: ValueError."),
-        ("True", "That cannot be worked out: ValueError."),
-        ("1 +", "That cannot be worked out: SyntaxError."),
-        ("(-1) ** 0.5", "That cannot be worked out: ValueError."),
-        ("-" * 499 + "1", "That cannot be worked out: ValueError."),
+        ("1/0", "The expression could not be evaluated: ZeroDivisionError."),
+        ("9**9**9", "The expression could not be evaluated: OverflowError."),
+        ("10**900 * 10**900", "The expression could not be evaluated: OverflowError."),
+        ("__import__('os')", "The expression could not be evaluated: ValueError."),
+        ("(1).__class__", "The expression could not be evaluated: ValueError."),
+        ("'a' * 9", "The expression could not be evaluated: ValueError."),
+        ("[1]", "The expression could not be evaluated: ValueError."),
+        ("True", "The expression could not be evaluated: ValueError."),
+        ("1 +", "The expression could not be evaluated: SyntaxError."),
+        ("(-1) ** 0.5", "The expression could not be evaluated: ValueError."),
+        ("-" * 499 + "1", "The expression could not be evaluated: ValueError."),
         ("1" * 501, "The expression is longer than 500 characters."),
     ],
 )
-def test_sums(expression, answer):
+def test_calculate(expression, answer):
     assert calculate(expression) == answer

@@ -1,4 +1,4 @@
-"""Requests as tools, against a real server on loopback; and the addresses that no tool reaches."""
+"""HTTP tools against a real server on loopback, and the addresses that tools cannot connect to."""
 
 import asyncio
 import ipaddress
@@ -22,7 +22,7 @@ LOOPBACK = ["127.0.0.0/8", "::1"]
 
 @asynccontextmanager
 async def server(*answers):
-    """A real server that gives these answers in turn (status, body, headers), the last one again and again."""
+    """A real server that returns these responses in order (status, body, headers), and repeats the last one."""
     requests = []
     closing = asyncio.Event()
 
@@ -56,7 +56,7 @@ async def server(*answers):
 
 
 async def call_it(table, **arguments):
-    """What a model reads, and how the call ended."""
+    """Return the output that the model reads, and the outcome of the call."""
     calls = []
 
     class Listener:
@@ -79,7 +79,7 @@ async def call_it(table, **arguments):
 TEXT = {"type": "string"}
 
 
-async def test_arguments_go_into_path_query_and_headers_stay_secret():
+async def test_arguments_are_sent_in_path_and_query_and_headers_stay_secret():
     async with server((200, "18 °C".encode(), {})) as (port, requests):
         table = {
             "url": f"http://localhost:{port}/v1/{{city}}?unit={{unit}}",
@@ -95,7 +95,7 @@ async def test_arguments_go_into_path_query_and_headers_stay_secret():
     assert body == b""
 
 
-async def test_a_method_with_a_body_sends_the_rest_as_json():
+async def test_a_method_with_a_body_sends_the_remaining_arguments_as_json():
     async with server((200, b'{"a": {"b": [1, "x"]}}', {})) as (port, requests):
         table = {
             "method": "POST",
@@ -112,7 +112,7 @@ async def test_a_method_with_a_body_sends_the_rest_as_json():
     assert (line, json.loads(body)) == ("POST /7", {"note": "é"})
 
 
-REDIRECT = "The tool's server answered with a redirect, which is not followed."
+REDIRECT = "The tool's server returned a redirect, which is not followed."
 
 
 @pytest.mark.parametrize(
@@ -120,23 +120,23 @@ REDIRECT = "The tool's server answered with a redirect, which is not followed."
     [
         ([(503, b"", {}), (200, b"ok", {})], {}, "ok", 2),
         ([(None, b"", {}), (200, b"ok", {})], {}, "ok", 2),
-        ([(503, b"secret", {})], {}, "The tool's server answered with status 503.", 3),
-        ([(503, b"", {})], {"retries": 0}, "The tool's server answered with status 503.", 1),
-        ([(503, b"", {}), (200, b"ok", {})], {"method": "POST"}, "The tool's server answered with status 503.", 1),
-        ([(None, b"", {}), (200, b"ok", {})], {"method": "POST"}, "The tool's server cannot be reached.", 1),
-        ([(404, b"secret", {})], {}, "The tool's server answered with status 404.", 1),
+        ([(503, b"secret", {})], {}, "The tool's server returned status 503.", 3),
+        ([(503, b"", {})], {"retries": 0}, "The tool's server returned status 503.", 1),
+        ([(503, b"", {}), (200, b"ok", {})], {"method": "POST"}, "The tool's server returned status 503.", 1),
+        ([(None, b"", {}), (200, b"ok", {})], {"method": "POST"}, "The tool's server is unreachable.", 1),
+        ([(404, b"secret", {})], {}, "The tool's server returned status 404.", 1),
         ([(302, b"", {"location": "http://127.0.0.1/"})], {}, REDIRECT, 1),
-        ([(200, b"x" * 101, {})], {"max_size": 100}, "The tool's server answered more than 100 bytes.", 1),
+        ([(200, b"x" * 101, {})], {"max_size": 100}, "The tool's server returned more than 100 bytes.", 1),
         ([(200, b"x" * 100, {})], {"max_size": 100}, "x" * 100, 1),
-        ([(200, b"no json", {})], {"result": "a"}, "The tool's server answered something that cannot be read.", 1),
-        ([(200, b"[]", {})], {"result": "length(a)"}, "The tool's server answered something that cannot be read.", 1),
+        ([(200, b"no json", {})], {"result": "a"}, "The tool's server returned an invalid response.", 1),
+        ([(200, b"[]", {})], {"result": "length(a)"}, "The tool's server returned an invalid response.", 1),
         ([(200, b'{"a": {"b": 1}}', {})], {"result": "a"}, '{"b": 1}', 1),
         ([(200, b"{}", {})], {"result": "a"}, "null", 1),
-        ([(200, None, {})], {"timeout": "200ms"}, "The tool's server did not answer within 0.2 seconds.", 1),
+        ([(200, None, {})], {"timeout": "200ms"}, "The tool's server did not respond within 0.2 seconds.", 1),
     ],
 )  # fmt: skip
-async def test_what_a_model_reads(answers, table, read, sent, monkeypatch):
-    monkeypatch.setattr("gateway_plugins.gateway_tools.http._FIRST_PAUSE", 0.001)
+async def test_responses_are_converted_for_the_model(answers, table, read, sent, monkeypatch):
+    monkeypatch.setattr("gateway_plugins.gateway_tools.http._FIRST_BACKOFF", 0.001)
     async with server(*answers) as (port, requests):
         answer, outcome = await call_it({"url": f"http://127.0.0.1:{port}/", **table})
     assert answer == read
@@ -144,32 +144,32 @@ async def test_what_a_model_reads(answers, table, read, sent, monkeypatch):
     assert len(requests) == sent
 
 
-async def test_a_server_that_is_not_there():
+async def test_an_unreachable_server():
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}/"
-        assert (await call_it({"url": url, "retries": 0}))[0] == "The tool's server cannot be reached."
+        assert (await call_it({"url": url, "retries": 0}))[0] == "The tool's server is unreachable."
 
 
-DOTS = "An argument of the address's path may not make a part of it '.' or '..'."
+DOTS = "An argument in the URL path must not result in a '.' or '..' segment."
 
 
 @pytest.mark.parametrize(
     ("arguments", "read"),
     [
         ({}, "The argument city is missing."),
-        ({"city": "x", "other": 1}, "There is no argument other."),
+        ({"city": "x", "other": 1}, "Unknown argument other."),
         ({"city": ".."}, DOTS),
         ({"city": "."}, DOTS),
         ({"city": "../admin"}, DOTS),
         ({"city": "x/.."}, DOTS),
         ({"city": "..\\admin"}, DOTS),
-        ({"city": ""}, "An argument of the address's path may not be empty."),
-        ({"city": None}, "An argument of the address is missing, or no text or number."),
-        ({"city": {"a": 1}}, "An argument of the address is missing, or no text or number."),
+        ({"city": ""}, "An argument in the URL path must not be empty."),
+        ({"city": None}, "An argument in the URL is missing, or is not a string or a number."),
+        ({"city": {"a": 1}}, "An argument in the URL is missing, or is not a string or a number."),
     ],
 )
-async def test_arguments_that_do_not_fit_are_told_and_nothing_is_sent(arguments, read):
+async def test_invalid_arguments_are_reported_and_not_sent(arguments, read):
     async with server((200, b"", {})) as (port, requests):
         table = {"url": f"http://127.0.0.1:{port}/{{city}}", "parameters": {"city": TEXT}}
         assert await call_it(table, **arguments) == (read, "error")
@@ -189,7 +189,7 @@ async def test_arguments_that_do_not_fit_are_told_and_nothing_is_sent(arguments,
         ("{one}?x={two}", "%2e%2e", "../..", "GET /%252e%252e?x=..%2F.."),
     ],
 )
-async def test_arguments_stay_in_their_place(path, one, two, line):
+async def test_arguments_cannot_change_the_url_structure(path, one, two, line):
     async with server((200, b"ok", {})) as (port, requests):
         table = {"url": f"http://127.0.0.1:{port}/{path}", "parameters": {"one": TEXT, "two": TEXT}}
         _, outcome = await call_it(table, one=one, two=two)
@@ -197,7 +197,7 @@ async def test_arguments_stay_in_their_place(path, one, two, line):
     assert [sent for sent, _, _ in requests] == ([line] if line else [])
 
 
-async def test_what_a_server_sets_for_one_call_is_not_sent_with_the_next():
+async def test_cookies_are_not_kept_between_calls():
     async with server((200, b"ok", {"set-cookie": "session=anns; Path=/"})) as (port, requests):
         table = {"kind": "http", "description": "Asks.", "private": LOOPBACK, "url": f"http://127.0.0.1:{port}/"}
         model = script(call("api"), call("api"), "done")
@@ -207,14 +207,14 @@ async def test_what_a_server_sets_for_one_call_is_not_sent_with_the_next():
     assert [headers.get("cookie") for _, headers, _ in requests] == [None, None]
 
 
-FORBIDDEN = "The tool's server is at an address that the gateway may not connect to."
+FORBIDDEN = "The address of the tool's server is not allowed."
 
 
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]"],
 )
-async def test_private_addresses_are_reached_only_when_they_are_named(host):
+async def test_private_addresses_are_only_allowed_if_configured(host):
     connected = []
 
     async def accept(reader, writer):
@@ -259,13 +259,13 @@ async def test_private_addresses_are_reached_only_when_they_are_named(host):
         ("2001:0:7f00:1::", False),
     ],
 )
-def test_which_addresses_are_public(address, public):
+def test_public_addresses(address, public):
     assert may_connect(ipaddress.ip_address(address), []) is public
     assert not may_connect(ipaddress.ip_address(address), [], "http")
     assert may_connect(ipaddress.ip_address(address), [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")])
 
 
-async def test_a_name_that_is_partly_private_is_refused_and_no_name_is_resolved_twice(monkeypatch):
+async def test_a_name_with_a_private_address_is_rejected_and_names_are_resolved_once(monkeypatch):
     asked = []
 
     async def getaddrinfo(host, port, **_):
@@ -278,8 +278,8 @@ async def test_a_name_that_is_partly_private_is_refused_and_no_name_is_resolved_
     assert asked == ["rebind.example"]
 
 
-async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(monkeypatch):
-    """A name that means another address the second time it is asked for."""
+async def test_the_connection_uses_the_checked_address(monkeypatch):
+    """The host name resolves to another address at the second lookup."""
     loop = asyncio.get_running_loop()
     own, answers = loop.getaddrinfo, ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
 
@@ -297,21 +297,21 @@ async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(monk
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
-        ({"url": "ftp://x/"}, "is no address"),
-        ({"url": "https://{host}/"}, "is no address"),
-        ({"url": "https://user@x/"}, "is no address"),
-        ({"url": "https://good.example\\@127.0.0.1/"}, "is no address"),
+        ({"url": "ftp://x/"}, "invalid URL"),
+        ({"url": "https://{host}/"}, "invalid URL"),
+        ({"url": "https://user@x/"}, "invalid URL"),
+        ({"url": "https://good.example\\@127.0.0.1/"}, "invalid URL"),
         ({"url": "https://x/{ctiy}", "parameters": {"city": TEXT}}, "did you mean 'city'?"),
         ({"url": "https://x/", "private": ["nowhere"]}, "10.0.0.0/8"),
-        ({"url": "https://x/", "result": "a["}, "is no JMESPath expression"),
+        ({"url": "https://x/", "result": "a["}, "invalid JMESPath expression"),
         ({"url": "https://x/", "method": "FETCH"}, "one of: GET"),
     ],
 )
-def test_a_wrong_table_is_told(table, told):
+def test_an_invalid_table_is_rejected(table, message):
     tables = {"api": {"kind": "http", "description": "d", **table}}
     with pytest.raises(ConfigError) as caught:
         load_plugins(load_config(environ={}, overrides={"plugins": {"gateway_tools": tables}}), NullGateway())
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "[plugins.gateway_tools.api]" in str(caught.value)

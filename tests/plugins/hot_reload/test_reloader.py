@@ -1,4 +1,4 @@
-"""The watcher goes on, whatever happens to it: threads that end, folders that go, limits that are reached."""
+"""The watcher recovers from dead threads, removed folders, system limits and errors."""
 
 import asyncio
 import errno
@@ -8,8 +8,7 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from gateway_plugins.hot_reload import HotReload, Settings
-from gateway_plugins.hot_reload import event_source as listening_module
+from gateway_plugins.hot_reload import HotReload, Settings, event_source
 from watchdog.utils import BaseThread
 
 from gateway_core import PluginError, hookimpl
@@ -25,7 +24,7 @@ async def until(holds: Callable[[], object], seconds: float = 15.0) -> None:
             await asyncio.sleep(0.01)
 
 
-class Told:
+class ErrorRecorder:
     def __init__(self, *_):
         self.errors = []
 
@@ -39,7 +38,7 @@ class Watched:
         self.folder = folder
         self.gateway = running.gateway
         self.plugin = self.gateway.plugins.loaded["hot_reload"].plugin
-        self.told = self.gateway.plugins.loaded["told"].plugin.errors
+        self.errors = self.gateway.plugins.loaded["errors"].plugin.errors
 
     def write(self, name, says):
         (self.folder / f"{name}.py").write_text(WORKFLOW.format(says=says))
@@ -50,7 +49,7 @@ class Watched:
 
     @property
     def reported(self):
-        return [error.code for error in self.told]
+        return [error.code for error in self.errors]
 
     def digest(self, name):
         served = self.gateway.catalog.agents.get(name)
@@ -59,7 +58,7 @@ class Watched:
     async def started(self):
         await until(lambda: self.facts["watcher_alive"] and self.facts["reloads"])
 
-    async def notices(self, name="One"):
+    async def detects_change(self, name="One"):
         before = self.digest(name)
         self.write(name, f"after {before}")
         await until(lambda: self.digest(name) not in (None, before))
@@ -73,7 +72,7 @@ def watching(tmp_path):
     @asynccontextmanager
     async def watching(**settings):
         tables = {"plugins": {"hot_reload": {**FAST, **settings}}}
-        async with gateway_in_memory(folder=folder, plugins={"told": Told}, config=tables) as g:
+        async with gateway_in_memory(folder=folder, plugins={"errors": ErrorRecorder}, config=tables) as g:
             watched = Watched(folder, g)
             if settings.get("mode") != "off":
                 await watched.started()
@@ -82,9 +81,9 @@ def watching(tmp_path):
     return watching
 
 
-async def test_it_watches_and_says_how(watching):
+async def test_it_watches_and_describes_its_mode(watching):
     async with watching() as w:
-        await w.notices()
+        await w.detects_change()
         facts = w.facts
         assert (facts["mode"], facts["watcher_alive"], facts["restarts"]) == ("inotify", True, 0)
         assert str(w.folder) in facts["watched"]
@@ -111,53 +110,53 @@ def end_reader(observer):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("end", [end_dispatcher, end_emitters, end_reader])
-async def test_a_thread_that_ends_is_noticed_reported_and_started_again(watching, end):
+async def test_a_dead_thread_is_detected_reported_and_restarted(watching, end):
     async with watching() as w:
-        observer = w.plugin._follower.listening._events._observer
+        observer = w.plugin._reloader.event_source._watcher._observer
         end(observer)
         w.write("One", "wakes the thread")
         await until(lambda: w.facts["restarts"] == 1 and w.facts["watcher_alive"])
         assert w.reported == ["watcher_died"]
-        assert w.plugin._follower.listening._events._observer is not observer
-        await w.notices()
+        assert w.plugin._reloader.event_source._watcher._observer is not observer
+        await w.detects_change()
 
 
-async def test_a_folder_that_is_removed_and_made_again_is_watched_again(watching):
+async def test_a_folder_that_is_removed_and_created_again_is_watched(watching):
     async with watching() as w:
-        await w.notices()
+        await w.detects_change()
         for _ in range(2):
             shutil.rmtree(w.folder)
             await until(lambda: "One" not in w.gateway.catalog.agents)
             w.folder.mkdir()
-            await w.notices()
+            await w.detects_change()
         assert w.facts["watcher_alive"]
         assert w.facts["restarts"] == 0, "nothing died"
 
 
-async def test_a_folder_that_is_swapped_for_another_is_watched(watching):
+async def test_a_replaced_folder_is_watched(watching):
     async with watching() as w:
-        await w.notices()
+        await w.detects_change()
         new = w.folder.with_name("new")
         new.mkdir()
         (new / "Two.py").write_text(WORKFLOW.format(says="two"))
         w.folder.rename(w.folder.with_name("old"))
         new.rename(w.folder)
         await until(lambda: set(w.gateway.catalog.agents) == {"Two"})
-        await w.notices("Two")
+        await w.detects_change("Two")
 
 
-async def test_a_folder_that_is_not_there_at_the_start_is_found_when_it_comes(watching):
+async def test_a_folder_that_is_created_later_is_watched(watching):
     folder_and_above = None
     async with watching() as w:
         shutil.rmtree(w.folder)
         folder_and_above = w.folder.parent
         await until(lambda: w.facts["watcher_alive"])
         (folder_and_above / "agents").mkdir()
-        await w.notices()
+        await w.detects_change()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE])
-async def test_when_a_limit_is_reached_it_polls_and_says_so(watching, number, monkeypatch):
+async def test_when_a_system_limit_is_reached_it_polls_and_reports_it(watching, number, monkeypatch):
     from watchdog.observers import inotify_c
 
     def refuse(*_):
@@ -167,86 +166,86 @@ async def test_when_a_limit_is_reached_it_polls_and_says_so(watching, number, mo
     async with watching(poll_interval="50ms") as w:
         assert (w.facts["mode"], w.facts["reason"]) == ("poll", "inotify watch limit reached")
         assert w.reported == ["watcher_polls"]
-        await w.notices()
+        await w.detects_change()
 
 
-async def test_stopped_while_it_starts_it_leaves_no_thread(tmp_path, monkeypatch):
+async def test_stopping_during_startup_leaves_no_thread(tmp_path, monkeypatch):
     from gateway_plugins.hot_reload.watchdog_source import WatchdogSource
 
-    loop, start, go_on = asyncio.get_running_loop(), WatchdogSource.start, threading.Event()
+    loop, start, resume = asyncio.get_running_loop(), WatchdogSource.start, threading.Event()
     starting, started = asyncio.Event(), asyncio.Event()
 
     def slow(self):
         loop.call_soon_threadsafe(starting.set)
-        assert go_on.wait(10)
+        assert resume.wait(10)
         start(self)
         loop.call_soon_threadsafe(started.set)
 
     monkeypatch.setattr(WatchdogSource, "start", slow)
     async with gateway_in_memory(folder=tmp_path, config={"plugins": {"hot_reload": FAST}}):
         await starting.wait()
-        loop.call_later(0.05, go_on.set)
+        loop.call_later(0.05, resume.set)
     await started.wait()
     assert not [thread for thread in threading.enumerate() if isinstance(thread, BaseThread)]
 
 
 async def test_on_a_file_system_without_events_it_polls(watching, monkeypatch):
-    monkeypatch.setattr(listening_module, "silent_file_system", lambda _: "nfs4")
+    monkeypatch.setattr(event_source, "silent_file_system", lambda _: "nfs4")
     async with watching(poll_interval="50ms") as w:
         assert w.facts["mode"] == "poll"
         assert "nfs4" in w.facts["reason"]
-        await w.notices()
+        await w.detects_change()
 
 
-async def test_events_that_do_not_come_are_found_out(watching, monkeypatch):
+async def test_missing_events_are_detected(watching, monkeypatch):
     from watchdog.observers import inotify_c
 
     monkeypatch.setattr(inotify_c.InotifyFD, "handle_event", lambda *_: None)
     async with watching(rescan_interval="50ms", poll_interval="50ms") as w:
         assert w.facts["mode"] == "inotify"
         while w.facts["mode"] != "poll":  # bounded by the test's own time limit
-            await w.notices()
+            await w.detects_change()
         assert w.reported == ["watcher_polls"]
-        await w.notices()
+        await w.detects_change()
 
 
-async def test_what_goes_wrong_in_it_is_reported_and_it_goes_on(watching, monkeypatch):
+async def test_errors_are_reported_and_do_not_stop_it(watching, monkeypatch):
     async with watching() as w:
-        follower = w.plugin._follower
-        reload, failures = follower._reload, [PluginError("no"), ValueError("secret")]
+        reloader = w.plugin._reloader
+        reload, failures = reloader._reload, [PluginError("no"), ValueError("secret")]
 
         async def failing():
             if failures:
                 raise failures.pop()
             return await reload()
 
-        follower._reload = failing
+        reloader._reload = failing
         w.write("One", "one")
         await until(lambda: not failures or w.reported)
         w.write("One", "two")
         await until(lambda: not failures)
-        await w.notices("One")
-        assert "secret" not in str(w.told)
+        await w.detects_change("One")
+        assert "secret" not in str(w.errors)
 
 
-async def test_other_times_and_another_mode_take_effect_at_once(watching):
+async def test_changed_settings_take_effect_immediately(watching):
     async with watching() as w:
         w.plugin.reconfigure(Settings(mode="poll", debounce=0.02, poll_interval=0.05))
         await until(lambda: w.facts["mode"] == "poll" and w.facts["reloads"])
-        await w.notices()
+        await w.detects_change()
         w.plugin.reconfigure(Settings(mode="off"))
         assert w.facts == {"mode": "off", "watcher_alive": False}
         w.plugin.reconfigure(Settings(debounce=0.02))
         await w.started()
         w.plugin.reconfigure(Settings(debounce=0.01))
-        await w.notices()
+        await w.detects_change()
         assert w.facts["mode"] == "inotify"
 
 
-async def test_switched_off_by_its_mode_nothing_is_watched(watching):
+async def test_mode_off_disables_the_watcher(watching):
     async with watching(mode="off") as w:
         assert w.facts == {"mode": "off", "watcher_alive": False}
 
 
-async def test_it_does_nothing_where_nothing_is_served():
+async def test_without_a_running_gateway_it_is_off():
     assert HotReload(None, Settings()).describe() == {"mode": "off", "watcher_alive": False}

@@ -1,11 +1,11 @@
-"""What counts as a change, and which folders have to be watched to hear of it."""
+"""Snapshots and their differences, and the folders to watch."""
 
 import os
 from pathlib import Path
 
 import pytest
 from gateway_plugins.hot_reload.snapshot import differing, is_ignored, take_snapshot
-from gateway_plugins.hot_reload.watch_targets import places, silent_file_system
+from gateway_plugins.hot_reload.watch_targets import silent_file_system, watch_targets
 
 from gateway_core import is_ignored_file
 
@@ -26,18 +26,18 @@ PASSING = [
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_what_comes_and_goes_is_ignored(name):
+def test_temporary_files_are_ignored(name):
     assert is_ignored_file(name)
     assert is_ignored(name)
 
 
 @pytest.mark.parametrize("name", ["agent.py", "tools.py", "words.json", "requirements.txt", "db.py", "log", "temp"])
-def test_what_an_agent_is_made_of_is_not(name):
+def test_files_of_an_agent_are_not_ignored(name):
     assert not is_ignored_file(name)
     assert not is_ignored(name)
 
 
-def test_the_link_that_a_mounted_map_swaps_counts(tmp_path):
+def test_the_replaced_link_of_a_mounted_config_map_is_a_change(tmp_path):
     for version in ("..1", "..2"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "agent.py").write_text(version)
@@ -61,7 +61,7 @@ def test_the_link_that_a_mounted_map_swaps_counts(tmp_path):
     ],
     ids=["written", "deleted", "mode", "replaced", "new", "folder renamed"],
 )
-def test_every_change_makes_a_difference(tmp_path, change):
+def test_every_change_is_detected(tmp_path, change):
     file = tmp_path / "root" / "sub" / "file"
     file.parent.mkdir(parents=True)
     file.write_text("text")
@@ -71,7 +71,7 @@ def test_every_change_makes_a_difference(tmp_path, change):
     assert differing(before, take_snapshot([tmp_path / "root"]))
 
 
-def test_caches_and_links_that_lead_nowhere_or_up_make_none(tmp_path):
+def test_caches_broken_links_and_cycles_are_not_changes(tmp_path):
     (tmp_path / "agent.py").write_text("text")
     before = take_snapshot([tmp_path])
     (tmp_path / "__pycache__").mkdir()
@@ -85,16 +85,16 @@ def test_caches_and_links_that_lead_nowhere_or_up_make_none(tmp_path):
 
 
 def by_folder(paths):
-    return {(place.folder, place.recursive): place.names for place in places(paths)}
+    return {(target.folder, target.recursive): target.names for target in watch_targets(paths)}
 
 
-def test_a_folder_is_watched_with_all_below_it_and_by_name_from_above(tmp_path):
+def test_a_folder_is_watched_recursively_and_by_name_in_its_parent(tmp_path):
     root = tmp_path / "agents"
     root.mkdir()
     assert by_folder([root]) == {(str(root), True): set(), (str(tmp_path), False): {"agents"}}
 
 
-def test_a_file_and_what_is_not_there_yet_are_watched_from_above(tmp_path):
+def test_files_and_missing_paths_are_watched_in_the_nearest_folder(tmp_path):
     (tmp_path / "gateway.toml").touch()
     missing = tmp_path / "some" / "where" / "agents"
     assert by_folder([tmp_path / "gateway.toml", missing]) == {(str(tmp_path), False): {"gateway.toml", "some"}}
@@ -102,7 +102,7 @@ def test_a_file_and_what_is_not_there_yet_are_watched_from_above(tmp_path):
     assert by_folder([missing]) == {(str(missing.parent), False): {"agents"}}
 
 
-def test_a_linked_folder_is_watched_at_both_ends(tmp_path):
+def test_a_linked_folder_is_watched_at_the_link_and_the_target(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "agents").symlink_to(tmp_path / "real")
@@ -113,13 +113,13 @@ def test_a_linked_folder_is_watched_at_both_ends(tmp_path):
     }
 
 
-def test_a_folder_that_was_made_anew_is_another_place(tmp_path):
+def test_a_replaced_folder_is_another_target(tmp_path):
     root = tmp_path / "agents"
     root.mkdir()
-    before = places([root])
+    before = watch_targets([root])
     root.rename(tmp_path / "old")
     root.mkdir()
-    assert places([root]) != before
+    assert watch_targets([root]) != before
 
 
 MOUNTS = """\
@@ -143,11 +143,11 @@ MOUNTS = """\
         ("/twice", None),
     ],
 )
-def test_a_file_system_without_events_is_known(tmp_path, folder, kind):
+def test_file_systems_without_events_are_detected(tmp_path, folder, kind):
     (tmp_path / "mountinfo").write_text(MOUNTS)
     assert silent_file_system(["/srv", folder], tmp_path / "mountinfo") == kind
 
 
-def test_where_the_system_does_not_tell_there_is_none(tmp_path):
+def test_without_mountinfo_no_file_system_is_silent(tmp_path):
     assert silent_file_system(["/srv"], tmp_path / "nowhere") is None
     assert silent_file_system([str(Path(__file__).parent)]) is None

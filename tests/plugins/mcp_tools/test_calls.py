@@ -1,4 +1,4 @@
-"""Calls of real MCP servers, by each way to reach one: results, failures, limits, and servers that die."""
+"""Calls to real MCP servers over each transport: results, failures, limits, and servers that die."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from agents import Agent
-from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace, WatchedTransport
+from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace, TracingTransport
 
 from gateway_core import hookimpl, use_gateway_tool
 from gateway_core.testing import call, gateway_in_memory, script
@@ -36,7 +36,7 @@ def sse_port():
 
 @pytest.fixture
 def servers(request):
-    """The settings of one server, by each way."""
+    """Return the settings of one server for each transport."""
     return {
         "http": lambda: {"kind": "http", "url": f"http://127.0.0.1:{request.getfixturevalue('port')}/mcp"},
         "sessions": lambda: {
@@ -58,7 +58,7 @@ async def gateway(model, settings, *, tools=(), config=None) -> AsyncIterator:
 
 
 async def outputs(settings, *calls, config=None):
-    """What the model reads of some calls, all made in one turn."""
+    """Return the outputs of some calls in one turn, as the model reads them."""
     model = script(list(calls), "done")
     names = dict.fromkeys(c.tool.removeprefix("server__") for c in calls)
     async with gateway(model, settings, tools=names, config=config) as g:
@@ -67,11 +67,11 @@ async def outputs(settings, *calls, config=None):
 
 
 @pytest.mark.parametrize("way", ["http", "sessions", "sse", "stdio"])
-async def test_a_tool_is_called_by_each_way_to_reach_a_server(way, servers):
+async def test_a_tool_is_called_over_each_transport(way, servers):
     assert await outputs(servers[way](), call("server__add", a=2, b=3)) == ["5"]
 
 
-async def test_results_become_what_a_model_takes(servers):
+async def test_results_are_converted_for_the_model(servers):
     text, picture, weather, structured = await outputs(
         servers["http"](),
         call("server__big", size=3),
@@ -87,8 +87,8 @@ async def test_results_become_what_a_model_takes(servers):
     assert structured == '{"degrees": 18}'
 
 
-async def test_a_server_that_says_it_failed_is_believed(servers):
-    heard = []
+async def test_a_tool_error_is_reported_as_an_error(servers):
+    events = []
 
     class Listener:
         def __init__(self, *_):
@@ -96,7 +96,7 @@ async def test_a_server_that_says_it_failed_is_believed(servers):
 
         @hookimpl
         def on_tool_end(self, call):
-            heard.append((call.tool.name, call.tool.source, call.tool.server, call.outcome))
+            events.append((call.tool.name, call.tool.source, call.tool.server, call.outcome))
 
     model = script(call("server__broken"), "done")
     agent = Agent(name="caller", tools=[use_gateway_tool("server/broken")])
@@ -104,10 +104,10 @@ async def test_a_server_that_says_it_failed_is_believed(servers):
     async with gateway_in_memory({"C": agent}, model=model, config=config, plugins={"listener": Listener}) as g:
         await g.openai.chat.completions.create(model="C", messages=[{"role": "user", "content": "go"}])
     assert model.calls[1].input[-1]["output"] == "out of order"
-    assert heard == [("server/broken", "mcp", "server", "error")]
+    assert events == [("server/broken", "mcp", "server", "error")]
 
 
-async def test_a_result_of_five_megabytes_is_cut_with_a_note(servers):
+async def test_a_result_of_five_megabytes_is_cut_off_with_a_note(servers):
     config = {"tool_policy": {"enabled": False}}
     [text] = await outputs(servers["http"](), call("server__big", size=5_000_000), config=config)
     assert len(text) < 1024 * 1024 + 100
@@ -115,15 +115,15 @@ async def test_a_result_of_five_megabytes_is_cut_with_a_note(servers):
 
 
 @pytest.mark.parametrize("way", ["http", "stdio"])
-async def test_a_tool_that_takes_too_long_is_told_so_and_the_session_goes_on(way, servers):
+async def test_a_slow_tool_times_out_and_the_session_stays_open(way, servers):
     slow, quick = await outputs(
         {**servers[way](), "timeout": 0.5}, call("server__wait", seconds=20), call("server__add", a=1, b=1)
     )
-    assert slow == "The tool's server did not answer within 0.5 seconds."
+    assert slow == "The tool's server did not respond within 0.5 seconds."
     assert quick == "2"
 
 
-async def test_a_server_that_reads_nothing_fails_its_call_in_time():
+async def test_a_call_to_a_server_that_does_not_read_times_out():
     # The first one fills the pipe, and the second one is not even written.
     stuck = [call("server__add", a=1, b="x" * 1_000_000)] * 2
     model = script(call("server__process_id"), "done", stuck, "done")
@@ -133,35 +133,35 @@ async def test_a_server_that_reads_nothing_fails_its_call_in_time():
         os.kill(int(said(model, 1)[0]), signal.SIGSTOP)
         await ask(g)
         os.kill(int(said(model, 1)[0]), signal.SIGCONT)
-    assert said(model, 3)[-2:] == ["The tool's server did not answer within 1 seconds."] * 2
+    assert said(model, 3)[-2:] == ["The tool's server did not respond within 1 seconds."] * 2
 
 
-async def test_a_tool_may_take_longer_than_the_protocols_client_would_wait_by_default(servers):
+async def test_a_tool_may_take_longer_than_the_default_timeout_of_the_mcp_client(servers):
     assert await outputs(servers["http"](), call("server__wait", seconds=5.5)) == ["waited"]
 
 
 @pytest.mark.parametrize("way", ["http", "sessions"])
-async def test_a_server_that_asks_back_is_told_that_nobody_answers(way, servers):
-    [told] = await outputs({**servers[way](), "timeout": 10}, call("server__ask_back"))
-    assert "licitation" in told
+async def test_elicitation_is_rejected_as_unsupported(way, servers):
+    [message] = await outputs({**servers[way](), "timeout": 10}, call("server__ask_back"))
+    assert "licitation" in message
 
 
 @pytest.mark.parametrize("way", ["http", "sessions", "stdio"])
-async def test_fifty_calls_at_once(way, servers):
+async def test_fifty_concurrent_calls(way, servers):
     calls = [call("server__add", a=n, b=1) for n in range(50)]
     assert await outputs(servers[way](), *calls) == [str(n + 1) for n in range(50)]
 
 
-async def test_an_answer_over_the_limit_fails_alone(servers):
+async def test_a_response_over_the_limit_fails_only_its_own_call(servers):
     with running("--http", "--json") as (_, port):
         settings = {"kind": "http", "url": f"http://127.0.0.1:{port}/mcp", "max_message": 100_000}
         big, small = await outputs(settings, call("server__big", size=200_000), call("server__wait", seconds=0.5))
-    assert big == "The call failed at the tool's server: it answers more than max_message allows."
+    assert big == "The tool call failed: the response exceeds max_message."
     assert small == "waited"
 
 
 @pytest.mark.parametrize("way", ["http", "stdio"])
-async def test_a_call_that_may_have_had_its_effect_is_not_made_again(way, tmp_path):
+async def test_an_unsafe_call_is_not_retried(way, tmp_path):
     log = tmp_path / "log"
     with contextlib.ExitStack() as stack:
         if way == "http":
@@ -169,21 +169,21 @@ async def test_a_call_that_may_have_had_its_effect_is_not_made_again(way, tmp_pa
             settings = {"kind": "http", "url": f"http://127.0.0.1:{port}/mcp", "connect_timeout": 2}
         else:
             settings = {**STDIO, "command": [*STDIO["command"], "--log", str(log)]}
-        [told] = await outputs(settings, call("server__die"))
-    assert told == "The call failed at the tool's server: it ended the connection."
+        [message] = await outputs(settings, call("server__die"))
+    assert message == "The tool call failed: the connection was lost."
     assert log.read_text() == "die\n"
 
 
-async def test_a_call_that_does_no_harm_is_made_again_after_the_server_died(tmp_path):
+async def test_a_safe_call_is_retried_after_the_server_exits(tmp_path):
     log = tmp_path / "log"
     settings = {**STDIO, "command": [*STDIO["command"], "--log", str(log)], "idempotent": ["die"]}
-    [told] = await outputs(settings, call("server__die"))
-    assert told == "The call failed at the tool's server: it ended the connection."
+    [message] = await outputs(settings, call("server__die"))
+    assert message == "The tool call failed: the connection was lost."
     assert log.read_text() == "die\ndie\n"
 
 
 @pytest.mark.parametrize("protocol", ["auto", "legacy"])
-async def test_a_server_that_is_killed_and_started_again_is_used_again(protocol):
+async def test_a_restarted_server_is_used_again(protocol):
     model = script(call("server__process_id"), "done", call("server__process_id"), "done")
     with running() as (first, port):
         settings = {"kind": "http", "url": f"http://127.0.0.1:{port}/mcp", "protocol": protocol}
@@ -199,7 +199,7 @@ async def test_a_server_that_is_killed_and_started_again_is_used_again(protocol)
     assert facts["state"] == "up"
 
 
-async def test_a_call_that_never_reached_the_server_is_made_when_it_is_back():
+async def test_a_call_that_was_not_sent_is_made_when_the_server_is_back():
     model = script(call("server__add", a=1, b=1), "done")
     with running() as (first, port):
         settings = {"kind": "http", "url": f"http://127.0.0.1:{port}/mcp"}
@@ -217,21 +217,21 @@ async def test_a_call_that_never_reached_the_server_is_made_when_it_is_back():
 @pytest.mark.parametrize(
     ("error", "unsent"), [(httpx2.ConnectError, True), (httpx2.ConnectTimeout, True), (httpx2.ReadError, False)]
 )
-async def test_a_lost_connection_is_an_answer_of_one_request_and_no_end_of_the_session(error, unsent):
+async def test_a_lost_connection_fails_one_request_and_not_the_session(error, unsent):
     def lose(request):
         raise error("lost")
 
-    exchange = RequestTrace()
-    REQUEST_TRACE.set(exchange)
-    transport = WatchedTransport(100, httpx2.MockTransport(lose))
+    trace = RequestTrace()
+    REQUEST_TRACE.set(trace)
+    transport = TracingTransport(100, httpx2.MockTransport(lose))
     async with httpx2.AsyncClient(transport=transport) as client:
         assert (await client.post("https://mcp.example")).status_code == 502
-        assert (exchange.failed, exchange.unsent) == (True, unsent)
+        assert (trace.failed, trace.unsent) == (True, unsent)
         with pytest.raises(error):
             await client.get("https://mcp.example")
 
 
-async def test_a_stdio_server_that_ended_is_started_again():
+async def test_a_stdio_server_that_exited_is_restarted():
     model = script(call("server__process_id"), "done", call("server__process_id"), "done")
     async with gateway(model, STDIO, tools=["process_id"]) as g:
         await ask(g)

@@ -38,7 +38,7 @@ def said(model, turn=1):
     return [item["output"] for item in model.calls[turn].input if item.get("type") == "function_call_output"]
 
 
-async def test_the_tools_of_adapters_and_of_the_router_are_found_and_called(port):
+async def test_the_tools_of_adapters_and_of_the_router_are_discovered_and_called(port):
     model = script([call("corp__math__add", a=1, b=2), call("corp__add", a=3, b=4)], "done")
     with McpGatewayDouble({"math": port, "": port}) as double:
         async with gateway_in_memory(caller("corp/math/add", "corp/add"), model=model, config=settings(double)) as g:
@@ -52,21 +52,21 @@ async def test_the_tools_of_adapters_and_of_the_router_are_found_and_called(port
         assert (tool["source"], tool["server"], tool["agents"]) == ("mcp", "corp/math", ["Caller"])
 
 
-async def test_only_the_adapters_that_are_asked_for(port):
+async def test_only_configured_adapters_are_used(port):
     with McpGatewayDouble({"math": port, "other": port, "": port}) as double:
         config = settings(double, adapters=["math"])
         async with gateway_in_memory({}, model=script(), config=config) as g:
             assert set(g.gateway.hooks.describe()["mcp_tools"]["servers"]) == {"corp", "corp/math", "corp/*"}
 
 
-async def test_only_the_tools_that_are_asked_for(port):
+async def test_only_configured_tools_are_offered(port):
     with McpGatewayDouble({"math": port, "other": port, "": port}) as double:
         config = settings(double, tools=["math/add"])
         async with gateway_in_memory(caller("corp/math/add"), model=script("done"), config=config) as g:
             assert [t["name"] for t in g.gateway.tools() if t["source"] == "mcp"] == ["corp/math/add"]
 
 
-async def test_a_session_that_is_lost_is_made_again_and_only_safe_calls_with_it(port):
+async def test_a_lost_session_is_replaced_and_only_safe_calls_are_retried(port):
     turns = [call("corp__math__process_id"), "done", call("corp__math__add", a=1, b=1), "done"]
     model = script(*turns, call("corp__math__add", a=1, b=1), "done")
     with McpGatewayDouble({"math": port}) as double:
@@ -77,13 +77,13 @@ async def test_a_session_that_is_lost_is_made_again_and_only_safe_calls_with_it(
             assert said(model, 1)[-1].isdigit()
             double.forget_sessions()
             await ask(g)
-            assert said(model, 3)[-1] == "The call failed at the tool's server: it answered with status 500."
+            assert said(model, 3)[-1] == "The tool call failed: the server returned status 500."
             await ask(g)
             assert said(model, 5)[-1] == "2"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_call_that_is_answered_500_in_a_session_is_made_once(port, when):
+async def test_a_call_that_returns_500_in_a_session_is_made_once(port, when):
     model = script(call("corp__math__add", a=1, b=1), "done")
     with McpGatewayDouble({"math": port}) as double:
         async with gateway_in_memory(caller("corp/math/add"), model=model, config=settings(double, router=False)) as g:
@@ -93,7 +93,7 @@ async def test_a_call_that_is_answered_500_in_a_session_is_made_once(port, when)
         assert [method for _, method in double.users].count("tools/call") == 1
 
 
-async def test_each_principal_has_a_session_of_its_own(port):
+async def test_each_principal_has_its_own_session(port):
     class Names:
         def __init__(self, *_):
             pass
@@ -117,7 +117,7 @@ async def test_each_principal_has_a_session_of_its_own(port):
     assert facts["principals"] == 2
 
 
-async def test_a_missing_credential_is_told_to_operators_with_the_address_of_the_metadata(port):
+async def test_a_missing_credential_is_reported_with_the_resource_metadata_url(port):
     with McpGatewayDouble({"math": port}, token="right") as double:
         config = settings(double, adapters=["math"], router=False)
         config["plugins"]["mcp_tools"]["start_timeout"] = 0.3
@@ -126,12 +126,12 @@ async def test_a_missing_credential_is_told_to_operators_with_the_address_of_the
             while not facts or not all(facts[name]["last_error"] for name in ("corp/*", "corp/math")):
                 await asyncio.sleep(0.01)
                 facts = (await g.http.get("/admin/mcp")).json()["servers"]
-    told = f"it wants a credential that the gateway does not give (401; {METADATA} says which)"
-    assert facts["corp/*"]["last_error"] == told
-    assert facts["corp/math"]["last_error"] == told
+    message = f"unauthorized (401), no valid credential is configured; resource metadata: {METADATA}"
+    assert facts["corp/*"]["last_error"] == message
+    assert facts["corp/math"]["last_error"] == message
 
 
-async def test_a_bearer_token_opens_all_of_it(port, tmp_path):
+async def test_a_bearer_token_authenticates_all_requests(port, tmp_path):
     (tmp_path / "token").write_text("right\n")
     model = script(call("corp__math__add", a=1, b=2), "done")
     with McpGatewayDouble({"math": port, "": port}, token="right") as double:
@@ -141,7 +141,7 @@ async def test_a_bearer_token_opens_all_of_it(port, tmp_path):
     assert said(model) == ["3"]
 
 
-async def test_an_adapter_that_is_gone_is_let_go_and_a_new_one_found(port):
+async def test_removed_adapters_are_dropped_and_new_ones_discovered(port):
     with McpGatewayDouble({"math": port}) as double:
         config = settings(double, router=False, list_ttl=0.1)
         async with gateway_in_memory({}, model=script(), config=config) as g:
@@ -151,10 +151,10 @@ async def test_an_adapter_that_is_gone_is_let_go_and_a_new_one_found(port):
                 await asyncio.sleep(0.02)
 
 
-async def test_an_adapter_without_a_pod_is_told(port):
+async def test_an_adapter_without_a_pod_is_reported(port):
     with McpGatewayDouble({"math": 0}) as double:
         config = settings(double, router=False)
         config["plugins"]["mcp_tools"]["start_timeout"] = 0.3
         async with gateway_in_memory({}, model=script(), config=config) as g:
             facts = g.gateway.hooks.describe()["mcp_tools"]["servers"]["corp/math"]
-    assert facts["last_error"] == "it answered with status 503"
+    assert facts["last_error"] == "the server returned status 503"

@@ -1,4 +1,4 @@
-"""Servers that are late, dead, stopped or changed: when agents get their tools, and what operators are told."""
+"""Servers that are late, dead, stopped or changed: when agents get their tools, and what operators see."""
 
 import asyncio
 import contextlib
@@ -69,18 +69,18 @@ async def until(true):
         await asyncio.sleep(0.01)
 
 
-async def test_a_dead_server_delays_the_start_by_its_limit_only_and_no_other_tool(free_port, port):
+async def test_an_unreachable_server_delays_startup_by_the_limit_only_and_no_other_tool(free_port, port):
     model = script(call("live__add", a=1, b=1), "done")
     servers = config(start_timeout=0.3, dead=at(free_port), live=at(port))
     async with gateway_in_memory(caller("live/add"), model=model, config=servers) as g:
         await until(lambda: "Caller" in g.gateway.catalog.agents)
         await ask(g)
         assert facts(g, "dead")["state"] in ("down", "connecting")
-        assert facts(g, "dead")["last_error"] == "it takes no connection"
+        assert facts(g, "dead")["last_error"] == "could not connect"
     assert said(model) == ["2"]
 
 
-async def test_a_server_that_comes_late_brings_its_tools_without_a_restart(free_port):
+async def test_a_server_that_starts_late_adds_its_tools_without_a_restart(free_port):
     model = script(call("server__add", a=1, b=1), "done")
     async with gateway_in_memory(
         caller("server/add"), model=model, config=config(start_timeout=0.1, server=at(free_port))
@@ -92,7 +92,7 @@ async def test_a_server_that_comes_late_brings_its_tools_without_a_restart(free_
     assert said(model) == ["2"]
 
 
-async def test_what_was_known_of_a_server_is_known_after_a_restart_before_it_is_up(free_port, tmp_path):
+async def test_cached_tools_are_offered_after_a_restart_before_the_server_is_up(free_port, tmp_path):
     with running(port=free_port):
         async with gateway_in_memory({}, model=script(), config=config(tmp_path, server=at(free_port))) as g:
             first = offered(g)["server/add"]
@@ -101,10 +101,10 @@ async def test_what_was_known_of_a_server_is_known_after_a_restart_before_it_is_
     async with gateway_in_memory(caller("server/add"), model=model, config=late) as g:
         assert offered(g)["server/add"] == {**first, "agents": ["Caller"]}
         await ask(g)
-    assert said(model) == ["The server of this tool, server, cannot be reached."]
+    assert said(model) == ["The MCP server server is unreachable."]
 
 
-async def test_names_may_be_known_before_a_server_is_and_leave_out_all_others(free_port):
+async def test_configured_tools_are_offered_before_the_server_is_up_and_exclude_all_others(free_port):
     servers = config(start_timeout=60, server=at(free_port, tools=["add"]))
     model = script(call("server__add", a=1, b=1), "done")
     async with gateway_in_memory(caller("server/add"), model=model, config=servers) as g:
@@ -117,7 +117,7 @@ async def test_names_may_be_known_before_a_server_is_and_leave_out_all_others(fr
     assert said(model) == ["2"]
 
 
-async def test_after_three_failures_calls_fail_at_once(free_port, monkeypatch):
+async def test_after_three_failures_calls_fail_immediately(free_port, monkeypatch):
     from gateway_plugins.mcp_tools import connection_supervisor
 
     monkeypatch.setattr(connection_supervisor.random, "uniform", lambda low, high: 0.01 if low <= 2 else 20)
@@ -129,19 +129,19 @@ async def test_after_three_failures_calls_fail_at_once(free_port, monkeypatch):
         await ask(g)
         # The next try is in 20 s, and a call would wait 25 s for it.
         assert time.monotonic() - began < 15
-    assert said(model) == ["The server of this tool, server, cannot be reached."]
+    assert said(model) == ["The MCP server server is unreachable."]
 
 
-def test_the_pauses_between_tries_grow_from_one_second_to_thirty():
-    from gateway_plugins.mcp_tools.connection_supervisor import pause_after
+def test_the_backoff_grows_from_one_second_to_thirty():
+    from gateway_plugins.mcp_tools.connection_supervisor import backoff_after
 
     for failures, longest in ((1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (50, 30)):
-        pauses = [pause_after(failures) for _ in range(200)]
+        pauses = [backoff_after(failures) for _ in range(200)]
         assert longest / 2 <= min(pauses) < max(pauses) <= longest
 
 
 @pytest.mark.parametrize("protocol", ["auto", "legacy"])
-async def test_a_tool_that_a_server_adds_reaches_agents_that_ask_for_all(protocol):
+async def test_a_new_tool_reaches_agents_that_use_all_tools(protocol):
     agents = {"Caller": lambda: Agent(name="caller", tools=[*use_gateway_tools("server/*")])}
     model = script(call("server__grow"), "done", call("server__grown"), "done")
     with running() as (_, port):
@@ -153,7 +153,7 @@ async def test_a_tool_that_a_server_adds_reaches_agents_that_ask_for_all(protoco
     assert said(model, 3)[-1] == "grown"
 
 
-async def test_a_server_that_hangs_fails_its_call_in_time_and_no_other(port):
+async def test_a_hanging_server_times_out_only_its_own_call(port):
     with running() as (process, hanging):
         servers = config(hangs=at(hanging, timeout=0.5), live=at(port))
         model = script([call("hangs__add", a=1, b=1), call("live__add", a=1, b=1)], "done")
@@ -163,10 +163,10 @@ async def test_a_server_that_hangs_fails_its_call_in_time_and_no_other(port):
                 await ask(g)
             finally:
                 process.send_signal(signal.SIGCONT)
-    assert said(model) == ["The tool's server did not answer within 0.5 seconds.", "2"]
+    assert said(model) == ["The tool's server did not respond within 0.5 seconds.", "2"]
 
 
-async def test_a_stdio_server_that_ends_is_started_again_before_anybody_calls_it():
+async def test_a_stdio_server_that_exits_is_restarted_before_the_next_call():
     model = script(call("server__process_id"), "done")
     async with gateway_in_memory(caller("server/process_id"), model=model, config=config(server=STDIO)) as g:
         await ask(g)
@@ -174,7 +174,7 @@ async def test_a_stdio_server_that_ends_is_started_again_before_anybody_calls_it
         await until(lambda: facts(g)["reconnects"] == 1)
 
 
-async def test_a_server_that_is_gone_is_noticed_when_its_tools_are_listed_again():
+async def test_a_stopped_server_is_detected_at_the_next_listing():
     with running() as (process, port):
         async with gateway_in_memory({}, model=script(), config=config(server=at(port, list_ttl=0.1))) as g:
             process.kill()
@@ -182,14 +182,14 @@ async def test_a_server_that_is_gone_is_noticed_when_its_tools_are_listed_again(
             assert "server/add" in offered(g)
 
 
-async def test_a_command_that_cannot_be_run_is_told():
+async def test_a_command_that_cannot_be_started_is_reported():
     servers = config(start_timeout=0.5, server={"kind": "stdio", "command": ["no-such-command-anywhere"]})
     async with gateway_in_memory({}, model=script(), config=servers) as g:
         await until(lambda: facts(g)["last_error"])
-        assert facts(g)["last_error"] == "its command cannot be run (FileNotFoundError)"
+        assert facts(g)["last_error"] == "the command could not be started (FileNotFoundError)"
 
 
-async def test_a_stdio_server_ends_with_the_gateway():
+async def test_a_stdio_server_stops_with_the_gateway():
     model = script(call("server__process_id"), "done")
     async with gateway_in_memory(caller("server/process_id"), model=model, config=config(server=STDIO)) as g:
         await ask(g)
@@ -198,7 +198,7 @@ async def test_a_stdio_server_ends_with_the_gateway():
         os.kill(int(pid), 0)
 
 
-async def test_a_stdio_server_that_is_just_being_started_ends_with_the_gateway(tmp_path):
+async def test_a_starting_stdio_server_stops_with_the_gateway(tmp_path):
     started = tmp_path / "started"
     slow = {"kind": "stdio", "command": ["sh", "-c", f"echo $$ > {started}; exec sleep 600"]}
     async with gateway_in_memory({}, model=script(), config=config(start_timeout=0.001, server=slow)):
@@ -233,12 +233,12 @@ async def after_a_change(tmp_path, model, **more):
             yield g, errors
 
 
-async def test_a_tool_that_changed_is_told_to_the_operator(tmp_path):
+async def test_a_changed_tool_is_reported_to_the_operator(tmp_path):
     model = script(call("server__add", a=1, b=1), "done")
     async with after_a_change(tmp_path, model) as (g, errors):
         [error] = errors
         assert error.code == "mcp_tool_changed"
-        assert "the tool add of the MCP server server is not what was approved" in str(error)
+        assert "tool add of MCP server server differs from the approved version" in str(error)
         [change] = (await g.http.get("/admin/mcp")).json()["changes"]
         assert (change["server"], change["tool"]) == ("server", "add")
         assert change["approved"]["description"] == "Add two numbers."
@@ -250,19 +250,19 @@ async def test_a_tool_that_changed_is_told_to_the_operator(tmp_path):
         assert (await g.http.get("/admin/mcp")).json()["changes"] == []
 
 
-async def test_a_pinned_tool_that_changed_is_not_called_until_it_is_approved(tmp_path):
+async def test_a_changed_pinned_tool_is_not_called_until_it_is_approved(tmp_path):
     model = script(call("server__add", a=1, b=1), "done", call("server__add", a=1, b=1), "done")
     async with after_a_change(tmp_path, model, pin=True) as (g, _):
         assert offered(g)["server/add"]["description"] == "Add two numbers."
         await ask(g)
-        assert said(model) == ["The tool add was not called: its server changed it, and nobody has approved that."]
+        assert said(model) == ["The tool add was not called: it has changed and is not approved."]
         assert (await g.http.post("/admin/mcp/approve?server=server&tool=add")).status_code == 200
         await until(lambda: "evil" in offered(g)["server/add"]["description"])
         await ask(g)
         assert said(model, 3)[-1] == "2"
 
 
-async def test_a_pinned_servers_new_tool_is_not_on_offer_until_it_is_approved():
+async def test_a_new_tool_of_a_pinned_server_is_not_offered_until_it_is_approved():
     with running() as (_, port):
         model = script(call("server__grow"), "done")
         servers = config(server=at(port, pin=True, list_ttl=0.1))
@@ -274,14 +274,14 @@ async def test_a_pinned_servers_new_tool_is_not_on_offer_until_it_is_approved():
             await until(lambda: "server/grown" in offered(g))
 
 
-async def test_nobody_approves_what_is_not_there(port):
+async def test_approving_an_unknown_server_or_tool_is_not_found(port):
     async with gateway_in_memory({}, model=script(), config=config(server=at(port))) as g:
         assert (await g.http.post("/admin/mcp/approve?server=other")).status_code == 404
         assert (await g.http.post("/admin/mcp/approve?server=server&tool=other")).status_code == 404
         assert (await g.http.get("/admin/mcp/approve?server=server")).status_code == 405
 
 
-async def test_progress_is_told_while_the_tool_works_without_control_characters(port):
+async def test_progress_is_reported_without_control_characters(port):
     clients = {"rendering": "openwebui"}
     model = script(call("server__wait", seconds=0.01), "done")
     servers = {**config(server=at(port)), "clients": clients}
@@ -291,7 +291,7 @@ async def test_progress_is_told_while_the_tool_works_without_control_characters(
     assert '"description":"half [31m way there","done":false' in text.replace(", ", ",").replace(": ", ":")
 
 
-async def test_secrets_and_arguments_are_in_no_log_line_and_no_fact(port, caplog):
+async def test_logs_and_admin_routes_contain_no_secrets_or_arguments(port, caplog):
     caplog.set_level(logging.DEBUG)
     secret = {"headers": {"x-other": "canary-header"}, "token": "canary-token", "protocol": "legacy"}
     model = script(call("server__big", size=3), call("server__headers"), "done")
@@ -299,16 +299,16 @@ async def test_secrets_and_arguments_are_in_no_log_line_and_no_fact(port, caplog
         caller("server/big", "server/headers"), model=model, config=config(server=at(port, **secret))
     ) as g:
         await ask(g)
-        told = (await g.http.get("/admin/mcp")).text + (await g.http.get("/admin/plugins")).text
+        message = (await g.http.get("/admin/mcp")).text + (await g.http.get("/admin/plugins")).text
     assert "canary-header" in said(model, 2)[-1]
     assert "Bearer canary-token" in said(model, 2)[-1]
     lines = [r for r in caplog.records if r.name.startswith(("mcp", "gateway_plugins"))]
     assert not [r for r in lines if "canary" in r.getMessage() or "session ID" in r.getMessage()]
-    assert "canary" not in told
-    assert str(port) not in told
+    assert "canary" not in message
+    assert str(port) not in message
 
 
-async def test_headers_of_the_client_go_where_the_operator_lets_them(port):
+async def test_client_headers_are_forwarded_only_to_configured_servers(port):
     model = script([call("let__headers"), call("not__headers")], "done")
     servers = config(let=at(port, forward_headers=["X-Tenant"]), **{"not": at(port)})
     async with gateway_in_memory(caller("let/headers", "not/headers"), model=model, config=servers) as g:

@@ -1,4 +1,4 @@
-"""What a table may say, what tools are called, and how the gateway proves who it is."""
+"""Settings, tool names, result limits and credentials."""
 
 import base64
 import json
@@ -36,39 +36,47 @@ OAUTH = {"token_url": "https://auth.example/token", "client_id": "me", "client_s
 
 
 @pytest.mark.parametrize(
-    ("name", "table", "told"),
+    ("name", "table", "message"),
     [
         ("x", {}, "'kind' is missing"),
         ("x", {"kind": "htpp"}, "one of: http, sse, stdio, mcp-gateway"),
-        ("x", {"kind": "http"}, "[plugins.mcp_tools.x] url: is no address of a server: None"),
-        ("x", {"kind": "http", "url": "mcp.example"}, "is no address of a server: 'mcp.example'"),
-        ("x", {"kind": "http", "url": "https://me:secret@mcp.example"}, "is no address of a server"),
-        ("x", {**URL, "command": ["rm"]}, "command: is for a server of kind stdio"),
-        ("x", {**URL, "env": {"A": "b"}}, "env: is for a server of kind stdio"),
-        ("x", {"kind": "stdio"}, "command: is missing"),
+        ("x", {"kind": "http"}, "[plugins.mcp_tools.x] url: invalid URL: None"),
+        ("x", {"kind": "http", "url": "mcp.example"}, "invalid URL: 'mcp.example'"),
+        ("x", {"kind": "http", "url": "https://me:secret@mcp.example"}, "url: invalid URL"),
+        ("x", {**URL, "command": ["rm"]}, 'command: requires kind = "stdio"'),
+        ("x", {**URL, "env": {"A": "b"}}, 'env: requires kind = "stdio"'),
+        ("x", {"kind": "stdio"}, "command: is required for kind"),
         ("x", {"kind": "stdio", "command": "server --flag"}, "must be a list"),
-        ("x", {**STDIO, "url": "https://a.b"}, "url: is for a server that is reached by HTTP"),
-        ("x", {**STDIO, "identity": "principal"}, "identity: is for a server that is reached by HTTP"),
-        ("x", {**URL, "token": "a", "oauth": OAUTH}, "token: is given beside another credential"),
-        ("x", {**URL, "headers": {"Mcp-Session-Id": "a"}}, "headers: is no header that may be set: 'Mcp-Session-Id'"),
-        ("x", {**URL, "headers": {"a b": "a"}}, "is no header that may be set: 'a b'"),
+        ("x", {**STDIO, "url": "https://a.b"}, "url: not supported for kind"),
+        ("x", {**STDIO, "identity": "principal"}, "is not supported for kind"),
+        ("x", {**URL, "token": "a", "oauth": OAUTH}, "token: more than one credential is configured"),
+        (
+            "x",
+            {**URL, "headers": {"Mcp-Session-Id": "a"}},
+            "headers: invalid or reserved header name: 'Mcp-Session-Id'",
+        ),
+        ("x", {**URL, "headers": {"a b": "a"}}, "invalid or reserved header name: 'a b'"),
         (
             "x",
             {**URL, "forward_headers": ["Authorization"]},
-            "forward_headers: sends credentials in a session that all",
+            "forward_headers: credentials cannot be forwarded in",
         ),
-        ("x", {**URL, "identity_headers": {"x-user": "{principal}"}}, "identity_headers: tells who asks in a session"),
+        (
+            "x",
+            {**URL, "identity_headers": {"x-user": "{principal}"}},
+            "identity_headers: {principal} cannot be used in",
+        ),
         ("x", {**URL, "timout": 1}, "did you mean 'timeout'?"),
         ("x", {**URL, "oauth": {"client_id": "me"}}, "'token_url' is missing"),
-        ("a__b", URL, "[plugins.mcp_tools.a__b]: is no name of a server"),
-        ("a/b", URL, "is no name of a server"),
-        ("a" * 25, URL, "is no name of a server"),
+        ("a__b", URL, "[plugins.mcp_tools.a__b]: invalid server name"),
+        ("a/b", URL, "invalid server name"),
+        ("a" * 25, URL, "invalid server name"),
     ],
 )
-def test_a_wrong_table_is_told_exactly(name, table, told):
+def test_an_invalid_table_is_reported_with_its_location(name, table, message):
     with pytest.raises(ConfigError) as caught:
         load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {name: table}}}), NullGateway())
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -81,17 +89,17 @@ def test_a_wrong_table_is_told_exactly(name, table, told):
         {**STDIO, "env": {"TOKEN": "secret"}, "stderr": "log"},
     ],
 )
-def test_a_right_table_is_taken(table):
+def test_a_valid_table_is_accepted(table):
     load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {"x": table}}}), NullGateway())
 
 
-def test_the_example_of_a_deployment_is_taken():
+def test_the_deployment_example_is_valid():
     config = load_config(Path(__file__).parents[3] / "deploy" / "gateway.toml", environ={})
     load_plugins(config, NullGateway())
     assert config.agent("Assistant").tools == ["time/*"]
 
 
-def test_the_tables_of_the_page_are_taken(monkeypatch):
+def test_the_tables_on_the_documentation_page_are_valid(monkeypatch):
     page = (Path(__file__).parents[3] / "docs" / "plugins" / "mcp_tools.md").read_text()
     tables = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert len(tables) == 3
@@ -101,18 +109,18 @@ def test_the_tables_of_the_page_are_taken(monkeypatch):
         load_plugins(load_config(environ={}, overrides=tomllib.loads(table)), NullGateway())
 
 
-def test_names_are_changed_as_little_as_can_be():
+def test_only_invalid_characters_in_names_are_replaced():
     assert names("s", ["add", "fs.read", "a b"]) == {"add": "s__add", "fs.read": "s__fs_read", "a b": "s__a_b"}
 
 
-def test_a_tool_cannot_take_the_name_of_another():
+def test_a_tool_cannot_take_the_name_of_another_tool():
     named = names("s", ["fs.read", "fs_read"])
     assert named["fs_read"] == "s__fs_read"
     assert named["fs.read"].startswith("s__fs_read_")
 
 
 @given(st.lists(st.text(min_size=1, max_size=80), unique=True))
-def test_every_tool_has_a_valid_name_of_its_own(tools):
+def test_every_tool_has_a_valid_unique_name(tools):
     named = names("server", tools)
     assert set(named) == set(tools)
     assert len(set(named.values())) == len(tools)
@@ -120,7 +128,7 @@ def test_every_tool_has_a_valid_name_of_its_own(tools):
 
 
 @given(st.text(), st.text())
-def test_a_header_tells_who_asks_and_no_two_principals_look_the_same(one, other):
+def test_identity_headers_are_unique_per_principal(one, other):
     settings = McpServer("http", identity_headers={"x-user": "{principal}"})
     first, second = (identity_headers(settings, principal)["x-user"] for principal in (one, other))
     assert first.isascii()
@@ -128,14 +136,14 @@ def test_a_header_tells_who_asks_and_no_two_principals_look_the_same(one, other)
     assert (first == second) is (one == other)
 
 
-def test_a_header_tells_a_usual_principal_as_it_is():
+def test_identity_headers_keep_common_characters_of_a_principal():
     settings = McpServer("http", identity_headers={"x-user": "id {principal}"})
     assert identity_headers(settings, "ada@example.com")["x-user"] == "id ada@example.com"
     assert identity_headers(settings, None)["x-user"] == "id agent-gateway"
 
 
 @given(st.text(), st.integers(0, 50))
-def test_a_cut_result_is_never_longer_than_allowed_and_always_text(text, room):
+def test_a_cut_result_is_within_the_limit_and_valid_text(text, room):
     output = as_output(CallToolResult(content=[TextContent(type="text", text=text)]), room)
     size = len(text.encode(errors="replace"))
     if size <= room:
@@ -146,15 +154,15 @@ def test_a_cut_result_is_never_longer_than_allowed_and_always_text(text, room):
         assert note == f"{size - room:,} of {size:,} bytes]"
 
 
-def test_an_image_without_room_is_left_out():
+def test_an_image_that_does_not_fit_is_omitted():
     image = ImageContent(type="image", data="A" * 1000, mime_type="image/png")
     text = TextContent(type="text", text="after")
     output = as_output(CallToolResult(content=[image, text]), 500)
-    assert output == "[an image of 1,022 bytes is left out: the result is too big]\nafter"
+    assert output == "[image of 1,022 bytes omitted: the result is too large]\nafter"
 
 
 class AuthorizationServer:
-    """Gives a token, another one each time, to whoever has the secret."""
+    """Returns a new token for each request with the secret."""
 
     def __init__(self):
         self.requests = []
@@ -185,7 +193,7 @@ class AuthorizationServer:
         self._server.server_close()
 
 
-async def test_client_credentials_are_turned_into_one_token_for_all_calls():
+async def test_client_credentials_are_exchanged_for_one_token_for_all_calls():
     model = script([call("s__headers"), call("s__headers")], "done")
     with AuthorizationServer() as issuer, running() as (_, port):
         oauth = {"token_url": issuer.url, "client_id": "me", "client_secret": "a secret", "scope": "tools"}
@@ -202,7 +210,7 @@ async def test_client_credentials_are_turned_into_one_token_for_all_calls():
     assert body == {"grant_type": ["client_credentials"], "scope": ["tools"]}
 
 
-async def test_a_token_that_is_refused_is_replaced_once():
+async def test_a_rejected_token_is_replaced_once():
     seen = []
 
     def answer(request):

@@ -1,4 +1,4 @@
-"""An upstream that fails is helped out by another one, and tools of OpenAI's servers by tools of the gateway's."""
+"""Failover between upstreams, and substitutes for OpenAI's hosted tools."""
 
 import socket
 import time
@@ -15,7 +15,7 @@ BODY = {"model": "X", "messages": [{"role": "user", "content": "say: hello"}]}
 
 
 def always(text):
-    """A server that behaves in one way, whatever it is asked."""
+    """Return a server that always behaves in the same way."""
     return lambda request: scripted(evolve(request, body={**request.body, "messages": [_said(text)]}))
 
 
@@ -24,7 +24,7 @@ def _said(text):
 
 
 def config(first, second, **more):
-    """`first` with `second` in reserve."""
+    """Return a configuration in which `first` falls back to `second`."""
     return {
         "plugins": {
             "upstreams": {
@@ -49,7 +49,7 @@ async def text_of(g, stream):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "stream", "kind", "rests"),
+    ("behavior", "stream", "kind", "cooldown"),
     [
         ("fail 500", True, "5xx", False),
         ("fail 500", False, "5xx", False),
@@ -61,25 +61,25 @@ async def text_of(g, stream):
         ("noend 0", True, "stream", False),
     ],
 )
-async def test_where_one_fails_before_it_has_said_anything_the_other_is_asked(behaviour, stream, kind, rests):
-    with FakeUpstream(always(behaviour)) as first, FakeUpstream() as second:
+async def test_a_failure_before_any_output_fails_over(behavior, stream, kind, cooldown):
+    with FakeUpstream(always(behavior)) as first, FakeUpstream() as second:
         async with gateway_in_memory({"X": Agent(name="x")}, config=config(first.base_url, second.base_url)) as g:
             first.reset()
             second.reset()
             assert await text_of(g, stream) == "hello"
-            # It is asked once: the other one is the better second try.
+            # There is one attempt: a failover is better than a retry.
             assert [record.request.path for record in first.records] == ["/v1/chat/completions"]
             assert [record.body["model"] for record in second.records] == ["reserve"]
-            told = facts(g)
-            assert (told["calls"], told["failed"], told["failed_over"]) == (1, {kind: 1}, 1)
-            assert told["resting"] is rests
+            state = facts(g)
+            assert (state["calls"], state["failed"], state["failed_over"]) == (1, {kind: 1}, 1)
+            assert state["resting"] is cooldown
             await text_of(g, stream)
-            assert len(first.records) == (1 if rests else 2)
+            assert len(first.records) == (1 if cooldown else 2)
 
 
-@pytest.mark.parametrize("behaviour", ["error-in-200", "rst 5", "cut 5", "noend 5"])
-async def test_what_was_said_is_not_said_again(behaviour):
-    with FakeUpstream(always(behaviour)) as first, FakeUpstream() as second:
+@pytest.mark.parametrize("behavior", ["error-in-200", "rst 5", "cut 5", "noend 5"])
+async def test_a_failure_after_output_does_not_fail_over(behavior):
+    with FakeUpstream(always(behavior)) as first, FakeUpstream() as second:
         async with gateway_in_memory({"X": Agent(name="x")}, config=config(first.base_url, second.base_url)) as g:
             second.reset()
             answer = await g.http.post("/v1/chat/completions", json={**BODY, "stream": True})
@@ -89,16 +89,16 @@ async def test_what_was_said_is_not_said_again(behaviour):
             assert second.records == []
 
 
-@pytest.mark.parametrize("behaviour", ["fail 400", "fail 401", "fail 404"])
-async def test_what_is_wrong_with_the_call_itself_is_no_reason_to_ask_another(behaviour):
-    with FakeUpstream(always(behaviour)) as first, FakeUpstream() as second:
+@pytest.mark.parametrize("behavior", ["fail 400", "fail 401", "fail 404"])
+async def test_request_errors_do_not_fail_over(behavior):
+    with FakeUpstream(always(behavior)) as first, FakeUpstream() as second:
         async with gateway_in_memory({"X": Agent(name="x")}, config=config(first.base_url, second.base_url)) as g:
             second.reset()
             assert (await g.http.post("/v1/chat/completions", json=BODY)).status_code >= 400
             assert second.records == []
 
 
-async def test_where_both_fail_the_last_one_s_failure_is_told():
+async def test_if_both_upstreams_fail_the_last_failure_is_reported():
     with FakeUpstream(always("fail 500")) as first, FakeUpstream(always("fail 429 7")) as second:
         async with gateway_in_memory({"X": Agent(name="x")}, config=config(first.base_url, second.base_url)) as g:
             answer = await g.http.post("/v1/chat/completions", json=BODY)
@@ -107,15 +107,17 @@ async def test_where_both_fail_the_last_one_s_failure_is_told():
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_one_that_is_not_there_costs_its_connect_timeout_once(stream):
+async def test_an_unreachable_upstream_costs_its_connect_timeout_once(stream):
     with socket.socket() as silent, FakeUpstream() as second:
-        # A full backlog: further connections are neither taken nor refused.
+        # The backlog is full: further connections are neither accepted nor refused.
         silent.bind(("127.0.0.1", 0))
         silent.listen(0)
         port = silent.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
-            there = config(f"http://127.0.0.1:{port}/v1", second.base_url, connect_timeout=0.3, first_byte_timeout=5)
-            async with gateway_in_memory({"X": Agent(name="x")}, config=there) as g:
+            configured = config(
+                f"http://127.0.0.1:{port}/v1", second.base_url, connect_timeout=0.3, first_byte_timeout=5
+            )
+            async with gateway_in_memory({"X": Agent(name="x")}, config=configured) as g:
                 began = time.monotonic()
                 assert await text_of(g, stream) == "hello"
                 assert time.monotonic() - began < 5
@@ -126,24 +128,24 @@ async def test_one_that_is_not_there_costs_its_connect_timeout_once(stream):
                 assert facts(g)["failed_over"] == 2
 
 
-async def test_a_refused_connection_is_no_timeout():
-    with socket.socket() as nobody, FakeUpstream() as second:
-        nobody.bind(("127.0.0.1", 0))
-        there = config(f"http://127.0.0.1:{nobody.getsockname()[1]}/v1", second.base_url)
-        async with gateway_in_memory({"X": Agent(name="x")}, config=there) as g:
+async def test_a_refused_connection_is_not_a_timeout():
+    with socket.socket() as closed, FakeUpstream() as second:
+        closed.bind(("127.0.0.1", 0))
+        configured = config(f"http://127.0.0.1:{closed.getsockname()[1]}/v1", second.base_url)
+        async with gateway_in_memory({"X": Agent(name="x")}, config=configured) as g:
             assert await text_of(g, True) == "hello"
             assert (facts(g)["failed"], facts(g)["problem"]) == ({"connection": 1}, "APIConnectionError")
 
 
-async def test_one_that_does_not_begin_is_left_after_its_time():
+async def test_an_upstream_that_does_not_start_a_stream_fails_over():
     with FakeUpstream(always("hang")) as first, FakeUpstream() as second:
-        there = config(first.base_url, second.base_url, first_byte_timeout=0.2)
-        async with gateway_in_memory({"X": Agent(name="x")}, config=there) as g:
+        configured = config(first.base_url, second.base_url, first_byte_timeout=0.2)
+        async with gateway_in_memory({"X": Agent(name="x")}, config=configured) as g:
             assert await text_of(g, True) == "hello"
             assert facts(g)["failed"] == {"timeout": 1}
 
 
-async def test_a_model_that_the_other_has_as_well_keeps_its_name():
+async def test_a_failover_keeps_the_model_name_if_the_fallback_has_it():
     with FakeUpstream(always("fail 500"), models=["gpt-x"]) as first, FakeUpstream(models=["gpt-x", "y"]) as second:
         async with gateway_in_memory(
             {"X": Agent(name="x", model="gpt-x")}, config=config(first.base_url, second.base_url)
@@ -153,7 +155,7 @@ async def test_a_model_that_the_other_has_as_well_keeps_its_name():
             assert [record.body["model"] for record in second.records] == ["gpt-x"]
 
 
-async def test_all_that_rest_are_asked_all_the_same():
+async def test_if_all_circuit_breakers_are_open_all_upstreams_are_tried():
     with FakeUpstream(always("fail 503")) as first, FakeUpstream(always("fail 503")) as second:
         async with gateway_in_memory({"X": Agent(name="x")}, config=config(first.base_url, second.base_url)) as g:
             second_table = {"first": first, "second": second}
@@ -163,19 +165,19 @@ async def test_all_that_rest_are_asked_all_the_same():
 
 
 @pytest.mark.parametrize(
-    ("tables", "told"),
+    ("tables", "message"),
     [
-        ({"a": {"base_url": "http://a", "fallback": "c"}}, "no upstream 'c'"),
-        ({"a": {"base_url": "http://a", "fallback": "a"}}, "circle"),
+        ({"a": {"base_url": "http://a", "fallback": "c"}}, "unknown upstream 'c'"),
+        ({"a": {"base_url": "http://a", "fallback": "a"}}, "cycle"),
         (
             {"a": {"base_url": "http://a", "fallback": "b"}, "b": {"base_url": "http://b", "fallback": "a"}},
-            "circle",
+            "cycle",
         ),
-        ({"a": {"base_url": "http://a", "substitutes": {"websearch": "x"}}}, "no hosted tool 'websearch'"),
+        ({"a": {"base_url": "http://a", "substitutes": {"websearch": "x"}}}, "unknown hosted tool 'websearch'"),
     ],
 )
-async def test_what_leads_nowhere_is_told_at_start(tables, told):
-    with pytest.raises(ConfigError, match=told):
+async def test_invalid_references_are_rejected_at_startup(tables, message):
+    with pytest.raises(ConfigError, match=message):
         async with gateway_in_memory({}, config={"plugins": {"upstreams": tables}}):
             pass
 
@@ -199,7 +201,7 @@ def searching(**more):
     return Agent(name="x", tools=[WebSearchTool()], **more)
 
 
-async def test_a_gateway_tool_takes_a_hosted_tools_place():
+async def test_a_gateway_tool_replaces_a_hosted_tool():
     body = {"model": "X", "messages": [_said('call search__web {"query": "cats"}')]}
     with FakeUpstream() as upstream:
         settings = {"base_url": upstream.base_url, "substitutes": {"web_search": "search/web"}}
@@ -214,12 +216,12 @@ async def test_a_gateway_tool_takes_a_hosted_tools_place():
             assert [[tool["function"]["name"] for tool in each["tools"]] for each in sent] == [["search__web"]] * 2
             facts = g.gateway.hooks.describe()["upstreams"]["upstreams"]["fake"]
             assert facts["dropped_tools"] == {}
-            # It is an agent's that has the hosted one, and nobody else's.
+            # Only agents with the hosted tool get the substitute.
             tools = (await g.http.get("/admin/tools")).json()["tools"]
             assert [tool["agents"] for tool in tools if tool["name"] == "search/web"] == [["X"]]
 
 
-async def test_only_an_upstream_that_has_a_substitute_is_told_of_it():
+async def test_only_an_upstream_with_a_substitute_gets_it():
     with FakeUpstream() as local, FakeUpstream() as openai:
         upstreams = {
             "default": "openai",
@@ -239,7 +241,7 @@ async def test_only_an_upstream_that_has_a_substitute_is_told_of_it():
             assert [tool["function"]["name"] for tool in own] == ["search__web"]
 
 
-async def test_a_choice_of_the_hosted_tool_means_its_substitute():
+async def test_a_tool_choice_of_the_hosted_tool_selects_its_substitute():
     with FakeUpstream() as upstream:
         settings = {"base_url": upstream.base_url, "substitutes": {"web_search": "search/web"}}
         chosen = ModelSettings(tool_choice="web_search")
@@ -253,7 +255,7 @@ async def test_a_choice_of_the_hosted_tool_means_its_substitute():
             assert sent["tool_choice"] == {"type": "function", "function": {"name": "search__web"}}
 
 
-async def test_without_the_gateway_tool_the_hosted_one_is_dropped_and_that_is_told():
+async def test_without_the_gateway_tool_the_hosted_one_is_dropped_and_reported():
     with FakeUpstream() as upstream:
         settings = {"base_url": upstream.base_url, "substitutes": {"web_search": "no/such"}}
         async with gateway_in_memory({"X": searching()}, config={"plugins": {"upstreams": {"fake": settings}}}) as g:

@@ -1,4 +1,4 @@
-"""Names find their upstream, the environment decides when nothing is configured, and broken streams are errors."""
+"""Model name resolution, detection of upstreams, stream parsing, and health checks."""
 
 import asyncio
 import os
@@ -36,17 +36,17 @@ LISTED = {"openai": ["gpt-default", "gpt-5"], "ollama": ["llama3.2:latest", "lib
         ("llama3.2", ("ollama", "llama3.2:latest", True)),
         ("library/llama3.2", ("ollama", "library/llama3.2", True)),
         ("gpt-5", ("openai", "gpt-5", True)),
-        ("nobody-has-it", ("openai", "gpt-default", False)),
+        ("unknown-model", ("openai", "gpt-default", False)),
         ("nowhere/model", ("openai", "gpt-default", False)),
         ("ollama/", ("openai", "gpt-default", False)),
     ],
 )
-def test_a_name_is_resolved_in_order(name, route):
+def test_a_name_is_resolved_by_precedence(name, route):
     found = Router(UPSTREAMS, "openai", LISTED).route(name)
     assert (found.upstream, found.model, found.found) == route
 
 
-def test_an_upstream_that_lists_nothing_is_given_the_name():
+def test_an_upstream_without_a_model_list_gets_the_name_unchanged():
     route = Router(UPSTREAMS, "silent", {}).route("some-model")
     assert (route.upstream, route.model, route.found) == ("silent", "some-model", True)
 
@@ -65,7 +65,7 @@ async def test_the_environment_comes_before_local_servers(monkeypatch):
     assert (upstream.base_url, upstream.api, upstream.api_key.reveal()) == ("http://elsewhere/v1", "chat", "k")
 
 
-async def test_a_local_server_is_found_and_a_configured_one_wins():
+async def test_a_local_server_is_detected_and_a_configured_one_takes_precedence():
     with FakeUpstream() as upstream:
         choice = await discover({}, probe=True, servers={"none": "http://127.0.0.1:9/v1", "ollama": upstream.base_url})
         assert list(choice.upstreams) == ["ollama"]
@@ -75,7 +75,7 @@ async def test_a_local_server_is_found_and_a_configured_one_wins():
 
 
 async def stream(raw: bytes | list[bytes], **settings):
-    """What the client reads from a server that sends these bytes."""
+    """Return the chunks that the client reads from a server that sends these bytes."""
     parts = [raw] if isinstance(raw, bytes) else raw
     reply = Reply(parts, headers={"content-type": "text/event-stream"})
     with FakeUpstream(lambda request: reply) as upstream:
@@ -86,7 +86,7 @@ async def stream(raw: bytes | list[bytes], **settings):
 
 
 async def pieces(parts: list[bytes], client):
-    """What the client reads from a body that arrives in exactly these pieces, as no socket promises them."""
+    """Return the chunks that the client reads from a body that arrives in exactly these pieces."""
 
     async def body():
         for part in parts:
@@ -114,7 +114,7 @@ STOP = HEAD + '"delta":{},"finish_reason":"stop"}]}'
     ],
     ids=["openai", "no space", "crlf", "comments", "no last line", "two data lines", "sparse"],
 )
-async def test_streams_of_all_kinds_of_servers_are_read(raw):
+async def test_streams_of_various_servers_are_parsed(raw):
     whole = await stream(raw.encode())
     assert [chunk.choices[0].delta.content for chunk in whole if chunk.choices[0].delta][:1] == ["hi"]
     async with UpstreamClient(Upstream("http://upstream/v1")) as client:
@@ -124,26 +124,26 @@ async def test_streams_of_all_kinds_of_servers_are_read(raw):
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
-        (f"data: {TEXT}\n\n", "broke off"),
-        ("", "broke off"),
-        ("data: {{{\n\n", "no JSON"),
-        ("data: [1]\n\n", "no chunk"),
-        ('data: {"error": {"message": "secret of the server"}}\n\n', "reports an error"),
-        ("data: " + "x" * (5 * 1024 * 1024), "too long"),
+        (f"data: {TEXT}\n\n", "was interrupted"),
+        ("", "was interrupted"),
+        ("data: {{{\n\n", "malformed JSON"),
+        ("data: [1]\n\n", "invalid chunk"),
+        ('data: {"error": {"message": "secret of the server"}}\n\n', "reported an error"),
+        ("data: " + "x" * (5 * 1024 * 1024), "longer than"),
     ],
     ids=["no end", "empty", "garbage", "list", "error", "long line"],
 )
-async def test_a_stream_that_is_none_is_an_error(raw, told):
-    with pytest.raises(openai.APIError, match=told) as caught:
+async def test_a_malformed_stream_is_an_error(raw, message):
+    with pytest.raises(openai.APIError, match=message) as caught:
         await stream(raw.encode())
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("api", ["chat", "responses"])
 @pytest.mark.parametrize("text", ["garbage", "badutf8", "error-in-200"])
-async def test_an_answer_that_is_none_is_the_upstreams_error(api, text):
+async def test_an_invalid_response_is_an_upstream_error(api, text):
     with FakeUpstream() as upstream:
         settings = {"base_url": upstream.base_url, "api": api, "max_retries": 0}
         config = {"plugins": {"upstreams": {"fake": settings}}}
@@ -153,7 +153,7 @@ async def test_an_answer_that_is_none_is_the_upstreams_error(api, text):
     assert (caught.value.status_code, caught.value.code) == (502, "upstream_error")
 
 
-async def test_a_stream_that_does_not_begin_or_go_on_times_out():
+async def test_a_stream_that_does_not_start_or_stalls_times_out():
     async def ask(text, **settings):
         with FakeUpstream() as upstream:
             async with UpstreamClient(Upstream(upstream.base_url, max_retries=0, **settings)) as client:
@@ -166,7 +166,7 @@ async def test_a_stream_that_does_not_begin_or_go_on_times_out():
             await ask(text, **settings)
 
 
-async def test_calls_are_repeated_as_often_as_configured_and_not_more():
+async def test_calls_are_retried_as_configured():
     with FakeUpstream(lambda request: Reply([b"{}"], status=500)) as upstream:
         async with UpstreamClient(Upstream(upstream.base_url, max_retries=1)) as client:
             with pytest.raises(openai.InternalServerError):
@@ -174,7 +174,7 @@ async def test_calls_are_repeated_as_often_as_configured_and_not_more():
         assert len(upstream.records) == 2
 
 
-async def test_an_agents_own_client_finds_the_upstream_and_the_environment_is_put_back(tmp_path):
+async def test_an_agents_own_client_uses_the_upstream_and_the_environment_is_restored(tmp_path):
     (tmp_path / "Own.py").write_text(
         "from agents import Agent, OpenAIChatCompletionsModel\nfrom openai import AsyncOpenAI\n"
         "agent = Agent(name='x', model=OpenAIChatCompletionsModel('own', AsyncOpenAI()))\n"
@@ -191,7 +191,7 @@ async def test_an_agents_own_client_finds_the_upstream_and_the_environment_is_pu
 
 
 @pytest.mark.parametrize(("policy", "status"), [("drop", 200), ("refuse", 502)])
-async def test_hosted_tools_are_dropped_or_refused(policy, status):
+async def test_hosted_tools_are_dropped_or_rejected(policy, status):
     agent = Agent(name="x", tools=[WebSearchTool()])
     with FakeUpstream() as upstream:
         settings = {"base_url": upstream.base_url, "hosted_tools": policy}
@@ -204,7 +204,7 @@ async def test_hosted_tools_are_dropped_or_refused(policy, status):
             assert facts["dropped_tools"] == ({"X": ["web_search"]} if policy == "drop" else {})
 
 
-async def test_a_hundred_calls_at_once_share_the_pool():
+async def test_a_hundred_concurrent_calls_share_the_pool():
     with FakeUpstream() as upstream:
         async with UpstreamClient(Upstream(upstream.base_url)) as client:
             endpoint = ChatEndpoint(client)
@@ -216,9 +216,9 @@ async def test_a_hundred_calls_at_once_share_the_pool():
             assert await asyncio.gather(*map(one, range(100))) == [str(number) for number in range(100)]
 
 
-async def test_an_upstream_that_comes_later_is_noticed_and_one_that_goes_too(monkeypatch):
-    monkeypatch.setattr(health, "BAD_SECONDS", 0.0)
-    monkeypatch.setattr(health, "GOOD_SECONDS", 0.0)
+async def test_health_checks_detect_upstreams_that_start_and_stop(monkeypatch):
+    monkeypatch.setattr(health, "UNREACHABLE_TTL_SECONDS", 0.0)
+    monkeypatch.setattr(health, "REACHABLE_TTL_SECONDS", 0.0)
     with FakeUpstream() as first:
         port, base_url = first.port, first.base_url
     upstream = {"base_url": base_url, "default_model": "m", "max_retries": 0}
@@ -243,7 +243,7 @@ async def test_an_upstream_that_comes_later_is_noticed_and_one_that_goes_too(mon
 
 
 @pytest.mark.parametrize(("status", "reachable"), [(401, True), (404, True), (500, False)])
-async def test_an_answer_that_refuses_is_an_answer(status, reachable):
+async def test_an_error_response_below_500_counts_as_reachable(status, reachable):
     async def refuse(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}" % status)
@@ -269,7 +269,7 @@ async def test_an_answer_that_refuses_is_an_answer(status, reachable):
         ("call look {} then call look {}", "stop"),
     ],
 )
-async def test_a_client_is_told_how_the_last_answer_ended(text, finish, stream):
+async def test_the_client_gets_the_finish_reason_of_the_last_response(text, finish, stream):
     @function_tool
     def look() -> str:
         """Look."""
@@ -294,7 +294,7 @@ async def test_a_client_is_told_how_the_last_answer_ended(text, finish, stream):
             }[finish]
 
 
-async def test_how_an_agent_on_the_way_ended_is_not_how_the_answer_did():
+async def test_the_finish_reason_of_a_nested_agent_is_not_reported():
     inner = Agent(name="inner")
     outer = Agent(name="outer", tools=[inner.as_tool("ask", "Ask.")])
     with FakeUpstream() as upstream:
