@@ -1,4 +1,4 @@
-"""Every query of the dashboard and of the alert rules asks for what a running gateway exports."""
+"""Checks that a running gateway exports every metric and label in the queries of the dashboard and the alert rules."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def queries() -> list[str]:
 
 
 async def exported() -> dict[str, set[str]]:
-    """The labels of each series that a gateway exports after a bit of everything."""
+    """Run requests of all kinds, and return the labels of each series that the gateway exports."""
 
     @function_tool
     async def look() -> str:
@@ -84,7 +84,7 @@ def test_there_are_queries():
 
 
 @pytest.mark.parametrize("query", queries())
-def test_a_query_asks_for_what_there_is(query, series):
+def test_a_query_uses_exported_metrics_and_labels(query, series):
     names = re.findall(_NAME, re.sub(r"\bby \([^)]*\)|\{[^}]*\}", "", query.replace("label_values(", "(")))
     names = [name for name in names if name not in set().union(*series.values())]
     assert names or query.startswith("up{")
@@ -98,7 +98,7 @@ def test_a_query_asks_for_what_there_is(query, series):
         assert query.count(opening) == query.count(closing)
 
 
-def test_every_metric_of_the_gateways_own_is_on_the_dashboard_or_in_an_alert(series):
+def test_every_metric_is_on_the_dashboard_or_in_an_alert(series):
     asked = " ".join(queries())
     families = {re.sub(r"_(bucket|count|sum|total|created)$", "", name) for name in series if re.fullmatch(_NAME, name)}
     assert not [family for family in families if family not in asked]

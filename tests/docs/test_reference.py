@@ -51,7 +51,7 @@ def test_every_core_setting_is_in_the_reference(table, cls):
     assert first_column(text, f"## `{table}`") == [field.name for field in attrs.fields(cls)]
 
 
-def test_the_defaults_in_the_reference_are_the_defaults():
+def test_the_defaults_in_the_reference_match_the_code():
     text = read("reference", "config.md")
     for table, settings in load_config(environ={}).tables.items():
         if table in ("plugins", "agents"):
@@ -125,7 +125,7 @@ def test_every_error_is_in_the_reference_with_status_and_code():
     assert rows == [(e.__name__, str(e.default_status), e.kind, e.default_code) for e in every_error()]
 
 
-def test_every_code_that_is_given_in_place_is_in_the_reference():
+def test_every_specific_code_is_in_the_reference():
     text = read("reference", "errors.md")
     sources = [*ROOT.glob("gateway_core/**/*.py"), *ROOT.glob("plugins/**/*.py")]
     given = {code for source in sources for code in re.findall(r'\bcode="(\w+)"', source.read_text())}
@@ -133,12 +133,12 @@ def test_every_code_that_is_given_in_place_is_in_the_reference():
     assert not [code for code in sorted(given) if f"`{code}`" not in text]
 
 
-def test_the_tree_in_the_docstring_is_the_tree():
+def test_the_tree_in_the_docstring_matches_the_classes():
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__)
     assert sorted(drawn) == sorted(e.__name__ for e in every_error() if e is not errors.GatewayError)
 
 
-def test_every_link_between_pages_leads_somewhere():
+def test_every_link_between_pages_has_a_target():
     broken = [
         f"{page.relative_to(ROOT)}: {target}"
         for page in PAGES

@@ -1,4 +1,4 @@
-"""An agent with a guardrail: a message with a payment card's number is stopped before any model sees it."""
+"""An agent with a guardrail: a message with a payment card number is stopped before it reaches a model."""
 
 import re
 from typing import Any
@@ -8,13 +8,13 @@ from agents import Agent, GuardrailFunctionOutput, RunContextWrapper, TResponseI
 CARD_NUMBER = re.compile(r"\b\d(?:[ -]?\d){12,18}\b")
 
 
-# run_in_parallel=False: the model is asked only after the guardrail let the message pass.
+# With run_in_parallel=False, the model is called only after the guardrail has passed.
 @input_guardrail(run_in_parallel=False)
 def no_card_numbers(
     _context: RunContextWrapper[Any], _agent: Agent[Any], input: str | list[TResponseInputItem]
 ) -> GuardrailFunctionOutput:
-    """Trip when something in the conversation looks like the number of a payment card."""
-    # All of the conversation, because all of it goes to the model.
+    """Trip when the conversation contains a number that looks like a payment card number."""
+    # Check the whole conversation, because the model receives all of it.
     text = input if isinstance(input, str) else " ".join(str(item.get("content")) for item in input)
     return GuardrailFunctionOutput(output_info=None, tripwire_triggered=bool(CARD_NUMBER.search(text)))
 
