@@ -45,13 +45,14 @@ def imports(session: nox.Session) -> None:
     """Check the layers and the independence of plugins with import-linter."""
     install(session, "-e", ".", "--group", "imports")
     session.run("lint-imports")
+    session.run("pytest", *TWO_AT_A_TIME, "tests/imports", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests that need no other process."""
     install_project(session)
-    elsewhere = [f"--ignore=tests/{folder}" for folder in ("acceptance", "reliability", "clients", "docs")]
+    elsewhere = [f"--ignore=tests/{folder}" for folder in ("acceptance", "reliability", "clients", "docs", "imports")]
     session.run("pytest", *TWO_AT_A_TIME, "tests", *elsewhere, *session.posargs)
 
 

@@ -1,13 +1,39 @@
 """Shared by all tests: async tests run on asyncio, and no test waits longer than its limit."""
 
+import ast
 import asyncio
 import inspect
 import os
+import sys
 from typing import Any
 
 import pytest
 
 TEST_SECONDS = 30.0
+
+
+def pytest_configure() -> None:
+    """On Python 3.11, parsing in the gateway's threads and in pytest's own rewriting of assertions take turns.
+
+    Otherwise either may die of `SystemError: AST constructor recursion depth mismatch`; see `catalog/safe_ast.py`.
+    """
+    if sys.version_info >= (3, 12) or getattr(ast.parse, "takes_turns", False):
+        return
+    from _pytest.assertion import rewrite
+
+    from gateway_core.catalog.safe_ast import exclusively
+
+    parse = ast.parse
+
+    def parse_in_turn(*args: Any, **options: Any) -> Any:
+        return exclusively(lambda: parse(*args, **options))
+
+    def compile_in_turn(*args: Any, **options: Any) -> Any:
+        return exclusively(lambda: compile(*args, **options))
+
+    parse_in_turn.takes_turns = True  # type: ignore[attr-defined]
+    ast.parse = parse_in_turn  # type: ignore[assignment]
+    rewrite.compile = compile_in_turn  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(tryfirst=True)

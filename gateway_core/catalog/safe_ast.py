@@ -1,11 +1,13 @@
-"""Python source as a syntax tree and back, in any thread.
+"""`ast.parse` and `compile` of a tree, safe to call in any thread.
 
-CPython 3.11 counts the depth of its tree conversion once for all: a second one that gets in between, from another
-thread or from a finalizer that prints a traceback during a garbage collection, makes the first one fail with a
-`SystemError`. Ours wait for each other, and are repeated when somebody else's got in. It looks at no tree.
+CPython 3.11 keeps one recursion counter for all conversions of a syntax tree. A second conversion that starts during a
+first one, in another thread or in a finalizer, makes the first fail with `SystemError: AST constructor recursion depth
+mismatch`. A conversion yields to other threads only when a garbage collection runs Python code, so collection is
+suspended during one; conversions of this module wait for each other, and are retried when foreign code interferes.
 """
 
 import ast
+import gc
 import threading
 from collections.abc import Callable
 from types import CodeType
@@ -13,27 +15,42 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_TRIES = 20
-# One that its holder may take again: a finalizer may come here as well.
+_ATTEMPTS = 20
+# Reentrant: a finalizer that runs in the same thread may parse, too.
 _lock = threading.RLock()
 
 
 def parse(source: str | bytes, filename: str = "<unknown>") -> ast.Module:
-    """As `ast.parse`."""
-    return _alone(lambda: ast.parse(source, filename))
+    """Parse a module's source, as `ast.parse` does."""
+    return exclusively(lambda: ast.parse(source, filename))
 
 
 def compile_tree(tree: ast.Module, filename: str) -> CodeType:
-    """As `compile`, for a whole module."""
-    code: CodeType = _alone(lambda: compile(tree, filename, "exec", dont_inherit=True))
+    """Compile a module's tree, as `compile` does."""
+    code: CodeType = exclusively(lambda: compile(tree, filename, "exec", dont_inherit=True))
     return code
 
 
-def _alone(convert: Callable[[], T]) -> T:
+def exclusively(convert: Callable[[], T]) -> T:
+    """Run a conversion while no other one of this module runs.
+
+    Args:
+        convert: Calls `ast.parse` or `compile`.
+    """
     with _lock:
-        for _ in range(_TRIES - 1):
+        for _ in range(_ATTEMPTS - 1):
             try:
-                return convert()
+                return _without_collection(convert)
             except SystemError:
                 continue
+        return _without_collection(convert)
+
+
+def _without_collection(convert: Callable[[], T]) -> T:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
         return convert()
+    finally:
+        if enabled:
+            gc.enable()

@@ -10,6 +10,7 @@ import click
 
 from gateway_core.cli import config_options, read_config
 from gateway_core.config.settings import Table
+from gateway_core.observability.private_formatter import PrivateFormatter
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -21,7 +22,9 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 @click.option("--offline", is_flag=True, help="Use the built-in offline model, whatever upstreams there are.")
 def serve(file: Path | None, agents: Path | None, host: str | None, port: int | None, offline: bool) -> None:
     """Serve the agents of ./agents and of installed packages."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrivateFormatter(LOG_FORMAT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     # Each call to an upstream would be a line.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     overrides: Table = {"server": {}, "plugins": {}}

@@ -1,6 +1,6 @@
-"""The built-in model for a first run without key or network: no LLM, and it says so.
+"""The built-in model for a first run without a key or a network. It is not an LLM, and says so.
 
-It answers when no plugin before it offers models. The model itself is in `model.py`.
+It answers when no plugin before it provides a model.
 """
 
 import os
@@ -21,7 +21,7 @@ class Settings:
     """`[plugins.offline_model]`."""
 
     word_delay: Seconds = Seconds(0.015)
-    """Between two words of a streamed answer, so that it reads like one."""
+    """Before each word of a streamed answer."""
 
 
 class OfflineModelPlugin:
@@ -36,7 +36,7 @@ class OfflineModelPlugin:
     @hookimpl
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Make the model. A module that makes its own OpenAI client needs some key to be imported at all."""
+        """Creates the model, and sets a placeholder key: a module that creates its own OpenAI client requires one."""
         from gateway_plugins.offline_model.model import OfflineProvider
 
         self._provider = OfflineProvider(word_delay=self._config.word_delay)
@@ -50,10 +50,10 @@ class OfflineModelPlugin:
 
     @hookimpl
     def model_provider(self, run: RunContext, entry: AgentEntry) -> "ModelProvider | None":
-        """The offline model, whatever an agent names. It has nothing to say to a UI's background tasks."""
+        """The offline model, for every model name. It does not answer a chat UI's background tasks."""
         return None if run.task else self._provider
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """What it is."""
+        """The settings, and that it is not an LLM."""
         return {"is_llm": False, "word_delay": self._config.word_delay}

@@ -1,214 +1,205 @@
-"""Fills a JSON schema from what was said: the arguments of a tool, or an answer that must have a form.
+"""Generates a JSON value for a JSON schema: the arguments of a call, or a structured output.
 
-It must not call anything or know of tools: it turns a schema and some material into a JSON value.
+A value comes from a text where a simple rule finds one, else from the schema: its default, or a minimal valid value.
+Strings do not follow `pattern`; `not`, `if` and `contains` are ignored; several items of an array may be equal.
 """
 
-import json
+import re
 from collections.abc import Mapping
-from typing import Any, Final
+from math import inf, nextafter
+from typing import Any
 
-from gateway_plugins.offline_model import scalars
-from gateway_plugins.offline_model.material import Material
-from gateway_plugins.offline_model.schema import Schema, alternatives, fits, resolve, type_of
+Schema = Mapping[str, Any]
 
+# Limits, so that every text and every schema, also a recursive one, is processed in bounded time.
+_MOST_CHARACTERS = 4000
 _DEEP = 4
-"""From here on down only what a schema insists on is filled, so that one that contains itself comes to an end."""
-_DEEPEST = 12
-_MOST_ITEMS = 100
-_NO_NUMBER = 1
+_DEEPEST = 8
+_MOST_VALUES = 1000
+_MOST_REFERENCES = 16
+
+_WORD = re.compile(r"[^\W\d_]+")
+_NUMBER = re.compile(r"(?<![\w.,-])-?(?:\d{1,3}(?:,\d{3}){1,4}|\d{1,15})(?:\.\d{1,9})?(?![\w-])")
+_QUOTED = re.compile(r'["“]([^"”\n]{1,300})["”]')
+# Capitalized words, except at the start of a sentence.
+_NAME = re.compile(r"(?<=[\w,;:] )[A-ZÀ-ÖØ-Þ][^\W\d_]+(?: [A-ZÀ-ÖØ-Þ][^\W\d_]+){0,4}")
+_STOP_WORDS = frozenset(
+    _WORD.findall(
+        "the and for are you your can could how what when where which who why does did will would should have has had"
+        " with from this that there then than about into not its his her our their they them was were but all any some"
+        " please tell give show get let make use want need know like just today agent assistant user"
+        " handoff transfer handle request question answer call return returns"
+    )
+)
+# Fields that ask for the whole text, and fields that ask for a number in a string.
+_WHOLE_TEXT = frozenset(
+    _WORD.findall("input query question prompt request task message text answer response summary reason")
+)
+_IDENTIFIER = frozenset({"number", "id"})
+_FORMATS = {
+    "date": "2000-01-01",
+    "date-time": "2000-01-01T00:00:00Z",
+    "time": "00:00:00Z",
+    "duration": "PT1H",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+    "email": "user@example.com",
+    "uri": "https://example.com/",
+    "ipv4": "127.0.0.1",
+}
+_SIMPLEST_FIRST = {"null": 0, "object": 2, "array": 2}
 
 
-class _Nothing:
-    """Says that the text has no value for a field."""
+def words(text: str) -> set[str]:
+    """The words of a text or an identifier, in lower case, without stop words, short words and a plural's `s`."""
+    found = (word.casefold() for word in _WORD.findall(text))
+    return {word.removesuffix("s") for word in found if len(word) > 2 and word not in _STOP_WORDS}
 
 
-_NOTHING: Final = _Nothing()
-
-
-def fill(schema: Mapping[str, Any], material: Material) -> Any:
-    """A JSON value for a schema.
-
-    A field that may be left out, may be null or has a default takes a value only if the text names it.
+def fill(schema: Schema, text: str) -> Any:
+    """Generates a JSON value that is valid for a schema.
 
     Args:
-        schema: A JSON schema with local references.
-        material: What was said. Its pieces are used up.
+        schema: A JSON schema whose references, if any, are local.
+        text: Searched for numbers, members of enumerations, quoted text and capitalized words. Each is used once.
     """
-    return _Filler(schema, material).fill(schema, "", 0)
+    return _Filler(schema, text).value(schema, "", 0)
 
 
 class _Filler:
-    def __init__(self, root: Schema, material: Material) -> None:
+    def __init__(self, root: Schema, text: str) -> None:
         self._root = root
-        self._material = material
+        self._text = text.strip()
+        self._searched = text[:_MOST_CHARACTERS]
+        self._quoted = _QUOTED.findall(self._searched)
+        self._names = _NAME.findall(self._searched)
+        digits = (found.replace(",", "") for found in _NUMBER.findall(self._searched))
+        self._numbers = [float(number) if "." in number else int(number) for number in digits]
+        self._values_left = _MOST_VALUES
 
-    def fill(self, schema: Any, name: str, depth: int) -> Any:
-        """The value for a field that has to have one."""
-        schema = resolve(schema, self._root)
-        if depth > _DEEPEST:
-            return schema.get("default")
-        named = self.named(schema, name, depth)
-        if named is not _NOTHING:
-            return named
-        if "default" in schema and fits(schema["default"], schema, self._root):
-            return schema["default"]
-        if values := self._values(schema):
-            return values[0]
-        if branches := alternatives(schema):
-            return self._alternative([resolve(branch, self._root) for branch in branches], name, depth)
-        return self._typed(schema, name, depth)
-
-    def named(self, schema: Any, name: str, depth: int) -> Any:
-        """The value that the text itself gives a field, or `_NOTHING`."""
-        schema = resolve(schema, self._root)
-        if depth > _DEEPEST:
-            return _NOTHING
+    def value(self, schema: Any, name: str, depth: int) -> Any:
+        """The value of a field; None beyond the limits."""
+        schema = self._resolve(schema)
+        self._values_left -= 1
+        if depth > _DEEPEST or self._values_left < 0:
+            return None
         if "const" in schema:
             return schema["const"]
-        for value in self._material.known(name):
-            if fits(value, schema, self._root):
-                return value
-        if isinstance(schema.get("enum"), list):
-            spoken = (value for value in self._values(schema) if self._material.says(str(value)))
-            return next(spoken, _NOTHING)
-        for branch in alternatives(schema):
-            branch = resolve(branch, self._root)
-            # That something is null is nothing that a text says.
-            if type_of(branch) != "null" and "const" not in branch:
-                value = self.named(branch, name, depth + 1)
-                if value is not _NOTHING:
-                    return value
-            elif "const" in branch and self._material.says(str(branch["const"])):
-                return branch["const"]
-        value = self._named_scalar(schema, name)
-        return value if value is not _NOTHING and fits(value, schema, self._root) else _NOTHING
-
-    def _named_scalar(self, schema: Schema, name: str) -> Any:
-        kind = type_of(schema)
-        if kind == "string" and "format" not in schema:
-            stated = self._material.stated(name)
-            return _NOTHING if stated is None else stated
-        if kind == "boolean":
-            affirmed = self._material.affirms(name)
-            return _NOTHING if affirmed is None else affirmed
-        if kind in ("integer", "number"):
-            value = self._material.number_near(name)
-            if value is not None:
-                return int(value) if kind == "integer" else value
-        return _NOTHING
-
-    def _values(self, schema: Schema) -> list[Any]:
-        """The values of an enumeration that the rest of the schema allows."""
-        listed = schema.get("enum")
-        return [value for value in listed if fits(value, schema, self._root)] if isinstance(listed, list) else []
-
-    def _alternative(self, branches: list[Schema], name: str, depth: int) -> Any:
-        if any(type_of(branch) == "null" for branch in branches):
-            return None
-        chosen = next((branch for branch in branches if self._is_tagged(branch)), None)
-        if chosen is None and depth >= _DEEP:
-            chosen = next((branch for branch in branches if type_of(branch) not in ("object", "array")), None)
-        return self.fill(chosen or branches[0], name, depth + 1)
-
-    def _is_tagged(self, branch: Schema) -> bool:
-        """Whether the text names what tells an object from the other kinds of object in its place."""
-        properties = branch.get("properties")
-        tags = (resolve(part, self._root).get("const") for part in (properties or {}).values())
-        return any(isinstance(tag, str) and self._material.says(tag) for tag in tags)
-
-    def _typed(self, schema: Schema, name: str, depth: int) -> Any:
-        match type_of(schema):
+        if (stated := self._stated(schema)) is not None:
+            return stated
+        if "default" in schema:
+            return schema["default"]
+        if schema.get("enum"):
+            return schema["enum"][0]
+        if branches := self._branches(schema):
+            simplest = min(branches, key=lambda branch: _SIMPLEST_FIRST.get(_kind(branch), 1))
+            return self.value(simplest, name, depth + 1)
+        match _kind(schema):
             case "object":
                 return self._object(schema, depth)
             case "array":
                 return self._array(schema, name, depth)
-            case "integer":
-                return scalars.integer(self._next_number(), schema)
-            case "number":
-                return scalars.number(self._next_number(), schema)
+            case "integer" | "number":
+                return _number(schema, 1)
             case "boolean":
                 return False
             case "null":
                 return None
             case _:
-                return scalars.string(schema, name, self._material)
+                return self._string(schema, name)
 
-    def _next_number(self) -> float | int:
-        value = self._material.number()
-        return _NO_NUMBER if value is None else value
+    def _stated(self, schema: Schema) -> Any:
+        """The value that the text states: a member of an enumeration, or the next number; else None."""
+        for branch in (schema, *self._branches(schema)):
+            for member in branch.get("enum", ()):
+                if re.search(rf"(?<!\w){re.escape(str(member))}(?!\w)", self._searched, re.IGNORECASE):
+                    return member
+            if _is_number(branch) and "enum" not in branch and self._numbers:
+                return _number(branch, self._numbers.pop(0))
+        return None
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
-        properties: Mapping[str, Any] = schema.get("properties") or {}
-        required = [name for name in schema.get("required", ()) if isinstance(name, str)]
-        # A number that stands beside one field's name is not for the field that happens to come before it.
-        filled = {name: self.named(part, name, depth + 1) for name, part in properties.items()}
-        for name, part in properties.items():
-            if filled[name] is _NOTHING and name in required:
-                filled[name] = self.fill(part, name, depth + 1)
-            elif filled[name] is _NOTHING:
-                part = resolve(part, self._root)
-                if "default" in part and fits(part["default"], part, self._root):
-                    filled[name] = part["default"]
-        value = {name: value for name, value in filled.items() if value is not _NOTHING}
-        further = schema.get("additionalProperties", True)
-        for name in required:
-            if name not in value:
-                value[name] = self.fill(further, name, depth + 1)
-        for name in [*properties, *(f"item{number}" for number in range(1, _MOST_ITEMS) if further is not False)]:
-            if len(value) >= schema.get("minProperties", 0):
-                break
-            if name not in value:
-                value[name] = self.fill(properties.get(name, further), name, depth + 1)
+        value: dict[str, Any] = {}
+        properties, required = schema.get("properties") or {}, schema.get("required") or ()
+        for name in dict.fromkeys((*properties, *required)):
+            part = self._resolve(properties.get(name, schema.get("additionalProperties")))
+            if name in required or "default" in part:
+                value[name] = self.value(part, name, depth + 1)
+            elif (stated := self._stated(part)) is not None:
+                value[name] = stated
         return value
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
-        value = [self.fill(part, name, depth + 1) for part in schema.get("prefixItems", ())]
-        each = schema.get("items", {} if not value else False)
-        least = min(schema.get("minItems", 0), _MOST_ITEMS)
-        most = min(schema.get("maxItems", _MOST_ITEMS), _MOST_ITEMS)
-        offered = self._items(resolve(each, self._root), name, depth) if each is not False and not value else []
-        unique = schema.get("uniqueItems") is True
-        for item in offered:
-            if len(value) < most and not (unique and _is_in(item, value)):
-                value.append(item)
-        while len(value) < least and each is not False:
-            item = self.fill(each, name, depth + 1)
-            value.append(self._other(item, value, resolve(each, self._root)) if unique else item)
+        value = [self.value(part, name, depth + 1) for part in schema.get("prefixItems", ())]
+        each = self._resolve(schema.get("items"))
+        wanted = len(self._numbers) if _is_number(each) and not schema.get("uniqueItems") else 1
+        if depth > _DEEP or "prefixItems" in schema:
+            wanted = 0
+        wanted = max(schema.get("minItems", 0), min(wanted, schema.get("maxItems", wanted)))
+        while len(value) < wanted and self._values_left > 0:
+            value.append(self.value(each, name, depth + 1))
         return value
 
-    def _items(self, each: Schema, name: str, depth: int) -> list[Any]:
-        if depth >= _DEEP:
-            return []
-        kind = type_of(each)
-        if values := self._values(each):
-            return [value for value in values if self._material.says(str(value))] or values[:1]
-        offered: list[Any] = []
-        if kind in ("integer", "number"):
-            offered = [int(value) if kind == "integer" else value for value in self._material.numbers()]
-        elif kind == "string" and "format" not in each:
-            offered = [scalars.of_length(text, each) for text in self._material.strings()]
-        offered = [item for item in offered if fits(item, each, self._root)]
-        return offered or [self.fill(each, name, depth + 1)]
+    def _string(self, schema: Schema, name: str) -> str:
+        asked = set(name.casefold().split("_"))
+        if schema.get("format") in _FORMATS:
+            return _FORMATS[schema["format"]]
+        if self._quoted:
+            text = self._quoted.pop(0)
+        elif self._numbers and asked & _IDENTIFIER:
+            text = str(self._numbers.pop(0))
+        elif self._names and not asked & _WHOLE_TEXT:
+            text = self._names.pop(0)
+        else:
+            text = self._text
+        return str(text[: schema.get("maxLength")]).ljust(min(schema.get("minLength", 0), _MOST_CHARACTERS), ".")
 
-    def _other(self, item: Any, taken: list[Any], each: Schema) -> Any:
-        """A value like this one that is not taken yet, where there is one."""
-        others: list[Any] = [item, *self._values(each)]
-        match item:
-            case bool():
-                others.append(not item)
-            case int() | float():
-                step = each.get("multipleOf") or 1
-                others += [item + sign * step * n for n in range(1, _MOST_ITEMS) for sign in (1, -1)]
-            case str():
-                numbered = (f"{item[: len(item) - len(str(n))]}{n}" for n in range(1, _MOST_ITEMS))
-                others += [*(f"{item} {n}" for n in range(2, _MOST_ITEMS)), *numbered]
-        free = (other for other in others if not _is_in(other, taken) and fits(other, each, self._root))
-        return next(free, item)
+    def _branches(self, schema: Schema) -> list[Schema]:
+        """The alternatives of a schema, each with the keywords beside them; empty if there are none."""
+        kinds = schema.get("type")
+        by_type = [{"type": kind} for kind in kinds] if isinstance(kinds, list) else []
+        beside = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
+        options = schema.get("anyOf") or schema.get("oneOf") or by_type
+        return [{**beside, **self._resolve(option)} for option in options]
+
+    def _resolve(self, schema: Any) -> Schema:
+        """A schema with its references followed and its `allOf` merged; `{}` for anything else, such as `true`."""
+        for _ in range(_MOST_REFERENCES):
+            if not isinstance(schema, Mapping):
+                return {}
+            parts = list(schema.get("allOf", ()))
+            if "$ref" in schema:
+                target: Any = self._root
+                for key in str(schema["$ref"]).split("/")[1:]:
+                    target = target.get(key) if isinstance(target, Mapping) else None
+                parts.append(target)
+            if not parts:
+                return schema
+            schema = {key: value for key, value in schema.items() if key not in ("$ref", "allOf")}
+            for part in parts:
+                schema = {**(part if isinstance(part, Mapping) else {}), **schema}
+        return {}
 
 
-def _is_in(item: Any, taken: list[Any]) -> bool:
-    """Whether JSON has the same value in a list already: 1 is 1.0 there, and unlike Python's `true` is not 1."""
-    if isinstance(item, int | float) and not isinstance(item, bool):
-        return any(item == other and not isinstance(other, bool) for other in taken)
-    written = json.dumps(item, sort_keys=True)
-    return any(json.dumps(other, sort_keys=True) == written for other in taken)
+def _kind(schema: Schema) -> str:
+    """The type that a schema names or implies."""
+    if isinstance(schema.get("type"), str):
+        return str(schema["type"])
+    if "properties" in schema or "additionalProperties" in schema:
+        return "object"
+    return "array" if "items" in schema or "prefixItems" in schema else "string"
+
+
+def _is_number(schema: Schema) -> bool:
+    return _kind(schema) in ("integer", "number")
+
+
+def _number(schema: Schema, value: float) -> float:
+    """The number nearest to a value within the bounds of a schema."""
+    step = schema.get("multipleOf") or (1 if _kind(schema) == "integer" else None)
+    low = max(schema.get("minimum", -inf), nextafter(schema.get("exclusiveMinimum", -inf), inf))
+    high = min(schema.get("maximum", inf), nextafter(schema.get("exclusiveMaximum", inf), -inf))
+    value = min(max(value, low), high)
+    if step:
+        value = -(-value // step) * step
+        value = value if value <= high else high // step * step
+    return int(value) if _kind(schema) == "integer" else value

@@ -8,7 +8,7 @@ import sys
 import pytest
 from agents import Agent, function_tool
 
-from gateway_core import AgentEntry, hookimpl
+from gateway_core import hookimpl
 from gateway_core.errors import DiscoveryError
 from gateway_core.testing import gateway_in_memory
 

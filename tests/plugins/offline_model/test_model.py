@@ -1,6 +1,5 @@
-"""The offline model under the SDK's own runner: it calls tools, hands off, keeps to output types, and always ends."""
+"""The offline model under the SDK's own runner: it calls tools, hands off, and answers with valid output types."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +17,10 @@ from agents import (
     WebSearchTool,
     function_tool,
     handoff,
-    trace,
 )
 from agents.extensions import handoff_filters
 from agents.models.interface import ModelTracing
-from gateway_plugins.offline_model.answers import NOTICE
-from gateway_plugins.offline_model.model import OfflineModel, OfflineProvider
+from gateway_plugins.offline_model.model import NOTICE, OfflineModel, OfflineProvider
 from pydantic import BaseModel
 
 
@@ -112,29 +109,25 @@ async def test_every_message_has_its_own_calls() -> None:
     assert len(ids) == len(set(ids)) == 2
 
 
-async def test_structured_output_of_a_tool_is_told_readably() -> None:
-    result = await run(Agent(name="Dice", tools=[roll_dice]), "Roll 2 dice with 20 sides")
-    assert calls(result) == [("roll_dice", {"count": 2, "sides": 20})]
-    assert result.final_output.endswith("- dice: 2d20\n- rolls:\n  - 4\n  - 4\n- lucky: yes")
+async def test_one_tool_is_called_for_a_message_names_before_descriptions() -> None:
+    @function_tool
+    def forecast() -> str:
+        """Tell how the dice roll and what the weather will be."""
+        return "Fair"
+
+    agent = Agent(name="Both", tools=[forecast, get_weather, roll_dice])
+    assert calls(await run(agent, "Roll 2 dice with 20 sides")) == [("roll_dice", {"count": 2, "sides": 20})]
+    assert names(await run(agent, "Weather in Rome, and roll dice")) == ["get_weather"]
+    assert names(await run(Agent(name="One", tools=[forecast]), "Roll dice")) == ["forecast"]
 
 
-async def test_two_tools_are_called_where_the_message_names_both() -> None:
-    agent = Agent(name="Both", tools=[get_weather, roll_dice, get_time])
-    result = await run(agent, "Tell me the weather in Rome today, and roll the dice")
-    assert sorted(names(result)) == ["get_weather", "roll_dice"]
-    assert "Sunny in Rome" in result.final_output
-    assert "1d6" in result.final_output
+async def test_a_long_output_is_cut() -> None:
+    @function_tool
+    def report() -> str:
+        return "x" * 5000
 
-
-async def test_at_most_three_calls_are_made() -> None:
-    def tool(name: str) -> Any:
-        def called() -> str:
-            return name
-
-        return function_tool(called, name_override=name)
-
-    agent = Agent(name="Many", tools=[tool(name) for name in ("alpha", "beta", "gamma", "delta")])
-    assert len(calls(await run(agent, "alpha beta gamma delta"))) == 3
+    answer = (await run(Agent(name="Long", tools=[report]), "the report")).final_output
+    assert answer.count("x") == 4000
 
 
 @pytest.mark.parametrize("reset", [True, False])
@@ -183,11 +176,10 @@ async def test_a_handoff_that_fits_is_taken_with_its_input() -> None:
     result = await run(agent, "I want a refund, urgency 3")
     assert result.last_agent is billing
     assert taken[0] == Escalation(reason="I want a refund, urgency 3", urgency=3)
-    assert "Billing agent has taken over." in result.final_output
 
 
-async def test_a_tool_that_fits_better_is_preferred_to_a_handoff() -> None:
-    other = Agent(name="Billing", handoff_description="Also knows the weather")
+async def test_tools_come_before_handoffs() -> None:
+    other = Agent(name="Weather", handoff_description="Also knows the weather")
     agent = Agent(name="Triage", tools=[get_weather], handoffs=[other])
     result = await run(agent, "weather in Rome")
     assert names(result) == ["get_weather"]
@@ -201,37 +193,25 @@ def two_that_hand_to_each_other() -> tuple[Agent[Any], Agent[Any]]:
     return triage, billing
 
 
+async def test_a_message_is_handed_off_once_and_then_answered() -> None:
+    triage, billing = two_that_hand_to_each_other()
+    result = await run(triage, "billing or triage, and what time is it?")
+    assert names(result) == ["transfer_to_billing", "get_time"]
+    assert result.last_agent is billing
+    assert "noon" in result.final_output
+    echoed = await run(triage, "billing or triage?")
+    assert names(echoed) == ["transfer_to_billing"]
+    assert "billing or triage?" in echoed.final_output
+
+
 @pytest.mark.parametrize(
-    "config", [{}, {"nest_handoff_history": True}, {"handoff_input_filter": handoff_filters.remove_all_tools}]
+    "config", [{"nest_handoff_history": True}, {"handoff_input_filter": handoff_filters.remove_all_tools}]
 )
-async def test_a_message_is_handed_off_once_and_then_answered(config: dict[str, Any]) -> None:
-    triage, billing = two_that_hand_to_each_other()
-    for _ in range(2):
-        result = await run(triage, "billing or triage, and what time is it?", **config)
-        assert names(result).count("transfer_to_triage") == 0
-        assert result.last_agent is billing
-        assert "noon" in result.final_output
-
-
-async def test_a_handoff_in_the_history_is_the_last_one_also_outside_of_a_run() -> None:
-    _, billing = two_that_hand_to_each_other()
-    back = handoff(Agent(name="Triage"))
-    items = [
-        {"role": "user", "content": "billing or triage"},
-        {"type": "function_call", "name": "transfer_to_billing", "call_id": "1", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "1", "output": json.dumps({"assistant": billing.name})},
-    ]
-    for history, kind in ((items[:1], "function_call"), (items, "message")):
-        events = [event async for event in stream(OfflineModel(), history, handoffs=[back])]
-        assert events[-1].response.output[0].type == kind
-
-
-async def test_each_run_in_one_trace_may_hand_off() -> None:
-    triage, billing = two_that_hand_to_each_other()
-    config = RunConfig(model_provider=OfflineProvider())
-    with trace("several runs", disabled=True):
-        for _ in range(2):
-            assert (await Runner.run(triage, "billing", run_config=config)).last_agent is billing
+async def test_a_handoff_may_change_the_history(config: dict[str, Any]) -> None:
+    billing = Agent(name="Billing", tools=[get_time])
+    result = await run(Agent(name="Triage", handoffs=[billing]), "billing", **config)
+    assert result.last_agent is billing
+    assert result.final_output
 
 
 @dataclass
@@ -251,9 +231,10 @@ class Forecast(BaseModel):
     ("output_type", "text", "expected"),
     [
         (Place, "4 days in Lima", Place("Lima", 4)),
-        (list[str], "apples, pears and plums", ["apples", "pears", "plums"]),
+        (list[str], "apples, pears", ["apples, pears"]),
+        (list[float], "1 and 2.5", [1, 2.5]),
         (int, "Count to 7", 7),
-        (bool, "Is it so? yes", True),
+        (bool, "Is it so?", False),
         (Literal["urgent", "spam"], "this is spam", "spam"),
         (AgentOutputSchema(dict[str, int], strict_json_schema=False), "anything", {}),
     ],
@@ -267,15 +248,6 @@ async def test_an_output_type_is_filled_from_what_a_tool_returned() -> None:
     result = await run(agent, "The weather in Paris in fahrenheit")
     expected = Forecast(summary="Sunny in Paris, 20 degrees fahrenheit", degrees=20, unit="fahrenheit")
     assert result.final_output == expected
-
-
-async def test_fields_of_a_tools_json_fill_the_same_fields() -> None:
-    class Rolled(BaseModel):
-        dice: str
-        rolls: list[int]
-
-    result = await run(Agent(name="Typed", tools=[roll_dice], output_type=Rolled), "roll 3 dice")
-    assert result.final_output == Rolled(dice="3d6", rolls=[4, 4, 4])
 
 
 class Picky(AgentOutputSchemaBase):
@@ -310,63 +282,6 @@ def stream(
     return model.stream_response(None, input, ModelSettings(), list(tools), None, list(handoffs), ModelTracing.DISABLED)
 
 
-async def test_a_message_is_streamed_in_the_order_of_the_responses_api() -> None:
-    events = [event async for event in stream(OfflineModel(), "one two three")]
-    kinds = [event.type for event in events]
-    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert kinds == [
-        "response.created",
-        "response.output_item.added",
-        "response.content_part.added",
-        *["response.output_text.delta"] * len(deltas),
-        "response.output_text.done",
-        "response.content_part.done",
-        "response.output_item.done",
-        "response.completed",
-    ]
-    text = events[-1].response.output[0].content[0].text
-    assert "".join(deltas) == text == next(e.text for e in events if e.type == "response.output_text.done")
-    assert len(deltas) == len(text.split())
-    assert [event.sequence_number for event in events] == list(range(len(events)))
-
-
-async def test_a_call_is_streamed_in_the_order_of_the_responses_api() -> None:
-    events = [event async for event in stream(OfflineModel(), "weather in Rome", [get_weather])]
-    assert [event.type for event in events] == [
-        "response.created",
-        "response.output_item.added",
-        "response.function_call_arguments.delta",
-        "response.function_call_arguments.done",
-        "response.output_item.done",
-        "response.completed",
-    ]
-    call = events[-1].response.output[0]
-    assert events[1].item.arguments == ""
-    assert events[2].delta == events[3].arguments == call.arguments == '{"city": "Rome", "unit": "celsius"}'
-
-
-async def test_a_stream_lets_others_run() -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    words = [event async for event in stream(OfflineModel(), "word " * 200) if "delta" in event.type]
-    counting.cancel()
-    assert turns >= len(words) // 16 > 0
-
-
-async def test_words_are_delayed() -> None:
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    words = [event async for event in stream(OfflineModel(word_delay=0.002), "one") if "delta" in event.type]
-    assert loop.time() - began >= 0.002 * (len(words) - 1)
-
-
 @pytest.mark.parametrize(
     "odd",
     [
@@ -376,30 +291,52 @@ async def test_words_are_delayed() -> None:
         [{"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}],
         [{"type": "function_call_output", "call_id": "x", "output": "{broken"}],
         [None, 3, {"role": "user", "content": {"a": 1}}, {"type": "reasoning", "summary": []}],
+        [{"role": "user", "content": [None, 1, {"type": "input_text", "text": None}, {"type": 3}]}],
+        [{"type": "function_call_output", "call_id": [], "output": [{"type": "input_image"}]}, {"role": 5}],
+        [{"role": "assistant", "content": 7}, {"role": "user", "content": "\ud800"}],
     ],
 )
 async def test_odd_input_is_answered(odd: Any) -> None:
     events = [event async for event in stream(OfflineModel(), odd, [get_weather])]
-    assert events[-1].response.output[0].content[0].text
+    assert events[-1].response.output[0].content[0].text.encode()
 
 
-async def test_images_are_counted_not_seen() -> None:
+async def test_images_are_not_seen() -> None:
     image = {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "auto"}
-    result = await run(Agent(name="Plain"), [{"role": "user", "content": [image, image]}])
-    assert "You sent a message without text with 2 attachments." in result.final_output
+    text = {"type": "input_text", "text": "Look!"}
+    assert (
+        "There is no text to answer."
+        in (await run(Agent(name="Plain"), [{"role": "user", "content": [image]}])).final_output
+    )
+    assert "“Look!”" in (await run(Agent(name="Plain"), [{"role": "user", "content": [text, image]}])).final_output
 
 
 @pytest.mark.parametrize(
-    "output", ["(" * 10_000, "[" * 10_000, "{1: }", "[1, {'a': (1, 2)}]", "{}", "null", "", "{'a'"]
+    ("output", "told"),
+    [
+        ("[1, {'a': (1, 2)}]", "[1, {'a': (1, 2)}]"),
+        ("", "nothing"),
+        (
+            [{"type": "input_text", "text": "one"}, {"type": "input_image"}, {"type": "input_text", "text": "two"}],
+            "one",
+        ),
+    ],
 )
-async def test_any_output_of_a_tool_is_told(output: str) -> None:
+async def test_any_output_of_a_tool_is_told(output: Any, told: str) -> None:
     items = [
         {"role": "user", "content": "x"},
         {"type": "function_call", "name": "f", "call_id": "1", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "1", "output": output},
     ]
     events = [event async for event in stream(OfflineModel(), items)]
-    assert "The tool `f` returned" in events[-1].response.output[0].content[0].text
+    assert f"The tool `f` returned: {told}" in events[-1].response.output[0].content[0].text
+
+
+async def test_an_output_without_its_call_is_told() -> None:
+    events = [
+        e async for e in stream(OfflineModel(), [{"type": "function_call_output", "call_id": "1", "output": "out"}])
+    ]
+    assert "returned: out" in events[-1].response.output[0].content[0].text
 
 
 def test_a_provider_has_one_model() -> None:
