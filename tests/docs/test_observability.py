@@ -1,4 +1,4 @@
-"""Checks that a running gateway exports every metric and label in the queries of the dashboard and the alert rules."""
+"""The queries of the dashboard and the alert rules use only exported metrics and labels."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def queries() -> list[str]:
 
 
 async def exported() -> dict[str, set[str]]:
-    """Run requests of all kinds, and return the labels of each series that the gateway exports."""
+    """Returns the labels of each series that a gateway exports after a variety of requests."""
 
     @function_tool
     async def look() -> str:
@@ -84,7 +84,7 @@ def test_there_are_queries():
 
 
 @pytest.mark.parametrize("query", queries())
-def test_a_query_uses_exported_metrics_and_labels(query, series):
+def test_queries_use_exported_metrics_and_labels(query, series):
     names = re.findall(_NAME, re.sub(r"\bby \([^)]*\)|\{[^}]*\}", "", query.replace("label_values(", "(")))
     names = [name for name in names if name not in set().union(*series.values())]
     assert names or query.startswith("up{")
