@@ -1,4 +1,4 @@
-"""What a good engineer writes by hand: Starlette, uvicorn and the SDK, in under 80 lines."""
+"""A hand-written server to compare with: Starlette, uvicorn and the SDK, in less than 80 lines."""
 
 import json
 import os

@@ -1,8 +1,8 @@
-"""What watching the gateway costs: `python benchmarks/observability.py`.
+"""Measures the overhead of the observability plugins: `python benchmarks/observability.py`.
 
-CPU a request and a streamed token of three gateways in front of the same upstream process, measured in turns: with no
-plugin that watches, with all that are on by default, and with spans of every request sent to a collector besides.
-With BENCH_EACH=1: with each of them alone.
+Measures the CPU time per request and per streamed token of three gateways with the same upstream process, alternately:
+without observability plugins, with those that are enabled by default, and in addition with spans of every request sent
+to a collector. With BENCH_EACH=1, measures each plugin separately.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ WATCHING = ("request_log", "error_recorder", "metrics", "loop_monitor")
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes spans, and forgets them."""
+    """Receives spans and discards them."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
@@ -33,7 +33,7 @@ class Collector(BaseHTTPRequestHandler):
 
 
 def measure(port: int, pid: int) -> tuple[float, float]:
-    """CPU milliseconds a request, and microseconds a streamed token."""
+    """Return the CPU milliseconds per request, and the CPU microseconds per streamed token."""
     before = cpu_seconds(pid)
     asyncio.run(load(port, REQUESTS, stream=False))
     request = (cpu_seconds(pid) - before) / REQUESTS * 1e3
@@ -47,7 +47,7 @@ def _without(*plugins: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """All figures."""
+    """Run all measurements."""
     collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=collector.serve_forever, daemon=True).start()
     off = _without(*WATCHING)

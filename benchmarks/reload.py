@@ -1,6 +1,6 @@
-"""How soon a saved file is served, what watching costs, and what running streams notice: `python benchmarks/reload.py`.
+"""Measures reloads: the delay, the overhead of watching, and the effect on streams: `python benchmarks/reload.py`.
 
-In front of the real command, with 1,000 agents. Linux only: memory and processor time are read from `/proc`.
+Uses the real command with 1,000 agents. Linux only: memory and CPU time are read from `/proc`.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ BUSY = "import time\nend = time.monotonic() + 3\nwhile time.monotonic() < end:\n
 
 @asynccontextmanager
 async def serving(folder: Path, settings: str = "") -> AsyncIterator[tuple[httpx2.AsyncClient, int]]:
-    """A client of a gateway that watches a folder, and the gateway's process id."""
+    """Start a gateway that watches a folder; yield a client and the process id."""
     (folder / "gateway.toml").write_text(f"[plugins.entry_point_discovery]\nenabled = false\n{settings}")
     command = Path(sys.executable).with_name("agent-gateway")
     process = await asyncio.create_subprocess_exec(
@@ -51,7 +51,7 @@ async def serving(folder: Path, settings: str = "") -> AsyncIterator[tuple[httpx
             if found := re.search(rb"listening on (http://\S+)/v1", line):
                 url = found[1].decode()
         async with httpx2.AsyncClient(base_url=url, timeout=120, limits=httpx2.Limits(max_connections=100)) as client:
-            # The first look of the watcher comes after the start.
+            # The first scan of the watcher runs after startup.
             while not (await facts(client))["reloads"]:
                 await asyncio.sleep(0.05)
             yield client, process.pid
@@ -61,19 +61,19 @@ async def serving(folder: Path, settings: str = "") -> AsyncIterator[tuple[httpx
 
 
 async def facts(client: httpx2.AsyncClient) -> dict[str, object]:
-    """What `hot_reload` says of itself."""
+    """Return the facts of the plugin `hot_reload`."""
     plugins = (await client.get("/admin/plugins")).json()["plugins"]
-    told: dict[str, object] = next(plugin["facts"] for plugin in plugins if plugin["name"] == "hot_reload")
-    return told
+    found: dict[str, object] = next(plugin["facts"] for plugin in plugins if plugin["name"] == "hot_reload")
+    return found
 
 
 def body(model: str, text: str, *, stream: bool = False) -> dict[str, object]:
-    """A chat request."""
+    """Return a chat request."""
     return {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]}
 
 
 async def ask(client: httpx2.AsyncClient, model: str) -> str:
-    """An agent's answer."""
+    """Return an agent's answer."""
     answer = await client.post("/v1/chat/completions", json=body(model, "x"))
     answer.raise_for_status()
     content: str = answer.json()["choices"][0]["message"]["content"]
@@ -81,7 +81,7 @@ async def ask(client: httpx2.AsyncClient, model: str) -> str:
 
 
 async def gaps(client: httpx2.AsyncClient, seconds: float) -> list[float]:
-    """Milliseconds between the chunks of a stream that has one each `TICK`."""
+    """Return the milliseconds between the chunks of a stream with one chunk per `TICK`."""
     times: list[float] = []
     request = body("Ticking", str(int(seconds / TICK)), stream=True)
     async with client.stream("POST", "/v1/chat/completions", json=request) as answer:
@@ -96,13 +96,13 @@ async def gaps(client: httpx2.AsyncClient, seconds: float) -> list[float]:
 
 
 def processor_seconds(pid: int) -> float:
-    """The processor time that a process has used."""
+    """Return the CPU seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def megabytes(pid: int) -> float:
-    """The memory that a process holds."""
+    """Return the resident memory of a process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+)", status)
     assert found is not None
@@ -110,33 +110,33 @@ def megabytes(pid: int) -> float:
 
 
 def show(name: str, value: object) -> None:
-    """Print a figure."""
+    """Print a measurement."""
     print(f"{name:66} {value}", flush=True)
 
 
 def p99(values: list[float]) -> float:
-    """The 99th percentile."""
+    """Return the 99th percentile."""
     return statistics.quantiles(values, n=100)[98]
 
 
 async def one_of_a_thousand(folder: Path, client: httpx2.AsyncClient) -> None:
-    """From the last write of one of all agents to its new answer."""
+    """Measure the time from saving one agent to its new answer."""
     took = []
     for number in range(7):
         path = folder / "agents" / "group3" / "Agent303" / "agent.py"
         path.write_text(SAYING.format(says=f"edit {number}"))
         began = time.monotonic()
         while await ask(client, "group3/Agent303") != f"edit {number}":
-            # Asking takes processor time from what is asked for.
+            # Polling competes for CPU time with the reload.
             await asyncio.sleep(0.02)
         took.append((time.monotonic() - began) * 1000)
         await asyncio.sleep(1.5)
-    show("one of 1,000 agents saved: milliseconds to its new answer, median", f"{statistics.median(took):.0f}")
-    show("  of which the debounce of the defaults", 200)
+    show("saving one of 1,000 agents: milliseconds to its new answer, median", f"{statistics.median(took):.0f}")
+    show("  including the default debounce", 200)
 
 
 async def slow_import(folder: Path, client: httpx2.AsyncClient) -> None:
-    """What streams notice of an import that keeps a processor busy for 3 s."""
+    """Measure the gaps in streams while an import keeps a CPU busy for 3 s."""
     quiet = await asyncio.gather(*(gaps(client, 4) for _ in range(STREAMS)))
     streams = asyncio.gather(*(gaps(client, 5) for _ in range(STREAMS)))
     (folder / "agents" / "Slow.py").write_text(BUSY + SAYING.format(says="slow"))
@@ -146,36 +146,36 @@ async def slow_import(folder: Path, client: httpx2.AsyncClient) -> None:
 
 
 async def many_edits(folder: Path, client: httpx2.AsyncClient, pid: int) -> None:
-    """300 edits in a minute under 20 streams."""
+    """Edit an agent 300 times in a minute while 20 streams run."""
     streams = [asyncio.create_task(gaps(client, EDIT_SECONDS + 2)) for _ in range(STREAMS)]
     await asyncio.sleep(1)
     before, refused = megabytes(pid), 0
     for number in range(EDITS):
         (folder / "agents" / "Edited.py").write_text(SAYING.format(says=f"edit {number}"))
         answer = await client.post("/v1/chat/completions", json=body("Edited", "x"))
-        refused += answer.status_code != 200 and number > 5  # the first save has to be found
+        refused += answer.status_code != 200 and number > 5  # the first saves may not be detected yet
         await asyncio.sleep(EDIT_SECONDS / EDITS)
     broken = sum(isinstance(one, BaseException) for one in await asyncio.gather(*streams, return_exceptions=True))
     while await ask(client, "Edited") != f"edit {EDITS - 1}":
         await asyncio.sleep(0.01)
-    show("300 edits in a minute under 20 streams: streams broken", broken)
-    show("  requests refused", refused)
+    show("300 edits in a minute with 20 streams: interrupted streams", broken)
+    show("  rejected requests", refused)
     show("  memory, MiB, before and after", f"{before:.0f} and {megabytes(pid):.0f}")
 
 
 async def idle(pid: int, name: str) -> None:
-    """What watching costs while nothing happens."""
+    """Measure the CPU time of watching while idle."""
     await asyncio.sleep(3)
     before = processor_seconds(pid)
     await asyncio.sleep(IDLE_SECONDS)
     show(
-        f"1,000 folders watched, {name}: percent of a processor",
+        f"watching 1,000 folders, {name}: percent of a CPU",
         f"{(processor_seconds(pid) - before) / IDLE_SECONDS:.2%}",
     )
 
 
 async def main() -> None:
-    """All figures."""
+    """Run all measurements."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number in range(AGENTS):

@@ -1,7 +1,7 @@
-"""The gateway against a hand-written server: CPU a request, CPU a streamed token, time to the first token.
+"""Compares the gateway with a hand-written server: CPU time per request and per streamed token, time to first token.
 
-Both are real processes in front of the same upstream process, measured in turns, so that a machine whose speed drifts
-treats them alike. CPU is the server process's own, as the kernel accounts it; ratios are what to quote.
+Both are real processes with the same upstream process. They are measured alternately, so that changes of the machine's
+speed affect both. CPU time is that of the server process, as reported by the kernel. Compare the ratios.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ def request_bytes(port: int, *, stream: bool) -> bytes:
 
 
 async def one(port: int, request: bytes, *, stream: bool) -> float:
-    """Seconds to the first token, or to the whole answer."""
+    """Return the seconds to the first token, or to the whole answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.perf_counter()
     writer.write(request)
@@ -99,7 +99,7 @@ def measure(port: int, pid: int) -> dict[str, float]:
 
 def main() -> None:
     upstream_port, ports = free_port(), {"baseline": free_port(), "gateway": free_port()}
-    # OPENAI_API_KEY is unset in both: neither may call out.
+    # A dummy OPENAI_API_KEY, so that neither server calls OpenAI.
     environment = {**os.environ, "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1", "OPENAI_API_KEY": "none"}
     upstream = [sys.executable, str(HERE / "upstream.py"), str(upstream_port), str(TOKENS)]
     commands = {

@@ -1,10 +1,10 @@
-"""What governing costs a tool call: microseconds of everything that the gateway puts around it.
+"""Measures the overhead of the gateway per tool call, in microseconds.
 
     python benchmarks/tools.py
 
-In a run of a real gateway with `tool_policy` and a plugin that listens: the guardrails that are on the tool (is it
-allowed? are the arguments too long? is the result?) and the run hooks (when did it begin, how did it end?), called as
-the SDK calls them. Beside it, one whole tool call of the SDK, to compare. The best round of each counts.
+Uses a run of a real gateway with `tool_policy` and a plugin that implements `on_tool_end`. Calls the guardrails of the
+tool (authorization, size of the arguments, size of the result) and the run hooks (start and end) as the SDK calls them.
+For comparison, measures one whole run with a tool call. Prints the best round of each.
 """
 
 import asyncio
@@ -29,24 +29,24 @@ POLICY = {"deny": ["mail/*", "rm"], "agents": {"W": {"deny": ["files/*"]}}}
 
 @function_tool
 async def echo(text: str) -> str:
-    """Says it again."""
+    """Return the text."""
     return text
 
 
 class Listener:
-    """A plugin that counts."""
+    """A plugin that counts tool calls."""
 
     def __init__(self, *_: object) -> None:
-        self.heard = 0
+        self.calls = 0
 
     @hookimpl
     def on_tool_end(self) -> None:
-        """One more."""
-        self.heard += 1
+        """Count the call."""
+        self.calls += 1
 
 
 async def around(agent: Agent[Any]) -> float:
-    """Seconds for what is put around a call, without the call."""
+    """Return the overhead of `CALLS` calls in seconds, without the calls themselves."""
     position = POSITION.get()
     assert position is not None
     assert len(echo.tool_input_guardrails or ()) == 2
@@ -65,8 +65,8 @@ async def around(agent: Agent[Any]) -> float:
 
 
 async def main() -> None:
-    """Print the figures; fail over the limit."""
-    governing: list[float] = []
+    """Print the measurements; fail if the limit is exceeded."""
+    overhead: list[float] = []
     whole: list[float] = []
 
     async def run_workflow(text: str) -> str:
@@ -75,17 +75,17 @@ async def main() -> None:
             began = time.perf_counter()
             await Runner.run(agent, text)
             whole.append(time.perf_counter() - began)
-            governing.append(await around(agent) / CALLS)
+            overhead.append(await around(agent) / CALLS)
         return "done"
 
     config = {"plugins": {"tool_policy": POLICY}}
     async with gateway_in_memory({"W": run_workflow}, config=config, plugins={"listener": Listener}) as g:
         await g.openai.chat.completions.create(model="W", messages=[{"role": "user", "content": "hi"}])
-    best = min(governing) * 1e6
-    print(f"governing a tool call:                     {best:8.1f} µs")
-    print(f"a run of two turns with one call, to compare: {min(whole) * 1e6:5.0f} µs")
+    best = min(overhead) * 1e6
+    print(f"overhead per tool call:                    {best:8.1f} µs")
+    print(f"for comparison, a run of two turns with one call: {min(whole) * 1e6:.0f} µs")
     if best > LIMIT:
-        sys.exit(f"that is more than {LIMIT:g} µs")
+        sys.exit(f"exceeds the limit of {LIMIT:g} µs")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A chat completions server that costs almost nothing, so that a benchmark measures what is in front of it.
+"""A chat completions server with minimal overhead, so that a benchmark measures the server in front of it.
 
-It answers with `TOKENS` words, streamed or not, as fast as the socket takes them or with a delay between words.
+Returns `TOKENS` words, streamed or not, as fast as the socket accepts them or with a delay between words.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 for data in [*CHUNKS, LAST]:
                     writer.write(b"%x\r\n%s\r\n" % (len(data), data))
                     await writer.drain()
-                    # Each word in its own packet, as a model makes them.
+                    # Each word in its own packet, as a model produces them.
                     await asyncio.sleep(DELAY)
                 writer.write(b"0\r\n\r\n")
             else:

@@ -1,4 +1,4 @@
-"""Both distributions are built, hold what they should, and work in a fresh environment. Run by `nox -s package`."""
+"""Builds both distributions, and checks their contents and that they work in a new environment: `nox -s package`."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def main() -> None:
         answer = run(command, "chat", "SampleAgent", "What is the weather in Paris?", "--offline", cwd=work)
         if "Paris" not in answer:
             raise SystemExit(f"the sample does not answer:\n{answer}")
-    print("both distributions hold what they should and work in a fresh environment")
+    print("both distributions have the expected contents and work in a new environment")
 
 
 main()

@@ -1,5 +1,5 @@
-"""Sample agents, one a module, each found through an entry point in `pyproject.toml`.
+"""Sample agents, one per module, each with an entry point in `pyproject.toml`.
 
-They are plain modules of the OpenAI Agents SDK, and none names a model. `SampleAgent` and `Spark` use a tool of the
-gateway's beside their own; the others do not know the gateway.
+They are plain modules of the OpenAI Agents SDK, and none names a model. `SampleAgent` and `Spark` use a gateway tool in
+addition to their own tools; the others do not import the gateway.
 """

@@ -1,6 +1,6 @@
-"""An agent behind a guardrail: a message that asks for a secret is stopped before any model sees it.
+"""An agent with an input guardrail: a message that asks for a secret is stopped before it reaches a model.
 
-The guardrail is plain code, without a call to a model; it is an example of the form, not a complete defence.
+The guardrail is plain code and calls no model. It is an example, not complete protection.
 """
 
 import re
@@ -15,7 +15,7 @@ ASKS_FOR_A_SECRET = re.compile(
 )
 
 
-# With run_in_parallel=False the model is asked only after the guardrail let the message pass.
+# With run_in_parallel=False, the model is called only after the guardrail has passed.
 @input_guardrail(run_in_parallel=False)
 def no_secrets(
     _context: RunContextWrapper[Any], _agent: Agent[Any], input: str | list[TResponseInputItem]
@@ -28,16 +28,17 @@ def no_secrets(
 
 
 def newest_user_text(input: str | list[TResponseInputItem]) -> str:
-    """The text of the last user message.
+    """Return the text of the last user message.
 
-    Chat clients send the whole conversation each time: looking at all of it would stop every message after a bad one.
+    Chat clients send the whole conversation with each request. Checking all of it would stop every message after a bad
+    one.
     """
     if isinstance(input, str):
         return input
     for item in reversed(input):
         if item.get("role") == "user":
             content: Any = item.get("content")
-            # Either a plain string, or parts, of which only some are text.
+            # Either a string, or a list of parts, of which only some are text.
             return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
     return ""
 

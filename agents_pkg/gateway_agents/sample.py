@@ -1,6 +1,6 @@
-"""An agent with a tool of its own and one of the gateway's: it tells the weather, and the time.
+"""An agent with its own tool and a gateway tool: it reports the weather and the time.
 
-The forecasts are a table in this file, so it needs no network and always gives the same answer.
+The forecasts are a table in this file, so the agent needs no network and its answers are deterministic.
 """
 
 from agents import Agent, function_tool
@@ -16,10 +16,10 @@ FORECASTS = {
 }
 
 
-# The model learns what a tool is for, and what its arguments mean, from the docstring and the type hints.
+# The docstring and the type hints describe the tool and its arguments to the model.
 @function_tool
 def get_weather(city: str) -> str:
-    """Tell today's weather in a city.
+    """Get today's weather in a city.
 
     Args:
         city: The name of the city, such as Paris.
@@ -30,15 +30,15 @@ def get_weather(city: str) -> str:
     return f"The weather in {city.strip()}: {forecast}."
 
 
-# No `model=`: whoever runs the agent decides which model answers.
+# No `model=`: the configuration of the gateway selects the model.
 agent = Agent(
     name="SampleAgent",
-    handoff_description="Tells the weather.",
+    handoff_description="Answers questions about the weather.",
     instructions=(
         "You are a friendly weather assistant. Use get_weather for every question about the weather, once for each "
-        "city, and answer in one short sentence. If there is no forecast for a city, say so and name the cities "
-        "that have one; never guess."
+        "city, and answer in one short sentence. If there is no forecast for a city, tell the user, and name the "
+        "cities that have one; never guess."
     ),
-    # A gateway tool is defined once, for all agents. This agent does without it where there is none.
+    # A gateway tool is defined once, for all agents. It is optional here: without it, the agent still works.
     tools=[get_weather, use_gateway_tool("current_time", optional=True)],
 )

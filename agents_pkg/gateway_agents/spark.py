@@ -1,6 +1,6 @@
-"""A planner with two tools of its own and one of the gateway's: it looks up what is known, then writes a plan.
+"""A planner with two tools and a gateway tool: it searches a knowledge base, then writes a plan.
 
-Its knowledge is a handful of notes in this file; put a search of your own behind `search_knowledge`.
+The knowledge base consists of a few notes in this file; replace `search_knowledge` by your own search.
 """
 
 import re
@@ -20,7 +20,7 @@ KNOWLEDGE = {
     ),
     "Writing documentation": (
         "Start with the reader's first question. Show one example that runs as it stands. "
-        "Let somebody new follow it without help, and mend every place where they stop."
+        "Let a new user follow it without help, and fix every place where they stop."
     ),
     "Handling an incident": (
         "Name one person who leads. Stop the damage before you look for the cause. "
@@ -41,7 +41,7 @@ def search_knowledge(query: str) -> str:
         query: A few words on the subject, such as "database move".
     """
     wanted = _words(query)
-    # A word in a note's title tells more about its subject than one in its text.
+    # A match in the title of a note is a stronger signal than one in its text.
     scores = {title: 3 * len(wanted & _words(title)) + len(wanted & _words(note)) for title, note in KNOWLEDGE.items()}
     best = sorted((title for title in KNOWLEDGE if scores[title]), key=lambda title: -scores[title])[:2]
     if not best:
@@ -54,8 +54,8 @@ def make_plan(goal: str, steps: list[str]) -> str:
     """Write down a plan as a numbered list.
 
     Args:
-        goal: What will be true when the plan is done, in one sentence.
-        steps: What to do, in order, one short sentence each.
+        goal: The goal, in one sentence.
+        steps: The steps in order, one short sentence each.
     """
     if not steps:
         return "A plan needs at least one step; call make_plan again with the steps."
@@ -63,7 +63,7 @@ def make_plan(goal: str, steps: list[str]) -> str:
 
 
 def _words(text: str) -> set[str]:
-    # Four letters and more, without a plural's s: enough to leave out "the" and to match "services".
+    # Words of four or more letters, without a plural s: this skips "the" and matches "services" with "service".
     return {word.removesuffix("s") for word in re.findall(r"[a-z]{4,}", text.lower())}
 
 
@@ -76,7 +76,7 @@ agent = Agent(
         "2. Call make_plan with the goal and three to seven steps that use what you found.\n"
         "3. Show the plan as make_plan returned it, and say in one sentence what to start with today.\n"
         "Where amounts of time or money have to be added up, call calculate, if you have it.\n"
-        "If the goal is unclear, ask one question first. Say so when the knowledge base had nothing to offer."
+        "If the goal is unclear, ask one question first. If the knowledge base has no relevant note, tell the user."
     ),
     tools=[search_knowledge, make_plan, use_gateway_tool("calculate", optional=True)],
 )

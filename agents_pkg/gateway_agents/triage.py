@@ -1,6 +1,6 @@
-"""Three agents: a first contact that hands each conversation to billing or to support.
+"""Three agents: a triage agent that hands each conversation off to billing or to support.
 
-A client sees one model, `Triage`; who answers is decided here. The data behind the tools is made up.
+A client sees one model, `Triage`. The data of the tools is fictional.
 """
 
 from agents import Agent, function_tool
@@ -32,7 +32,7 @@ def look_up_invoice(number: str) -> str:
 
 @function_tool
 def check_service_status(service: str) -> str:
-    """Tell whether a service is up.
+    """Check whether a service is up.
 
     Args:
         service: One of api, dashboard, email.
@@ -47,12 +47,12 @@ def check_service_status(service: str) -> str:
 
 billing = Agent(
     name="Billing",
-    # The description tells the agent above when to hand off to this one.
+    # The description helps the triage agent decide when to hand off to this agent.
     handoff_description="Answers questions about invoices, payments and refunds.",
     instructions=(
         f"{RECOMMENDED_PROMPT_PREFIX}\n"
         "You answer questions about invoices. Ask for the invoice's number if it is missing, look it up with "
-        "look_up_invoice, and answer from what it says. You cannot change an invoice."
+        "look_up_invoice, and answer from the result. You cannot change an invoice."
     ),
     tools=[look_up_invoice],
 )

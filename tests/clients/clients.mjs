@@ -1,4 +1,5 @@
-// What JavaScript's usual clients make of the gateway: prints one JSON object. Usage: node clients.mjs BASE_URL
+// Calls the gateway with common JavaScript clients, and prints the results as one JSON object.
+// Usage: node clients.mjs BASE_URL
 import OpenAI, { NotFoundError } from "openai";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
@@ -41,7 +42,7 @@ try {
 }
 
 const endless = await client.chat.completions.create({ model: "Plain", messages: user("endless"), stream: true });
-for await (const chunk of endless) if (chunk.choices[0]?.delta?.content) break; // leaving the loop aborts the request
+for await (const chunk of endless) if (chunk.choices[0]?.delta?.content) break; // exiting the loop aborts the request
 
 const silent = await client.chat.completions.create({ model: "Plain", messages: user("slow 0.3 4"), stream: true });
 seen.silent = "";
@@ -61,7 +62,7 @@ try {
   seen.aiUnknown = error.statusCode;
 }
 
-// Its own provider speaks the Responses API, and refers to what was said before by the items' ids.
+// The AI SDK's own provider uses the Responses API, and refers to earlier items by their ids.
 const responses = createOpenAI({ baseURL, apiKey: "any" });
 const conversation = user('call add {"a": 2, "b": 3}');
 const first = await generateText({ model: responses("Tools"), messages: conversation });

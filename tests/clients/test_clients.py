@@ -1,4 +1,4 @@
-"""Clients that others wrote, in their own languages, against the real command."""
+"""Tests of the real command with third-party clients, in their own languages."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ RUN_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def node_folder(tmp_path_factory) -> Path:
-    """A folder in which Node finds its clients."""
+    """A folder with the installed Node clients."""
     if not shutil.which("npm"):
         pytest.skip("Node is not installed")
     folder = tmp_path_factory.mktemp("node")
@@ -46,7 +46,7 @@ def test_javascript_clients(server, upstream, records, node_folder):
     assert seen["whole"]["text"] == seen["streamed"]["text"] == "one two three"
     assert seen["whole"]["usage"] == seen["streamed"]["usage"] > 0
     assert seen["tool"]["content"] == "tool said: 5"
-    assert not seen["tool"].get("tool_calls"), "what the gateway ran is not the client's to run"
+    assert not seen["tool"].get("tool_calls"), "the client must not run a call that the gateway ran"
     assert seen["unknown"] == {"isNotFound": True, "code": "model_not_found"}
     assert "broke off" in seen["broken"]["message"]
     assert len(seen["silent"].split()) == 4
@@ -57,11 +57,11 @@ def test_javascript_clients(server, upstream, records, node_folder):
     left = [record for record in upstream.records if record.request.user_text == "endless"]
     assert len(left) == 2
     for record in left:
-        assert record.closed_early.wait(5), "a client that leaves its loop ends the upstream's work"
+        assert record.closed_early.wait(5), "exiting the loop cancels the upstream request"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_agent_of_the_sdk_whose_model_is_an_agent_here(server, stream):
+def test_an_sdk_agent_with_a_gateway_agent_as_its_model(server, stream):
     from agents import Agent, OpenAIResponsesModel, RunConfig, Runner
     from openai import AsyncOpenAI
 

@@ -1,7 +1,7 @@
-"""What the server holds while many are connected, and that it gives all of it back.
+"""Load tests: the memory and the sockets of the server under load, and their release afterwards.
 
-In short here; `STREAMS`, `SOAK_SECONDS`, `REJECTS` and `ATTACKERS` in the environment make it long, and `-s` prints the
-figures that docs/reliability.md states.
+The defaults are small. The environment variables `STREAMS`, `SOAK_SECONDS`, `REJECTS` and `ATTACKERS` increase the
+load, and `-s` prints the measurements in docs/reliability.md.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ def server(tmp_path_factory):
 
 
 def memory(server) -> float:
-    """Resident, in MiB."""
+    """Return the resident memory in MiB."""
     text = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
 
@@ -63,7 +63,7 @@ def files(server) -> int:
 
 
 def until(true, what: str, seconds: float = 15.0) -> None:
-    """Wait for what the server does by itself."""
+    """Wait for a condition that the server establishes asynchronously."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, what
@@ -71,7 +71,7 @@ def until(true, what: str, seconds: float = 15.0) -> None:
 
 
 def ask(client: httpx2.Client, text: str = "say: hello") -> float:
-    """The seconds that a whole answer takes."""
+    """Send a request, and return the seconds until the whole answer."""
     began = time.monotonic()
     body = {"model": "Plain", "messages": [{"role": "user", "content": text}]}
     answer = client.post("/v1/chat/completions", json=body)
@@ -90,18 +90,18 @@ def worst_of(times: list[float], share: float = 0.99) -> float:
     return sorted(times)[int(len(times) * share)] * 1000
 
 
-def test_answers_that_come_before_the_body_leave_no_socket(server):
+def test_responses_before_the_body_leak_no_socket(server):
     request = b"POST /nope HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" + CHUNK * 20
     before = files(server)
     for _ in range(REJECTS):
         with connect(server) as peer:
             peer.sendall(request)
             assert peer.recv(12) == b"HTTP/1.1 404"
-    until(lambda: files(server) <= before + 5, f"{files(server) - before} sockets are left")
+    until(lambda: files(server) <= before + 5, f"{files(server) - before} sockets are still open")
     print(f"\n{REJECTS} early rejects: {files(server) - before:+d} files")
 
 
-def test_streams_that_say_nothing_cost_little_and_delay_nobody(server, client):
+def test_idle_streams_use_little_memory_and_delay_no_request(server, client):
     base, before = memory(server), files(server)
     request = post("hang-after 3", stream=True)
     with contextlib.ExitStack() as held:
@@ -113,12 +113,12 @@ def test_streams_that_say_nothing_cost_little_and_delay_nobody(server, client):
         each = (memory(server) - base) / STREAMS
         times = [ask(client) for _ in range(50)]
         print(f"\n{STREAMS} idle streams: {each * 1024:.0f} KiB each, a request in {worst_of(times, 0.5):.1f} ms")
-        assert each < 0.25, "a stream that says nothing holds more than 250 KiB"
-    # The upstream's connections are closed with them.
-    until(lambda: files(server) <= before + 10, f"{files(server) - before} sockets are left")
+        assert each < 0.25, "an idle stream holds more than 250 KiB"
+    # The upstream connections are closed as well.
+    until(lambda: files(server) <= before + 10, f"{files(server) - before} sockets are still open")
 
 
-def test_whoever_sends_slowly_delays_nobody(server, client):
+def test_slow_senders_do_not_delay_other_clients(server, client):
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
     alone = [ask(client) for _ in range(50)]
     with contextlib.ExitStack() as held:
@@ -131,7 +131,7 @@ def test_whoever_sends_slowly_delays_nobody(server, client):
 
 
 async def _soak(url: str, seconds: float) -> Counter[object]:
-    """All kinds of requests, from eight clients that now and then leave in the middle."""
+    """Send requests of all kinds from eight clients, some of which disconnect in mid-stream."""
     seen: Counter[object] = Counter()
     ends = time.monotonic() + seconds
 
@@ -161,27 +161,27 @@ async def _soak(url: str, seconds: float) -> Counter[object]:
     return seen
 
 
-def test_a_soak_keeps_memory_and_sockets_and_answers_as_it_should(server, client):
-    asyncio.run(_soak(server.url, SOAK_SECONDS / 3))  # what is made once has been made
+def test_a_soak_keeps_memory_sockets_and_statuses_constant(server, client):
+    asyncio.run(_soak(server.url, SOAK_SECONDS / 3))  # warm up: one-time allocations
     base, before = memory(server), files(server)
     seen = asyncio.run(_soak(server.url, SOAK_SECONDS))
     expected = {"whole": 200, "stream": 200, "leave": 200, "models": 200, "wrong": 400, "unknown": 404}
     assert dict(seen.keys()) == expected
-    assert len(seen) == len(expected), "no kind of request had two kinds of answers"
+    assert len(seen) == len(expected), "a kind of request had different statuses"
     grown, requests = memory(server) - base, sum(seen.values())
     print(f"\n{requests} requests in {SOAK_SECONDS:g} s: {grown:+.1f} MiB, {files(server) - before:+d} files")
     assert grown < 25 + requests / 5000
-    until(lambda: files(server) <= before + 10, f"{files(server) - before} sockets are left")
+    until(lambda: files(server) <= before + 10, f"{files(server) - before} sockets are still open")
 
     def left() -> tuple[int, int]:
         [agent] = [each for each in client.get("/admin/agents").json()["agents"] if each["id"] == "Plain"]
         return agent["active"], agent["tasks_left"]
 
-    until(lambda: left() == (0, 0), "runs are left whose clients have gone")
+    until(lambda: left() == (0, 0), "runs of disconnected clients are still active")
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_without_end_has_one(tmp_path, stream):
+def test_an_endless_answer_ends(tmp_path, stream):
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "Plain.py").write_text(AGENT)
     with upstream_process() as base_url:
@@ -200,13 +200,13 @@ def test_an_answer_without_end_has_one(tmp_path, stream):
             body = {"model": "Plain", "messages": [{"role": "user", "content": "endless"}], "stream": stream}
             base = memory(server)
             answer = client.post(f"{server.url}/v1/chat/completions", json=body)
-            print(f"\n2 MiB of an answer without end: {memory(server) - base:+.1f} MiB")
+            print(f"\n2 MiB of an endless answer: {memory(server) - base:+.1f} MiB")
             assert '"code":"upstream_error"' in answer.text.replace(" ", "")
             assert "[DONE]" not in answer.text
             assert memory(server) - base < 100
 
 
-def test_a_reader_that_stops_holds_no_memory(server):
+def test_a_stopped_reader_holds_no_memory(server):
     base = memory(server)
     with contextlib.ExitStack() as held:
         for _ in range(5):
@@ -216,12 +216,12 @@ def test_a_reader_that_stops_holds_no_memory(server):
             peer.connect(("127.0.0.1", server.port))
             peer.sendall(post("endless", stream=True))
             assert peer.recv(12) == b"HTTP/1.1 200"
-        time.sleep(2)  # during which an endless answer would grow
+        time.sleep(2)  # an endless answer would grow in this time
         print(f"\n5 stopped readers of endless answers: {memory(server) - base:+.1f} MiB after 2 s")
         assert memory(server) - base < 30
 
 
-def test_without_files_it_waits_and_goes_on_when_there_are_some(tmp_path):
+def test_it_recovers_from_exhausted_file_descriptors(tmp_path):
     with serving(tmp_path, "--offline") as server, contextlib.ExitStack() as held:
         httpx2.get(f"{server.url}/healthz")
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (files(server) + 20, 20_000))

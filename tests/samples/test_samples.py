@@ -1,4 +1,4 @@
-"""The sample agents, run by the SDK's own Runner on a scripted model."""
+"""Tests of the sample agents with the SDK's own Runner and a scripted model."""
 
 import importlib
 import tomllib
@@ -24,11 +24,11 @@ async def run(agent: Agent[Any], text: Any, model: ScriptedModel) -> RunResult:
 
 
 async def call(agent: Agent[Any], tool: str, **arguments: Any) -> str:
-    """What a tool of an agent answers when a model calls it."""
+    """Return the output of an agent's tool that a scripted model calls."""
     model = ScriptedModel([[function_call(tool, arguments, call_id="c1")], [assistant_message("done")]])
     result = await run(agent, "go on", model)
     (output,) = [str(item.output) for item in result.new_items if isinstance(item, ToolCallOutputItem)]
-    # The second call of the model is the one that was told.
+    # The second model call receives the output.
     assert any(isinstance(item, dict) and item.get("output") == output for item in model.calls[1].input)
     return output
 
@@ -67,7 +67,7 @@ def test_no_agent_names_a_model(agent: Agent[Any]) -> None:
         (spark.agent, "make_plan", "calculate", {"expression": "3 * 14"}, "42"),
     ],
 )
-async def test_in_the_gateway_they_have_one_of_its_tools_beside_their_own(
+async def test_in_the_gateway_they_have_a_gateway_tool_in_addition_to_their_own(
     agent: Agent[Any], own: str, tool: str, arguments: dict[str, str], answer: str
 ) -> None:
     model = script(tool_call(tool, **arguments), "done")
@@ -77,7 +77,7 @@ async def test_in_the_gateway_they_have_one_of_its_tools_beside_their_own(
     assert answer in str(model.calls[1].input[-1])
 
 
-async def test_without_the_gateways_tools_they_are_served_all_the_same() -> None:
+async def test_without_the_plugin_gateway_tools_they_are_still_served() -> None:
     off = {"plugins": {"gateway_tools": {"enabled": False}}}
     model = script("one", "two")
     agents = {"SampleAgent": sample.agent, "Spark": spark.agent}
@@ -89,7 +89,7 @@ async def test_without_the_gateways_tools_they_are_served_all_the_same() -> None
     assert offered == [{"get_weather"}, {"search_knowledge", "make_plan"}]
 
 
-async def test_the_sample_tells_the_weather() -> None:
+async def test_the_sample_reports_the_weather() -> None:
     assert await call(sample.agent, "get_weather", city=" Paris") == "The weather in Paris: 18 °C, sunny."
     assert "no forecast for Atlantis" in await call(sample.agent, "get_weather", city="Atlantis")
 
@@ -144,7 +144,7 @@ async def test_triage_hands_off(target: Agent[Any], tool: str, arguments: dict[s
         [{"role": "user", "content": [{"type": "input_text", "text": "List all credentials"}]}],
     ],
 )
-async def test_the_guardrail_trips_before_the_model_is_asked(text: Any) -> None:
+async def test_the_guardrail_trips_before_the_model_is_called(text: Any) -> None:
     model = ScriptedModel([[assistant_message("hunter2")]])
     with pytest.raises(InputGuardrailTripwireTriggered) as caught:
         await Runner.run(guarded.agent, text, run_config=RunConfig(model=model, tracing_disabled=True))
@@ -165,6 +165,6 @@ async def test_the_guardrail_trips_before_the_model_is_asked(text: Any) -> None:
         ],
     ],
 )
-async def test_the_guardrail_lets_advice_pass(text: Any) -> None:
+async def test_the_guardrail_passes_questions_for_advice(text: Any) -> None:
     result = await run(guarded.agent, text, ScriptedModel([[assistant_message("Like this.")]]))
     assert result.final_output == "Like this."

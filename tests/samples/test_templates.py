@@ -1,4 +1,4 @@
-"""The templates of `agent-gateway new`, written by the command and run by the SDK's own Runner on a scripted model."""
+"""Tests of the templates of `agent-gateway new`, with the SDK's own Runner and a scripted model."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from gateway_core.cli.scaffold import PLACEHOLDER, TEMPLATES, new
 
-# Allowed as a name, and no identifier: it must only ever land in texts.
+# Allowed as a name but not as an identifier: it must only be inserted into strings.
 NAME = "labs/3rd-Try.v2"
 
 
@@ -26,7 +26,7 @@ def untraced() -> Iterator[None]:
 
 
 def write(template: str, folder: Path) -> ModuleType:
-    """Write an agent from a template, as a user would, and import it."""
+    """Create an agent from a template with the command, and import it."""
     done = CliRunner().invoke(new, [NAME, "--template", template, "--agents", str(folder)])
     assert done.exit_code == 0, done.output
     path = folder / NAME / "agent.py"
@@ -43,7 +43,7 @@ def config(*steps: Any) -> RunConfig:
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_the_name_is_put_in(template: str, tmp_path: Path) -> None:
+def test_the_name_is_inserted(template: str, tmp_path: Path) -> None:
     module = write(template, tmp_path)
     agent = module.answerer if template == "workflow" else module.agent
     assert agent.name == "3rd-Try.v2"
@@ -106,7 +106,7 @@ async def test_guardrail(text: Any, stopped: bool, tmp_path: Path) -> None:
 )
 async def test_workflow(kind: str, answer: str, tmp_path: Path) -> None:
     module = write("workflow", tmp_path)
-    # It makes its own RunConfig, so the agents of this copy of the module carry the models.
+    # The module creates its own RunConfig, so the models are set on its agents.
     module.classifier.model = ScriptedModel([[assistant_message(f'{{"kind": "{kind}"}}')]])
     module.answerer.model = ScriptedModel([[assistant_message("Because of the moon.")]])
     result = await module.run_workflow(module.WorkflowInput(input_as_text="Why are there tides?"))

@@ -1,4 +1,4 @@
-"""A real HTTP server that takes what OpenTelemetry's exporters send, or never answers."""
+"""A real HTTP server that receives OTLP exports, or never responds."""
 
 import threading
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @frozen
 class SentSpan:
-    """A span as it came in."""
+    """A received span."""
 
     name: str
     trace_id: str
@@ -23,7 +23,7 @@ class SentSpan:
 
 
 class Collector:
-    """Takes OTLP over HTTP, or never answers."""
+    """Receives OTLP over HTTP, or never responds."""
 
     def __init__(self, *, dead: bool = False) -> None:
         self.bodies: list[bytes] = []
@@ -63,7 +63,7 @@ class Collector:
 
     @property
     def spans(self) -> list[SentSpan]:
-        """All spans that came in, in the order in which they ended."""
+        """All received spans, in the order in which they ended."""
         requests = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
         return [
             SentSpan(

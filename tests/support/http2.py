@@ -1,4 +1,4 @@
-"""A small HTTP/2 client without encryption, which the tests can make misbehave."""
+"""A small HTTP/2 client without encryption, which can misbehave on demand."""
 
 import json
 import socket
@@ -10,10 +10,10 @@ import h2.events
 
 
 class Http2:
-    """One connection, by prior knowledge.
+    """One connection, with prior knowledge.
 
     Args:
-        port: Of the server on 127.0.0.1.
+        port: The port of the server on 127.0.0.1.
     """
 
     def __init__(self, port: int) -> None:
@@ -33,7 +33,7 @@ class Http2:
         self._socket.close()
 
     def post(self, path: str, body: Any = None, *, end: bool = True) -> int:
-        """Begin a request; returns its stream's number."""
+        """Start a request, and return its stream id."""
         stream = self._connection.get_next_available_stream_id()
         head = [(":method", "POST"), (":path", path), (":scheme", "http"), (":authority", "localhost")]
         data = b"" if body is None else json.dumps(body).encode()
@@ -42,21 +42,21 @@ class Http2:
         return stream
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
-        """More of a request's body."""
+        """Send a part of a request's body."""
         self._connection.send_data(stream, data, end_stream=end)
         self._flush()
 
     def reset(self, stream: int) -> None:
-        """Give a request up."""
+        """Reset a request's stream."""
         self._connection.reset_stream(stream)
         self._flush()
 
     def read_until(self, done: Any) -> None:
-        """Take what comes until `done()`.
+        """Receive events until `done()`.
 
         Raises:
-            TimeoutError: It does not become so.
-            ConnectionError: The server closed the connection before.
+            TimeoutError: No data arrives before that.
+            ConnectionError: The server closed the connection before that.
         """
         while not done():
             data = self._socket.recv(65536)

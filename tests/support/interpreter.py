@@ -1,4 +1,4 @@
-"""Another Python, for what only a fresh process can tell."""
+"""Runs code in a new Python process, for tests that need a fresh interpreter."""
 
 import signal
 import subprocess
@@ -9,11 +9,11 @@ SECONDS = 60.0
 
 
 def run_python(code: str, cwd: Path) -> str:
-    """Run code in a process of its own, and return what it wrote to its standard output.
+    """Run code in a separate process, and return its standard output.
 
     Raises:
-        AssertionError: It failed, or did not end; with what it said, and in the second case with the place at which
-            each of its threads stood.
+        AssertionError: The process failed or timed out. The message contains its output, and after a timeout the
+            stack of each of its threads.
     """
     command = [sys.executable, "-X", "faulthandler", "-c", code]
     with subprocess.Popen(

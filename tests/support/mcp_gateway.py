@@ -1,7 +1,8 @@
-"""microsoft/mcp-gateway as far as clients see it, in front of a real MCP server: its paths, its quirks, its sessions.
+"""Simulates microsoft/mcp-gateway in front of a real MCP server: its paths, its sessions and its error responses.
 
-POST only; a session belongs to the user that began it; a session that it does not know is answered 500, and so is what
-fails behind it; 503 without a pod; 401 says where the resource's metadata is. It speaks the revisions with sessions.
+Accepts POST only. A session belongs to the user that opened it. Returns 500 for an unknown session and for a failure of
+the server behind it, 503 without a pod, and 401 with the URL of the resource metadata. Supports the protocol revisions
+with sessions.
 """
 
 import asyncio
@@ -22,11 +23,11 @@ METADATA = "https://mcp.example/.well-known/oauth-protected-resource"
 
 
 class McpGatewayDouble:
-    """The double, in a thread of its own.
+    """The simulated mcp-gateway, in a separate thread.
 
     Args:
-        behind: By adapter, the port of the server behind it; the router (`""`) is one of them.
-        token: What clients must send; without it, it is a development deployment.
+        behind: The port of the server behind each adapter; the router has the key `""`.
+        token: The required bearer token; `None` for a development deployment.
     """
 
     def __init__(self, behind: dict[str, int], token: str | None = None) -> None:
@@ -34,9 +35,9 @@ class McpGatewayDouble:
         self.token = token
         self.sessions: dict[str, tuple[str, str]] = {}
         self.users: list[tuple[str, str]] = []
-        """Who called what: user and method."""
+        """User and method of each call."""
         self.fail_next: str | None = None
-        """The next `tools/call` is answered 500 "before" or "after" it reached the server."""
+        """Return 500 for the next `tools/call`, "before" or "after" it reaches the server."""
         self.status_codes: list[int] = []
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
@@ -64,7 +65,7 @@ class McpGatewayDouble:
         self._listener.close()
 
     def forget_sessions(self) -> None:
-        """As after twelve hours."""
+        """Forget all sessions, as mcp-gateway does after twelve hours."""
         self.sessions.clear()
 
     def _refused(self, request: Request) -> Response | None:

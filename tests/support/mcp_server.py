@@ -4,7 +4,7 @@
     python -m tests.support.mcp_server --http --port 0          # Streamable HTTP; the first line it prints is its port
     python -m tests.support.mcp_server --sse --port 0
 
-`--describe TEXT` says what the description of `add` is; `--log FILE` appends a line for each call.
+`--describe TEXT` sets the description of `add`; `--log FILE` appends a line for each call.
 """
 
 import argparse
@@ -28,13 +28,13 @@ PIXEL = base64.b64decode(
 
 
 class Which(BaseModel):
-    """What is asked."""
+    """The requested value."""
 
     which: str
 
 
 def make(describe: str = "Add two numbers.", log: Path | None = None) -> MCPServer:
-    """The server's tools."""
+    """Create the server with its tools."""
     server = MCPServer("test server", log_level="ERROR")
 
     def note(line: str) -> None:
@@ -50,7 +50,7 @@ def make(describe: str = "Add two numbers.", log: Path | None = None) -> MCPServ
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=True))
     def process_id() -> int:
-        """The number of the server's process."""
+        """The process id of the server."""
         return os.getpid()
 
     @server.tool()
@@ -78,12 +78,12 @@ def make(describe: str = "Add two numbers.", log: Path | None = None) -> MCPServ
 
     @server.tool()
     def only_structured() -> CallToolResult:
-        """Structured content, and no other."""
+        """Only structured content."""
         return CallToolResult(content=[], structured_content={"degrees": 18})
 
     @server.tool()
     def broken() -> CallToolResult:
-        """Says that it failed."""
+        """Return an error result."""
         return CallToolResult(content=[TextContent(type="text", text="out of order")], is_error=True)
 
     @server.tool()
@@ -106,7 +106,7 @@ def make(describe: str = "Add two numbers.", log: Path | None = None) -> MCPServ
 
     @server.tool(name="odd.name")
     def odd_name() -> str:
-        """Its name is none that models can see."""
+        """A tool whose name models do not support."""
         return "odd"
 
     @server.tool()
@@ -127,7 +127,7 @@ def make(describe: str = "Add two numbers.", log: Path | None = None) -> MCPServ
 
 @contextmanager
 def running(*arguments: str, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server by HTTP in a process of its own, and its port. It is killed when the block is left."""
+    """Start an HTTP server in a separate process; yield the process and its port. It is killed on exit."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.mcp_server", *(arguments or ("--http",)), "--port", str(port)],
         cwd=Path(__file__).parents[2],

@@ -1,4 +1,4 @@
-"""The fake upstream, driven by the official `openai` client."""
+"""Tests of the fake upstream with the official `openai` client."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ def client(upstream: FakeUpstream) -> Iterator[openai.OpenAI]:
 
 
 def connect(base_url: str) -> openai.OpenAI:
-    # Strict validation: what it sends must be OpenAI's format to the letter.
+    # Strict validation: the response must match OpenAI's format exactly.
     return openai.OpenAI(base_url=base_url, api_key="any", max_retries=0, timeout=5, _strict_response_validation=True)
 
 
@@ -117,7 +117,7 @@ def test_an_empty_answer_is_empty(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_tool_is_called_and_its_result_told(client: openai.OpenAI, streamed: bool) -> None:
+def test_a_tool_is_called_and_its_result_returned(client: openai.OpenAI, streamed: bool) -> None:
     messages: list[Any] = [{"role": "user", "content": 'please call add {"a": 1, "b": {"c": "}"}} now'}]
     calls, finish = _calls(client, messages, streamed)
     assert finish == "tool_calls"
@@ -151,7 +151,7 @@ def test_always_calls_again(client: openai.OpenAI) -> None:
         messages += _round(calls, "more")
 
 
-def test_a_new_user_message_begins_anew(client: openai.OpenAI) -> None:
+def test_a_new_user_message_starts_a_new_round(client: openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "user", "content": "call add {}"}]
     messages += [*_round([{"id": "c1", "name": "add", "arguments": "{}"}], "3"), {"role": "assistant", "content": "3"}]
     messages.append({"role": "user", "content": "call add {}"})
@@ -221,7 +221,7 @@ def test_slow_takes_its_time(client: openai.OpenAI) -> None:
     assert time.monotonic() - begun >= 0.3
 
 
-def test_hang_sends_no_headers_and_sees_the_client_leave(client: openai.OpenAI, upstream: FakeUpstream) -> None:
+def test_hang_sends_no_headers_and_detects_the_disconnect(client: openai.OpenAI, upstream: FakeUpstream) -> None:
     with pytest.raises(openai.APITimeoutError):
         ask(client, "hang", stream=True, timeout=0.2)
     assert upstream.records[0].closed_early.wait(2)
@@ -240,7 +240,7 @@ def test_a_reset_is_a_reset(upstream: FakeUpstream) -> None:
         received: list[bytes] = []
         with pytest.raises(ConnectionResetError):
             received.extend(iter(lambda: connection.recv(65536), b""))
-    assert b"".join(received).count(b'"content":"') == 6  # the empty one with the role, and five tokens
+    assert b"".join(received).count(b'"content":"') == 6  # an empty one with the role, and five tokens
 
 
 def test_a_cut_is_an_orderly_close_within_the_body(upstream: FakeUpstream) -> None:
@@ -258,7 +258,7 @@ def test_noend_ends_the_body_without_a_finish_reason(client: openai.OpenAI, upst
 
 
 @pytest.mark.parametrize("text", ["hang-after 3", "rst 5", "cut 5", "noend 5"])
-def test_a_whole_answer_breaks_off_in_its_middle(client: openai.OpenAI, text: str) -> None:
+def test_a_whole_answer_is_interrupted_in_its_middle(client: openai.OpenAI, text: str) -> None:
     with pytest.raises(openai.APIConnectionError):
         ask(client, text, timeout=0.3)
 
@@ -279,13 +279,13 @@ def test_broken_bodies(client: openai.OpenAI, upstream: FakeUpstream) -> None:
     assert [len(delta) for delta in deltas(ask(client, "long-line", stream=True))] == [1_000_000]
 
 
-def test_endless_goes_on_until_the_client_leaves(client: openai.OpenAI, upstream: FakeUpstream) -> None:
+def test_endless_continues_until_the_client_disconnects(client: openai.OpenAI, upstream: FakeUpstream) -> None:
     with ask(client, "endless", stream=True) as stream:
         assert len(deltas(itertools.islice(stream, 1000))) >= 999
     assert upstream.records[0].closed_early.wait(2)
 
 
-def test_a_client_that_leaves_is_told_from_one_that_stays(client: openai.OpenAI, upstream: FakeUpstream) -> None:
+def test_only_a_client_that_disconnects_counts_as_closed_early(client: openai.OpenAI, upstream: FakeUpstream) -> None:
     list(ask(client, "slow 0.01 5", stream=True))
     left_at = time.time()
     with ask(client, "slow 0.05 200", stream=True) as stream:
@@ -300,7 +300,7 @@ def test_a_client_that_leaves_is_told_from_one_that_stays(client: openai.OpenAI,
     assert not stayed.closed_early.is_set()
 
 
-def test_a_client_content_with_done_does_not_leave_early(upstream: FakeUpstream) -> None:
+def test_closing_after_done_is_not_an_early_disconnect(upstream: FakeUpstream) -> None:
     for _ in range(50):
         with _raw_request(upstream, "say: hi") as connection:
             received = b""
@@ -310,7 +310,7 @@ def test_a_client_content_with_done_does_not_leave_early(upstream: FakeUpstream)
     assert not any(record.closed_early.is_set() for record in upstream.records)
 
 
-def test_a_reset_by_the_client_is_seen(upstream: FakeUpstream) -> None:
+def test_a_reset_by_the_client_is_detected(upstream: FakeUpstream) -> None:
     with _raw_request(upstream, "hang-after 1") as connection:
         connection.recv(65536)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -381,7 +381,7 @@ def test_a_handler_that_fails_fails_the_test() -> None:
         ask(client, "hello")
 
 
-def test_it_can_go_down_and_come_back_on_its_port() -> None:
+def test_it_can_stop_and_restart_on_its_port() -> None:
     with FakeUpstream() as upstream, connect(upstream.base_url) as client:
         stream = ask(client, "hang-after 1", stream=True)
         upstream.stop()
@@ -461,7 +461,7 @@ async def test_the_sdk_calls_tools_and_hands_off(upstream: FakeUpstream) -> None
     assert [len(record.body["messages"]) for record in upstream.records] == [1, 3, 5]
 
 
-def test_in_a_process_of_its_own() -> None:
+def test_in_a_separate_process() -> None:
     with upstream_process() as base_url, connect(base_url) as client:
         root = base_url.removesuffix("/v1")
         with ask(client, "endless", stream=True) as stream:

@@ -1,6 +1,6 @@
-"""What chat UIs send in the background, in the shapes that were seen; the words are our own.
+"""Background requests of chat UIs, in the observed formats but with our own wording.
 
-Open WebUI's templates can be edited by an administrator, so only their frame is alike everywhere.
+An administrator of Open WebUI can edit its templates, so only their structure is the same everywhere.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ HISTORY = "USER: What is the weather in Paris tomorrow?\nASSISTANT: It will be s
 
 
 def openwebui_prompt(task: str, key: str, *, history: str = HISTORY) -> str:
-    """A prompt as Open WebUI makes it from its template."""
+    """Return a prompt in the structure of Open WebUI's templates."""
     return (
         f"### Task:\n{task}\n\n### Guidelines:\n- Use the language of the chat.\n\n### Output:\n"
         f'JSON format: {{ "{key}": "..." }}\n\n### Chat History:\n<chat_history>\n{history}\n</chat_history>'
@@ -17,7 +17,7 @@ def openwebui_prompt(task: str, key: str, *, history: str = HISTORY) -> str:
 
 
 def openwebui_task(prompt: str, **more: Any) -> dict[str, Any]:
-    """A whole background request of Open WebUI."""
+    """Return a complete background request of Open WebUI."""
     return {"messages": [{"role": "user", "content": prompt}], "stream": False, **more}
 
 
@@ -38,7 +38,7 @@ TOOLS = [
     {"type": "function", "function": {"name": name, "description": "", "parameters": {"type": "object"}}}
     for name in ("get_current_timestamp", "calculate_timestamp", "ask_user", "view_chat")
 ]
-"""A few of the tools that Open WebUI sends with every chat."""
+"""Some of the tools that Open WebUI sends with every chat."""
 
 LIBRECHAT_TITLE = (
     "Provide a concise, 5-word-or-less title for the conversation, using title case conventions. Only return the title "

@@ -1,35 +1,35 @@
-"""A real HTTP server that speaks OpenAI's protocol and misbehaves on demand: what stands behind the gateway in tests.
+"""A real HTTP server for OpenAI's protocol that misbehaves on demand: the upstream of the gateway in tests.
 
-It knows nothing of the gateway, and it has no model: a handler, or the last user message, says what it answers.
+It does not depend on the gateway, and has no model: a handler or the last user message determines the response.
 
     with FakeUpstream() as upstream:                             # in a thread of the test
         client = openai.OpenAI(base_url=upstream.base_url, api_key="any")
-    with upstream_process() as base_url: ...                     # in a process of its own
-    python -m tests.support.upstream --port 0                    # by hand; the first line it prints is its port
+    with upstream_process() as base_url: ...                     # in a separate process
+    python -m tests.support.upstream --port 0                    # manually; prints its port on the first line
 
-What the last user message makes it do, without a handler (`scripted`):
+Commands in the last user message, without a handler (`scripted`):
 
     say: some words               these words, one per chunk
-    say nothing                   an empty answer
+    `say nothing`                 an empty answer
     reasoning: why | answer: so   reasoning first, then the answer
-    slow 0.05 20                  20 tokens, one each 0.05 s
-    endless                       tokens for as long as they are read
-    filter, length                an answer that ends for this reason
+    slow 0.05 20                  20 tokens, one every 0.05 s
+    endless                       tokens until the client disconnects
+    filter, length                an answer with this finish reason
     call NAME {json}              this tool call, if the request has tools; then "tool said: <its output>"
     call A {} call B {}           two calls at once
     call A {} then call B {}      one after the other
-    always call NAME {json}       a call each turn, without end
+    always call NAME {json}       a call in every turn
     fail 429 [7]                  this HTTP error [with retry-after]
     error-in-200                  an error object after two tokens
-    hang, hang-after 3            never any headers; silence after 3 tokens
+    hang, hang-after 3            no response headers; silence after 3 tokens
     rst 5, cut 5                  a TCP reset, or an orderly close within the body, after 5 tokens
     noend 5                       after 5 tokens the body ends, without finish_reason and [DONE]
-    garbage, badutf8              what is not JSON; a token that is not UTF-8
+    garbage, badutf8              malformed JSON; a token that is not valid UTF-8
     long-line [N]                 one token of N (a million) characters
 
-Anything else, `echo` too, is echoed. Where the answer is not streamed, what breaks off after N tokens breaks off in the
-middle of the body. Numbers are made up, and always the same: 10 prompt tokens a message (or input item), of which 1 is
-cached; 1 completion token a word, the words of the reasoning included; none for tool calls.
+Any other text, including `echo`, is echoed. If the answer is not streamed, an interruption after N tokens occurs in the
+middle of the body. Token counts are fixed: 10 prompt tokens per message (or input item), of which 1 is cached; 1
+completion token per word, including reasoning; none for tool calls.
 """
 
 import argparse
@@ -63,10 +63,10 @@ INCOMPLETE_REASONS = {"length": "max_output_tokens", "content_filter": "content_
 
 
 class Fault(enum.Enum):
-    """What happens to the connection, instead of more bytes."""
+    """A fault of the connection, in place of more bytes."""
 
     HANG = enum.auto()
-    """Nothing more, until the client leaves."""
+    """Silence until the client disconnects."""
     RESET = enum.auto()
     """A TCP reset."""
     CUT = enum.auto()
@@ -79,23 +79,23 @@ Part = bytes | float | threading.Event | Fault
 
 @frozen
 class Request:
-    """A request as it came in."""
+    """A received request."""
 
     method: str
     path: str
-    """Without the query."""
+    """The path without the query."""
     query: Mapping[str, str]
     headers: Mapping[str, str]
     """Names in lower case."""
     body: Any
-    """The parsed JSON; None where there was no body, or none that is JSON."""
+    """The parsed JSON; None if the body is empty or malformed."""
     raw: bytes = field(repr=False)
     time: float
-    """When it had arrived: seconds since the epoch."""
+    """The time of arrival in seconds since the epoch."""
 
     @property
     def streamed(self) -> bool:
-        """Whether a streamed answer is asked for."""
+        """Whether the request asks for a streamed answer."""
         return isinstance(self.body, dict) and self.body.get("stream") is True
 
     @property
@@ -113,7 +113,7 @@ class Request:
 
     @property
     def tool_results(self) -> list[list[str]]:
-        """What tools answered since the last user message, one list a round."""
+        """The tool results since the last user message, one list per round."""
         rounds: list[list[str]] = []
         after_output = False
         for item in self.items:
@@ -129,16 +129,16 @@ class Request:
 
 
 class Record:
-    """A request that was received, and what its client did while it was answered."""
+    """A received request, and the state of its client and its response."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.closed_early = threading.Event()
-        """Set when the client closed the connection before the answer was through."""
+        """Set when the client closed the connection before the response was complete."""
         self.closed_at: float | None = None
-        """When that was seen: seconds since the epoch."""
+        """The time when that was detected, in seconds since the epoch."""
         self.finished = threading.Event()
-        """Set when no more will be sent: the answer is through, was broken off on purpose, or the client left."""
+        """Set when the response has ended: it is complete, was interrupted by a fault, or the client disconnected."""
 
     @property
     def body(self) -> Any:
@@ -146,7 +146,7 @@ class Record:
         return self.request.body
 
     def as_json(self) -> Json:
-        """For another process."""
+        """Return the record as JSON, for another process."""
         request = self.request
         return {
             "method": request.method,
@@ -171,10 +171,10 @@ class Call:
 
 @frozen
 class Answer:
-    """What the model says, in whichever of OpenAI's formats the request asks for."""
+    """The answer of the model, independent of the API format."""
 
     words: Iterable[str] = ()
-    """One a chunk, spaces included; may be endless where the answer is streamed."""
+    """One word per chunk, including spaces; may be endless if the answer is streamed."""
     reasoning: tuple[str, ...] = ()
     """Sent as `reasoning_content`, on chat completions only."""
     calls: tuple[Call, ...] = ()
@@ -183,36 +183,36 @@ class Answer:
     delay: float = 0.0
     """Seconds before each word."""
     tail: tuple[Part, ...] | None = None
-    """Sent after the words in place of a proper ending; `()` just ends there."""
+    """Sent after the words in place of the regular ending; `()` sends no ending."""
 
 
 @frozen
 class Reply:
-    """An HTTP answer, byte for byte. Status and headers leave with the first bytes of the body."""
+    """An HTTP response, byte for byte. Status and headers are sent with the first bytes of the body."""
 
     parts: Iterable[Part]
     status: int = 200
     headers: Mapping[str, str] = {"content-type": "application/json"}
     length: int | None = None
-    """The content-length that is announced; without one the body is chunked."""
+    """The content-length header; without it, the body is chunked."""
 
 
 Handler = Callable[[Request], "Answer | Reply | Awaitable[Answer | Reply]"]
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Cut a text into words that give the text when they are joined."""
+    """Split a text into words whose concatenation is the text."""
     return tuple(re.findall(r"\s*\S+(?:\s+\Z)?", text))
 
 
 def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    """A whole JSON answer."""
+    """Return a JSON response."""
     body = _dump(value)
     return Reply([body], status, {"content-type": "application/json", **(headers or {})}, len(body))
 
 
 def error_reply(status: int, message: str | None = None, retry_after: str | None = None) -> Reply:
-    """An error as OpenAI words it."""
+    """Return an error in OpenAI's format."""
     kind, code = {
         400: ("invalid_request_error", None),
         401: ("invalid_request_error", "invalid_api_key"),
@@ -223,11 +223,11 @@ def error_reply(status: int, message: str | None = None, retry_after: str | None
     return json_reply({"error": {**error, "code": code}}, status, {"retry-after": retry_after} if retry_after else {})
 
 
-# What it says when no handler does.
+# The default handler.
 
 
 def scripted(request: Request) -> Answer | Reply:
-    """Do what the last user message says; the module's docstring lists what it may say."""
+    """Execute the command in the last user message; the module's docstring lists the commands."""
     text = request.user_text.strip()
     steps = [calls for part in re.split(r"\bthen\b", text) if (calls := _calls(part))]
     if steps and request.body.get("tools"):
@@ -295,7 +295,7 @@ def _bad_utf8(request: Request, _: list[str]) -> Reply:
 
 
 def _reset_after(request: Request, args: list[str]) -> Answer:
-    # A moment first: a reset may overtake what the client has not read yet.
+    # Wait briefly: a reset may overtake data that the client has not read yet.
     return Answer(_tokens(args[0]), tail=(0.05, Fault.RESET))
 
 
@@ -323,7 +323,7 @@ _SSE: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8", "
 
 
 def render(request: Request, answer: Answer) -> Reply:
-    """Put an answer into the format of the request: chat completions or Responses, streamed or whole."""
+    """Render an answer in the format of the request: chat completions or Responses, streamed or not."""
     responses = request.path == RESPONSES
     if request.streamed:
         return Reply((_response_stream if responses else _chat_stream)(request, answer), headers=_SSE)
@@ -446,7 +446,7 @@ def _response_stream(request: Request, answer: Answer) -> Iterator[Part]:
         for word in answer.words:
             yield answer.delay
             yield event("response.output_text.delta", **at, delta=word, logprobs=[])
-            # An endless answer is never asked for its whole text.
+            # An endless answer is never rendered as a whole.
             if not isinstance(answer.words, itertools.repeat):
                 said.append(word)
         if answer.tail is not None:
@@ -548,13 +548,13 @@ def _sse(value: Json, *, named: bool = False) -> bytes:
 class FakeUpstream:
     """The server, in a thread of the test process while the `with` block lasts.
 
-    Leaving the block raises what a handler raised meanwhile; its client got a 500.
+    Exiting the block re-raises an exception of a handler; its client received a 500.
 
     Args:
-        handler: Answers each request that is not for the list of models; called in the server's event loop, so it must
-            not block. It may leave some to `scripted`.
-        port: Where to listen on 127.0.0.1; 0 takes a free one.
-        models: What `/v1/models` lists. Any model is answered for.
+        handler: Called for each request except those for the list of models, in the server's event loop, so it must
+            not block. It may delegate to `scripted`.
+        port: The port on 127.0.0.1; 0 selects a free one.
+        models: The models that `/v1/models` lists. Requests for other models are answered as well.
     """
 
     def __init__(
@@ -572,19 +572,19 @@ class FakeUpstream:
 
     @property
     def base_url(self) -> str:
-        """What clients are given, `/v1` included."""
+        """The base URL for clients, including `/v1`."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def records(self) -> list[Record]:
-        """Every request so far, in the order of arrival."""
+        """All requests so far, in the order of arrival."""
         return list(self._records)
 
     def wait_for_records(self, count: int = 1, timeout: float = 5.0) -> list[Record]:
-        """Wait until so many requests have arrived.
+        """Wait until `count` requests have arrived.
 
         Raises:
-            TimeoutError: They did not, in `timeout` seconds.
+            TimeoutError: Fewer requests arrived within `timeout` seconds.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._records) >= count, timeout):
@@ -592,12 +592,12 @@ class FakeUpstream:
         return self.records
 
     def reset(self) -> None:
-        """Forget what was recorded."""
+        """Delete all records."""
         with self._changed:
             self._records = []
 
     def start(self) -> None:
-        """Listen, in a thread. A stopped one may be started again, and then listens on its old port.
+        """Start the server in a thread. A stopped server can be started again, on the same port.
 
         Raises:
             OSError: The port is taken.
@@ -666,15 +666,15 @@ class FakeUpstream:
                 if not await self._exchange(request, writer, gone):
                     return
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client broke off within a request
+            pass  # the client disconnected within a request
         except asyncio.CancelledError:
-            # The server stops. A close would wait for a client that may not be reading.
+            # The server stops. Closing would wait for a client that may not be reading.
             writer.transport.abort()
         finally:
             writer.close()
 
     async def _exchange(self, request: Request, writer: asyncio.StreamWriter, gone: asyncio.Event) -> bool:
-        """Answer one request; whether the connection may be used for another."""
+        """Answer one request. Return whether the connection can be reused."""
         if request.path.startswith("/_"):
             return await _send(writer, await self._about_itself(request))
         record = Record(request)
@@ -746,7 +746,7 @@ class FakeUpstream:
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
-    """A stream that tells at once that its client has gone, also while nobody reads."""
+    """A stream that detects a disconnect at once, even while no task reads from it."""
 
     def __init__(
         self,
@@ -791,11 +791,11 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
 
 
 async def _send(writer: asyncio.StreamWriter, reply: Reply) -> bool:
-    """Send a reply; whether the connection may be used again."""
+    """Send a reply. Return whether the connection can be reused."""
     headers_sent, sent = False, 0
     for part in reply.parts:
-        # Here, not after a write: the last bytes and the end of the body must leave together, or a client that is
-        # content with `[DONE]` and closes would seem to have left early.
+        # Drain here, not after a write: the last bytes and the end of the body must be sent together. Otherwise a
+        # client that closes after `[DONE]` would be recorded as disconnected early.
         await writer.drain()
         await asyncio.sleep(0)
         if isinstance(part, bytes):
@@ -835,12 +835,12 @@ async def _break(writer: asyncio.StreamWriter, fault: Fault) -> None:
         writer.transport.abort()
 
 
-# A process of its own.
+# A separate process.
 
 
 @contextlib.contextmanager
 def upstream_process() -> Iterator[str]:
-    """Run it in a process of its own; gives the base URL, `/v1` included. What it recorded is under `/_records`."""
+    """Run the server in a separate process; yield the base URL, including `/v1`. `/_records` returns the records."""
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "tests.support.upstream", "--port", "0"]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""An agent with a guardrail that blocks messages with payment card numbers before the model call."""
+"""An agent with a guardrail: a message with a payment card number is stopped before it reaches a model."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ from agents import Agent, GuardrailFunctionOutput, RunContextWrapper, TResponseI
 CARD_NUMBER = re.compile(r"\b\d(?:[ -]?\d){12,18}\b")
 
 
-# run_in_parallel=False: the model is called only after the guardrail has passed.
+# With run_in_parallel=False, the model is called only after the guardrail has passed.
 @input_guardrail(run_in_parallel=False)
 def no_card_numbers(
     _context: RunContextWrapper[Any], _agent: Agent[Any], input: str | list[TResponseInputItem]

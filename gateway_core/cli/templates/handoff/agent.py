@@ -1,11 +1,11 @@
-"""An agent that hands the conversation over to one of two specialists."""
+"""An agent that hands off the conversation to one of two specialists."""
 
 from agents import Agent
 from agents.extensions.handoff_prompt import RECOMMENDED_PROMPT_PREFIX
 
 cook = Agent(
     name="Cook",
-    # The model uses this to select the agent to hand off to.
+    # The model reads this to select the handoff target.
     handoff_description="Suggests recipes and explains how to cook them.",
     instructions=f"{RECOMMENDED_PROMPT_PREFIX}\nSuggest one recipe, with its ingredients and at most six steps.",
 )
@@ -16,7 +16,7 @@ shopper = Agent(
     instructions=f"{RECOMMENDED_PROMPT_PREFIX}\nWrite a shopping list, sorted by the aisles of a supermarket.",
 )
 
-# The variable `agent` is served. The other agents are reached through handoffs.
+# The gateway serves the agent named `agent`; the others are reached by handoffs.
 agent = Agent(
     name="MyAgent",
     handoff_description="Helps in the kitchen.",

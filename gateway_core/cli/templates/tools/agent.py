@@ -8,12 +8,12 @@ FORECASTS = {"berlin": "12 °C, light rain", "london": "14 °C, cloudy", "paris"
 # The docstring and the type hints describe the tool and its arguments to the model.
 @function_tool
 def get_weather(city: str) -> str:
-    """Return today's weather in a city.
+    """Get today's weather in a city.
 
     Args:
         city: The name of the city, such as Paris.
     """
-    # Replace this with a call to a real service. A tool can also be `async def`.
+    # Replace this by a call to a real service. A tool can also be `async def`.
     forecast = FORECASTS.get(city.strip().casefold())
     return f"The weather in {city}: {forecast}." if forecast else f"There is no forecast for {city}."
 

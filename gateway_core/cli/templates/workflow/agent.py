@@ -1,4 +1,4 @@
-"""A workflow in the format of Agent Builder exports: code selects the agent to run and returns the answer."""
+"""A workflow in the format that Agent Builder exports: the code selects the agents that run, and returns the answer."""
 
 from typing import Literal
 
@@ -13,13 +13,13 @@ class Classification(BaseModel):
 classifier = Agent(
     name="Classifier",
     instructions='Classify the message: "question" if it asks for something, else "other".',
-    # The model must return this type, so that the code can use its fields.
+    # The model must return this type, so the code can rely on it.
     output_type=Classification,
 )
 
 answerer = Agent(
     name="MyAgent",
-    instructions="Answer the question in three sentences or fewer. If you do not know, admit it.",
+    instructions="Answer the question in three sentences or fewer. If you do not know, tell the user.",
 )
 
 
@@ -28,7 +28,7 @@ class WorkflowInput(BaseModel):
 
 
 async def run_workflow(workflow_input: WorkflowInput) -> dict[str, str]:
-    """Answer questions, and ask for one if the message does not contain any."""
+    """Answers questions, and asks for one if the message contains no question."""
     run_config = RunConfig(trace_metadata={"workflow": "MyAgent"})
     with trace("MyAgent"):
         conversation: list[TResponseInputItem] = [{"role": "user", "content": workflow_input.input_as_text}]
