@@ -44,7 +44,7 @@ Guard = Callable[[Any, ToolOrigin], None]
 
 @frozen
 class _Binding:
-    """What binders have done with an agent or a tool. Stored on the object itself, because authors and the SDK copy
+    """The state of an agent or a tool after binding. Stored on the object itself, because authors and the SDK copy
     both; immutable, so that a shallow copy shares no state with the original."""
 
     binders: frozenset[int] = frozenset()

@@ -112,6 +112,6 @@ def upstream() -> Iterator[FakeUpstream]:
 
 @pytest.fixture
 def records(upstream: FakeUpstream) -> Callable[[int], list]:
-    """What the upstream saw since the test began."""
+    """The requests that the upstream received during the test."""
     upstream.reset()
     return upstream.wait_for_records

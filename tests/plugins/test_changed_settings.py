@@ -1,4 +1,4 @@
-"""Built-in plugins take other settings while the gateway runs: what is asked from then on goes by them."""
+"""Built-in plugins accept changed settings while the gateway runs."""
 
 import pytest
 from agents import Agent, function_tool

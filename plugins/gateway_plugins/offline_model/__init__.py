@@ -1,4 +1,4 @@
-"""The built-in model for a first run without a key or a network. It is not an LLM, and says so.
+"""The built-in model for a first run without a key or a network. Its answers state that it is not an LLM.
 
 It answers when no plugin before it provides a model.
 """

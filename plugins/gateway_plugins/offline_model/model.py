@@ -81,7 +81,7 @@ class OfflineModel(Model):
             functions = [tool for tool in tools if isinstance(tool, FunctionTool)]
             offered = [_Callable(tool.name, tool.description, tool.params_json_schema) for tool in functions]
             if not results:
-                # One handoff for a message: agents that hand off to each other would go on until `max_turns`.
+                # One handoff for a message: agents that hand off to each other would run until `max_turns`.
                 offered += [_Callable(h.tool_name, h.tool_description, h.input_json_schema) for h in handoffs]
             called = _choose(text, model_settings.tool_choice, offered)
             if called is not None:

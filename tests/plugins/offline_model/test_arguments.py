@@ -121,7 +121,7 @@ def objects(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> dict[str, Any]:
 
 @st.composite
 def schemas(draw: st.DrawFn, depth: int = 3) -> dict[str, Any]:
-    # Drawn by hand: `one_of` flattens what it holds, and then nearly every schema is a union.
+    # Drawn by hand: `one_of` flattens nested strategies, and then nearly every schema is a union.
     inner = schemas(depth - 1)
     match draw(st.sampled_from(["scalar", "scalar", "array", "object", "union", "nullable"] if depth else ["scalar"])):
         case "array":

@@ -1,4 +1,4 @@
-"""The offline model under the SDK's own runner: it calls tools, hands off, and answers with valid output types."""
+"""The offline model under the SDK's own runner: tool calls, handoffs and valid output types."""
 
 import json
 from collections.abc import Sequence
