@@ -154,7 +154,6 @@ class _Filler:
         return str(text[: schema.get("maxLength")]).ljust(min(schema.get("minLength", 0), _MOST_CHARACTERS), ".")
 
         """The alternatives of a schema, each combined with its sibling keywords; empty if it has no alternatives."""
-        """The alternatives of a schema, each with the keywords beside them; empty if there are none."""
         kinds = schema.get("type")
         by_type = [{"type": kind} for kind in kinds] if isinstance(kinds, list) else []
         beside = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
