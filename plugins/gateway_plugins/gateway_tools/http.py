@@ -190,7 +190,7 @@ def _as_function_tool(name: str, settings: HttpTool, call: Any) -> FunctionTool:
         params_json_schema=settings.schema,
         on_invoke_tool=with_function_tool_failure_error_handler(invoke, lambda *_: None),
         strict_json_schema=False,
-        # The SDK's limit would say less than the tool's own; it is the one behind it.
+        # The SDK's timeout is a backstop: the tool's own timeout comes first, and has a better message.
         timeout_seconds=settings.timeout + 1.0,
     )
     set_function_tool_failure_error_function(tool, _failure)

@@ -74,7 +74,7 @@ class McpServer:
     connect_timeout: Seconds = Seconds(10.0)
     """For opening a session, and for a call that waits for one."""
     list_ttl: Seconds = Seconds(300.0)
-    """Interval between two listings of the tools. A server that reports changes is asked sooner."""
+    """Interval between two listings of the tools. A reported change triggers a listing sooner."""
     max_result: Bytes = Bytes(1024 * 1024)
     """Maximum size of a result for the model; the rest is cut off, with a note."""
     max_message: Bytes = Bytes(32 * 1024 * 1024)
