@@ -1,6 +1,6 @@
-"""What agents need installed: each says it in its own files, and is told what is missing before it is imported.
+"""Dependencies of agents: each agent declares them in its own files, and they are checked before it is imported.
 
-It installs nothing while the gateway serves, unless an operator switched that on.
+Nothing is installed while the gateway serves, unless an operator sets `auto_install`.
 """
 
 import logging
@@ -10,29 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from attrs import frozen
 
-from gateway_core import AgentEntry, Gateway, LoadError, hookimpl
-from gateway_plugins.requirements.checking import check, check_python
-from gateway_plugins.requirements.command import deps_command
+from gateway_core import AgentEntry, Gateway, hookimpl
+from gateway_plugins.requirements.checking import check_python, problems_of, unmet_error
+from gateway_plugins.requirements.command import deps
 from gateway_plugins.requirements.declarations import Declaration
-from gateway_plugins.requirements.installing import Runner, install, run
+from gateway_plugins.requirements.installing import InstallError, install
 from gateway_plugins.requirements.parsing import read_declaration
-from gateway_plugins.requirements.planning import make_plan
+from gateway_plugins.requirements.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-
-@frozen
-class Settings:
-    """`[plugins.requirements]`."""
-
-    check: bool = True
-    """Whether an agent is checked before it is imported."""
-    auto_install: bool = False
-    """Whether what is missing is then installed."""
-    allow_source: bool = False
-    """Whether packages may be built from source, which runs their code at installation."""
 
 
 class Requirements:
@@ -41,25 +28,23 @@ class Requirements:
     Args:
         gateway: The gateway.
         config: Its settings.
-        runner: Starts the installer; a real process unless given.
     """
 
     Config = Settings
 
-    def __init__(self, gateway: Gateway, config: Settings, runner: Runner = run) -> None:
+    def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._settings = config
-        self._runner = runner
         self._declared: dict[str, Declaration] = {}
-        # A load that took too long leaves its thread behind, which may still install.
+        # A load that timed out leaves its thread behind, which may still install.
         self._installing = threading.Lock()
 
     def reconfigure(self, config: Settings) -> None:
-        """Take other settings for loads that begin from now on."""
+        """Uses other settings for loads that begin from now on."""
         self._settings = config
 
     @hookimpl
     def admit_agent(self, entry: AgentEntry) -> None:
-        """Refuse an agent whose requirements are not met, with all that is wrong and the command that mends it."""
+        """Rejects an agent whose requirements are not met, with all problems and the command that installs them."""
         if not self._settings.check:
             return
         declaration = read_declaration(entry.id, Path(entry.source), entry.folder)
@@ -76,15 +61,15 @@ class Requirements:
     @hookimpl
     def commands(self) -> Iterable[click.Command]:
         """`deps`."""
-        return [deps_command(self._settings, self._runner)]
+        return [deps]
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """How many agents declare something, and what of it is not met now."""
+        """The number of agents that declare requirements, and the requirements that are not met now."""
         declared = self._present()
         return {
             "declaring": len(declared),
-            "unmet": {d.agent_id: problems for d in declared if (problems := _problems(d))},
+            "unmet": {d.agent_id: problems for d in declared if (problems := problems_of(d))},
             "auto_install": self._settings.auto_install,
         }
 
@@ -92,62 +77,23 @@ class Requirements:
         return [declaration for declaration in list(self._declared.values()) if declaration.file.exists()]
 
     def _install(self, declaration: Declaration) -> None:
-        """Install what is missing.
+        """Installs what is missing.
 
         Raises:
-            LoadError: It is refused, is in conflict with others, or failed.
+            LoadError: A line is rejected, requirements conflict, or the installation fails.
         """
         with self._installing:
+            problems = problems_of(declaration)
+            if not problems or check_python(declaration):
+                return  # the check that follows reports the wrong Python
+            if declaration.rejected:
+                raise declaration.rejected[0].error
             others = [other for other in self._present() if other.agent_id != declaration.agent_id]
-            if not any(finding.problem for finding in check(declaration)):
-                return
-            if declaration.refused:
-                raise declaration.refused[0].as_error()
-            plan = make_plan([declaration], others, allow_source=self._settings.allow_source)
-            if plan.wrong_python:
-                return  # told by the check that follows
-            if plan.conflicts:
-                raise _error(declaration, "; ".join(map(str, plan.conflicts)), "let the files agree on a version")
-            for batch in plan.batches:
-                logger.warning("installing for agent %s: %s", declaration.agent_id, ", ".join(batch.requirements))
-            problem = install(plan, self._runner, logger.info)
-            if problem is not None:
-                raise _error(declaration, problem, _command(declaration))
-
-
-def unmet_error(declaration: Declaration) -> LoadError | None:
-    """What keeps an agent out, as one error that names all of it; none when its requirements are met."""
-    malformed = next((refusal for refusal in declaration.refused if refusal.malformed), None)
-    if malformed is not None:
-        return malformed.as_error()
-    problems = _problems(declaration)
-    if not problems:
-        return None
-    hint = f"run: {_command(declaration)}"
-    if declaration.python is not None and check_python(declaration):
-        hint = f"run the gateway on Python {declaration.python.specifier}"
-    return _error(declaration, f"what it needs is not installed: {'; '.join(problems)}", hint)
-
-
-def _problems(declaration: Declaration) -> list[str]:
-    python = check_python(declaration)
-    unmet = [f"{f.declared.requirement}: {f.problem}" for f in check(declaration) if f.problem]
-    return ([python] if python else []) + unmet
-
-
-def _command(declaration: Declaration) -> str:
-    return f"agent-gateway deps install --agent {declaration.agent_id}"
-
-
-def _error(declaration: Declaration, message: str, hint: str) -> LoadError:
-    place = next((finding.declared.place for finding in check(declaration) if finding.problem), None)
-    if place is None and declaration.python is not None:
-        place = declaration.python.place
-    return LoadError(
-        message,
-        source=str(place.file) if place else str(declaration.file),
-        line=place.line if place else None,
-        source_line=place.text if place else None,
-        hint=hint,
-        code="dependency",
-    )
+            logger.warning("installing for agent %s: %s", declaration.agent_id, "; ".join(problems))
+            source = self._settings.allow_source
+            try:
+                install([declaration], others, allow_source=source, dry_run=False, report=logger.info)
+            except InstallError as error:
+                message = " ".join(line.strip() for line in error.args)
+                hint = f"fix the cause, then run: {declaration.install_command}"
+                raise next(iter(problems.values())).error(message, hint) from error

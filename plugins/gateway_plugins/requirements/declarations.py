@@ -1,12 +1,10 @@
-"""What an agent says that it needs, as values: requirements, constraints, and lines that are refused.
-
-Nothing here reads a file or asks what is installed.
-"""
+"""The dependencies that an agent declares, as values. Nothing here reads a file or checks what is installed."""
 
 import re
+import shlex
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import frozen
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -17,93 +15,98 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def hide_credentials(text: str) -> str:
-    """A text without the user names and passwords of URLs in it."""
+    """Replaces the user names and passwords of the URLs in a text."""
     return _CREDENTIALS.sub("***", text)
 
 
 @frozen
-class Place:
-    """Where something is written."""
+class Location:
+    """A line of a file, counted from 1, and its text."""
 
     file: Path
     line: int
-    """Counted from 1."""
-    text: str = field(converter=hide_credentials)
-    """The line, as the author wrote it, without passwords."""
+    text: str
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 
-
-@frozen
-class Declared:
-    """One requirement, or one constraint."""
-
-    requirement: Requirement
-    place: Place
-    hashes: tuple[str, ...] = ()
-    """As `sha256:…`."""
-
-    @property
-    def project(self) -> str:
-        """The normalised name of what is required."""
-        return canonicalize_name(self.requirement.name)
-
-    @property
-    def applies(self) -> bool:
-        """Whether its marker holds on this machine; with no marker it always does."""
-        marker = self.requirement.marker
-        return marker is None or marker.evaluate({"extra": ""})
-
-
-@frozen
-class Refusal:
-    """A line from which nothing is installed."""
-
-    place: Place
-    reason: str = field(converter=hide_credentials)
-    hint: str
-    malformed: bool = False
-    """Whether nobody can tell what it means. Other refused lines are clear, but name a place to install from or how."""
-
-    def as_error(self) -> LoadError:
-        """The refusal, to be raised."""
+    def error(self, message: str, hint: str) -> LoadError:
+        """The error of an agent that cannot be loaded because of this line. It shows no credentials."""
+        text = hide_credentials(self.text)
         return LoadError(
-            self.reason,
-            source=str(self.place.file),
-            line=self.place.line,
-            source_line=self.place.text,
-            hint=self.hint,
+            hide_credentials(message),
+            source=str(self.file),
+            line=self.line,
+            source_line=text,
+            hint=hint,
             code="dependency",
         )
 
 
 @frozen
-class NeededPython:
-    """The versions of Python that a file asks for."""
+class Declared:
+    """A requirement; or a constraint, which limits the versions of a project and does not require it."""
+
+    requirement: Requirement
+    location: Location
+    hashes: tuple[str, ...] = ()
+    constraint: bool = False
+
+    @property
+    def project(self) -> str:
+        """The normalized name of the project."""
+        return canonicalize_name(self.requirement.name)
+
+    @property
+    def applies(self) -> bool:
+        """Whether its environment marker holds on this machine."""
+        return self.requirement.marker is None or self.requirement.marker.evaluate({"extra": ""})
+
+    @property
+    def line(self) -> str:
+        """The line for uv. It is serialized from what was parsed, so that uv and the check read the same."""
+        return " ".join([str(self.requirement), *(f"--hash={value}" for value in self.hashes)])
+
+
+@frozen
+class Rejected:
+    """A line that keeps `deps install` from installing, and a malformed one also the agent from loading."""
+
+    error: LoadError
+    malformed: bool = False
+
+
+@frozen
+class PythonRequirement:
+    """The versions of Python that a file supports."""
 
     specifier: SpecifierSet
-    place: Place
+    location: Location
 
 
 @frozen
 class Declaration:
-    """All that one agent declares."""
+    """Everything that one agent declares."""
 
     agent_id: str
     file: Path
-    """What is imported for the agent."""
+    """The file that is imported for it."""
+    folder: Path | None = None
+    """The agent's own folder, if it has one."""
     requirements: tuple[Declared, ...] = ()
     constraints: tuple[Declared, ...] = ()
-    python: NeededPython | None = None
-    refused: tuple[Refusal, ...] = ()
+    python: PythonRequirement | None = None
+    rejected: tuple[Rejected, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Whether it declares nothing at all."""
-        return not (self.requirements or self.constraints or self.python or self.refused)
+        """Whether it contains no requirement."""
+        return not (self.requirements or self.constraints or self.python or self.rejected)
 
     @property
-    def hashed(self) -> bool:
-        """Whether its requirements are pinned by hashes."""
-        return any(declared.hashes for declared in self.requirements)
+    def install_command(self) -> str:
+        """The command that installs it from any working directory."""
+        path = (self.folder or self.file.with_suffix("")).as_posix()
+        root = path.removesuffix(f"/{self.agent_id}")
+        options = ["--agents", root] if root != path else []
+        return shlex.join(["agent-gateway", "deps", "install", "--agent", self.agent_id, *options])

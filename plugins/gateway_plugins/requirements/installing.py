@@ -1,72 +1,144 @@
-"""Carries out a plan: writes its files into a temporary folder and runs its commands there.
+"""Resolves and installs with uv: the agents' requirements, together with the gateway's own.
 
-It decides nothing: what is not in the plan is not installed.
+uv reads files that are written here from the parsed lines, never an agent's file.
 """
 
+import logging
+import os
+import re
 import subprocess
+import sys
 import tempfile
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import invalidate_caches
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from gateway_plugins.requirements.declarations import hide_credentials
-from gateway_plugins.requirements.planning import CONSTRAINTS, REQUIREMENTS, Plan
+import uv
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-Tell = Callable[[str], None]
-Runner = Callable[[Sequence[str], Path, Tell], int]
-"""Runs a command in a folder, tells its output line by line, and returns its exit status."""
+from gateway_plugins.requirements.declarations import Declaration, hide_credentials
 
-_LAST_LINES = 5
+GATEWAY = "agent-gateway"
+_WORD = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?")
+_PIP_SETTINGS = {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE"}
+_UV_SETTINGS = {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_CONFIG_FILE"}
 
-
-def run(command: Sequence[str], folder: Path, tell: Tell) -> int:
-    """The runner that starts a real process."""
-    with subprocess.Popen(  # noqa: S603 - no shell, and every argument is the plan's own
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            tell(line.rstrip())
-    return process.returncode
+logger = logging.getLogger(__name__)
 
 
-def install(plan: Plan, runner: Runner, tell: Tell) -> str | None:
-    """Install what a plan says.
+class InstallError(Exception):
+    """uv cannot install. The arguments are lines: the cause, the requirements that it concerns, and what to do."""
+
+
+def install(
+    chosen: Sequence[Declaration],
+    others: Sequence[Declaration],
+    *,
+    allow_source: bool,
+    dry_run: bool,
+    report: Callable[[str], None],
+) -> None:
+    """Installs what agents declare into the environment of the running Python; everything is resolved first.
 
     Args:
-        plan: A plan without conflicts.
-        runner: Runs each command.
-        tell: Told of each line that a command prints.
+        chosen: The agents to install for; without rejected lines.
+        others: Other agents in the same environment, whose requirements and constraints limit the versions.
+        allow_source: Whether packages may be built from source, which runs their code.
+        dry_run: Only resolve.
+        report: Receives each line of uv's output.
 
-    Returns:
-        What went wrong, with the last lines of output; none when all commands succeeded.
+    Raises:
+        InstallError: Requirements conflict, a package is not found, or the installation fails.
     """
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-
-    def hear(line: str) -> None:
-        line = hide_credentials(line)  # an operator's index may have a password in its URL
-        last.append(line)
-        tell(line)
-
-    for batch in plan.batches:
-        # In a folder of its own the installer finds no settings and no modules that lie around where the gateway runs.
-        with tempfile.TemporaryDirectory(prefix="agent-gateway-") as name:
-            folder = Path(name)
-            (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in batch.requirements), encoding="utf-8")
-            (folder / CONSTRAINTS).write_text("".join(f"{line}\n" for line in batch.constraints), encoding="utf-8")
-            try:
-                status = runner(batch.command, folder, hear)
-            except OSError as error:
-                return f"{batch.command[0]} cannot be started: {error.strerror}"
-        if status != 0:
-            return f"the installer ended with exit status {status}: {' / '.join(last)}"
+    ignored = _PIP_SETTINGS & os.environ.keys()
+    if ignored and not _UV_SETTINGS & os.environ.keys():
+        logger.warning(
+            "uv does not read %s; see docs/plugins/requirements.md for its own settings", ", ".join(sorted(ignored))
+        )
+    required = [[one for one in agent.requirements if one.applies] for agent in chosen]
+    # uv requires hashes of all packages or of none, so the agents with hashes are installed in a separate step.
+    hashed = [one for ones in required if any(one.hashes for one in ones) for one in ones]
+    limits = [one for agent in others for one in agent.requirements]
+    limits += [one for agent in [*chosen, *others] for one in agent.constraints]
+    files = {
+        "hashed.txt": [one.line for one in hashed],
+        "requirements.txt": [*(one.line for ones in required for one in ones), *map(str, _needs_of_the_gateway())],
+        "constraints.txt": [f"{one.project}{one.requirement.specifier}" for one in limits if one.applies],
+        # uv searches the parent folders for settings, where anyone may have written; this file ends the search.
+        "uv.toml": [],
+    }
+    steps = [["-r", "hashed.txt", "--require-hashes"]] if hashed else []
+    steps.append(["-r", "requirements.txt", *(["-c", "constraints.txt"] if files["constraints.txt"] else [])])
+    options = [] if allow_source else ["--only-binary", ":all:"]
+    with tempfile.TemporaryDirectory(prefix="agent-gateway-") as folder:
+        for name, lines in files.items():
+            Path(folder, name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        for mode in [["--dry-run"]] if dry_run else [["--dry-run"], []]:
+            for step in steps:
+                error = _run([*mode, *options, *step], folder, report)
+                if error:
+                    raise InstallError(*error, *_explain("\n".join(error), chosen, others))
     invalidate_caches()
-    return None
+
+
+def _run(arguments: Sequence[str], folder: str, report: Callable[[str], None]) -> list[str]:
+    """Runs `uv pip install`. Returns uv's error message, line by line; nothing when it succeeded."""
+    try:
+        command = [uv.find_uv_bin(), "pip", "install", "--color", "never", "--python", sys.executable, *arguments]
+        process = subprocess.Popen(  # noqa: S603 - no shell, and no argument comes from an agent
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise InstallError(
+            f"uv cannot be started: {error.strerror or error}", f"Reinstall the package 'uv' for {sys.executable}."
+        ) from error
+    message: list[str] = []
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            line = hide_credentials(line.rstrip())  # an index URL may contain a password
+            if message or line.startswith("error"):
+                message.append(line)
+            else:
+                report(line)
+    return [f"uv exited with status {process.returncode}:", *message] if process.returncode else []
+
+
+def _explain(message: str, chosen: Sequence[Declaration], others: Sequence[Declaration]) -> Iterator[str]:
+    """The requirements on the projects that uv's message mentions, with their locations, and what to do."""
+    own = list(_claims(chosen))
+    claims = [*own, *_claims(others)]
+    claims += [(need, f"  the gateway requires {need} (dependency of {GATEWAY})") for need in _needs_of_the_gateway()]
+    names = {canonicalize_name(need.name) for need, _ in own}
+    mentioned = {canonicalize_name(word) for word in _WORD.findall(message)}
+    if not mentioned & names:
+        mentioned |= names  # uv names only what these require in turn
+    yield from (claim for need, claim in claims if canonicalize_name(need.name) in mentioned)
+    if "building from source is disabled" in message:
+        yield "Choose a version that has a wheel, or set allow_source = true in [plugins.requirements]."
+    else:
+        yield "Change the agents' lines so that one version fits all, or check the package index in the settings of uv."
+
+
+def _claims(agents: Sequence[Declaration]) -> Iterator[tuple[Requirement, str]]:
+    for agent in agents:
+        for one in [*agent.requirements, *agent.constraints]:
+            if one.applies:
+                yield one.requirement, f"  agent {agent.agent_id} requires {one.requirement} ({one.location})"
+
+
+def _needs_of_the_gateway() -> list[Requirement]:
+    """The gateway's own requirements. It shares the environment with the agents, and none of them may break it."""
+    try:
+        needs = [Requirement(text) for text in distribution(GATEWAY).requires or ()]
+    except PackageNotFoundError:
+        return []  # it runs from a source tree
+    return [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
