@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway_core import load_config, near_miss
+from gateway_core import did_you_mean, load_config
 from gateway_plugins.requirements.checking import check, check_python, problems_of
 from gateway_plugins.requirements.declarations import Declaration, Rejected
 from gateway_plugins.requirements.installing import InstallError
@@ -68,7 +68,7 @@ def _choose(found: list[Declaration], wanted: str | None) -> list[Declaration]:
     # The namespace of an agent at the top level is `default`.
     chosen = [d for d in found if wanted.casefold() in (d.agent_id.casefold(), f"default/{d.agent_id}".casefold())]
     if not chosen:
-        raise click.ClickException(f"no agent '{wanted}'; {near_miss(wanted, [d.agent_id for d in found])}")
+        raise click.ClickException(f"no agent '{wanted}'; {did_you_mean(wanted, [d.agent_id for d in found])}")
     return chosen
 
 
