@@ -153,6 +153,7 @@ class _Filler:
             text = self._text
         return str(text[: schema.get("maxLength")]).ljust(min(schema.get("minLength", 0), _MOST_CHARACTERS), ".")
 
+    def _branches(self, schema: Schema) -> list[Schema]:
         """The alternatives of a schema, each combined with its sibling keywords; empty if it has no alternatives."""
         kinds = schema.get("type")
         by_type = [{"type": kind} for kind in kinds] if isinstance(kinds, list) else []
