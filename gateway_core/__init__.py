@@ -30,7 +30,7 @@ from gateway_core.net.addresses import ForbiddenAddressError, Network
 from gateway_core.net.addresses import resolve as resolve_host
 from gateway_core.observability.log_context import add_log_context, in_log_context, log_context
 from gateway_core.observability.trace_context import set_trace_headers, trace_headers
-from gateway_core.runs.current_run import current_run, pace, progress_reporter, record_finish_reason
+from gateway_core.runs.current_run import apply_backpressure, current_run, progress_reporter, record_finish_reason
 from gateway_core.runs.stack_attribution import attributed_run
 from gateway_core.tools.origin import ToolOrigin, mark_tool, origin_of
 from gateway_core.tools.references import (
@@ -100,6 +100,7 @@ __all__ = [
     "Usage",
     "__version__",
     "add_log_context",
+    "apply_backpressure",
     "attributed_run",
     "current_run",
     "described",
@@ -115,7 +116,6 @@ __all__ = [
     "mark_tool",
     "matches",
     "origin_of",
-    "pace",
     "progress_reporter",
     "record_finish_reason",
     "resolve_host",

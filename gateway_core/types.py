@@ -34,7 +34,7 @@ class AgentEntry:
     folder: Path | None = None
     """The agent's own folder, if any, in which its requirements are declared."""
 
-    trial: tuple[str, ...] = field(default=(), eq=False, repr=False)
+    probe_command: tuple[str, ...] = field(default=(), eq=False, repr=False)
     """The command that imports the agent in another process and exits with `import_probe.SURVIVED`. Empty: no probe."""
 
     @property

@@ -99,8 +99,8 @@ class AgentLoader:
     async def _import(self, entry: AgentEntry, warnings: list[str]) -> ExportedAgent:
         def call() -> object:
             self._hooks.admit_agent(entry)
-            if self._trial and entry.trial:
-                probe_import(entry.trial, entry.source, self._seconds)
+            if self._trial and entry.probe_command:
+                probe_import(entry.probe_command, entry.source, self._seconds)
             return entry.load()
 
         with self._importing(entry) as scope:

@@ -20,7 +20,7 @@ def current_run() -> RunContext | None:
     return position.scope.run if position is not None else None
 
 
-async def pace(size: int) -> None:
+async def apply_backpressure(size: int) -> None:
     """Apply backpressure: wait while the client of the current run reads too slowly.
 
     Call this after each chunk when reading a long response on behalf of a run.

@@ -64,5 +64,5 @@ def _entry(found: FoundAgent, root: Path) -> AgentEntry:
         for module in loaded:
             module.unload()
 
-    trial = import_probe_command(found.file, found.folder, root)
-    return AgentEntry(found.id, str(found.file), found.digest, load, unload, folder=found.folder, trial=trial)
+    probe = import_probe_command(found.file, found.folder, root)
+    return AgentEntry(found.id, str(found.file), found.digest, load, unload, folder=found.folder, probe_command=probe)

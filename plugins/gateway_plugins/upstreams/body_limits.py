@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx2
 from openai import APIError
 
-from gateway_core import pace
+from gateway_core import apply_backpressure
 
 
 def limited(max_answer: int) -> Callable[[httpx2.Response], Awaitable[None]]:
@@ -34,7 +34,7 @@ class _Body(httpx2.AsyncByteStream):
             if self._remaining < 0:
                 raise APIError("the upstream's response exceeds max_answer", request=self._request, body=None)
             yield piece
-            await pace(len(piece))
+            await apply_backpressure(len(piece))
 
     async def aclose(self) -> None:
         await self._inner.aclose()
