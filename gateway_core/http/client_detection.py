@@ -59,7 +59,7 @@ def has_tool_items(headers: Mapping[str, str], principal: Principal, tools: Any,
     """Whether a response contains items for the tools that the gateway ran.
 
     It does not for a client that would run them itself, which includes clients that send tools. Open WebUI sends tools,
-    but ignores calls of other tools.
+    too, but distinguishes them from the gateway's.
 
     Args:
         headers: The request headers, by lower-case name.

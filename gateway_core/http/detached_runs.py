@@ -54,7 +54,7 @@ class DetachedRunRoutes:
             raise NotFoundError(
                 "run not found",
                 code="run_not_found",
-                hint="only detached runs are kept, until [runs] keep_results expires",
+                hint="only detached runs are kept, for the time set by [runs] keep_results",
             )
         return run
 

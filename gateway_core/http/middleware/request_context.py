@@ -111,7 +111,7 @@ class _Exchange:
                 while not self._body_read and read < _DRAIN_BYTES:
                     read += len((await self.receive()).get("body", b""))
         except TimeoutError:
-            logger.debug("timed out while draining a request body after an early response")
+            logger.debug("timed out while draining a request body")
 
 
 def _trace(scope: Scope) -> dict[str, str]:
