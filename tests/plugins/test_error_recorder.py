@@ -2,7 +2,7 @@
 
 import pytest
 from agents import Agent, function_tool
-from gateway_plugins.error_recorder.ring import ErrorRing
+from gateway_plugins.error_recorder.ring_buffer import ErrorRing
 from gateway_plugins.error_recorder.storage import load, save
 
 from gateway_core import GatewayError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from agents import Agent, function_tool
-from gateway_plugins.loop_monitor.watch import StallDetector
+from gateway_plugins.loop_monitor.stall_detector import StallDetector
 
 from gateway_core import ConfigError
 from gateway_core.testing import call, gateway_in_memory, script

@@ -7,9 +7,9 @@ from types import ModuleType
 import openai
 import pytest
 from agents import Agent, function_tool
-from gateway_plugins.sessions import memory, records
+from gateway_plugins.sessions import chat_session, records
+from gateway_plugins.sessions.chat_session import Memory
 from gateway_plugins.sessions.database import Database
-from gateway_plugins.sessions.memory import Memory
 from gateway_plugins.sessions.records import SqliteRecords
 
 from gateway_core.hooks.specs import hookimpl
@@ -25,7 +25,7 @@ class Clock:
 
 
 def database_in(folder) -> Database:
-    return Database(lambda: str(folder / "sessions.db"), records.SCHEMA + memory.SCHEMA)
+    return Database(lambda: str(folder / "sessions.db"), records.SCHEMA + chat_session.SCHEMA)
 
 
 async def test_a_record_is_private_to_its_owner(tmp_path):

@@ -13,7 +13,7 @@ from attrs import frozen
 from starlette.routing import BaseRoute
 
 from gateway_core import Gateway, GatewayError, hookimpl
-from gateway_plugins.error_recorder.ring import ErrorRing
+from gateway_plugins.error_recorder.ring_buffer import ErrorRing
 from gateway_plugins.error_recorder.routes import error_routes
 from gateway_plugins.error_recorder.storage import load, save
 

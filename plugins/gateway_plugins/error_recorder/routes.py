@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gateway_core import InvalidRequestError, NotFoundError, described
-from gateway_plugins.error_recorder.ring import ErrorRing, RecordedError
+from gateway_plugins.error_recorder.ring_buffer import ErrorRing, RecordedError
 
 MAX_LIMIT = 1000
 _FILTERS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import fields
 
-from gateway_plugins.error_recorder.ring import RecordedError
+from gateway_plugins.error_recorder.ring_buffer import RecordedError
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from gateway_core import (
     hookimpl,
     in_log_context,
 )
-from gateway_plugins.loop_monitor.watch import StallDetector
+from gateway_plugins.loop_monitor.stall_detector import StallDetector
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from gateway_core import Gateway, Measurement, hookimpl
-from gateway_plugins.mcp_tools.forwarding import Forwarding
+from gateway_plugins.mcp_tools.header_forwarding import Forwarding
 from gateway_plugins.mcp_tools.settings import Settings
 
 if TYPE_CHECKING:
     from agents import Tool
 
-    from gateway_plugins.mcp_tools.servers import Servers
+    from gateway_plugins.mcp_tools.registry import Servers
 
 
 @contextmanager
@@ -54,7 +54,7 @@ class McpTools:
                 yield
                 return
             # Importing the `mcp` package takes half a second.
-            from gateway_plugins.mcp_tools.servers import Servers
+            from gateway_plugins.mcp_tools.registry import Servers
 
             self._servers = servers = Servers(self._gateway, self._config)
             with _quiet_client_log():

@@ -18,8 +18,8 @@ from mcp_types import REQUEST_TIMEOUT, CallToolResult
 from gateway_core import current_run, progress_reporter
 from gateway_plugins.mcp_tools import results
 from gateway_plugins.mcp_tools.connection_supervisor import ConnectionSupervisor
-from gateway_plugins.mcp_tools.failures import McpCallError, is_lost, reason
-from gateway_plugins.mcp_tools.forwarding import FORWARDED
+from gateway_plugins.mcp_tools.error_mapping import McpCallError, is_lost, reason
+from gateway_plugins.mcp_tools.header_forwarding import FORWARDED
 from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
 from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.settings import McpServer

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from gateway_plugins.mcp_tools.failures import UnreachableError, reason
+from gateway_plugins.mcp_tools.error_mapping import UnreachableError, reason
 from gateway_plugins.mcp_tools.session import CLOSE_SECONDS, Limits, Opener, Session, consume_exception
 
 logger = logging.getLogger(__name__)

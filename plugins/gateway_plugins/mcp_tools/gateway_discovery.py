@@ -14,7 +14,7 @@ import httpx2
 from attrs import frozen
 
 from gateway_plugins.mcp_tools.connection_supervisor import backoff_after
-from gateway_plugins.mcp_tools.failures import reason
+from gateway_plugins.mcp_tools.error_mapping import reason
 from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
 from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.settings import McpServer

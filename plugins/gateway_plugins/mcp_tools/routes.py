@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from gateway_core import NotFoundError, described
 
 if TYPE_CHECKING:
-    from gateway_plugins.mcp_tools.servers import Servers
+    from gateway_plugins.mcp_tools.registry import Servers
 
 
 def admin_routes(servers: "Callable[[], Servers | None]") -> list[BaseRoute]:

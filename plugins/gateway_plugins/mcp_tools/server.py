@@ -18,12 +18,12 @@ from gateway_plugins.mcp_tools import tools
 from gateway_plugins.mcp_tools.calls import Calls, session_lost
 from gateway_plugins.mcp_tools.connection_supervisor import ConnectionSupervisor
 from gateway_plugins.mcp_tools.credentials import credential
-from gateway_plugins.mcp_tools.failures import McpCallError, UnreachableError, reason
-from gateway_plugins.mcp_tools.listing import ListedTool, ToolCatalog, ToolEntry
+from gateway_plugins.mcp_tools.error_mapping import McpCallError, UnreachableError, reason
 from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
 from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.session import Limits, Session
 from gateway_plugins.mcp_tools.settings import McpServer
+from gateway_plugins.mcp_tools.tool_catalog import ListedTool, ToolCatalog, ToolEntry
 from gateway_plugins.mcp_tools.transports import open_session
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway_plugins.mcp_tools.listing import ToolCatalog
+from gateway_plugins.mcp_tools.tool_catalog import ToolCatalog
 
 logger = logging.getLogger(__name__)
 

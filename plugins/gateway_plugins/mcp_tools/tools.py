@@ -18,8 +18,8 @@ from agents.tool import (
 from agents.tool_context import ToolContext
 
 from gateway_core import ToolOrigin, mark_tool
-from gateway_plugins.mcp_tools.failures import McpCallError
-from gateway_plugins.mcp_tools.listing import ListedTool
+from gateway_plugins.mcp_tools.error_mapping import McpCallError
+from gateway_plugins.mcp_tools.tool_catalog import ListedTool
 
 MAX_NAME = 64
 _BACKSTOP_SECONDS = 1.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from gateway_core import AgentEntry, Gateway, RecordStore, RunContext, Seconds, hookimpl
-from gateway_plugins.sessions import memory, records
+from gateway_plugins.sessions import chat_session, records
 from gateway_plugins.sessions.database import IN_MEMORY, Database
 from gateway_plugins.sessions.records import SqliteRecords
 
@@ -39,7 +39,7 @@ class Sessions:
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._gateway = gateway
         self._config = config
-        self._database = Database(self._file, records.SCHEMA + memory.SCHEMA)
+        self._database = Database(self._file, records.SCHEMA + chat_session.SCHEMA)
         self._records = SqliteRecords(self._database)
 
     def reconfigure(self, config: Settings) -> None:
@@ -69,7 +69,7 @@ class Sessions:
         """Returns the agent's memory of the principal's chat, or `None` if the request has no session id."""
         if run.session_id is None:
             return None
-        return memory.Memory(
+        return chat_session.Memory(
             self._database,
             run.principal.id,
             entry.id,

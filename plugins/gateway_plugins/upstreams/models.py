@@ -17,7 +17,7 @@ from agents import (
 from agents.models.default_models import get_default_model_settings, gpt_5_reasoning_settings_required
 
 from gateway_plugins.upstreams.client import ChatEndpoint, UpstreamClient
-from gateway_plugins.upstreams.hosted import HostedTools, includes_hosted
+from gateway_plugins.upstreams.hosted_tools import HostedTools, includes_hosted
 
 _CHAT_ONLY = ("seed", "stop")
 

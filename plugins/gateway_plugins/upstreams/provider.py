@@ -16,7 +16,7 @@ from gateway_plugins.upstreams.circuit_breaker import KINDS, CircuitBreaker
 from gateway_plugins.upstreams.client import UpstreamClient
 from gateway_plugins.upstreams.failover import Choice, Failover
 from gateway_plugins.upstreams.health import UpstreamHealth
-from gateway_plugins.upstreams.hosted import HostedTools
+from gateway_plugins.upstreams.hosted_tools import HostedTools
 from gateway_plugins.upstreams.models import make_model
 from gateway_plugins.upstreams.routing import Route, Router
 from gateway_plugins.upstreams.settings import Upstream
