@@ -47,7 +47,7 @@ async def serving(folder: Path, settings: str = "") -> AsyncIterator[tuple[httpx
     assert process.stdout is not None
     try:
         url = ""
-        while not (line := await process.stdout.readline()).startswith(b"Stop it"):
+        while not (line := await process.stdout.readline()).startswith(b"Press Ctrl+C"):
             if found := re.search(rb"listening on (http://\S+)/v1", line):
                 url = found[1].decode()
         async with httpx2.AsyncClient(base_url=url, timeout=120, limits=httpx2.Limits(max_connections=100)) as client:
