@@ -23,7 +23,7 @@ from gateway_core.http import error_responses
 from gateway_core.http.admin import admin_routes
 from gateway_core.http.auth import admin_only
 from gateway_core.http.chat.endpoint import ChatCompletions
-from gateway_core.http.detached_runs import DetachedRunRoutes
+from gateway_core.http.detached_run_routes import DetachedRunRoutes
 from gateway_core.http.health import Health
 from gateway_core.http.middleware.errors import ErrorMiddleware
 from gateway_core.http.middleware.request_context import HEADER, RequestContextMiddleware, request_id_of

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway_core.config.settings import HttpConfig
 from gateway_core.errors import GatewayError
 from gateway_core.http import error_responses
-from gateway_core.http.middleware.framing import check_head
 from gateway_core.http.middleware.request_context import request_id_of
+from gateway_core.http.middleware.request_head import check_head
 
 logger = logging.getLogger(__name__)
 

@@ -182,7 +182,7 @@ class Security:
         from starlette.routing import Route
 
         from gateway_plugins.security.overrides.routes import override_routes
-        from gateway_plugins.security.preview import Preview
+        from gateway_plugins.security.policy_preview import Preview
 
         async def granter(request: "Request") -> Principal:
             if request.method != "GET":

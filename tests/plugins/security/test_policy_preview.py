@@ -7,7 +7,7 @@ from agents import Agent, function_tool
 from gateway_plugins.security import Security
 from gateway_plugins.security.keys.key_ring import make_key
 from gateway_plugins.security.overrides.grant_request import parse_grant
-from gateway_plugins.security.preview import _preview
+from gateway_plugins.security.policy_preview import _preview
 from hypothesis import given
 from hypothesis import settings as of_hypothesis
 from hypothesis import strategies as st
