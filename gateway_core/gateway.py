@@ -30,6 +30,7 @@ from gateway_core.runs.exit_guard import install_exit_guard
 from gateway_core.runs.run_stats import RunStats
 from gateway_core.runs.tool_authorization import governing
 from gateway_core.runs.tool_executor import ToolExecutor
+from gateway_core.sdk import compat
 from gateway_core.sdk.global_settings import GlobalSettings
 from gateway_core.storage.memory_record_store import MemoryRecordStore
 from gateway_core.storage.state_dir import make_folder
@@ -51,6 +52,7 @@ class RunningGateway:
     """
 
     def __init__(self, config: Config, extra_plugins: Mapping[str, type] | None = None) -> None:
+        compat.check()
         self.config = config
         self.plugins: Plugins = load_plugins(config, self, extra_plugins)
         self.engine: Engine

@@ -6,8 +6,9 @@ Read-only: this module does not modify agents.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from agents import Agent, FunctionTool, Handoff
+from agents import Agent, FunctionTool
 
+from gateway_core.sdk import compat
 from gateway_core.tools.origin import origin_of
 from gateway_core.tools.references import gateway_tool_name
 
@@ -27,18 +28,12 @@ def reachable(agent: Agent[Any]) -> list[Agent[Any]]:
 def neighbors(agent: Agent[Any]) -> Iterator[Agent[Any]]:
     """Yield the agents that this agent hands off to or uses as tools."""
     for handoff in agent.handoffs:
-        target = handoff if isinstance(handoff, Agent) else _target(handoff)
+        target = handoff if isinstance(handoff, Agent) else compat.target_of_handoff(handoff)
         if isinstance(target, Agent):
             yield target
     for tool in agent.tools:
-        if isinstance(tool, FunctionTool) and isinstance(nested := getattr(tool, "_agent_instance", None), Agent):
+        if isinstance(tool, FunctionTool) and isinstance(nested := compat.agent_of_tool(tool), Agent):
             yield nested
-
-
-def _target(handoff: Handoff[Any, Any]) -> object:
-    # The SDK stores a handoff's target only in this attribute; a `Handoff` built directly does not have it.
-    reference = getattr(handoff, "_agent_ref", None)
-    return reference() if reference is not None else None
 
 
 def inventory(agents: Iterable[Any]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from gateway_core.config.converter import did_you_mean
 from gateway_core.config.settings import Config
 from gateway_core.errors import GatewayError, LoadError, PluginError
 from gateway_core.hooks.dispatch import Hooks
+from gateway_core.sdk import compat
 from gateway_core.tools.origin import ToolOrigin, mark_tool, origin_of
 from gateway_core.tools.references import (
     Wanted,
@@ -310,9 +311,7 @@ class ToolBinder:
             fresh = vars(self._bound(wanted, entry))
             vars(tool).clear()
             vars(tool).update(fresh)
-            # The SDK ties a tool's failure handling to one object; this is how it ties it to a copy.
-            bind = getattr(tool.on_invoke_tool, "__agents_bind_function_tool__", None)
-            tool.on_invoke_tool = bind(tool) if bind is not None else tool.on_invoke_tool
+            compat.bind_invoker(tool)
 
 
 class _Missing:

@@ -14,6 +14,7 @@ import click
 from gateway_core.cli import config_options, read_config
 from gateway_core.config.converter import did_you_mean
 from gateway_core.errors import GatewayError, NotFoundError
+from gateway_core.sdk import compat
 from gateway_core.types import (
     AgentChanged,
     Completed,
@@ -41,6 +42,7 @@ def chat(model: str, text: str | None, file: Path | None, agents: Path | None, o
     if offline:
         overrides["plugins"]["upstreams"] = {"enabled": False}
     settings = read_config(file, agents, overrides)
+    compat.check()
 
     from gateway_core.gateway import RunningGateway
 

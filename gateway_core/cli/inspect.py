@@ -16,6 +16,7 @@ from gateway_core.config.settings import mask_secrets
 from gateway_core.errors import ConfigError, GatewayError
 from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins
+from gateway_core.sdk import compat
 from gateway_core.types import Catalog
 
 # Added to the exit status of the child process, to distinguish it from an exit by an agent's module.
@@ -64,6 +65,7 @@ def check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json
 
     Without PATHS, check all agents. The exit status is 1 if any agent is broken.
     """
+    compat.check()
     status = _in_child(lambda: _check(paths, file, agents, as_json, trial=False))
     # A module exited the child process. Import each module in a separate process to find it, which is slower.
     sys.exit(_check(paths, file, agents, as_json, trial=True) if status is None else status)

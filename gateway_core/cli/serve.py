@@ -11,6 +11,7 @@ import click
 from gateway_core.cli import config_options, read_config
 from gateway_core.config.settings import Table
 from gateway_core.observability.private_formatter import PrivateFormatter
+from gateway_core.sdk import compat
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -36,6 +37,7 @@ def serve(file: Path | None, agents: Path | None, host: str | None, port: int | 
         overrides["plugins"]["upstreams"] = {"enabled": False}
     config = read_config(file, agents, overrides)
 
+    compat.check()
     from gateway_core.app import build
     from gateway_core.gateway import RunningGateway
     from gateway_core.server.hypercorn import run

@@ -24,7 +24,7 @@ from gateway_core.runs.error_mapping import failed_tool
 from gateway_core.runs.event_relay import EventRelay
 from gateway_core.runs.run_scope import POSITION, Position, RunScope
 from gateway_core.runs.workflow import with_history
-from gateway_core.sdk import patches
+from gateway_core.sdk import compat, patches
 from gateway_core.types import Usage
 
 # Response item types of the tool calls that OpenAI's servers execute.
@@ -56,7 +56,7 @@ class GatewayRunner(AgentRunner):
             relay = EventRelay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
                 # The SDK executes the approved calls before it calls `on_agent_start`.
-                await _permit(scope, given._current_agent)
+                await _permit(scope, compat.current_agent_of(given))
                 relay.resume(given.get_interruptions())
             try:
                 if scope.live:
@@ -260,7 +260,7 @@ def _answers(position: Position, agent: Agent[Any]) -> bool:
 
 def _relayed_before(input: Any) -> int:
     """Return the number of items that a resumed run relayed before it paused."""
-    return len(input._generated_items) if isinstance(input, RunState) else 0
+    return compat.items_before_pause(input) if isinstance(input, RunState) else 0
 
 
 def _is_step(scope: RunScope, agent: Agent[Any]) -> bool:
@@ -301,8 +301,7 @@ def _is_default(provider: Any) -> bool:
     if type(provider) is not MultiProvider or provider.provider_map is not None:
         return False
     inner = provider.openai_provider
-    configured = (inner._client, *(getattr(inner, f"_stored_{name}", None) for name in ("api_key", "base_url")))
-    return type(inner) is OpenAIProvider and not any(configured)
+    return type(inner) is OpenAIProvider and not compat.is_configured(inner)
 
 
 def _add_system(data: CallModelData[Any]) -> ModelInputData:

@@ -17,6 +17,7 @@ from gateway_core.errors import GatewayError, MaxToolCallsError, ToolError, Tool
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.runs.error_mapping import place_of
 from gateway_core.runs.run_scope import POSITION, ActiveToolCall, RunScope
+from gateway_core.sdk import compat
 from gateway_core.tools.origin import ToolOrigin, origin_of
 from gateway_core.types import DecisionMade, RunContext, ToolCall, ToolInfo
 
@@ -233,10 +234,9 @@ def _is_guarded(target: Any) -> bool:
 
 def _record_failures(tool: Any) -> None:
     """Record exceptions that the SDK converts to an error message for the model and does not report otherwise."""
-    invoker = getattr(tool, "on_invoke_tool", None)
-    report = getattr(invoker, "_on_handled_error", None)
-    if report is not None and not isinstance(report, _FailureRecorder):
-        invoker._on_handled_error = _FailureRecorder(report)  # type: ignore[union-attr]
+    compat.wrap_handled_error(
+        tool, lambda report: report if isinstance(report, _FailureRecorder) else _FailureRecorder(report)
+    )
 
 
 class _FailureRecorder:

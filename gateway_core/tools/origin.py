@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
+from gateway_core.sdk import compat
 from gateway_core.types import ToolSource
 
 _MARK = "_agent_gateway_origin"
@@ -39,5 +40,5 @@ def origin_of(tool: Any) -> ToolOrigin:
     if marked is not None:
         return marked
     # The SDK creates the tools of an agent's own MCP servers in each turn, with this attribute.
-    binding = getattr(tool, "_mcp_tool_binding", None)
-    return ToolOrigin("mcp", server=binding[0]) if binding else ToolOrigin()
+    server = compat.mcp_server_of_tool(tool)
+    return ToolOrigin("mcp", server=server) if server is not None else ToolOrigin()

@@ -1,0 +1,323 @@
+"""Every private or experimental name of a dependency that the gateway relies on, checked before anything uses it.
+
+Dependencies change such names without notice. `check` finds one that is missing at start, and names it, the installed
+version, the supported range and the cure; otherwise the first request would fail with an `AttributeError`. The core
+reaches private attributes of SDK objects only through the functions of this module. Importing it imports no dependency.
+"""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from packaging.requirements import Requirement
+
+from gateway_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agents import Agent, FunctionTool, Handoff, RunState
+    from agents.models.openai_provider import OpenAIProvider
+
+DISTRIBUTION = "agent-gateway"
+
+
+@frozen
+class PrivateName:
+    """A name that a dependency does not promise to keep."""
+
+    distribution: str
+    path: str
+    """`module:attribute`, or `module:Class.attribute`; also an attribute that `Class.__init__` sets."""
+    needed_for: str
+    without: str
+    """The consequence of its absence."""
+
+
+NAMES = (
+    PrivateName(
+        "openai-agents",
+        "agents.run:set_default_agent_runner",
+        "routing every SDK run through the gateway's runner",
+        "runs would bypass the gateway's models, limits and authorization",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.run:AgentRunner",
+        "the base class of the gateway's runner",
+        "no agent could run",
+    ),
+    *(
+        PrivateName(
+            "openai-agents",
+            f"agents.models._openai_shared:{name}",
+            "restoring the SDK's process-wide default after an agent's import",
+            "one agent's import would change every other agent",
+        )
+        for name in (
+            "_default_openai_key",
+            "_default_openai_client",
+            "_use_responses_by_default",
+            "_default_openai_responses_transport",
+            "_use_responses_websocket_by_default",
+        )
+    ),
+    *(
+        PrivateName(
+            "openai-agents",
+            f"agents.models.openai_provider:OpenAIProvider.{name}",
+            "telling the SDK's default model provider from one that the author configured",
+            "an author's own client would be replaced by the gateway's",
+        )
+        for name in ("_client", "_stored_api_key", "_stored_base_url")
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.run_state:RunState._current_agent",
+        "authorizing the agent of a resumed run",
+        "approved tool calls would run without authorization",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.run_state:RunState._generated_items",
+        "sending only the new items of a resumed run",
+        "a resumed answer would repeat its beginning",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.tool:FunctionTool._agent_instance",
+        "finding agents that are used as tools",
+        "their tools would be neither bound nor authorized",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.tool:FunctionTool._is_agent_tool",
+        "exempting agents used as tools from tool time limits",
+        "nested agents would be cut off after a tool's time limit",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.tool:FunctionTool._mcp_tool_binding",
+        "knowing which MCP server a tool belongs to",
+        "policies for MCP servers would not apply to agents' own servers",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.handoffs:Handoff._agent_ref",
+        "finding handoff targets",
+        "their tools would be neither bound nor authorized",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.tool:_FailureHandlingFunctionToolInvoker._on_handled_error",
+        "reporting tool failures that the SDK turns into text for the model",
+        "failed tool calls would count as successful",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.tool:_FailureHandlingFunctionToolInvoker.__agents_bind_function_tool__",
+        "tying the failure handling of a rebound tool to the tool",
+        "a failure would be reported for another tool",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.run_internal.agent_tool_configuration:_observe_tools",
+        "comparing an agent's tools at a cost independent of the number of runs",
+        "a thousand concurrent runs of one agent would spend milliseconds per turn on comparisons",
+    ),
+    *(
+        PrivateName(
+            "openai-agents",
+            f"agents.tracing.provider:{name}",
+            "restoring the SDK's tracing settings after an agent's import",
+            "one agent's import would change the tracing of every other agent",
+        )
+        for name in (
+            "DefaultTraceProvider._manual_disabled",
+            "DefaultTraceProvider._refresh_disabled_flag",
+            "DefaultTraceProvider._multi_processor",
+            "SynchronousMultiTracingProcessor._processors",
+        )
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.models.interface:Model._cleanup_on_run_end",
+        "forwarding the end of a run to a wrapped model",
+        "wrapped models would keep connections open after a run",
+    ),
+    PrivateName(
+        "openai",
+        "openai:AsyncOpenAI._prepare_request",
+        "sending trace headers to upstreams",
+        "traces would end at the gateway",
+    ),
+    PrivateName(
+        "openai",
+        "openai:AsyncOpenAI._process_response_data",
+        "recording why a model's answer ended",
+        "answers cut off at their token limit would be reported as complete",
+    ),
+    PrivateName(
+        "openai",
+        "openai:AsyncStream.__stream__",
+        "reading streamed chunks, and detecting a stream that was cut off",
+        "an answer that was cut off would be reported as complete",
+    ),
+    PrivateName(
+        "hypercorn",
+        "hypercorn.protocol:H11Protocol",
+        "detecting disconnects of clients that pipeline requests",
+        "runs would continue for clients that disconnected",
+    ),
+    PrivateName(
+        "hypercorn",
+        "hypercorn.protocol.h11:H11Protocol.can_read",
+        "detecting disconnects of clients that pipeline requests",
+        "runs would continue for clients that disconnected",
+    ),
+    PrivateName(
+        "hypercorn",
+        "hypercorn.asyncio.tcp_server:TCPServer.reader",
+        "detecting disconnects of clients that pipeline requests",
+        "runs would continue for clients that disconnected",
+    ),
+    PrivateName(
+        "watchdog",
+        "watchdog.utils:BaseThread.should_keep_running",
+        "detecting a file watcher thread that died",
+        "changed agents would not be reloaded, without a warning",
+    ),
+    PrivateName(
+        "mcp",
+        "mcp.client.subscriptions:ListenNotSupportedError",
+        "falling back to polling for servers without change notifications",
+        "tools of such servers would not be listed again",
+    ),
+    PrivateName(
+        "opentelemetry-semantic-conventions",
+        "opentelemetry.semconv._incubating.metrics.gen_ai_metrics:GEN_AI_CLIENT_OPERATION_DURATION",
+        "the standard names of metrics of model calls",
+        "metrics could not be exported",
+    ),
+)
+
+
+def check() -> None:
+    """Check that every name exists.
+
+    Raises:
+        ConfigError: One is missing. The message names all that are missing in the same distribution.
+    """
+    absent = list(missing())
+    if not absent:
+        return
+    first = absent[0]
+    names = ", ".join(name.path for name in absent if name.distribution == first.distribution)
+    wanted = supported(first.distribution)
+    raise ConfigError(
+        f"{first.distribution} {installed(first.distribution)} lacks {names}, needed for {first.needed_for}; "
+        f"without it {first.without}",
+        source=f"supported: {wanted}",
+        hint=f"pip install '{wanted}'",
+        code="incompatible_dependency",
+    )
+
+
+def missing() -> Iterator[PrivateName]:
+    """The names that the installed dependencies lack."""
+    for name in NAMES:
+        if not _exists(name.path):
+            yield name
+
+
+def installed(distribution: str) -> str:
+    """The installed version of a distribution, or a phrase that says that none is installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def supported(distribution: str) -> str:
+    """The requirement of this gateway for a distribution, such as `openai-agents<0.25,>=0.24`."""
+    try:
+        stated = [Requirement(text) for text in requires(DISTRIBUTION) or ()]
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        stated = []
+    found = next((each for each in stated if each.name == distribution), None)
+    return f"{found.name}{found.specifier}" if found is not None else distribution
+
+
+def _exists(path: str) -> bool:
+    module, _, attributes = path.partition(":")
+    try:
+        target: Any = importlib.import_module(module)
+    except Exception:
+        return False
+    *owners, last = attributes.split(".")
+    for name in owners:
+        target = getattr(target, name, None)
+    return target is not None and (hasattr(target, last) or last in _instance_attributes(target))
+
+
+def _instance_attributes(cls: Any) -> set[str]:
+    """The names of attributes that instances of a class have, as far as the class shows."""
+    if not inspect.isclass(cls):
+        return set()
+    fields = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    code = getattr(cls.__init__, "__code__", None)
+    return fields | set(code.co_names if code is not None else ())
+
+
+def agent_of_tool(tool: "FunctionTool") -> Any:
+    """The agent that a tool runs, for `Agent.as_tool`; else `None`."""
+    return getattr(tool, "_agent_instance", None)
+
+
+def target_of_handoff(handoff: "Handoff[Any, Any]") -> Any:
+    """The agent that a handoff object leads to; `None` for one that its author made by hand."""
+    reference = getattr(handoff, "_agent_ref", None)
+    return reference() if reference is not None else None
+
+
+def mcp_server_of_tool(tool: Any) -> str | None:
+    """The name of the agent's own MCP server that a tool belongs to; else `None`."""
+    binding = getattr(tool, "_mcp_tool_binding", None)
+    return binding[0] if binding else None
+
+
+def current_agent_of(state: "RunState[Any, Agent[Any]]") -> Any:
+    """The agent with which a paused run continues."""
+    return state._current_agent
+
+
+def items_before_pause(state: "RunState[Any, Agent[Any]]") -> int:
+    """Number of items that a paused run had generated."""
+    return len(state._generated_items)
+
+
+def is_configured(provider: "OpenAIProvider") -> bool:
+    """Whether an author gave the provider a client, a key or a base URL."""
+    return any((provider._client, provider._stored_api_key, provider._stored_base_url))
+
+
+def bind_invoker(tool: "FunctionTool") -> None:
+    """Tie the failure handling of a tool's invoker to this tool object, as the SDK does for a copy."""
+    bind = getattr(tool.on_invoke_tool, "__agents_bind_function_tool__", None)
+    if bind is not None:
+        tool.on_invoke_tool = bind(tool)
+
+
+def wrap_handled_error(tool: Any, wrap: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    """Replace the function that the SDK calls when it turns a tool's failure into text for the model.
+
+    Args:
+        tool: A tool; one without such a function is left alone.
+        wrap: Receives the present function, and returns its replacement.
+    """
+    invoker = getattr(tool, "on_invoke_tool", None)
+    report = getattr(invoker, "_on_handled_error", None)
+    if report is not None:
+        invoker._on_handled_error = wrap(report)  # type: ignore[union-attr]
