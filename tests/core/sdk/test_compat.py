@@ -14,7 +14,7 @@ from gateway_core.sdk import compat
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# Removes each name in a fork of its own, so that the dependencies are imported once, and runs the real command there.
+# Removes each name in a separate fork, so that the dependencies are imported once, and runs the real command there.
 SCRIPT = """
 import importlib, io, json, os, sys
 from gateway_core.sdk import compat
@@ -82,7 +82,7 @@ def test_every_distribution_with_a_private_name_has_a_range():
 
 
 def test_private_attributes_of_the_sdk_are_reached_in_one_module():
-    """In the core. Plugins may not import it; what they rely on is listed there all the same."""
+    """Checks the core only: plugins may not import the module, but their names are listed there, too."""
     private = {name.path.rpartition(".")[2].rpartition(":")[2] for name in compat.NAMES}
     # Wrappers of models override this method, and call the wrapped model's.
     private = {name for name in private if name.startswith("_") and not name.startswith("__")} - {"_cleanup_on_run_end"}
