@@ -114,7 +114,7 @@ def test_ignored_and_missing_paths_are_reported_with_a_hint(run, tmp_path):
         (tmp_path / "agents" / name / "agent.py").write_text("from agents import Agent\nagent = Agent(name='x')\n")
     rows = {row["source"]: row for row in json.loads(run("check", "--json", status=1))}
     assert "(use letters" in rows[str(tmp_path / "agents" / "mein agent" / "agent.py")]["diagnosis"]
-    assert "(give it another name)" in rows[str(tmp_path / "agents" / "test")]["diagnosis"]
+    assert "(rename the folder)" in rows[str(tmp_path / "agents" / "test")]["diagnosis"]
     assert "'nope' does not exist" in run("check", "--agents", "nope", status=2)
 
 

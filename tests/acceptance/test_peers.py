@@ -133,5 +133,5 @@ def test_a_low_file_limit_is_rejected_at_startup(tmp_path):
         preexec_fn=few,
     )
     assert ran.returncode == 78
-    assert "256 files" in ran.stderr
+    assert "(256) is too low" in ran.stderr
     assert "raise it to at least 4096" in ran.stderr

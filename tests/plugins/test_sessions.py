@@ -268,4 +268,4 @@ async def test_a_workflow_cannot_have_a_memory():
     made.__gateway__ = {"memory": "session"}  # type: ignore[attr-defined]
     async with gateway_in_memory({"X": made}) as g:
         [agent] = (await g.http.get("/admin/agents")).json()["agents"]
-        assert "a workflow cannot be given" in agent["diagnosis"]["message"]
+        assert "is not supported for workflows" in agent["diagnosis"]["message"]

@@ -157,7 +157,7 @@ async def test_limits_of_runs_apply_to_the_next_request(tmp_path, monkeypatch):
         assert answer.choices[0].message.content == "done"
         (tmp_path / "gateway.toml").write_text("[runs]\nmax_turns = 1")
         await g.gateway.reload()
-        with pytest.raises(openai.APIError, match="limit of turns"):
+        with pytest.raises(openai.APIError, match="exceeded max_turns"):
             await g.openai.chat.completions.create(model="X", messages=messages)
 
 

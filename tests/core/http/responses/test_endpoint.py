@@ -401,7 +401,7 @@ async def test_shutdown_ends_background_responses(waiting):
         assert not kept
     made = json.loads(kept[asked.id])["response"]
     assert made["status"] == "failed"
-    assert "stopping" in made["error"]["message"]
+    assert "shutting down" in made["error"]["message"]
 
 
 async def test_a_rejected_background_response_fails_immediately(waiting):
