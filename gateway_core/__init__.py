@@ -42,16 +42,19 @@ from gateway_core.tools.references import (
 )
 from gateway_core.types import (
     AgentEntry,
+    AuditContext,
     BackgroundTask,
     Catalog,
     Check,
     Decision,
     DecisionMade,
+    Finding,
     Measurement,
     ModelCall,
     Outcome,
     Principal,
     RunContext,
+    Severity,
     ToolCall,
     ToolInfo,
     Usage,
@@ -61,6 +64,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AgentEntry",
+    "AuditContext",
     "AuthenticationError",
     "BackgroundTask",
     "Bytes",
@@ -71,6 +75,7 @@ __all__ = [
     "Decision",
     "DecisionMade",
     "DiscoveryError",
+    "Finding",
     "ForbiddenAddressError",
     "Gateway",
     "GatewayError",
@@ -90,6 +95,7 @@ __all__ = [
     "RunContext",
     "Seconds",
     "Secret",
+    "Severity",
     "ToolCall",
     "ToolError",
     "ToolInfo",

@@ -33,7 +33,7 @@ from gateway_core.runs.tool_executor import ToolExecutor
 from gateway_core.sdk.global_settings import GlobalSettings
 from gateway_core.storage.memory_record_store import MemoryRecordStore
 from gateway_core.storage.state_dir import make_folder
-from gateway_core.types import Catalog, Measurement
+from gateway_core.types import AuditContext, Catalog, Finding, Measurement
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +155,10 @@ class RunningGateway:
         self._loader.tool_binder.configure(config)
         if self._builder is not None:
             self._builder.show_broken = config.catalog.show_broken
+
+    def audit_findings(self, context: AuditContext) -> list[Finding]:
+        """Return the audit findings of all plugins."""
+        return self.hooks.audit_findings(context)
 
     def state_folder(self, *, create: bool = True) -> Path | None:
         """The folder for what must outlive the process; `None` when nothing is to be kept."""

@@ -1,7 +1,8 @@
 """What plugins get as their gateway when nothing is served: the command line asks them for facts only."""
 
 from gateway_core.errors import GatewayError
-from gateway_core.types import Catalog, Measurement
+from gateway_core.hooks.dispatch import Hooks
+from gateway_core.types import AuditContext, Catalog, Finding, Measurement
 
 
 class NullGateway:
@@ -11,6 +12,8 @@ class NullGateway:
 
     def __init__(self) -> None:
         self.reported: list[GatewayError] = []
+        self.hooks = Hooks({})
+        """The hooks of the plugins that were loaded with this gateway, set afterwards."""
 
     async def reload(self) -> Catalog:
         """Nothing is loaded."""
@@ -19,6 +22,10 @@ class NullGateway:
     def measurements(self) -> list[Measurement]:
         """Nothing is measured."""
         return []
+
+    def audit_findings(self, context: AuditContext) -> list[Finding]:
+        """Return the findings of the plugins in `hooks`."""
+        return self.hooks.audit_findings(context)
 
     def state_folder(self, *, create: bool = True) -> None:
         """Nothing is kept."""

@@ -15,11 +15,13 @@ import pluggy
 from gateway_core.errors import GatewayError
 from gateway_core.types import (
     AgentEntry,
+    AuditContext,
     BackgroundTask,
     Catalog,
     Check,
     Decision,
     DecisionMade,
+    Finding,
     Measurement,
     ModelCall,
     Outcome,
@@ -59,6 +61,9 @@ class Gateway(Protocol):
 
     def measurements(self) -> "list[Measurement]":
         """What the core and all plugins measure at this moment. May be called in any thread."""
+
+    def audit_findings(self, context: AuditContext) -> list[Finding]:
+        """Return the audit findings of all plugins. Blocks while they read files."""
 
     def state_folder(self, *, create: bool = True) -> Path | None:
         """The folder for what must outlive the process, for the gateway's user alone; `None` when nothing is kept.
@@ -109,7 +114,8 @@ class Hookspecs:
 
     @hookspec
     def commands(self) -> "Iterable[click.Command]":
-        """Commands to add to `agent-gateway`. Asked when the command line needs them; concatenated."""
+        """Commands to add to `agent-gateway`. Asked when the command line needs them; concatenated. Groups of the same
+        name are merged; at most one of them has a callback, and it provides the options and the help text."""
 
     @hookspec
     def lifespan(self) -> AbstractAsyncContextManager[None]:
@@ -123,6 +129,11 @@ class Hookspecs:
     def measurements(self) -> Iterable[Measurement]:
         """Numbers for operators' dashboards, of the same names each time. Asked at start and whenever metrics are
         collected, in any thread; concatenated."""
+
+    @hookspec
+    def audit_findings(self, context: AuditContext) -> Iterable[Finding]:
+        """Return findings about the audited configuration. Called by `agent-gateway audit`. The results are
+        concatenated. An exception becomes the finding `audit_check_failed` with its type."""
 
     @hookspec
     def trace_processors(self) -> "Iterable[TracingProcessor]":
