@@ -43,16 +43,19 @@ from gateway_core.tools.references import (
 )
 from gateway_core.types import (
     AgentEntry,
+    AuditContext,
     BackgroundTask,
     Catalog,
     Check,
     Decision,
     DecisionMade,
+    Finding,
     Measurement,
     ModelCall,
     Outcome,
     Principal,
     RunContext,
+    Severity,
     ToolCall,
     ToolInfo,
     Usage,
@@ -62,6 +65,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AgentEntry",
+    "AuditContext",
     "AuthenticationError",
     "BackgroundTask",
     "Bytes",
@@ -72,6 +76,7 @@ __all__ = [
     "Decision",
     "DecisionMade",
     "DiscoveryError",
+    "Finding",
     "ForbiddenAddressError",
     "Gateway",
     "GatewayError",
@@ -91,6 +96,7 @@ __all__ = [
     "RunContext",
     "Seconds",
     "Secret",
+    "Severity",
     "ToolCall",
     "ToolError",
     "ToolInfo",

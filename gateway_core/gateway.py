@@ -34,7 +34,7 @@ from gateway_core.sdk import compat
 from gateway_core.sdk.global_settings import GlobalSettings
 from gateway_core.storage.memory_record_store import MemoryRecordStore
 from gateway_core.storage.state_dir import make_folder
-from gateway_core.types import Catalog, Measurement
+from gateway_core.types import AuditContext, Catalog, Finding, Measurement
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +157,10 @@ class RunningGateway:
         self._loader.tool_binder.configure(config)
         if self._builder is not None:
             self._builder.show_broken = config.catalog.show_broken
+
+    def audit_findings(self, context: AuditContext) -> list[Finding]:
+        """Return the audit findings of all plugins."""
+        return self.hooks.audit_findings(context)
 
     def state_folder(self, *, create: bool = True) -> Path | None:
         """Return the state directory, or `None` when persistence is disabled (`[state] folder = ""`)."""

@@ -4,6 +4,8 @@ The module performs no I/O and imports neither the SDK nor a web framework. `Run
 of a run, which the HTTP endpoints render.
 """
 
+import enum
+import ipaddress
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -163,6 +165,66 @@ class Check:
     ok: bool
     needed: bool = True
     """Whether the gateway is not ready while the check fails."""
+
+
+class Severity(enum.IntEnum):
+    """The severity of a finding. The value is the exit status of `agent-gateway audit`."""
+
+    INFO = 0
+    LOW = 10
+    MEDIUM = 20
+    HIGH = 30
+    CRITICAL = 40
+
+
+@frozen
+class Finding:
+    """A problem that an operator should know, found by `agent-gateway audit`."""
+
+    severity: Severity
+    check: str
+    """The name of the check, such as `key_expired`. Operators filter by it."""
+    subject: str
+    """The table of the settings, the file or the package with the problem."""
+    message: str
+    hint: str | None = None
+    """Instructions to fix the problem."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as JSON-serializable values."""
+        return {
+            "severity": self.severity.name.lower(),
+            "check": self.check,
+            "subject": self.subject,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+@frozen
+class AuditContext:
+    """The configuration that `agent-gateway audit` checks."""
+
+    tables: Mapping[str, Any] = field(repr=False)
+    """All settings, merged, with values as written. Tables of plugins are not validated, and can contain secrets."""
+    config_file: Path | None
+    """The `gateway.toml`; `None` if it does not exist."""
+    state_folder: Path | None
+    now: float
+    """Seconds since the epoch."""
+    unused_days: float = 90.0
+    """Keys and rules without use in this period are reported."""
+    expiring_days: float = 7.0
+    """Keys that expire within this period are reported."""
+
+    @property
+    def exposed(self) -> bool:
+        """Whether other hosts can reach the gateway."""
+        host = self.tables["server"]["host"]
+        try:
+            return not ipaddress.ip_address(host.strip("[]")).is_loopback
+        except ValueError:
+            return bool(host != "localhost")
 
 
 @frozen

@@ -33,7 +33,11 @@ class _Commands(click.Group):
     """Imports the module of a command on first use. Commands of plugins are listed after the built-in ones."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *(name for name in self._of_plugins() if name not in COMMANDS)]
+        try:
+            added = self._of_plugins()
+        except GatewayError:
+            added = {}  # `--help` works with any settings
+        return [*COMMANDS, *(name for name in added if name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -46,11 +50,9 @@ class _Commands(click.Group):
         from gateway_core.hooks.null_gateway import NullGateway
         from gateway_core.hooks.plugin_loader import load_plugins
 
-        try:
-            hooks = load_plugins(load_config(), NullGateway()).hooks
-        except GatewayError:
-            return {}  # the requested command reports the error
-        return {command.name or "": command for command in hooks.commands()}
+        gateway = NullGateway()
+        gateway.hooks = load_plugins(load_config(), gateway).hooks
+        return gateway.hooks.commands()
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -20,16 +20,19 @@ from gateway_core.errors import GatewayError, PluginError, UnavailableError
 from gateway_core.hooks.specs import PROJECT, Hookspecs, RecordStore
 from gateway_core.types import (
     AgentEntry,
+    AuditContext,
     BackgroundTask,
     Catalog,
     Check,
     Decision,
     DecisionMade,
+    Finding,
     Measurement,
     ModelCall,
     Outcome,
     Principal,
     RunContext,
+    Severity,
     ToolCall,
     ToolInfo,
 )
@@ -113,9 +116,19 @@ class Hooks:
         """Return the concatenated results. The first item is the outermost."""
         return self._concatenate("middleware")
 
-    def commands(self) -> "list[click.Command]":
-        """Return the concatenated results."""
-        return self._concatenate("commands")
+    def commands(self) -> "dict[str, click.Command]":
+        """Return the commands by name, with groups of the same name merged.
+
+        Raises:
+            PluginError: Two plugins define the same command.
+        """
+        from gateway_core.hooks.command_groups import Offer, merge_commands
+
+        return merge_commands(
+            Offer(plugin, command.name or "", command)
+            for plugin, call in self._implementations["commands"]
+            for command in call()
+        )
 
     def lifespans(self) -> list[AbstractAsyncContextManager[None]]:
         """Return the context managers of the plugins, in the order of entry."""
@@ -152,6 +165,18 @@ class Hooks:
                 found.extend(call())
             except Exception:
                 logger.exception("plugin %s failed in measurements", plugin)
+        return found
+
+    def audit_findings(self, context: AuditContext) -> list[Finding]:
+        """Return the concatenated findings. An exception becomes a finding with the plugin and the type."""
+        found: list[Finding] = []
+        for plugin, call in self._implementations["audit_findings"]:
+            try:
+                found.extend(call(context))
+            except Exception as error:
+                # The text of the exception can contain values of the settings.
+                message = f"the audit checks failed: {type(error).__name__}; other findings can be missing"
+                found.append(Finding(Severity.HIGH, "audit_check_failed", f"plugin {plugin}", message))
         return found
 
     def trace_processors(self) -> "list[TracingProcessor]":

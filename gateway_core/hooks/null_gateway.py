@@ -1,7 +1,8 @@
 """A gateway without agents, for commands that load plugins but do not serve."""
 
 from gateway_core.errors import GatewayError
-from gateway_core.types import Catalog, Measurement
+from gateway_core.hooks.dispatch import Hooks
+from gateway_core.types import AuditContext, Catalog, Finding, Measurement
 
 
 class NullGateway:
@@ -11,6 +12,8 @@ class NullGateway:
 
     def __init__(self) -> None:
         self.reported: list[GatewayError] = []
+        self.hooks = Hooks({})
+        """The hooks of the plugins that were loaded with this gateway, set afterwards."""
 
     async def reload(self) -> Catalog:
         """Return the empty catalog."""
@@ -19,6 +22,10 @@ class NullGateway:
     def measurements(self) -> list[Measurement]:
         """Return an empty list."""
         return []
+
+    def audit_findings(self, context: AuditContext) -> list[Finding]:
+        """Return the findings of the plugins in `hooks`."""
+        return self.hooks.audit_findings(context)
 
     def state_folder(self, *, create: bool = True) -> None:
         """Return `None`: persistence is disabled."""

@@ -16,11 +16,13 @@ import pluggy
 from gateway_core.errors import GatewayError
 from gateway_core.types import (
     AgentEntry,
+    AuditContext,
     BackgroundTask,
     Catalog,
     Check,
     Decision,
     DecisionMade,
+    Finding,
     Measurement,
     ModelCall,
     Outcome,
@@ -60,6 +62,9 @@ class Gateway(Protocol):
 
     def measurements(self) -> "list[Measurement]":
         """Return the current measurements of the core and of all plugins. Thread-safe."""
+
+    def audit_findings(self, context: AuditContext) -> list[Finding]:
+        """Return the audit findings of all plugins. Blocks while they read files."""
 
     def state_folder(self, *, create: bool = True) -> Path | None:
         """Return the state directory, accessible to the gateway's user only, or `None` if persistence is disabled.
@@ -113,7 +118,8 @@ class Hookspecs:
     @hookspec
     def commands(self) -> "Iterable[click.Command]":
         """Return commands to add to `agent-gateway`. Called by the command line when it lists commands or looks one up.
-        The results are concatenated."""
+        The results are concatenated. Groups of the same name are merged; at most one of them has a callback, and it
+        provides the options and the help text."""
 
     @hookspec
     def lifespan(self) -> AbstractAsyncContextManager[None]:
@@ -130,6 +136,11 @@ class Hookspecs:
         """Return the current values of metrics. Every call must return the same metric names. Called at startup and at
         every collection of metrics, in any thread. The results are concatenated. An exception is logged, and the
         plugin's metrics are omitted."""
+
+    @hookspec
+    def audit_findings(self, context: AuditContext) -> Iterable[Finding]:
+        """Return findings about the audited configuration. Called by `agent-gateway audit`. The results are
+        concatenated. An exception becomes the finding `audit_check_failed` with its type."""
 
     @hookspec
     def trace_processors(self) -> "Iterable[TracingProcessor]":

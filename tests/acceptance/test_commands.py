@@ -130,7 +130,7 @@ def test_check_finds_the_module_that_exits_the_process(run, tmp_path):
 def test_plugins_lists_state_order_and_hooks(run, tmp_path):
     (tmp_path / "gateway.toml").write_text("[plugins.error_recorder]\nenabled = false\n")
     rows = json.loads(run("plugins", "--json"))
-    assert [row["plugin"] for row in rows][:3] == ["request_log", "security", "folder_discovery"]
+    assert [row["plugin"] for row in rows][:3] == ["request_log", "security", "nightly_audit"]
     states = {row["plugin"]: row["state"] for row in rows}
     assert states["error_recorder"] == "off"
     assert "discover_agents" in next(row for row in rows if row["plugin"] == "folder_discovery")["hooks"]
@@ -153,6 +153,54 @@ def test_an_invalid_setting_fails_every_command_with_one_line(run, tmp_path):
     for command in ("serve", "plugins", "config", "agents"):
         output = run(command, status=78)
         assert "gateway.toml: [server] prt: unknown key (did you mean 'port'?)" in output
+
+
+def test_the_audit_has_the_checks_and_subcommands_of_two_plugins(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text('[plugins.security.rules]\nagents = ["**"]\n')
+    (tmp_path / "gateway.toml").chmod(0o600)
+    assert "verify" in run("audit", "--help")
+    report = json.loads(run("audit", "--offline", "--json", "--fail-on", "critical"))
+    checks = {finding["check"] for finding in report["findings"]}
+    assert {"rule_too_wide", "audit_log_missing"} <= checks
+    assert "no audit log" in run("audit", "verify", status=78)
+
+
+def test_the_audit_works_with_either_plugin_disabled(run, tmp_path):
+    file = tmp_path / "gateway.toml"
+    file.write_text("[plugins.security]\nenabled = false\n")
+    file.chmod(0o666)
+    assert "file_permissions" in run("audit", "--offline", status=40)
+    assert "No such command 'verify'" in run("audit", "verify", status=2)
+    file.write_text("[plugins.nightly_audit]\nenabled = false\n")
+    assert "verify" in run("audit", status=2)
+    assert "no audit log" in run("audit", "verify", status=78)
+
+
+def test_a_wrong_setting_is_reported_by_the_commands_of_plugins(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text("[server]\nprt = 1\n")
+    assert "[server] prt: unknown key" in run("audit", status=78)
+    assert "serve" in run("--help")
+
+
+def test_two_plugins_with_the_same_command_are_reported_in_one_line(run, tmp_path, monkeypatch):
+    (tmp_path / "acme.py").write_text(
+        "import click\n"
+        "from gateway_core import hookimpl\n"
+        "class Acme:\n"
+        "    def __init__(self, gateway, config): pass\n"
+        "    @hookimpl\n"
+        "    def commands(self): return [click.Group('audit', commands=[click.Command('verify')])]\n"
+    )
+    (tmp_path / "acme-1.dist-info").mkdir()
+    (tmp_path / "acme-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")
+    points = "[agent_gateway.plugins]\nacme = acme:Acme\n"
+    (tmp_path / "acme-1.dist-info" / "entry_points.txt").write_text(points)
+    (tmp_path / "gateway.toml").write_text("[plugins.acme]\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    [line] = run("audit", status=1).splitlines()
+    assert "plugins security and acme: two plugins define the command 'audit verify'" in line
+    assert "set enabled = false in [plugins.security] or in [plugins.acme]" in line
+    assert "audit" not in run("--help")
 
 
 def test_chat_in_the_terminal(run, tmp_path):

@@ -48,7 +48,7 @@ def test_javascript_clients(server, upstream, records, node_folder):
     assert seen["tool"]["content"] == "tool said: 5"
     assert not seen["tool"].get("tool_calls"), "the client must not run a call that the gateway ran"
     assert seen["unknown"] == {"isNotFound": True, "code": "model_not_found"}
-    assert "broke off" in seen["broken"]["message"]
+    assert "closed early" in seen["broken"]["message"]
     assert len(seen["silent"].split()) == 4
     assert seen["aiWhole"] == {"text": "one two three", "usage": seen["whole"]["usage"]}
     assert seen["aiStreamed"] == {"text": "tool said: 5", "calls": 0, "finish": "stop"}

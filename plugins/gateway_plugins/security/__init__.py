@@ -15,9 +15,11 @@ from attrs import evolve
 
 from gateway_core import (
     AgentEntry,
+    AuditContext,
     ConfigError,
     Decision,
     DecisionMade,
+    Finding,
     Gateway,
     LoadError,
     Measurement,
@@ -205,11 +207,18 @@ class Security:
 
     @hookimpl
     def commands(self) -> "Iterable[click.Command]":
-        """`agent-gateway keys` and `agent-gateway audit`."""
+        """`agent-gateway keys` and `agent-gateway audit verify`."""
+        from gateway_plugins.security.audit.command import audit_command
         from gateway_plugins.security.keys.commands import keys_command
-        from gateway_plugins.security.nightly.command import audit_command
 
         return [keys_command(self._settings.keys), audit_command()]
+
+    @hookimpl
+    def audit_findings(self, context: AuditContext) -> Iterable[Finding]:
+        """Findings about keys, rules, active overrides and the audit log."""
+        from gateway_plugins.security.findings import security_findings
+
+        return security_findings(context)
 
     @hookimpl
     @asynccontextmanager

@@ -11,6 +11,11 @@ from gateway_core import ConfigError, load_config
 from gateway_plugins.security.audit.verify import Report, verify
 
 
+def audit_command() -> click.Group:
+    """Create the group `audit` with `verify`. It has no callback, so that another plugin can provide one."""
+    return click.Group("audit", help="Commands for the audit log.", commands=[verify_command()])
+
+
 def verify_command() -> click.Command:
     """Create the command `verify` for the group `audit`."""
 
