@@ -2,9 +2,9 @@
 
     python benchmarks/tools.py
 
-Uses a run of a real gateway with `tool_policy` and a plugin that implements `on_tool_end`. Calls the guardrails of the
-tool (authorization, size of the arguments, size of the result) and the run hooks (start and end) as the SDK calls them.
-For comparison, measures one whole run with a tool call. Prints the best round of each.
+Uses a run of a real gateway with rules for tools and a plugin that implements `on_tool_end`. Calls the
+guardrails of the tool (authorization, size of the arguments, size of the result) and the run hooks (start and end) as
+the SDK calls them. For comparison, measures one whole run with a tool call. Prints the best round of each.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from gateway_core.testing import call, gateway_in_memory, script
 CALLS = 300
 ROUNDS = 20
 LIMIT = 30.0
-POLICY = {"deny": ["mail/*", "rm"], "agents": {"W": {"deny": ["files/*"]}}}
+RULES = {"rules": {"block_tools": ["mail/*", "rm"]}, "namespaces": {"W": {"block_tools": ["files/*"]}}}
 
 
 @function_tool
@@ -78,7 +78,7 @@ async def main() -> None:
             overhead.append(await around(agent) / CALLS)
         return "done"
 
-    config = {"plugins": {"tool_policy": POLICY}}
+    config = {"plugins": {"security": RULES}}
     async with gateway_in_memory({"W": run_workflow}, config=config, plugins={"listener": Listener}) as g:
         await g.openai.chat.completions.create(model="W", messages=[{"role": "user", "content": "hi"}])
     best = min(overhead) * 1e6

@@ -33,9 +33,9 @@ from gateway_core.observability.trace_context import set_trace_headers, trace_he
 from gateway_core.runs.current_run import apply_backpressure, current_run, progress_reporter, record_finish_reason
 from gateway_core.runs.stack_attribution import attributed_run
 from gateway_core.tools.origin import ToolOrigin, mark_tool, origin_of
+from gateway_core.tools.patterns import PatternSet, Segments, parse_pattern, split_name
 from gateway_core.tools.references import (
     gateway_tool_name,
-    matches,
     sdk_tool_name,
     tool_names,
     use_gateway_tool,
@@ -88,6 +88,7 @@ __all__ = [
     "Network",
     "NotFoundError",
     "Outcome",
+    "PatternSet",
     "PermissionDeniedError",
     "PluginError",
     "Principal",
@@ -96,6 +97,7 @@ __all__ = [
     "RunContext",
     "Seconds",
     "Secret",
+    "Segments",
     "Severity",
     "ToolCall",
     "ToolError",
@@ -120,13 +122,14 @@ __all__ = [
     "load_isolated",
     "log_context",
     "mark_tool",
-    "matches",
     "origin_of",
+    "parse_pattern",
     "progress_reporter",
     "record_finish_reason",
     "resolve_host",
     "sdk_tool_name",
     "set_trace_headers",
+    "split_name",
     "tool_names",
     "trace_headers",
     "use_gateway_tool",

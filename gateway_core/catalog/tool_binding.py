@@ -21,11 +21,11 @@ from gateway_core.errors import GatewayError, LoadError, PluginError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.sdk import compat
 from gateway_core.tools.origin import ToolOrigin, mark_tool, origin_of
+from gateway_core.tools.patterns import PatternSet, parse_pattern, split_name
 from gateway_core.tools.references import (
     Wanted,
     gateway_tool_name,
     mark_wanted,
-    matches,
     sdk_tool_name,
     use_gateway_tool,
     wanted_of,
@@ -271,7 +271,8 @@ class ToolBinder:
         return [tool] if tool.name not in taken else []
 
     def _members(self, pattern: str) -> frozenset[str]:
-        return frozenset(name for name in self._offered if matches(pattern, gateway_tool_name(name)))
+        patterns = PatternSet([(pattern, parse_pattern(gateway_tool_name(pattern)))])
+        return frozenset(name for name in self._offered if patterns.first(split_name(gateway_tool_name(name))))
 
     def _bound(self, wanted: Wanted, entry: AgentEntry) -> FunctionTool:
         """A copy of the offered tool for this agent, wrapped by the plugins."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from gateway_core.tools.patterns import parse_pattern
+
 if TYPE_CHECKING:
     from agents import FunctionTool
 
@@ -57,6 +59,7 @@ def use_gateway_tools(pattern: str) -> "list[FunctionTool]":
     Args:
         pattern: A name in which `*` matches one part between slashes, and `**` any number of parts.
     """
+    parse_pattern(gateway_tool_name(pattern))
     return [_placeholder(Wanted(pattern, optional=True))]
 
 
@@ -81,18 +84,6 @@ def gateway_tool_name(name: str) -> str:
     return name.replace("__", "/")
 
 
-def matches(pattern: str, name: str) -> bool:
-    """Return whether a tool name matches a pattern: `*` matches within one part, `**` any number of parts.
-
-    Args:
-        pattern: A pattern such as `mail/*`, also in the form `mail__*`.
-        name: The tool name. It is not converted: `mail__send` is a single part.
-    """
-    if _compiled(pattern).fullmatch(name):
-        return True
-    return "__" in pattern and _compiled(gateway_tool_name(pattern)).fullmatch(name) is not None
-
-
 def tool_names(name: str, source: str, server: str | None = None) -> tuple[str, ...]:
     """Return the names under which policies match a tool. They cannot match a tool of another origin.
 
@@ -108,12 +99,6 @@ def tool_names(name: str, source: str, server: str | None = None) -> tuple[str, 
         return (qualified,) if "/" in own else (own, qualified)
     # An agent's own tool must not match a gateway tool.
     return (sdk_tool_name(name),) if source in ("sdk-native", "hosted") else (name,)
-
-
-@functools.lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*\*|\*)", pattern)
-    return re.compile("".join({"**": ".*", "*": "[^/]*"}.get(part) or re.escape(part) for part in parts))
 
 
 @functools.cache

@@ -34,8 +34,8 @@ agent = Agent(name="inner", tools=[forbidden, block, resolve, use_gateway_tool("
 '''
 
 SETTINGS = """
-[plugins.tool_policy]
-deny = ["forbidden"]
+[plugins.security.rules]
+block_tools = ["forbidden"]
 
 [plugins.entry_point_discovery]
 enabled = false
@@ -81,7 +81,7 @@ def test_a_denied_tool_is_reported_to_the_model_and_the_operator(server):
         timeout=20,
     )
     said = response.json()["choices"][0]["message"]["content"]
-    assert said == "tool said: The tool forbidden may not be called: denied for all agents."
+    assert said == "tool said: The tool forbidden may not be called: blocked by block_tools."
     errors = httpx2.get(f"{server.url}/admin/agents/errors").json()["errors"]
     [error] = [e for e in errors if e["code"] == "tool_refused"]
     assert (error["stage"], error["agent_id"], error["request_ids"]) == ("tool", "One", ["asked-for-it"])

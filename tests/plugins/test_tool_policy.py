@@ -3,11 +3,13 @@
 import asyncio
 import copy
 import threading
+import tomllib
 
 import pytest
 from agents import Agent, FunctionTool, ToolOutputText, function_tool
 from agents.mcp import MCPServer
-from gateway_plugins.tool_policy import Rules, Settings, ToolPolicy
+from gateway_plugins.security.settings import Settings as SecuritySettings
+from gateway_plugins.tool_policy import Settings
 from mcp.types import CallToolResult, TextContent
 from mcp.types import Tool as McpTool
 
@@ -15,74 +17,48 @@ from gateway_core import hookimpl, use_gateway_tool
 from gateway_core.config.settings import load_config
 from gateway_core.errors import ConfigError
 from gateway_core.testing import call, gateway_in_memory, script
-from gateway_core.types import Principal, RunContext, ToolInfo
 
-RUN = RunContext("r", Principal("p"), "Agent")
-
-
-def info(name, source="sdk-native", server=None, agent="Agent"):
-    return ToolInfo(name, source, agent, "inner", server=server)
+LABS_X = '[plugins.security.namespaces."labs/X"]'
 
 
-async def decide(settings, tool):
-    decision = await ToolPolicy(None, settings).authorize_tool(RUN, tool)
-    return None if decision is None else decision.allowed
+def settings_of(table):
+    config = load_config(environ={}, overrides={"plugins": {"tool_policy": table}})
+    own = {key: value for key, value in config.plugins["tool_policy"].items() if key != "enabled"}
+    return Settings.from_table(own, lambda part, cls: config.structure(part, cls, "plugins", "tool_policy"))
+
+
+def test_the_table_is_parsed():
+    settings = settings_of({"timeout": "5s", "max_result": "2 KiB"})
+    assert (settings.timeout, settings.max_arguments, settings.max_result) == (5.0, 64 * 1024, 2048)
+    with pytest.raises(ConfigError, match="timeouts"):
+        settings_of({"timeouts": "5s"})
 
 
 @pytest.mark.parametrize(
-    ("settings", "tool", "allowed"),
+    ("table", "instead"),
     [
-        (Settings(), info("any"), None),
-        (Settings(deny=["rm"]), info("rm"), False),
-        (Settings(deny=["rm"]), info("rmdir"), None),
-        (Settings(deny=["mail/*"]), info("mail/send", "gateway"), False),
-        (Settings(deny=["mail/*"]), info("mailer/send", "gateway"), None),
-        (Settings(deny=["files/*"]), info("read", "mcp", "files"), False),
-        (Settings(deny=["files/*"]), info("files__read", "mcp", "files"), False),
-        (Settings(deny=["files/*"]), info("files/read", "mcp", "files"), False),
-        (Settings(deny=["files__read"]), info("files/read", "mcp", "files"), False),
-        (Settings(deny=["read"]), info("files/read", "mcp", "files"), False),
-        (Settings(deny=["files__read"]), info("files__read"), False),
-        (Settings(agents={"Agent": Rules(allow=["github/*"])}), info("github/x", "mcp", "github"), True),
-        (Settings(agents={"Agent": Rules(allow=["github/*"])}), info("github/x", "mcp", "evil"), False),
-        (Settings(agents={"Agent": Rules(allow=["github/*"])}), info("github__x", "mcp", "evil"), False),
-        (Settings(agents={"Agent": Rules(allow=["github/*"])}), info("evil/github/x", "mcp", "evil"), False),
-        (Settings(agents={"Agent": Rules(allow=["github/*"])}), info("github__x"), False),
-        (Settings(agents={"Agent": Rules(allow=["github/*"])}), info("github/x"), False),
-        (Settings(agents={"agent": Rules(deny=["x"])}), info("x"), False),
-        (Settings(agents={"agent": Rules(deny=["x"])}), info("x", agent="Other"), None),
-        (Settings(agents={"Agent": Rules(allow=["x"])}), info("x"), True),
-        (Settings(agents={"Agent": Rules(allow=["x"])}), info("y"), False),
-        (Settings(agents={"Agent": Rules(allow=[])}), info("y"), False),
-        (Settings(agents={"Agent": Rules(allow=["**"], deny=["x"])}), info("x"), False),
-        (Settings(deny=["x"], agents={"Agent": Rules(allow=["x"])}), info("x"), False),
-        (Settings(closed=["mcp"]), info("x", "mcp", "s"), False),
-        (Settings(closed=["mcp"]), info("x"), None),
-        (Settings(closed=["mcp"], agents={"Agent": Rules(allow=["s/*"])}), info("x", "mcp", "s"), True),
+        ({"deny": ["a", "b/*"]}, '[plugins.security.rules] block_tools = ["a", "b/*"]'),
+        ({"closed": ["mcp"]}, '[plugins.security.rules] closed_tools = ["mcp"]'),
+        (
+            {"agents": {"labs/X": {"allow": ["a"], "deny": ["b"]}}},
+            f'{LABS_X} only_tools = ["a"]; {LABS_X} block_tools = ["b"]',
+        ),
     ],
 )
-async def test_authorization(settings, tool, allowed):
-    assert await decide(settings, tool) is allowed
+def test_a_former_rule_is_rejected_with_the_line_to_write_instead(table, instead):
+    with pytest.raises(ConfigError, match="settings of security") as raised:
+        settings_of(table)
+    assert raised.value.hint == f"write instead: {instead}"
+    for line in raised.value.hint.removeprefix("write instead: ").split("; "):
+        written = tomllib.loads(line.replace("] ", "]\n", 1))["plugins"]["security"]
+        load_config(environ={}).structure(written, SecuritySettings, "plugins", "security")
 
 
-def test_an_unknown_source_is_rejected():
-    with pytest.raises(ConfigError, match="one of: sdk-native"):
-        ToolPolicy(None, Settings(closed=["gatway"]))
-
-
-def test_the_tables_are_parsed():
-    table = {"deny": ["a"], "timeout": "5s", "agents": {"X": {"allow": ["b"]}}}
-    config = load_config(environ={}, overrides={"plugins": {"tool_policy": table}})
-    own = {k: v for k, v in config.plugins["tool_policy"].items() if k != "enabled"}
-    settings = config.structure(own, Settings, "plugins", "tool_policy")
-    assert (settings.deny, settings.timeout, settings.agents) == (["a"], 5.0, {"X": Rules(allow=["b"])})
-
-
-async def answer_of(tool, settings=None, **arguments):
+async def answer_of(tool, settings=None, *, security=None, **arguments):
     """Return the output of a tool that the model reads."""
     name = tool.name
     model = script(call(name, **arguments), "done")
-    config = {"plugins": {"tool_policy": settings or {}}}
+    config = {"plugins": {"tool_policy": settings or {}, "security": security or {}}}
     async with gateway_in_memory({"X": Agent(name="x", tools=[tool])}, model=model, config=config) as g:
         messages = [{"role": "user", "content": "hi"}]
         await g.openai.chat.completions.create(model="X", messages=messages)
@@ -98,8 +74,10 @@ async def echo(text: str) -> str:
 
 
 async def test_a_denial_is_reported_to_the_model_and_recorded():
-    answer, [error] = await answer_of(copy.copy(echo), {"deny": ["echo"]}, text="secret words")
-    assert answer == "The tool echo may not be called: denied for all agents."
+    answer, [error] = await answer_of(
+        copy.copy(echo), security={"rules": {"block_tools": ["echo"]}}, text="secret words"
+    )
+    assert answer == "The tool echo may not be called: blocked by block_tools."
     assert (error["stage"], error["code"], error["agent_id"]) == ("tool", "tool_refused", "X")
     assert error["request_ids"]
     assert error["principal_id"]

@@ -7,8 +7,7 @@ from typing import Literal, Protocol
 
 from attrs import frozen
 
-from gateway_core import tool_names
-from gateway_plugins.security.patterns import Segments, fold, of_agents
+from gateway_core import Segments, split_name, tool_names
 
 GATEWAY = "gateway"
 """The principal that loads modules: the gateway itself, not the owner of a key."""
@@ -44,8 +43,8 @@ class AccessQuery:
     def names(self) -> list[Segments]:
         """The names of the subject that patterns can match."""
         if self.kind != "tool":
-            return [of_agents(fold(self.subject))]
-        return [fold(name) for name in tool_names(self.subject, self.source or _DEFAULT_SOURCE, self.server)]
+            return [of_agents(split_name(self.subject))]
+        return [split_name(name) for name in tool_names(self.subject, self.source or _DEFAULT_SOURCE, self.server)]
 
 
 @frozen
@@ -63,6 +62,13 @@ class Override:
     """Seconds since the epoch."""
     expires: float
     """Seconds since the epoch, for display; the running process uses a monotonic deadline."""
+
+
+def of_agents(segments: Segments) -> Segments:
+    """Normalize the id of an agent, or a pattern for such ids: `default/NAME` is the top-level agent `NAME`."""
+    if len(segments) != 2 or segments[0] != "default":
+        return segments
+    return ("*",) if segments[1] == "**" else segments[1:]
 
 
 class Overrides(Protocol):

@@ -1,56 +1,49 @@
-"""Authorizes and limits tool calls: allow lists, deny lists, timeouts and size limits, globally and per agent.
+"""Limits on tool calls: a timeout, and the sizes of arguments and results.
 
-It does not inspect arguments and results except for their size.
+It does not decide by name; the rules of `security` say which tools may be called.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from attrs import Factory, frozen
+from attrs import frozen
 
-from gateway_core import (
-    AgentEntry,
-    Bytes,
-    ConfigError,
-    Decision,
-    Gateway,
-    RunContext,
-    Seconds,
-    ToolInfo,
-    hookimpl,
-    matches,
-    tool_names,
-)
+from gateway_core import AgentEntry, Bytes, ConfigError, Gateway, Seconds, hookimpl
 
 if TYPE_CHECKING:
     from agents import Tool
 
-SOURCES = ("sdk-native", "gateway", "mcp", "hosted")
-
 
 @frozen
-class Rules:
-    """`[plugins.tool_policy.agents.NAME]`: the allow list and the deny list of one agent."""
-
-    allow: list[str] | None = None
-    deny: list[str] = Factory(list)
-
-
-@frozen
-class Settings:
-    """`[plugins.tool_policy]`."""
-
+class _Limits:
     timeout: Seconds = Seconds(60.0)
     """Timeout for tools without their own timeout; 0 means no timeout."""
     max_arguments: Bytes = Bytes(64 * 1024)
     """Maximum size of the arguments of a call; larger calls are rejected."""
     max_result: Bytes = Bytes(1024 * 1024)
     """Maximum size of a result; the rest is cut off."""
-    deny: list[str] = Factory(list)
-    """Tools that no agent may call."""
-    closed: list[str] = Factory(list)
-    """Sources whose tools may only be called if an agent's `allow` names them."""
-    agents: dict[str, Rules] = Factory(dict)
+
+
+@frozen
+class Settings(_Limits):
+    """`[plugins.tool_policy]`."""
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
+        """Read the table.
+
+        Raises:
+            ConfigError: It has rules, which are settings of `security`; the hint is the table to write instead.
+        """
+        for key in ("deny", "closed", "agents"):
+            if key in table:
+                raise ConfigError(
+                    f"'{key}' is a rule; the rules for tools are settings of security",
+                    source="[plugins.tool_policy]",
+                    hint=f"write instead: {'; '.join(_as_security(key, table[key]))}",
+                )
+        limits: _Limits = structure(table, _Limits)
+        return cls(limits.timeout, limits.max_arguments, limits.max_result)
 
 
 class ToolPolicy:
@@ -59,40 +52,11 @@ class ToolPolicy:
     Config = Settings
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
-        self.reconfigure(config)
+        self._config = config
 
     def reconfigure(self, config: Settings) -> None:
-        """Apply changed rules to subsequent calls, and changed limits to the tools of agents that are loaded later.
-
-        Raises:
-            ConfigError: `closed` contains an unknown source.
-        """
-        for source in config.closed:
-            if source not in SOURCES:
-                raise ConfigError(
-                    f"unknown tool source '{source}'",
-                    source="[plugins.tool_policy] closed",
-                    hint=f"one of: {', '.join(SOURCES)}",
-                )
+        """Apply changed limits to the tools of agents that are loaded from now on."""
         self._config = config
-        self._rules = {name.casefold(): rules for name, rules in config.agents.items()}
-
-    @hookimpl
-    async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision | None:
-        """Decide by the configured rules, or abstain with `None` if no rule applies."""
-        config, rules = self._config, self._rules.get(tool.agent_id.casefold())
-        if (pattern := _match(config.deny, tool)) is not None:
-            return _deny(pattern, "denied for all agents")
-        if rules is not None:
-            if (pattern := _match(rules.deny, tool)) is not None:
-                return _deny(pattern, "denied for this agent")
-            if rules.allow is not None:
-                if (pattern := _match(rules.allow, tool)) is not None:
-                    return Decision(True, "tool_policy", pattern)
-                return _deny(None, "not in this agent's allow list")
-        if tool.source in config.closed:
-            return _deny(None, f"source '{tool.source}' requires an entry in this agent's allow list")
-        return None
 
     @hookimpl
     def wrap_tool(self, tool: "Tool", entry: AgentEntry) -> None:
@@ -102,11 +66,19 @@ class ToolPolicy:
         limit(tool, self._config.timeout, self._config.max_arguments, self._config.max_result)
 
 
-def _match(patterns: Sequence[str], tool: ToolInfo) -> str | None:
-    """Return the first pattern that matches one of the tool's names."""
-    names = tool_names(tool.name, tool.source, tool.server)
-    return next((pattern for pattern in patterns for name in names if matches(pattern, name)), None)
+def _as_security(key: str, value: Any) -> list[str]:
+    """The lines of `gateway.toml` that say the same as a former setting."""
+    if key == "deny":
+        return [f"[plugins.security.rules] block_tools = {_toml(value)}"]
+    if key == "closed":
+        return [f"[plugins.security.rules] closed_tools = {_toml(value)}"]
+    lines = []
+    for name, rules in value.items() if isinstance(value, dict) else ():
+        for old, new in (("allow", "only_tools"), ("deny", "block_tools")):
+            if isinstance(rules, dict) and old in rules:
+                lines.append(f'[plugins.security.namespaces."{name}"] {new} = {_toml(rules[old])}')
+    return lines or ['[plugins.security.namespaces."AGENT"] only_tools = [...]']
 
 
-def _deny(pattern: str | None, reason: str) -> Decision:
-    return Decision(False, "tool_policy", pattern, reason)
+def _toml(value: Any) -> str:
+    return "[" + ", ".join(f'"{item}"' for item in value) + "]" if isinstance(value, list) else str(value)

@@ -6,13 +6,13 @@ from gateway_plugins.security import Security
 from gateway_plugins.security.access_query import AccessQuery, Override, Overrides
 from gateway_plugins.security.keys.key_ring import NewKey, make_key
 from gateway_plugins.security.overrides.manager import OverrideManager
-from gateway_plugins.security.patterns import PatternSet, fold, parse
 from gateway_plugins.security.policy.compiler import Policy, read_policy
 from gateway_plugins.security.policy.evaluator import PolicyEvaluator
 from gateway_plugins.security.settings import OverrideSettings, Settings
 
 from gateway_core.config.settings import load_config
 from gateway_core.testing import GatewayInMemory
+from gateway_core.tools.patterns import PatternSet, parse_pattern, split_name
 
 
 def settings(table: dict[str, Any]) -> Settings:
@@ -44,7 +44,7 @@ def key_table(key: NewKey | None = None, **more: Any) -> dict[str, Any]:
 
 def matches(pattern: str, subject: str) -> bool:
     """Whether a pattern, as written, matches a name."""
-    return PatternSet([(pattern, parse(pattern))]).first(fold(subject)) is not None
+    return PatternSet([(pattern, parse_pattern(pattern))]).first(split_name(subject)) is not None
 
 
 class OneOverride:

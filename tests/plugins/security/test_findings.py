@@ -13,7 +13,6 @@ from gateway_plugins.security.findings.rules import covers, rule_findings
 from gateway_plugins.security.findings.state import audit_log_findings, override_findings
 from gateway_plugins.security.overrides.grant_request import Grant
 from gateway_plugins.security.overrides.manager import OverrideManager
-from gateway_plugins.security.patterns import PatternSet, fold, parse
 from gateway_plugins.security.settings import AuditSettings, OverrideSettings, Settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from gateway_core import AuditContext, Decision, DecisionMade, Principal, Severity
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.hooks.null_gateway import NullGateway
+from gateway_core.tools.patterns import PatternSet, parse_pattern, split_name
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
 DAY = 86400
@@ -159,7 +159,7 @@ NAMES = st.lists(st.sampled_from(["a", "b", "c", "A"]), min_size=1, max_size=5).
 
 
 def matches(pattern, name):
-    return PatternSet([(pattern, parse(pattern))]).first(fold(name)) is not None
+    return PatternSet([(pattern, parse_pattern(pattern))]).first(split_name(name)) is not None
 
 
 @settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.too_slow])

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from gateway_core import AuditContext, Finding, Severity
+from gateway_core import AuditContext, Finding, Segments, Severity, split_name
 from gateway_plugins.security.findings.history import History
 from gateway_plugins.security.findings.tables import Table, patterns, rule_tables
-from gateway_plugins.security.patterns import Segments, fold
 
 _KINDS = ("agents", "tools", "modules")
 
@@ -22,7 +21,7 @@ def rule_findings(context: AuditContext, history: History) -> Iterator[Finding]:
 
 def covers(general: str, special: str) -> bool:
     """Whether `general` matches every name that `special` matches. `False` can mean that this is unknown."""
-    return _covers(fold(general), fold(special))
+    return _covers(split_name(general), split_name(special))
 
 
 def _covers(general: Segments, special: Segments) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from gateway_core import parse_pattern
 from gateway_plugins.security.keys.key_ring import make_key, moment
-from gateway_plugins.security.patterns import parse
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -46,7 +46,7 @@ def keys_command(taken: Collection[str]) -> click.Command:
             raise click.UsageError("--admin and --agents cannot be combined: admin keys may only use the admin pages")
         for pattern in agents:
             try:
-                parse(pattern)
+                parse_pattern(pattern)
             except ValueError as error:
                 raise click.BadParameter(f"invalid pattern {pattern!r}: {error}", param_hint="--agents") from None
         key = make_key()

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import frozen
 
-from gateway_core import ConfigError
+from gateway_core import ConfigError, PatternSet, Segments, parse_pattern
+from gateway_plugins.security.access_query import of_agents
 from gateway_plugins.security.keys.key_ring import KeyRing, read_keys
-from gateway_plugins.security.patterns import PatternSet, Segments, of_agents, parse
 from gateway_plugins.security.settings import KeySettings, NamespaceSettings, RuleSettings, Settings
 
 TOOL_SOURCES = ("sdk-native", "gateway", "mcp", "hosted")
@@ -60,6 +60,12 @@ class Level:
     """The kinds for which `allow` is an allow list: the level denies every subject that is not listed."""
     native_tools: bool | None = None
     """Whether agents' own tools that match no rule may be called; `None` if the table does not set it."""
+    block: Matcher | None = None
+    """The tools that no other rule and no override can allow."""
+    only_tools: Matcher | None = None
+    """If set, every tool that it does not match is blocked."""
+    closed: frozenset[str] = frozenset()
+    """The sources whose tools are denied by default."""
 
 
 @frozen
@@ -130,30 +136,50 @@ def _level(source: str, place: str, table: NamespaceSettings | RuleSettings, nat
     allow = {"agents": table.agents, "tools": table.tools, "modules": table.modules or []}
     deny = {"agents": table.deny_agents, "tools": table.deny_tools, "modules": table.deny_modules}
     only = frozenset({"module"}) if table.modules is not None else frozenset()
-    return Level(source, place, _matchers(place, "", allow), _matchers(place, "deny_", deny), only, native)
+    only_tools = None if table.only_tools is None else _tool_matcher(place, "only_tools", table.only_tools)
+    block = _tool_matcher(place, "block_tools", table.block_tools) if table.block_tools else None
+    return Level(
+        source,
+        place,
+        _matchers(place, "", allow),
+        _matchers(place, "deny_", deny),
+        only,
+        native,
+        block,
+        only_tools,
+        frozenset(table.closed_tools),
+    )
+
+
+def _tool_matcher(place: str, key: str, patterns: list[str]) -> Matcher:
+    for text in patterns:
+        _check(text, "tools", f"{place} {key}")
+    return Matcher(patterns, "tools")
 
 
 def _matchers(place: str, prefix: str, lists: Mapping[str, list[str]]) -> dict[str, Matcher]:
     matchers = {}
     for kind, patterns in lists.items():
         for text in patterns:
-            try:
-                _parse(text, kind)
-            except ValueError as error:
-                raise ConfigError(
-                    f"invalid pattern {text!r}: {error}", source=f"{place} {prefix}{kind}", hint='for example "labs/*"'
-                ) from None
+            _check(text, kind, f"{place} {prefix}{kind}")
         if patterns:
             matchers[kind.removesuffix("s")] = Matcher(patterns, kind)
     return matchers
 
 
+def _check(text: str, kind: str, source: str) -> None:
+    try:
+        _parse(text, kind)
+    except ValueError as error:
+        raise ConfigError(f"invalid pattern {text!r}: {error}", source=source, hint='for example "labs/*"') from None
+
+
 def _parse(text: str, kind: str) -> tuple[str, Segments]:
     if kind != "tools":
-        return _ANY, of_agents(parse(text))
+        return _ANY, of_agents(parse_pattern(text))
     source, colon, name = text.partition(":")
     if not colon:
-        return _ANY, parse(text)
+        return _ANY, parse_pattern(text)
     if source not in TOOL_SOURCES:
         raise ValueError(f"the source before the colon must be one of {', '.join(TOOL_SOURCES)}")
-    return source, parse(name)
+    return source, parse_pattern(name)

@@ -2,7 +2,8 @@
 
 Evaluation has no side effects and does no logging, so a preview returns exactly the decision that a request gets.
 
-Order of precedence: validity and type (admin or not) of the key; an active override; the rules of the key; the tables
+Order of precedence: validity and type (admin or not) of the key; `block_tools` and `only_tools` of the agent, its
+namespaces and the global rules; an active override; the rules of the key; the tables
 of the agent and of its namespaces, most specific first; the global rules; the defaults. Within a level, deny takes
 precedence over allow.
 """
@@ -12,9 +13,8 @@ from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
-from gateway_core import Decision
-from gateway_plugins.security.access_query import AccessQuery, Overrides
-from gateway_plugins.security.patterns import Segments, fold, of_agents
+from gateway_core import Decision, Segments, split_name
+from gateway_plugins.security.access_query import AccessQuery, Overrides, of_agents
 from gateway_plugins.security.policy.compiler import Level, Policy
 
 _NOT_LISTED = {
@@ -71,6 +71,8 @@ class PolicyEvaluator:
         override = None
         if (key_refusal := self._key_refusal(query)) is not None:
             chain.append(key_refusal)
+        elif (block := self._block(query)) is not None:
+            chain.append(block)
         elif (override := self._overrides.deciding(query)) is not None:
             chain.append(Step("override", "allow", override.id, override.pattern))
         else:
@@ -119,6 +121,18 @@ class PolicyEvaluator:
             return Step("admin", "deny", place, None, "admin keys may not use agents")
         return None
 
+    def _block(self, query: AccessQuery) -> Step | None:
+        """A denial of a tool that no rule and no override can lift."""
+        if query.kind != "tool":
+            return None
+        names = query.names
+        for level in (*self._namespaces(query), self._policy.global_level):
+            if level.block is not None and (pattern := level.block.first(names, query.source)) is not None:
+                return Step(level.source, "deny", level.place, pattern, "blocked by block_tools")
+            if level.only_tools is not None and level.only_tools.first(names, query.source) is None:
+                return Step(level.source, "deny", level.place, None, "not in only_tools")
+        return None
+
     def _evaluate_levels(self, query: AccessQuery, chain: list[Step]) -> None:
         names = query.names
         for level in self._levels(query):
@@ -139,7 +153,7 @@ class PolicyEvaluator:
         if not tables:
             return
         agent_id = query.agent_id if query.kind == "tool" else query.subject
-        name = "/".join(of_agents(fold(agent_id))) if agent_id else query.namespace.casefold()
+        name = "/".join(of_agents(split_name(agent_id))) if agent_id else query.namespace.casefold()
         top_level = "/" not in name
         while name:
             if (level := tables.get(name)) is not None:
@@ -151,12 +165,16 @@ class PolicyEvaluator:
     def _default(self, query: AccessQuery) -> Step:
         if query.kind == "module":
             return Step("default", "allow")
-        if query.kind == "tool" and query.source == "sdk-native":
+        if query.kind == "tool":
             for level in (*self._namespaces(query), self._policy.global_level):
-                if level.native_tools is False:
-                    return Step("default", "deny", level.place, None, "the table refuses agents' own tools")
-                if level.native_tools:
-                    return Step("default", "allow", level.place)
+                if level.only_tools is not None:  # it matches, or the tool would be blocked
+                    return Step(level.source, "allow", level.place, level.only_tools.first(query.names, query.source))
+                if query.source in level.closed:
+                    return Step(level.source, "deny", level.place, None, f"source '{query.source}' needs a rule")
+                if query.source == "sdk-native" and level.native_tools is not None:
+                    answer = "allow" if level.native_tools else "deny"
+                    reason = None if level.native_tools else "the table refuses agents' own tools"
+                    return Step("default", answer, level.place, None, reason)
         return Step("default", "deny", reason="not allowed by any rule")
 
 

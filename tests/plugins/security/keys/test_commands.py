@@ -58,7 +58,7 @@ def test_a_duration_is_relative_to_now(given, days):
         (["a", "--expires", "soon"], "neither a duration such as 90d nor a date"),
         (["a", "--expires", "2020-01-01"], "is in the past"),
         (["a", "--expires", "999999d"], "neither a duration such as 90d nor a date"),
-        (["a", "--agents", "lab*"], "'*' must be a whole segment"),
+        (["a", "--agents", "lab**"], "'**' must be a whole segment"),
         (["a", "--admin", "--agents", "x"], "--admin and --agents cannot be combined"),
         (["a\nb"], "must not be blank or contain control characters"),
         ([""], "must not be blank or contain control characters"),

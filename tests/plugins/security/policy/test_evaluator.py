@@ -169,6 +169,63 @@ def test_agents_own_tools_are_allowed_unless_a_table_refuses_them():
     assert not ask_tool({"rules": {"native_tools": "refuse"}}, "t").decision.allowed
 
 
+CLOSED = {"rules": {"closed_tools": ["mcp"]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "source", "server", "agent", "expected"),
+    [
+        ({"rules": {"block_tools": ["rm"]}}, "rm", "sdk-native", None, "labs/Research", False),
+        ({"rules": {"block_tools": ["RM"]}}, "rm", "sdk-native", None, "labs/Research", False),
+        ({"rules": {"block_tools": ["rm"]}}, "rmdir", "sdk-native", None, "labs/Research", True),
+        ({"rules": {"block_tools": ["mail_*"]}}, "mail_send", "sdk-native", None, "labs/Research", False),
+        ({"rules": {"block_tools": ["mail/*"], "tools": ["**"]}}, "mail/send", "gateway", None, "X", False),
+        ({"rules": {"block_tools": ["mail/*"], "tools": ["**"]}}, "mailer/send", "gateway", None, "X", True),
+        ({"rules": {"block_tools": ["files/*"]}}, "read", "mcp", "files", "X", False),
+        ({"namespaces": {"labs/Research": {"block_tools": ["x"]}}}, "x", "sdk-native", None, "labs/research", False),
+        ({"namespaces": {"labs/Research": {"block_tools": ["x"]}}}, "x", "sdk-native", None, "labs/Other", True),
+        ({"namespaces": {"X": {"only_tools": ["github/*"]}}}, "github/x", "mcp", "github", "X", True),
+        ({"namespaces": {"X": {"only_tools": ["github/*"]}}}, "github/x", "mcp", "evil", "X", False),
+        ({"namespaces": {"X": {"only_tools": ["github/*"]}}}, "evil/github/x", "mcp", "evil", "X", False),
+        ({"namespaces": {"X": {"only_tools": ["github/*"]}}}, "github__x", "sdk-native", None, "X", False),
+        ({"namespaces": {"X": {"only_tools": ["x"]}}}, "x", "sdk-native", None, "X", True),
+        ({"namespaces": {"X": {"only_tools": ["x"]}}}, "y", "sdk-native", None, "X", False),
+        ({"namespaces": {"X": {"only_tools": []}}}, "y", "sdk-native", None, "X", False),
+        ({"namespaces": {"X": {"only_tools": ["x"], "tools": ["y"]}}}, "y", "sdk-native", None, "X", False),
+        ({"namespaces": {"X": {"only_tools": ["**"], "deny_tools": ["x"]}}}, "x", "sdk-native", None, "X", False),
+        (CLOSED, "x", "mcp", "s", "X", False),
+        (CLOSED, "x", "sdk-native", None, "X", True),
+        (
+            {"rules": {"closed_tools": ["mcp"]}, "namespaces": {"X": {"only_tools": ["s/*"]}}},
+            "x",
+            "mcp",
+            "s",
+            "X",
+            True,
+        ),
+        ({"rules": {"closed_tools": ["mcp"]}, "namespaces": {"X": {"tools": ["s/*"]}}}, "x", "mcp", "s", "X", True),
+        ({"namespaces": {"X": {"closed_tools": ["sdk-native"]}}}, "x", "sdk-native", None, "X", False),
+    ],
+)
+def test_blocked_exclusive_and_closed_tools(config, name, source, server, agent, expected):
+    asked = AccessQuery("tool", name, "ann", None, agent.rpartition("/")[0] or "default", agent, source, server)
+    # Agents' own tools are open by default; these tools of other sources are not.
+    assert rules(config).tool(asked, is_open=source == "sdk-native").decision.allowed is expected
+
+
+def test_neither_a_key_nor_an_override_allows_a_blocked_tool():
+    keys = {"ann": key_table(id="agw_ann", tools=["**"])}
+    for table in ({"rules": {"block_tools": ["t"]}}, {"namespaces": {"labs": {"only_tools": ["other"]}}}):
+        config = {"keys": keys, **table}
+        override = OneOverride("tool", "t", "ann")
+        asked = AccessQuery("tool", "t", "ann", "agw_ann", "labs", "labs/Research", "sdk-native")
+        verdict = rules(config, override).decide(asked)
+        assert not verdict.decision.allowed
+        assert verdict.decision.override is None
+        assert verdict.chain[-1].place in ("[plugins.security.rules]", "[plugins.security.namespaces.labs]")
+    assert rules({"keys": keys, "rules": {"deny_tools": ["t"]}}, override).decide(asked).decision.allowed
+
+
 def test_a_keys_tools_are_an_allow_list():
     config = {"keys": {"ann": key_table(id="agw_ann", tools=["known"])}, "rules": {"tools": ["**"]}}
     assert ask_tool(config, "known", key="agw_ann").decision.allowed
@@ -258,7 +315,7 @@ def test_decisions_are_case_insensitive(drawn, agent):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"rules": {"agents": ["lab*"]}}, "[plugins.security.rules] agents: invalid pattern 'lab*'"),
+        ({"rules": {"agents": ["lab**"]}}, "[plugins.security.rules] agents: invalid pattern 'lab**'"),
         ({"rules": {"deny_tools": ["x:y"]}}, "the source before the colon must be one of"),
         ({"rules": {"agents": ["a:b", ""]}}, "invalid pattern ''"),
         ({"namespaces": {"labs": {"deny_agents": ["/"]}}}, "[plugins.security.namespaces.labs] deny_agents"),
