@@ -55,6 +55,8 @@ class RunningGateway:
         compat.check()
         self.config = config
         self.plugins: Plugins = load_plugins(config, self, extra_plugins)
+        self.hooks: Hooks = self.plugins.hooks
+        """The typed hook calls of the plugins."""
         self.engine: Engine
         self.detached_runs: DetachedRuns
         self.records: RecordStore
@@ -68,11 +70,6 @@ class RunningGateway:
         address = config.server.admin_address
         self.admin_port = address[1] if address else None
         """The port of `admin_listen`. When set, only this port serves the admin pages."""
-
-    @property
-    def hooks(self) -> Hooks:
-        """The hook dispatcher: one typed method for each hook."""
-        return self.plugins.hooks
 
     @property
     def catalog(self) -> Catalog:

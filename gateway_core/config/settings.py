@@ -164,6 +164,11 @@ class Config:
     """The path of the `gateway.toml`, which need not exist."""
     reread: "Callable[[], Config]" = field(repr=False, eq=False)
     """Loads the configuration again, with the same command line and the current environment."""
+    sources: "Callable[[], object]" = field(repr=False, eq=False)
+    """Returns the current state of the sources: file, files of secrets, environment. Equal to `read_from` while none of
+    them has changed."""
+    read_from: object = field(repr=False, eq=False)
+    """The state of the sources when they were read."""
     tables: Table = field(repr=False)
     """The merged tables, for `agent-gateway config`."""
     converter: SettingsConverter = field(repr=False)
@@ -213,6 +218,7 @@ def _load(
 ) -> Config:
     tables: Table = {}
     origins: dict[tuple[str, ...], str] = {}
+    stamp = _stamp(path)
     _merge(tables, tomllib.loads(_default_text()), origins, "default.toml")
     base = path.parent
     if required or path.is_file():
@@ -221,7 +227,41 @@ def _load(
     _merge_environment(tables, os.environ if environ is None else environ, origins)
     # Copied, because a later merge would modify it.
     _merge(tables, deepcopy(dict(overrides)), origins, "the command line")
-    return _build(tables, origins, base, path, lambda: _load(named, path, required, overrides, environ))
+    return _build(
+        tables,
+        origins,
+        base,
+        path,
+        lambda: _load(named, path, required, overrides, environ),
+        lambda: (_stamp(path), _other_sources(tables, environ)),
+        # Taken before the sources are read, so that a change during the load is not missed.
+        (stamp, _other_sources(tables, environ)),
+    )
+
+
+def _other_sources(tables: Table, environ: Mapping[str, str] | None) -> object:
+    stamps = tuple(map(_stamp, _secret_files(tables)))
+    return stamps, dict(os.environ if environ is None else environ)
+
+
+def _secret_files(value: Any) -> Iterator[Path]:
+    """The files of settings such as `{ file = "path" }`."""
+    if isinstance(value, dict):
+        if set(value) == {"file"} and isinstance(value["file"], str):
+            yield Path(value["file"]).expanduser()
+        for inner in value.values():
+            yield from _secret_files(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _secret_files(inner)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def mask_secrets(table: Table) -> Table:
@@ -324,6 +364,8 @@ def _build(
     base: Path,
     file: Path,
     reread: Callable[[], Config],
+    sources: Callable[[], object],
+    read_from: object,
 ) -> Config:
     for name in tables:
         if name not in _TABLES:
@@ -346,6 +388,8 @@ def _build(
         plugins=dict(_tables_of(tables.get("plugins", {}), "plugins", origins)),
         file=file,
         reread=reread,
+        sources=sources,
+        read_from=read_from,
         tables=tables,
         converter=converter,
     )

@@ -71,8 +71,13 @@ class Reconfigurer:
         self._lock = asyncio.Lock()
 
     async def read_again(self) -> None:
-        """Reload the file and apply the settings that can change at run time. Errors are reported, not raised."""
+        """Reload the file and apply the settings that can change at run time. Errors are reported, not raised.
+
+        Does nothing if the file, the files of secrets and the environment are unchanged since the last successful call.
+        """
         async with self._lock:
+            if self.error is None and self._active.sources() == self._active.read_from:
+                return
             try:
                 new = await DaemonThread(self._active.reread).result()
                 changes = self._changes(new)

@@ -59,7 +59,7 @@ class DetachedRunRoutes:
         return run
 
     def _render(self, run: ActiveRun) -> Response:
-        last = run.told[-1] if run.over else None
+        last = run.recorded_events[-1] if run.over else None
         value: dict[str, Any] = {
             "id": run.context.request_id,
             "object": "run",
@@ -78,5 +78,5 @@ class DetachedRunRoutes:
     def _answer(self, run: ActiveRun) -> bytes:
         config = self._gateway.config.clients
         rendering = activity_rendering.make("plain", max_result=config.max_result, reasoning=config.reasoning != "none")
-        shown = rendering.show(run.told)
+        shown = rendering.show(run.recorded_events)
         return completion(run.context.agent_id, fingerprint(run.served), shown, reasoning_fields(config.reasoning))

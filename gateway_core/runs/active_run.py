@@ -53,7 +53,7 @@ class ActiveRun:
         self._task: asyncio.Task[None] | None = None
         self._began = 0.0
         self._last: Completed | Failed | None = None
-        self._told: list[RunEvent] = []
+        self._recorded_events: list[RunEvent] = []
         self.closed = False
         self.handed_over = False
         """Whether the run outlives its context; its new owner must call `close`."""
@@ -87,9 +87,9 @@ class ActiveRun:
         return self._last is not None
 
     @property
-    def told(self) -> Sequence[RunEvent]:
+    def recorded_events(self) -> Sequence[RunEvent]:
         """All events taken so far, if the run may outlive its client; otherwise empty."""
-        return self._told
+        return self._recorded_events
 
     async def close(self) -> None:
         """End the run in any state, and report its outcome. Idempotent."""
@@ -120,7 +120,7 @@ class ActiveRun:
         if self._first_token is None and any(isinstance(event, TextDelta | ReasoningDelta) for event in events):
             self._first_token = time.perf_counter() - self._began
         if self.on_disconnect != "cancel":
-            self._told += events
+            self._recorded_events += events
         if events and isinstance(events[-1], Completed | Failed):
             self._last = events[-1]
         return events

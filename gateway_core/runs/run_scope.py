@@ -115,7 +115,7 @@ class RunScope:
     """For a workflow that takes only text: the earlier turns."""
     runs: int = 0
     """Number of runs that a workflow has started."""
-    said: str = ""
+    answer_text: str = ""
     """For a workflow: the answer text sent so far by its terminal runs."""
     last_output: Any = None
     """For a workflow: the output of the last run that is not a step; without such a run, of the last run."""

@@ -76,7 +76,7 @@ class GatewayRunner(AgentRunner):
             )
         relay.finish(result.final_output)
         if position.depth == 0 and scope.terminal is not None:
-            scope.said += relay.answer
+            scope.answer_text += relay.answer
             if scope.last_output is None or not _is_step(scope, starting_agent):
                 scope.last_output = result.final_output
         return result

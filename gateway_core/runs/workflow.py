@@ -47,7 +47,7 @@ async def run_workflow(
     answer = _answer(await workflow.function(given), scope)
     if not answer:
         return
-    said = scope.said.strip()
+    said = scope.answer_text.strip()
     if not said:
         scope.channel.put(TextDelta(answer))
     elif answer.startswith(said):
@@ -110,7 +110,7 @@ def _answer(returned: Any, scope: RunScope) -> str:
                 return str(returned[key])
     if returned is None:
         # Exports often return `None`; the last run that is not a step then has the answer.
-        return "" if scope.said else as_text(scope.last_output) if scope.last_output is not None else ""
+        return "" if scope.answer_text else as_text(scope.last_output) if scope.last_output is not None else ""
     return as_text(returned)
 
 

@@ -4,11 +4,14 @@ import asyncio
 
 import openai
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from gateway_core import ConfigError, hookimpl
 from gateway_core.app import build
 from gateway_core.config.settings import load_config
+from gateway_core.hooks.dispatch import Hooks
+from gateway_core.hooks.plugin_loader import Plugins
+from gateway_core.hooks.reconfigure import Reconfigurer
 from gateway_core.testing import AsgiTransport, gateway_in_memory, script
 
 OFF = {"folder_discovery", "entry_point_discovery", "requirements", "upstreams", "offline_model", "hot_reload"}
@@ -267,3 +270,34 @@ async def test_a_secret_in_a_file_is_reloaded(tmp_path):
         secret.write_text("new")
         await gateway.reload()
         assert gateway.hooks.describe()["keyed"]["words"] == ["old", "new"]
+
+
+@pytest.mark.parametrize("source", ["file", "secret", "environment"])
+async def test_the_configuration_is_read_again_only_if_a_source_changed(tmp_path, source):
+    environ = {"GATEWAY_RUNS__MAX_TURNS": "3"}
+    secret, file = tmp_path / "secret.txt", tmp_path / "gateway.toml"
+    secret.write_text("one")
+    file.write_text(f'[plugins.upstreams.x]\nbase_url = "http://127.0.0.1:1/v1"\napi_key = {{ file = "{secret}" }}\n')
+    config = load_config(file, environ=environ)
+    reads = []
+
+    def reread():
+        reads.append(1)
+        return config.reread()
+
+    applied = []
+    plugins = Plugins(Hooks({}), {}, ())
+    reconfigurer = Reconfigurer(evolve(config, reread=reread), plugins, applied.append, applied.append)
+    await reconfigurer.read_again()
+    assert (reads, applied) == ([], [])
+    match source:
+        case "file":
+            file.write_text(file.read_text() + "[runs]\nmax_tool_calls = 7\n")
+        case "secret":
+            secret.write_text("another")
+        case "environment":
+            environ["GATEWAY_RUNS__MAX_TURNS"] = "4"
+    await reconfigurer.read_again()
+    assert reads == [1]
+    [new] = applied
+    assert new.sources() == new.read_from
