@@ -223,7 +223,9 @@ def _load(
     base = path.parent
     if required or path.is_file():
         base = path.resolve().parent
-        _merge(tables, _read(path, named), origins, str(named))
+        table = _read(path, named)
+        _check_tables(table, str(named))
+        _merge(tables, table, origins, str(named))
     _merge_environment(tables, os.environ if environ is None else environ, origins)
     # Copied, because a later merge would modify it.
     _merge(tables, deepcopy(dict(overrides)), origins, "the command line")
@@ -254,6 +256,12 @@ def _secret_files(value: Any) -> Iterator[Path]:
     elif isinstance(value, list):
         for inner in value:
             yield from _secret_files(inner)
+
+
+def _check_tables(table: Table, source: str) -> None:
+    for name, value in table.items():
+        if name in _TABLES and not isinstance(value, dict):
+            raise ConfigError(f"must be a table, not {value!r:.40}", source=f"{source}: {name}", hint=f"write [{name}]")
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

@@ -30,7 +30,8 @@ class PrivateName:
 
     distribution: str
     path: str
-    """`module:attribute`, or `module:Class.attribute`; also an attribute that `Class.__init__` sets."""
+    """`module:attribute` or `module:Class.attribute`; the last part can be an attribute that `Class.__init__` sets,
+    or a parameter of a function."""
     needed_for: str
     without: str
     """The consequence of its absence."""
@@ -121,11 +122,19 @@ NAMES = (
         "tying the failure handling of a rebound tool to the tool",
         "a failure would be reported for another tool",
     ),
-    PrivateName(
-        "openai-agents",
-        "agents.run_internal.agent_tool_configuration:_observe_tools",
-        "comparing an agent's tools at a cost independent of the number of runs",
-        "a thousand concurrent runs of one agent would spend milliseconds per turn on comparisons",
+    *(
+        PrivateName(
+            "openai-agents",
+            f"agents.run_internal.agent_tool_configuration:{name}",
+            "comparing an agent's tools at a cost independent of the number of runs",
+            "a thousand concurrent runs of one agent would spend milliseconds per turn on comparisons",
+        )
+        for name in (
+            "_observe_tools",
+            "_ToolResolution.conflicted",
+            "_ToolResolution.tools_assigned",
+            "_ToolResolution.initial_tools",
+        )
     ),
     *(
         PrivateName(
@@ -161,6 +170,12 @@ NAMES = (
     ),
     PrivateName(
         "openai",
+        "openai:AsyncOpenAI.copy._extra_kwargs",
+        "changing options of an upstream's client",
+        "requests with changed options would not reach the upstream",
+    ),
+    PrivateName(
+        "openai",
         "openai:AsyncStream.__stream__",
         "reading streamed chunks, and detecting a stream that was cut off",
         "an answer that was cut off would be reported as complete",
@@ -187,6 +202,12 @@ NAMES = (
         "watchdog",
         "watchdog.utils:BaseThread.should_keep_running",
         "detecting a file watcher thread that died",
+        "changed agents would not be reloaded, without a warning",
+    ),
+    PrivateName(
+        "watchdog",
+        "watchdog.observers.inotify:InotifyEmitter._inotify_fd",
+        "detecting a dead thread that reads file system events",
         "changed agents would not be reloaded, without a warning",
     ),
     PrivateName(
@@ -217,10 +238,9 @@ def check() -> None:
     names = ", ".join(name.path for name in absent if name.distribution == first.distribution)
     wanted = supported(first.distribution)
     raise ConfigError(
-        f"{first.distribution} {installed(first.distribution)} lacks {names}, needed for {first.needed_for}; "
-        f"without it {first.without}",
-        source=f"supported: {wanted}",
-        hint=f"pip install '{wanted}'",
+        f"lacks {names}, needed for {first.needed_for}; without it {first.without}",
+        source=f"{first.distribution} {installed(first.distribution)}",
+        hint=f"supported: {wanted}; run: pip install '{wanted}'",
         code="incompatible_dependency",
     )
 
@@ -233,7 +253,7 @@ def missing() -> Iterator[PrivateName]:
 
 
 def installed(distribution: str) -> str:
-    """The installed version of a distribution, or a phrase that says that none is installed."""
+    """The installed version of a distribution, or `(not installed)`."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -259,15 +279,17 @@ def _exists(path: str) -> bool:
     *owners, last = attributes.split(".")
     for name in owners:
         target = getattr(target, name, None)
-    return target is not None and (hasattr(target, last) or last in _instance_attributes(target))
+    return target is not None and (hasattr(target, last) or last in _names_within(target))
 
 
-def _instance_attributes(cls: Any) -> set[str]:
-    """The names of attributes that instances of a class have, as far as the class shows."""
-    if not inspect.isclass(cls):
+def _names_within(target: Any) -> set[str]:
+    """The attributes of a class's instances, as far as the class shows, or the parameters of a function."""
+    if inspect.isfunction(target):
+        return set(inspect.signature(target).parameters)
+    if not inspect.isclass(target):
         return set()
-    fields = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
-    code = getattr(cls.__init__, "__code__", None)
+    fields = {field.name for field in dataclasses.fields(target)} if dataclasses.is_dataclass(target) else set()
+    code = getattr(target.__init__, "__code__", None)
     return fields | set(code.co_names if code is not None else ())
 
 
@@ -277,7 +299,7 @@ def agent_of_tool(tool: "FunctionTool") -> Any:
 
 
 def target_of_handoff(handoff: "Handoff[Any, Any]") -> Any:
-    """The agent that a handoff object leads to; `None` for one that its author made by hand."""
+    """The agent that a handoff object leads to; `None` for one that was created without `handoff()`."""
     reference = getattr(handoff, "_agent_ref", None)
     return reference() if reference is not None else None
 

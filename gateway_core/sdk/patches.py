@@ -12,10 +12,9 @@ from agents.run_internal import agent_tool_configuration as _checks
 
 
 def install() -> None:
-    """Install the patch for the process. Idempotent, and without effect if the SDK does not have this check."""
-    whole = getattr(_checks, "_observe_tools", None)
-    if whole is not None and not isinstance(whole, _Observing):
-        _checks._observe_tools = _Observing(whole)
+    """Install the patch for the process. Idempotent."""
+    if not isinstance(_checks._observe_tools, _Observing):
+        _checks._observe_tools = _Observing(_checks._observe_tools)
 
 
 class _Observing:

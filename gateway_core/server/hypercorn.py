@@ -20,7 +20,7 @@ from hypercorn.config import Config as HypercornConfig
 from starlette.applications import Starlette
 
 from gateway_core.config.settings import ServerConfig
-from gateway_core.errors import ConfigError
+from gateway_core.errors import ConfigError, GatewayError
 from gateway_core.gateway import RunningGateway
 from gateway_core.net.addresses import is_loopback as is_loopback
 from gateway_core.server.h11_disconnect import detect_disconnects
@@ -111,7 +111,7 @@ async def _serve(
             await app(scope, receive, send)
         except BaseException as error:
             if scope["type"] == "lifespan":
-                failed.append(error)
+                failed.append(_cause(error))
             raise
 
     async def until_stopped() -> None:
@@ -131,6 +131,14 @@ async def _serve(
         if failed:
             raise failed[0] from None
         raise
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The gateway's own error behind an exception, such as Hypercorn's for a failed lifespan; else the exception."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, GatewayError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
 
 
 def _set_dead_peer_timeouts(listener: socket.socket, seconds: float) -> None:

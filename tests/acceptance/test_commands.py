@@ -254,3 +254,31 @@ def test_ipv6_loopback_is_served(tmp_path):
         assert server.url.startswith("http://[::1]:")
         assert isinstance(server.client(), openai.OpenAI)
         assert server.client().models.list().data is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ('[plugins.metrics]\nlisten = "nohost"\n', "[plugins.metrics] listen"),
+        ("server = 3\n", "gateway.toml: server: must be a table, not 3 (write [server])"),
+        ('[plugins.tool_policy]\ndeny = ["rm"]\n', '[plugins.security.rules] block_tools = ["rm"]'),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_status_78(run, tmp_path, settings, expected):
+    (tmp_path / "gateway.toml").write_text(settings)
+    output = run("serve", "--port", "0", status=78)
+    lines = [line for line in output.splitlines() if not line.startswith(("20", "{"))]
+    assert len(lines) == 1, output
+    assert expected in lines[0]
+    assert lines[0].startswith("agent-gateway: ")
+
+
+def test_a_taken_metrics_port_is_one_line_and_status_78(run, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (tmp_path / "gateway.toml").write_text(f'[plugins.metrics]\nlisten = "127.0.0.1:{port}"\n')
+        output = run("serve", "--port", "0", status=78)
+    [line] = [line for line in output.splitlines() if not line.startswith(("20", "{"))]
+    assert f"127.0.0.1:{port}" in line

@@ -54,7 +54,7 @@ DEEP = [
         ),
         ("[http]\ncors_origins = [1]", "[http] cors_origins: must be text, not 1"),
         ("[agents.Spark]\nmodle = 'x'", "[agents.Spark] modle: unknown key (did you mean 'model'?)"),
-        ("plugins = 1", "[plugins] must contain tables, but '' is of type int"),
+        ("plugins = 1", "plugins: must be a table, not 1 (write [plugins])"),
         ("[plugins]\nsecurity = 1", "tables, but 'security' is of type int (write [plugins.security])"),
         ("[server", "is not valid TOML"),
         *((text, "is nested more than 100 levels deep") for text in DEEP),

@@ -10,7 +10,7 @@ from gateway_core import ConfigError, hookimpl
 from gateway_core.app import build
 from gateway_core.config.settings import load_config
 from gateway_core.hooks.dispatch import Hooks
-from gateway_core.hooks.plugin_loader import Plugins
+from gateway_core.hooks.plugin_loader import PluginInfo, Plugins
 from gateway_core.hooks.reconfigure import Reconfigurer
 from gateway_core.testing import AsgiTransport, gateway_in_memory, script
 
@@ -285,11 +285,12 @@ async def test_the_configuration_is_read_again_only_if_a_source_changed(tmp_path
         reads.append(1)
         return config.reread()
 
-    applied = []
-    plugins = Plugins(Hooks({}), {}, ())
-    reconfigurer = Reconfigurer(evolve(config, reread=reread), plugins, applied.append, applied.append)
+    applied, rejected = [], []
+    infos = tuple(PluginInfo(name, enabled=False, source="a test") for name in config.plugins)
+    plugins = Plugins(Hooks({}), {}, infos)
+    reconfigurer = Reconfigurer(evolve(config, reread=reread), plugins, applied.append, rejected.append)
     await reconfigurer.read_again()
-    assert (reads, applied) == ([], [])
+    assert (reads, applied, rejected) == ([], [], [])
     match source:
         case "file":
             file.write_text(file.read_text() + "[runs]\nmax_tool_calls = 7\n")
@@ -298,6 +299,6 @@ async def test_the_configuration_is_read_again_only_if_a_source_changed(tmp_path
         case "environment":
             environ["GATEWAY_RUNS__MAX_TURNS"] = "4"
     await reconfigurer.read_again()
-    assert reads == [1]
+    assert (reads, rejected) == ([1], [])
     [new] = applied
     assert new.sources() == new.read_from

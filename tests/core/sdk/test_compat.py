@@ -25,7 +25,10 @@ def remove(path):
     owner = importlib.import_module(module)
     *owners, last = attributes.split(".")
     for name in owners:
-        owner = getattr(owner, name)
+        outer, owner = owner, getattr(owner, name)
+    if callable(owner) and not isinstance(owner, type):
+        setattr(outer, owners[-1], lambda self: None)
+        return
     getattr(owner, "__dataclass_fields__", {}).pop(last, None)
     for cls in getattr(owner, "__mro__", (owner,)):
         if last in vars(cls):
@@ -71,7 +74,7 @@ def test_a_name_that_is_missing_is_reported_with_its_cure(command, tmp_path):
         assert status == 78, (name.path, output)
         assert len(output.strip().splitlines()) == 1, output
         assert name.path in output
-        assert f"{name.distribution} {compat.installed(name.distribution)} lacks" in output
+        assert f"{name.distribution} {compat.installed(name.distribution)}: lacks" in output
         assert re.search(rf"pip install '{name.distribution}\S+'", output), output
 
 
