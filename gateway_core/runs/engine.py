@@ -11,7 +11,6 @@ from typing import Any
 
 from agents import (
     InputGuardrailTripwireTriggered,
-    ModelProvider,
     OutputGuardrailTripwireTriggered,
     Runner,
     ToolInputGuardrailTripwireTriggered,
@@ -29,9 +28,8 @@ from gateway_core.runs.approvals import Approvals, question_of, verdict_of
 from gateway_core.runs.background_tasks import answer_task
 from gateway_core.runs.cross_agent_authorization import CrossAgentAuthorization
 from gateway_core.runs.error_mapping import as_gateway_error, place_of
-from gateway_core.runs.hosted_tool_filter import HostedToolFilter
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
-from gateway_core.runs.request_model_settings import RequestModelProvider
+from gateway_core.runs.request_model import RequestModelProvider
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.runs.run_scope import POSITION, Position, RunScope
 from gateway_core.runs.run_stats import RunStats
@@ -40,7 +38,6 @@ from gateway_core.runs.tool_authorization import ToolAuthorization
 from gateway_core.runs.workflow import history, run_workflow
 from gateway_core.types import (
     AgentEntry,
-    BackgroundTask,
     Catalog,
     Completed,
     Failed,
@@ -122,7 +119,7 @@ class Engine:
         served = request.served
         scope = RunScope(
             request.run,
-            self._provider(request, request.task),
+            self._hooks.model_provider(request.run, served.entry),
             # The answer to a task is not streamed, so that a failed attempt sends no partial text.
             live=request.live and request.task is None,
             system=request.system,
@@ -133,14 +130,16 @@ class Engine:
             tools=self._tools,
             cross_agent=self._cross_agent,
         )
+        own, task = self._config.agent(served.id), request.task
+        model, fallback = (task.model, None) if task else (own.model, served.model)
         if self._hooks.has_model_observers:
-            override = request.task.model if request.task else self._config.agent(served.id).model
-            names = ModelNames(override, None if request.task else served.model)
-            scope.models = ModelCalls(self._hooks, request.run, names)
-        if scope.provider is not None and self._hooks.has_tool_policy:
-            scope.provider = HostedToolFilter(scope.provider, scope)
-        runs = self._config.runs
-        return ActiveRun(self, request, scope, self._config.agent(served.id).on_disconnect or runs.on_disconnect)
+            scope.models = ModelCalls(self._hooks, request.run, ModelNames(model, fallback))
+        if scope.provider is not None:
+            filtered = self._hooks.has_tool_policy
+            scope.provider = RequestModelProvider(
+                scope.provider, scope, model=model, fallback=fallback, filter_tools=filtered
+            )
+        return ActiveRun(self, request, scope, own.on_disconnect or self._config.runs.on_disconnect)
 
     def refuse_when_stopping(self) -> None:
         """Check that new runs may start.
@@ -161,15 +160,6 @@ class Engine:
             yield scope
         finally:
             POSITION.reset(token)
-
-    def _provider(self, request: RunRequest, task: BackgroundTask | None) -> ModelProvider | None:
-        served = request.served
-        provider = self._hooks.model_provider(request.run, served.entry)
-        if provider is None:
-            return None
-        model = task.model if task else self._config.agent(served.id).model
-        fallback = None if task else served.model
-        return RequestModelProvider(provider, model=model, fallback=fallback, settings=request.settings)
 
     async def drain(self, timeout: float) -> None:
         """Reject new runs, wait for the active runs to end, and stop those still active after `timeout` seconds."""

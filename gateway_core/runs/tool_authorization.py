@@ -100,7 +100,7 @@ class ToolAuthorization:
         """
         if _is_guarded(tool):
             return
-        # Tools other than functions, such as a shell, are authorized as hosted tools, as in `HostedToolFilter`.
+        # Tools other than functions, such as a shell, are authorized as hosted tools, as in `RequestModelProvider`.
         origin = origin_of(tool) if isinstance(tool, FunctionTool) else ToolOrigin("hosted")
         info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin)
         error = await self.refusal(scope, info)

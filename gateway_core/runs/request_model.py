@@ -1,0 +1,159 @@
+"""Decorates the models of a run: the operator's choice of the model, the request's sampling settings, hosted tools.
+
+It does not create models. A setting of the request applies only if the agent's own settings do not set it. OpenAI's
+servers execute hosted tools, so the gateway cannot stop a call; it can only hide the tool from the model.
+"""
+
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Any
+
+from agents import FunctionTool, Model, ModelProvider, ModelResponse, ModelSettings
+from agents.models import get_default_model_settings
+from openai.types.shared import Reasoning
+
+from gateway_core.runs.run_scope import RunScope
+from gateway_core.runs.tool_authorization import tool_info
+from gateway_core.tools.origin import ToolOrigin
+
+_EXTRA = ("seed", "stop")
+
+
+class RequestModelProvider(ModelProvider):
+    """A model provider for one run.
+
+    Args:
+        inner: The provider of the models.
+        scope: The run. Its `settings` are by their names in `ModelSettings`, and `reasoning_effort`, `seed` and `stop`,
+            for which `ModelSettings` has no fields.
+        model: The model that the operator has set; takes precedence over the one that an agent names.
+        fallback: The model of agents that name none.
+        filter_tools: Whether a policy may refuse hosted tools.
+    """
+
+    def __init__(
+        self,
+        inner: ModelProvider,
+        scope: RunScope,
+        *,
+        model: str | None = None,
+        fallback: str | None = None,
+        filter_tools: bool = True,
+    ) -> None:
+        self._inner = inner
+        self._scope = scope
+        self._model = model
+        self._fallback = fallback
+        self._filter_tools = filter_tools
+        self._allowed: dict[str, bool] = {}
+
+    def get_model(self, model_name: str | None) -> Model:
+        """Return the model for a name. The SDK calls this once per turn."""
+        model = self._inner.get_model(self._model or model_name or self._fallback)
+        if not self._scope.settings and not self._filter_tools:
+            return model
+        return _RequestModel(model, self, unnamed=model_name is None)
+
+    def refuses_any(self, tools: list[Any]) -> bool:
+        """Whether there are hosted tools, which a policy may refuse."""
+        return self._filter_tools and not all(isinstance(tool, FunctionTool) for tool in tools)
+
+    async def allowed(self, tools: list[Any]) -> list[Any]:
+        """Return the tools without the refused hosted tools. Each one is authorized once per run."""
+        return [tool for tool in tools if isinstance(tool, FunctionTool) or await self._is_allowed(tool.name)]
+
+    async def _is_allowed(self, name: str) -> bool:
+        if name not in self._allowed:
+            info = tool_info(self._scope, name, _RunAgent(self._scope.run.agent_id), ToolOrigin("hosted"))
+            assert self._scope.tools is not None
+            self._allowed[name] = await self._scope.tools.refusal(self._scope, info) is None
+        return self._allowed[name]
+
+    def fill(self, settings: ModelSettings, *, unnamed: bool) -> ModelSettings:
+        """Return settings in which the unset ones are those of the request.
+
+        Args:
+            settings: The agent's.
+            unnamed: Whether the agent names no model, so that the SDK's defaults for reasoning and verbosity apply.
+        """
+        if not self._scope.settings:
+            return settings
+        changes: dict[str, Any] = {}
+        extra = dict(settings.extra_args or {})
+        implied = unnamed and _has_default_reasoning(settings)
+        for name, value in self._scope.settings.items():
+            if name == "reasoning_effort":
+                if settings.reasoning is None or implied:
+                    changes["reasoning"] = Reasoning(effort=value)
+            elif name in _EXTRA:
+                extra.setdefault(name, value)
+            elif getattr(settings, name) is None or (name == "verbosity" and implied):
+                changes[name] = value
+        if extra:
+            changes["extra_args"] = extra
+        return dataclasses.replace(settings, **changes) if changes else settings
+
+
+class _RequestModel(Model):
+    """A model of one run. Adds no cost per streamed event, except if there are hosted tools."""
+
+    def __init__(self, inner: Model, provider: RequestModelProvider, *, unnamed: bool) -> None:
+        self._inner = inner
+        self._provider = provider
+        self._unnamed = unnamed
+
+    async def get_response(
+        self,
+        system_instructions: Any,
+        input: Any,
+        model_settings: ModelSettings,
+        tools: list[Any],
+        *rest: Any,
+        **named: Any,
+    ) -> ModelResponse:
+        settings = self._provider.fill(model_settings, unnamed=self._unnamed)
+        if self._provider.refuses_any(tools):
+            tools = await self._provider.allowed(tools)
+        return await self._inner.get_response(system_instructions, input, settings, tools, *rest, **named)
+
+    def stream_response(
+        self,
+        system_instructions: Any,
+        input: Any,
+        model_settings: ModelSettings,
+        tools: list[Any],
+        *rest: Any,
+        **named: Any,
+    ) -> AsyncIterator[Any]:
+        settings = self._provider.fill(model_settings, unnamed=self._unnamed)
+
+        def stream(tools: list[Any]) -> AsyncIterator[Any]:
+            return self._inner.stream_response(system_instructions, input, settings, tools, *rest, **named)
+
+        return self._filtered(stream, tools) if self._provider.refuses_any(tools) else stream(tools)
+
+    async def _filtered(self, stream: Any, tools: list[Any]) -> AsyncIterator[Any]:
+        async for event in stream(await self._provider.allowed(tools)):
+            yield event
+
+    def get_retry_advice(self, request: Any) -> Any:
+        return self._inner.get_retry_advice(request)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+    async def _cleanup_on_run_end(self, owner: object) -> None:
+        await self._inner._cleanup_on_run_end(owner)
+
+
+class _RunAgent:
+    """Stands in for the calling agent, which a model does not receive: the served agent of the run."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _has_default_reasoning(settings: ModelSettings) -> bool:
+    """Whether reasoning and verbosity are the SDK's defaults for agents without a model, not the author's."""
+    implied = get_default_model_settings()
+    return (settings.reasoning, settings.verbosity) == (implied.reasoning, implied.verbosity)
