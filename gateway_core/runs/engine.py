@@ -31,7 +31,7 @@ from gateway_core.runs.error_mapping import as_gateway_error, place_of
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
 from gateway_core.runs.request_model import RequestModelProvider
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.runs.run_scope import POSITION, Position, RunScope
+from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
 from gateway_core.runs.run_stats import RunStats
 from gateway_core.runs.session_memory import SessionMemory, new_items
 from gateway_core.runs.tool_authorization import ToolAuthorization
@@ -219,10 +219,12 @@ class Engine:
         elif isinstance(runnable, DiagnosisRunnable):
             scope.channel.put(TextDelta(runnable.text))
         elif isinstance(runnable, WorkflowRunnable):
-            scope.terminal = runnable.terminal
-            if self._config.runs.workflow_history and runnable.takes is InputKind.TEXT:
-                scope.history = history(request.items)
-            await run_workflow(runnable, scope, items=request.items, text=request.text, metadata=request.metadata)
+            takes_history = self._config.runs.workflow_history and runnable.takes is InputKind.TEXT
+            earlier = history(request.items) if takes_history else ()
+            state = scope.workflow = WorkflowState(runnable.terminal, earlier)
+            await run_workflow(
+                runnable, scope, state, items=request.items, text=request.text, metadata=request.metadata
+            )
 
     async def _run_agent(self, runnable: AgentRunnable, request: RunRequest, scope: RunScope) -> None:
         scope.may_pause = True

@@ -103,22 +103,14 @@ class RunScope:
     """Sampling settings of the request, for agents that do not set them."""
     hold_answers: bool = True
     """Whether an answer is held until its output guardrails have passed."""
-    terminal: TerminalRuns | None = None
-    """For a workflow: the runs that produce the answer."""
+    workflow: "WorkflowState | None" = None
+    """The progress of a workflow; `None` if an agent runs."""
     text: str = ""
     """The last user message."""
     steps_sent: bool = False
     """Whether an intermediate step has sent text."""
     may_pause: bool = False
     """Whether the run may pause to wait for a user's approval."""
-    history: Sequence[Mapping[str, Any]] = ()
-    """For a workflow that takes only text: the earlier turns."""
-    runs: int = 0
-    """Number of runs that a workflow has started."""
-    answer_text: str = ""
-    """For a workflow: the answer text sent so far by its terminal runs."""
-    last_output: Any = None
-    """For a workflow: the output of the last run that is not a step; without such a run, of the last run."""
     usage: Usage = Usage()
     """Token usage so far, of every model call inside this scope."""
     finish_reason: str | None = None
@@ -141,6 +133,22 @@ class RunScope:
     """Number of active tasks that were started in this scope."""
     fatal: GatewayError | None = None
     """The error that ends the run, even if the agent's code catches it."""
+
+
+@define(eq=False)
+class WorkflowState:
+    """The progress of a workflow."""
+
+    terminal: TerminalRuns
+    """The runs that produce the answer."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """The earlier turns, for a workflow that takes only text."""
+    runs: int = 0
+    """Number of runs started so far."""
+    answer_text: str = ""
+    """The answer text sent so far by its terminal runs."""
+    last_output: Any = None
+    """The output of the last run that is not a step; without such a run, of the last run."""
 
 
 @define(eq=False)

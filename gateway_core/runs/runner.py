@@ -22,7 +22,7 @@ from gateway_core.catalog.agent_graph import reachable
 from gateway_core.errors import PluginError, RunError
 from gateway_core.runs.error_mapping import failed_tool
 from gateway_core.runs.event_relay import EventRelay
-from gateway_core.runs.run_scope import POSITION, Position, RunScope
+from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
 from gateway_core.runs.workflow import with_history
 from gateway_core.sdk import compat, patches
 from gateway_core.types import Usage
@@ -45,12 +45,12 @@ class GatewayRunner(AgentRunner):
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, scope.loop))
         _adopt(scope, starting_agent)
         answers = _answers(position, starting_agent)
-        if position.depth == 0 and scope.terminal is not None:
-            # The author's own session already contains the earlier turns.
-            given = input if options.get("session") is not None else with_history(input, scope)
-            scope.runs += 1
-        else:
-            given = input
+        given = input
+        workflow = scope.workflow if position.depth == 0 else None
+        if workflow is not None:
+            if options.get("session") is None:  # the author's own session already contains the earlier turns
+                given = with_history(input, workflow, scope.text)
+            workflow.runs += 1
         with _deeper(position, answers=answers):
             options = _with_scope(options, scope, answers=answers)
             relay = EventRelay(scope, starting_agent, answers=answers)
@@ -75,10 +75,10 @@ class GatewayRunner(AgentRunner):
                 code="needs_approval",
             )
         relay.finish(result.final_output)
-        if position.depth == 0 and scope.terminal is not None:
-            scope.answer_text += relay.answer
-            if scope.last_output is None or not _is_step(scope, starting_agent):
-                scope.last_output = result.final_output
+        if workflow is not None:
+            workflow.answer_text += relay.answer
+            if workflow.last_output is None or not _is_step(workflow, starting_agent):
+                workflow.last_output = result.final_output
         return result
 
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
@@ -251,11 +251,11 @@ def _answers(position: Position, agent: Agent[Any]) -> bool:
     """Whether a run that starts at this position produces the answer."""
     if position.depth > 0:
         return False
-    terminal = position.scope.terminal
-    if terminal is None:
+    workflow = position.scope.workflow
+    if workflow is None:
         return True
     # Structured output is usually input for a later step. If it is the answer, it is sent when it is complete.
-    return agent.output_type in (None, str) and terminal.includes(sys._getframe())
+    return agent.output_type in (None, str) and workflow.terminal.includes(sys._getframe())
 
 
 def _relayed_before(input: Any) -> int:
@@ -263,10 +263,9 @@ def _relayed_before(input: Any) -> int:
     return compat.items_before_pause(input) if isinstance(input, RunState) else 0
 
 
-def _is_step(scope: RunScope, agent: Agent[Any]) -> bool:
+def _is_step(workflow: WorkflowState, agent: Agent[Any]) -> bool:
     """Whether a workflow's run only prepares another one, such as a classifier that feeds a branch."""
-    assert scope.terminal is not None
-    return agent.output_type not in (None, str) and not scope.terminal.includes(sys._getframe())
+    return agent.output_type not in (None, str) and not workflow.terminal.includes(sys._getframe())
 
 
 @contextmanager

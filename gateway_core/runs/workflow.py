@@ -13,7 +13,7 @@ from agents import RunResult, RunResultStreaming
 from gateway_core.catalog.runnables import InputKind, WorkflowRunnable
 from gateway_core.errors import InvalidRequestError
 from gateway_core.runs.event_relay import PARAGRAPH, as_text
-from gateway_core.runs.run_scope import RunScope
+from gateway_core.runs.run_scope import RunScope, WorkflowState
 from gateway_core.types import TextDelta
 
 TEXT_FIELD = "input_as_text"
@@ -22,6 +22,7 @@ TEXT_FIELD = "input_as_text"
 async def run_workflow(
     workflow: WorkflowRunnable,
     scope: RunScope,
+    state: WorkflowState,
     *,
     items: Sequence[Mapping[str, Any]],
     text: str,
@@ -32,6 +33,7 @@ async def run_workflow(
     Args:
         workflow: The workflow to run.
         scope: The request's scope; terminal runs of the workflow put their text on its channel.
+        state: The progress of the workflow, `scope.workflow`.
         items: The whole conversation.
         text: The last user message.
         metadata: The request's `metadata`, for further fields of the workflow's input.
@@ -44,15 +46,15 @@ async def run_workflow(
         async for piece in workflow.function(given):
             scope.channel.put(TextDelta(as_text(piece)))
         return
-    answer = _answer(await workflow.function(given), scope)
+    answer = _answer(await workflow.function(given), state)
     if not answer:
         return
-    said = scope.answer_text.strip()
-    if not said:
+    sent = state.answer_text.strip()
+    if not sent:
         scope.channel.put(TextDelta(answer))
-    elif answer.startswith(said):
-        scope.channel.put(TextDelta(answer[len(said) :]))
-    elif not said.endswith(answer.strip()):
+    elif answer.startswith(sent):
+        scope.channel.put(TextDelta(answer[len(sent) :]))
+    elif not sent.endswith(answer.strip()):
         scope.channel.put(TextDelta(PARAGRAPH + answer))
 
 
@@ -62,13 +64,13 @@ def history(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return list(items[:last])
 
 
-def with_history(given: Any, scope: RunScope) -> Any:
+def with_history(given: Any, state: WorkflowState, text: str) -> Any:
     """Prepend the earlier turns to a run's input, if the run is the first or its input is the last user message."""
-    if not scope.history or not (scope.runs == 0 or _text_of(given) == scope.text):
+    if not state.history or not (state.runs == 0 or _text_of(given) == text):
         return given
     if isinstance(given, str):
-        return [*scope.history, {"role": "user", "content": given}]
-    return [*scope.history, *given] if isinstance(given, list) else given
+        return [*state.history, {"role": "user", "content": given}]
+    return [*state.history, *given] if isinstance(given, list) else given
 
 
 def _input(
@@ -101,7 +103,7 @@ def _input(
         ) from error
 
 
-def _answer(returned: Any, scope: RunScope) -> str:
+def _answer(returned: Any, state: WorkflowState) -> str:
     if isinstance(returned, RunResult | RunResultStreaming):
         returned = returned.final_output
     if isinstance(returned, Mapping):
@@ -110,7 +112,7 @@ def _answer(returned: Any, scope: RunScope) -> str:
                 return str(returned[key])
     if returned is None:
         # Exports often return `None`; the last run that is not a step then has the answer.
-        return "" if scope.answer_text else as_text(scope.last_output) if scope.last_output is not None else ""
+        return "" if state.answer_text else as_text(state.last_output) if state.last_output is not None else ""
     return as_text(returned)
 
 
