@@ -11,6 +11,8 @@ from typing import Any
 
 from agents import (
     InputGuardrailTripwireTriggered,
+    ModelBehaviorError,
+    ModelRefusalError,
     OutputGuardrailTripwireTriggered,
     Runner,
     ToolInputGuardrailTripwireTriggered,
@@ -195,6 +197,17 @@ class Engine:
             logger.info("guardrail tripped: agent %s, %s", request.served.id, type(trip).__name__)
             scope.channel.put(TextDelta(self._config.runs.refusal))
             last = Completed(scope.usage, "content_filter")
+        except ModelRefusalError as refusal:
+            if not scope.live:  # a stream has sent the text already
+                scope.channel.put(TextDelta(refusal.refusal))
+            last = Completed(scope.usage, "content_filter")
+        except ModelBehaviorError as error:
+            # Cut off or filtered before it said anything usable: an end that clients know, not a failure.
+            reason = _finish_reason(scope)
+            ended = reason != "stop" and scope.fatal is None
+            last = (
+                Completed(scope.usage, reason) if ended else Failed(as_gateway_error(scope.fatal or error), scope.usage)
+            )
         except TimeoutError as error:
             timed_out = RunTimeoutError(f"the run exceeded its timeout ({limit:g} s)", hint="raise [runs] timeout")
             last = Failed(timed_out if clock.expired() else as_gateway_error(error), scope.usage)

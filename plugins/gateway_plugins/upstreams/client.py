@@ -6,8 +6,10 @@ interrupted stream as an error, which the official client does not.
 """
 
 import asyncio
+import codecs
 import json
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any, cast
 
 import aiohttp
@@ -30,6 +32,7 @@ from pydantic import ValidationError
 from gateway_core import record_finish_reason, trace_headers
 from gateway_plugins.upstreams.body_limits import limited
 from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker
+from gateway_plugins.upstreams.dialect import Answer, DialectError, call_ids, merge_chunks, repair_pairs
 from gateway_plugins.upstreams.settings import Upstream
 
 KEEP_ALIVE_SECONDS = 60.0
@@ -39,6 +42,11 @@ _LISTS: dict[Any, str] = {ChatCompletion: "choices", Response: "output"}
 """The list that a valid response contains, by type."""
 _VALIDATE_WHOLE = ChatCompletion.__pydantic_validator__.validate_python
 _VALIDATE = ChatCompletionChunk.__pydantic_validator__.validate_json
+_VALIDATE_CHUNK = ChatCompletionChunk.__pydantic_validator__.validate_python
+_MOVED = frozenset({"message", "reasoning", "text", "usage"})
+"""Fields of a chunk that have another place or name in OpenAI's form."""
+_ANSWER: ContextVar[Answer] = ContextVar("agent_gateway_upstream_answer")
+"""The state of the answer that the current task waits for."""
 
 
 class UpstreamClient(AsyncOpenAI):
@@ -110,10 +118,26 @@ class UpstreamClient(AsyncOpenAI):
         except ValueError as error:  # malformed JSON, or undecodable text
             raise self._invalid_response("the upstream returned malformed JSON") from error
         wanted = _LISTS.get(options.get("cast_to"))
+        if wanted == "choices" and isinstance(answer, str) and "data:" in answer:
+            answer = self._read_stream(answer)
         # The official client returns values that it cannot parse as they are, and does not detect errors in the body.
         if wanted is not None and not isinstance(getattr(answer, wanted, None), list):
             raise self._invalid_response("the upstream returned an invalid response")
         return answer
+
+    def _read_stream(self, text: str) -> ChatCompletion:
+        """Read a stream that an upstream sent in reply to a request for a whole answer."""
+        events = (line[5:].strip() for line in text.splitlines() if line.startswith("data:"))
+        try:
+            chunks = [json.loads(event) for event in events if event and event != "[DONE]"]
+        except ValueError as error:
+            raise self._invalid_response("the upstream returned malformed JSON") from error
+        try:
+            merged = merge_chunks(chunks)
+        except DialectError as error:
+            raise self._invalid_response(str(error)) from error
+        completion: ChatCompletion = self._process_response_data(data=merged, cast_to=ChatCompletion, response=None)
+        return completion
 
     def _invalid_response(self, message: str) -> APIError:
         return APIError(message, request=httpx2.Request("POST", self._upstream.base_url), body=None)
@@ -124,18 +148,18 @@ class UpstreamClient(AsyncOpenAI):
             request.headers.setdefault(name, value)
 
     def _process_response_data(self, *, data: Any, cast_to: Any, response: Any) -> Any:
-        if cast_to is ChatCompletion:
+        if cast_to is ChatCompletion and isinstance(data, dict):
+            answer = _ANSWER.get(None) or Answer()
             try:
-                return _record_finish(_VALIDATE_WHOLE(data))
+                data = answer.whole(data)
+            except DialectError as error:
+                raise self._invalid_response(str(error)) from error
+            record_finish_reason(answer.finish_reason)
+            try:
+                return _VALIDATE_WHOLE(data)
             except ValidationError:  # missing or unknown fields are accepted
                 pass
         return super()._process_response_data(data=data, cast_to=cast_to, response=response)
-
-
-def _record_finish(completion: ChatCompletion) -> ChatCompletion:
-    if completion.choices:
-        record_finish_reason(completion.choices[0].finish_reason)
-    return completion
 
 
 class ChatEndpoint:
@@ -159,15 +183,26 @@ class ChatEndpoint:
     ) -> Any:
         """Send a chat request, and return a `ChatCompletion` or a `ChunkStream`."""
         body = {name: value for name, value in payload.items() if not isinstance(value, Omit | NotGiven)}
+        # Some servers stream unless they are told not to.
+        body["stream"] = bool(body.get("stream"))
+        body["messages"] = repair_pairs(body.get("messages") or ())
+        answer = Answer(call_ids(body["messages"]))
         given = {"headers": extra_headers, "params": extra_query, "extra_json": extra_body}
-        return await self._client.post(
-            "/chat/completions",
-            body=body,
-            options={name: value for name, value in given.items() if value},
-            cast_to=ChatCompletion,
-            stream=bool(body.get("stream")),
-            stream_cls=ChunkStream,
-        )
+        token = _ANSWER.set(answer)
+        try:
+            completion = await self._client.post(
+                "/chat/completions",
+                body=body,
+                options={name: value for name, value in given.items() if value},
+                cast_to=ChatCompletion,
+                stream=body["stream"],
+                stream_cls=ChunkStream,
+            )
+        finally:
+            _ANSWER.reset(token)
+        if isinstance(completion, ChunkStream):
+            completion.answer = answer
+        return completion
 
 
 class ChunkStream(AsyncStream[ChatCompletionChunk]):
@@ -176,21 +211,22 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
     """
 
+    answer = Answer()
+    """The state of the answer, set by whoever creates the stream."""
+
     async def __stream__(self) -> AsyncIterator[ChatCompletionChunk]:
-        ended = False
+        done = False
         try:
             async for data in self._data():
                 if data.startswith(b"[DONE]"):
-                    ended = True
+                    done = True
                     break
-                chunk = self._chunk(data)
-                for choice in chunk.choices:
-                    if choice.finish_reason:
-                        record_finish_reason(choice.finish_reason)
-                        ended = True
-                yield chunk
-            if not ended:
-                raise self._error("the upstream's stream was interrupted")
+                if (chunk := self._chunk(data)) is not None:
+                    yield chunk
+            if self.answer.finish_reason is None:
+                how = "ended without a finish reason" if done else "was interrupted"
+                raise self._error(f"the upstream's stream {how}")
+            record_finish_reason(self.answer.finish_reason)
         except APIError as error:
             cast(UpstreamClient, self._client).breaker.failure(error)
             raise
@@ -199,12 +235,18 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
 
     async def _data(self) -> AsyncIterator[bytes]:
         """Yield the data of each event."""
-        rest, event = b"", []
+        if "json" in self.response.headers.get("content-type", ""):
+            yield await self.response.aread()  # a whole answer, although a stream was requested
+            return
+        rest, event, first = b"", [], True
         try:
             async for piece in self.response.aiter_bytes():
                 text = rest + piece
+                if first and len(text) >= len(codecs.BOM_UTF8):
+                    text, first = text.removeprefix(codecs.BOM_UTF8), False
                 if b"\r" in text:  # not only in `piece`: a CRLF may be split between two pieces
-                    text = text.replace(b"\r\n", b"\n")
+                    last = b"\r" if text.endswith(b"\r") else b""
+                    text = text.removesuffix(last).replace(b"\r\n", b"\n").replace(b"\r", b"\n") + last
                 lines = text.split(b"\n")
                 rest = lines.pop()
                 if len(rest) > MAX_LINE_BYTES:
@@ -223,15 +265,20 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
         except httpx2.HTTPError as error:
             raise APIConnectionError(request=self.response.request) from error
 
-    def _chunk(self, data: bytes) -> ChatCompletionChunk:
+    def _chunk(self, data: bytes) -> ChatCompletionChunk | None:
+        """Parse an event; `None` if it carries nothing, such as a ping."""
         try:
             chunk: ChatCompletionChunk = _VALIDATE(data)
-            return chunk
+            if _is_plain(chunk):
+                return chunk
         except ValidationError:
-            return self._unusual_chunk(data)
+            pass
+        return self._unusual_chunk(data)
 
-    def _unusual_chunk(self, data: bytes) -> ChatCompletionChunk:
-        """Parse a chunk with missing fields, or raise the error that the event contains."""
+    def _unusual_chunk(self, data: bytes) -> ChatCompletionChunk | None:
+        """Parse a chunk with tool calls, an end or an unusual form, or raise the error that the event contains."""
+        if not data.strip():
+            return None
         try:
             value = json.loads(data)
         except ValueError as error:
@@ -240,15 +287,42 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
             raise self._error("the upstream sent an invalid chunk")
         if value.get("error"):
             raise self._error("the upstream reported an error")
-        built: ChatCompletionChunk = self._client._process_response_data(
-            data=value, cast_to=ChatCompletionChunk, response=self.response
-        )
+        if not isinstance(value.get("choices"), list) and (value.get("type") == "ping" or not value):
+            return None
+        try:
+            value = self.answer.chunk(value)
+        except DialectError as error:
+            raise self._error(str(error)) from error
+        try:
+            chunk: ChatCompletionChunk = _VALIDATE_CHUNK(value)
+            return chunk
+        except ValidationError:
+            built: ChatCompletionChunk = self._client._process_response_data(
+                data=value, cast_to=ChatCompletionChunk, response=self.response
+            )
         if not isinstance(getattr(built, "choices", None), list):
             raise self._error("the upstream sent an invalid chunk")
         return built
 
     def _error(self, message: str) -> APIError:
         return APIError(message, request=self.response.request, body=None)
+
+
+def _is_plain(chunk: ChatCompletionChunk) -> bool:
+    """Whether a chunk is text of the one choice in OpenAI's form, which needs no normalization."""
+    if len(chunk.choices) != 1:
+        return False
+    [choice] = chunk.choices
+    delta = choice.delta
+    return (
+        choice.index == 0
+        and not choice.finish_reason
+        and not delta.tool_calls
+        and delta.function_call is None
+        and not (_MOVED & {*(delta.model_extra or ())} or _MOVED & {*(choice.model_extra or ())})
+        and chunk.usage is None
+        and (isinstance(delta.content, str) or "reasoning_content" in (delta.model_extra or ()))
+    )
 
 
 def _connection_error(error: Exception, request: httpx2.Request) -> APIConnectionError:
