@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway_plugins.sessions.database import Database
+from gateway_core import Database
 
 if TYPE_CHECKING:
     from agents import TResponseInputItem

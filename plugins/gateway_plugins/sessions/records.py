@@ -4,7 +4,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 
-from gateway_plugins.sessions.database import Database
+from gateway_core import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (

@@ -37,9 +37,6 @@ class Limits:
         folder: The folder for token counts, which survive a restart there; `None` keeps them in memory.
         report: Called with an error when the storage does not respond.
         clock: The source of time.
-
-    Raises:
-        ConfigError: The storage cannot be used.
     """
 
     def __init__(
@@ -56,11 +53,12 @@ class Limits:
         self._budget = TokenBudget(folder if settings.tokens_per_day else None, clock)
 
     async def __aenter__(self) -> "Limits":
-        """Load today's token counts.
+        """Open the storage of request counts, and load today's token counts.
 
         Raises:
-            ConfigError: The file of token counts cannot be created or read.
+            ConfigError: The storage cannot be used, or the file of token counts cannot be created or read.
         """
+        self._windows.open()
         await self._budget.__aenter__()
         return self
 

@@ -92,7 +92,7 @@ class OverrideManager:
             ConfigError: The file cannot be created or read.
         """
         if self._file is not None:
-            for override in await asyncio.to_thread(self._file.open):
+            for override in await self._file.open():
                 try:
                     check_pattern(override.pattern, override.kind)
                 except InvalidRequestError as error:
@@ -113,7 +113,7 @@ class OverrideManager:
         await self._try_to_delete_stale()
         if self._file is not None:
             async with self._writing:
-                await asyncio.to_thread(self._file.close)
+                await self._file.close()
 
     def deciding(self, query: AccessQuery) -> Override | None:
         """Return an active override that allows the query, or `None`."""
@@ -176,7 +176,7 @@ class OverrideManager:
             # The lifetime starts now, not after the disk write.
             deadline = self._clock.steady() + ttl
             if self._file is not None:
-                await asyncio.to_thread(self._file.add, override)
+                await self._file.add(override)
             self._add(override, deadline - self._clock.steady())
         self._emit(OverrideEvent("agent.security.override.created", override, granted_by))
         return override
@@ -246,7 +246,7 @@ class OverrideManager:
         async with self._writing:
             if self._stale and self._file is not None:
                 stale = list(self._stale)
-                await asyncio.to_thread(self._file.remove, stale)
+                await self._file.remove(stale)
                 self._stale.difference_update(stale)
             elif self._file is None:
                 self._stale.clear()
