@@ -60,11 +60,10 @@ def _preview(fields: Mapping[str, str], policy: Policy, rules: PolicyEvaluator, 
     if agent_id is not None:
         # Aliases resolve to the agent's id.
         agent_id = catalog.resolve(agent_id) or agent_id
-    namespace = _namespace(agent_id) if agent_id else "default"
     if kinds[0] == "agent":
-        return _agent(AccessQuery("agent", agent_id or subject, principal, key, namespace), rules)
+        return _agent(AccessQuery("agent", agent_id or subject, principal, key), rules)
     origin = _origin(fields, agent_id, catalog)
-    query = AccessQuery("tool", subject, principal, key, namespace, agent_id, origin.source, origin.server)
+    query = AccessQuery("tool", subject, principal, key, agent_id, origin.source, origin.server)
     verdict = rules.tool(query, is_open=origin.open)
     # The narrowest pattern: it matches no tool of this name on another server.
     name = tool_names(subject, origin.source, origin.server)[-1]
@@ -72,7 +71,7 @@ def _preview(fields: Mapping[str, str], policy: Policy, rules: PolicyEvaluator, 
 
 
 def _module(module_id: str, rules: PolicyEvaluator) -> dict[str, Any]:
-    query = AccessQuery("module", module_id, GATEWAY, namespace=_namespace(module_id))
+    query = AccessQuery("module", module_id, GATEWAY)
     verdict = rules.decide(query)
     return _shown(query, verdict, _grant(verdict, "module", module_id, GATEWAY))
 
@@ -153,10 +152,6 @@ def _grant(verdict: Verdict, kind: str, pattern: str, principal: str) -> dict[st
     except InvalidRequestError:
         return None
     return grant
-
-
-def _namespace(agent_id: str) -> str:
-    return agent_id.rpartition("/")[0] or "default"
 
 
 def _fields(body: Mapping[str, Any]) -> dict[str, str]:

@@ -193,8 +193,8 @@ async def record(folder, *decisions):
     async with AuditLog(AuditSettings(), folder, print, Clock(wall=lambda: next(times, NOW))) as log:
         for when, key, pattern in decisions:
             times = iter([when])
-            made = DecisionMade("r", Principal("ann"), "agent", "X", Decision(True, "key", pattern), 0.0)
-            log.decision(made, key=key)
+            made = DecisionMade("r", Principal("ann", key=key), "agent", "X", Decision(True, "key", pattern), 0.0)
+            log.decision(made)
             await log.settled()
 
 

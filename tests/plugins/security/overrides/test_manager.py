@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gateway_core import ConfigError, InvalidRequestError, UnavailableError
 
 GRANT = Grant(kind="agent", pattern="labs/Research", principal="ann", reason="demo", ttl=60.0)
-ASKED = AccessQuery("agent", "labs/Research", "ann", namespace="labs")
+ASKED = AccessQuery("agent", "labs/Research", "ann")
 
 
 class Times:
