@@ -79,6 +79,13 @@ def parse_line(line: bytes) -> Sealed | None:
     return Sealed(body, found[1].decode(), record) if isinstance(record, dict) else None
 
 
+def audit_logs(folder: Path | None) -> list[Path]:
+    """Return the active file of each audit log in a folder."""
+    if folder is None:
+        return []
+    return sorted({head.with_suffix(".jsonl") for head in folder.glob("audit*.head")} | {*folder.glob("audit.jsonl")})
+
+
 def chain_files(path: Path) -> list[Path]:
     """Return the existing files of the chain that `path` belongs to, oldest first; `[path]` if none exist."""
     rotated = _ROTATED.fullmatch(path.name)

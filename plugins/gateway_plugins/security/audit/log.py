@@ -76,7 +76,7 @@ class AuditLog:
     async def __aexit__(self, *_: object) -> None:
         """Write pending records and close the file."""
         if self._writer is not None:
-            await asyncio.to_thread(self._writer.stop)
+            await self._writer.stop()
             self._writer = None
 
     @property

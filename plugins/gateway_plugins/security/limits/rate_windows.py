@@ -75,8 +75,7 @@ class Windows:
             ConfigError: The storage is not supported, or its client library is not installed.
         """
         if self._uri != MEMORY:
-            self._pool = _redis_pool(self._uri)
-            self._shared = _shared_storage(self._uri, self._pool)
+            self._shared, self._pool = _shared_storage(self._uri)
 
     async def close(self) -> None:
         """Close the connections to the storage."""
@@ -148,37 +147,26 @@ def whole_seconds(seconds: float) -> int:
     return max(1, math.ceil(seconds))
 
 
-def _shared_storage(uri: str, pool: Any) -> "Storage":
+def _shared_storage(uri: str) -> "tuple[Storage, Any]":
+    """Create a storage, with our own connection pool for a single Redis server, so that we can close it."""
     # Imported here because the import takes 90 ms, and counts in memory do not need it.
     from limits.aio.storage import Storage
     from limits.errors import ConfigurationError
     from limits.storage import storage_from_string
 
-    options: dict[str, Any] = {"implementation": "redispy", "connection_pool": pool} if pool is not None else {}
+    plain, pool = uri.removeprefix("async+"), None
+    options: dict[str, Any] = {}
     try:
-        storage = storage_from_string(uri if uri.startswith("async+") else f"async+{uri}", **options)
-    except (ConfigurationError, ImportError) as error:
-        raise _unusable(error) from error
+        if plain.startswith(("redis://", "rediss://", "redis+unix://")):
+            pool = import_module("redis.asyncio").ConnectionPool.from_url(plain.replace("redis+unix", "unix"))
+            options = {"implementation": "redispy", "connection_pool": pool}
+        storage = storage_from_string(f"async+{plain}", **options)
+    except (ConfigurationError, ImportError, ValueError) as error:
+        # The URI may contain a password, so neither the URI nor the library's message is shown.
+        raise ConfigError(
+            f"unusable storage of limits: {type(error).__name__}",
+            source="[plugins.security.limits] storage",
+            hint="use memory://, or a URI such as redis://host:6379 with `pip install redis`",
+        ) from error
     assert isinstance(storage, Storage)
-    return storage
-
-
-def _redis_pool(uri: str) -> Any:
-    """Our own connection pool, so that we can close it; `None` for any storage but a single Redis server."""
-    plain = uri.removeprefix("async+")
-    if not plain.startswith(("redis://", "rediss://", "redis+unix://")):
-        return None
-    try:
-        pool = import_module("redis.asyncio").ConnectionPool
-        return pool.from_url(plain.replace("redis+unix", "unix"))
-    except (ImportError, ValueError) as error:
-        raise _unusable(error) from error
-
-
-def _unusable(error: Exception) -> ConfigError:
-    # The URI may contain a password, so neither the URI nor the library's message is shown.
-    return ConfigError(
-        f"unusable storage of limits: {type(error).__name__}",
-        source="[plugins.security.limits] storage",
-        hint="use memory://, or a URI such as redis://host:6379 with `pip install redis`",
-    )
+    return storage, pool
