@@ -83,7 +83,7 @@ async def main() -> None:
 
             await measure("a decision recorded", 500, record)
             await measure("a change recorded and flushed to the disk", 50, change)
-    async with OverrideManager(OverrideSettings(), None, lambda _: None) as store:
+    async with OverrideManager(OverrideSettings(), None, lambda *_: None) as store:
 
         async def ask() -> None:
             store.deciding(ASKED)

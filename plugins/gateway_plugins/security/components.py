@@ -7,9 +7,10 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from gateway_core import Gateway, InvalidRequestError
+from gateway_plugins.security.access_query import Override
 from gateway_plugins.security.audit.log import AuditLog
 from gateway_plugins.security.limits.admission import Limits
-from gateway_plugins.security.overrides.manager import OverrideEvent, OverrideManager
+from gateway_plugins.security.overrides.manager import OverrideManager
 from gateway_plugins.security.settings import Settings
 
 
@@ -74,16 +75,8 @@ class Components:
             )
         await self.audit.settled()
 
-    def _announce(self, event: OverrideEvent) -> None:
-        override = event.override
+    def _announce(self, event: str, override: Override, by: str | None) -> None:
+        shown = {"kind": override.kind, "pattern": override.pattern, "principal": override.principal}
         self.audit.event(
-            event.name,
-            admin=True,
-            override=override.id,
-            kind=override.kind,
-            pattern=override.pattern,
-            principal=override.principal,
-            by=event.by,
-            reason=override.reason,
-            expires=override.expires,
+            event, admin=True, override=override.id, **shown, by=by, reason=override.reason, expires=override.expires
         )

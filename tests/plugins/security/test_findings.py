@@ -174,7 +174,7 @@ def test_a_covering_pattern_matches_all_names_of_the_other(general, special, nam
 
 async def test_active_overrides_are_findings(tmp_path):
     wall = Clock(wall=lambda: NOW)
-    async with OverrideManager(OverrideSettings(), tmp_path, lambda event: None, wall) as store:
+    async with OverrideManager(OverrideSettings(), tmp_path, lambda *_: None, wall) as store:
         grant = Grant("agent", "labs/*", "ann", "the demo", 3600.0)
         override = await store.grant(grant, "root")
         here = context(state_folder=tmp_path)

@@ -30,7 +30,10 @@ class Matcher:
     def __init__(self, patterns: Iterable[str], kind: str) -> None:
         by_source: dict[str, list[tuple[str, Segments]]] = {}
         for text in patterns:
-            source, segments = _parse(text, kind)
+            try:
+                source, segments = _parse(text, kind)
+            except ValueError as error:
+                raise ValueError(f"invalid pattern {text!r}: {error}") from None
             by_source.setdefault(source, []).append((text, segments))
         self._sets = {source: PatternSet(listed) for source, listed in by_source.items()}
 
@@ -149,14 +152,10 @@ def _matchers(place: str, prefix: str, lists: Mapping[str, list[str] | None]) ->
 
 
 def _matcher(place: str, key: str, patterns: list[str], kind: str) -> Matcher:
-    for text in patterns:
-        try:
-            _parse(text, kind)
-        except ValueError as error:
-            raise ConfigError(
-                f"invalid pattern {text!r}: {error}", source=f"{place} {key}", hint='for example "labs/*"'
-            ) from None
-    return Matcher(patterns, kind)
+    try:
+        return Matcher(patterns, kind)
+    except ValueError as error:
+        raise ConfigError(str(error), source=f"{place} {key}", hint='for example "labs/*"') from None
 
 
 def _parse(text: str, kind: str) -> tuple[str, Segments]:

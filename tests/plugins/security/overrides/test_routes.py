@@ -20,7 +20,7 @@ GOOD = {"kind": "agent", "pattern": "labs/*", "principal": "ann", "reason": "dem
 @asynccontextmanager
 async def serving(folder=None, *, recorded=None, **settings):
     """A gateway with the routes, and the manager behind them; `x-who` names the caller."""
-    store = OverrideManager(OverrideSettings(**settings), folder, lambda event: None)
+    store = OverrideManager(OverrideSettings(**settings), folder, lambda *_: None)
 
     async def granter(request):
         who = request.headers.get("x-who", "root")
