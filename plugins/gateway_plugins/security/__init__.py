@@ -178,10 +178,8 @@ class Security:
     @hookimpl
     def admin_routes(self) -> "Iterable[BaseRoute]":
         """`/security/preview` and `/security/override`."""
-        from starlette.routing import Route
-
         from gateway_plugins.security.overrides.routes import OverrideRoutes
-        from gateway_plugins.security.policy_preview import Preview
+        from gateway_plugins.security.policy_preview import preview_route
 
         async def granter(request: "Request") -> Principal:
             if request.method != "GET":
@@ -189,9 +187,9 @@ class Security:
             principal: Principal = request.state.principal
             return principal
 
-        preview = Preview(lambda: (self._policy, self._rules), lambda: self._gateway.catalog)
+        preview = preview_route(lambda: (self._policy, self._rules), lambda: self._gateway.catalog)
         overrides = OverrideRoutes(self._parts.overrides, granter, self._parts.audit.settled)
-        return [Route("/security/preview", preview.answer, methods=["POST"]), *overrides.routes]
+        return [preview, *overrides.routes]
 
     @hookimpl
     def middleware(self) -> "Iterable[Middleware]":

@@ -10,6 +10,7 @@ from typing import Any, cast
 from attrs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway_core import Catalog, InvalidRequestError, ToolOrigin, described, origin_of, tool_names
 from gateway_plugins.security.access_query import GATEWAY, AccessQuery
@@ -24,25 +25,20 @@ _MAX_LENGTH = 512
 _QUERY = {"type": "object", "properties": {name: {"type": "string", "minLength": 1} for name in _FIELDS}}
 
 
-class Preview:
-    """The endpoint.
+def preview_route(current: Callable[[], tuple[Policy, PolicyEvaluator]], catalog: Callable[[], Catalog]) -> Route:
+    """Create the route.
 
     Args:
         current: Returns the current policy and its evaluator.
         catalog: Returns the current catalog.
     """
 
-    def __init__(self, current: Callable[[], tuple[Policy, PolicyEvaluator]], catalog: Callable[[], Catalog]) -> None:
-        self._current = current
-        self._catalog = catalog
-
     @described("Preview a policy decision", takes=_QUERY)
-    async def answer(self, request: Request) -> Response:
-        """Evaluate the query in the body."""
+    async def preview(request: Request) -> Response:
         fields = _fields(await json_object(request))
-        policy, rules = self._current()
-        shown = _preview(fields, policy, rules, self._catalog())
-        return json_response(shown)
+        return json_response(_preview(fields, *current(), catalog()))
+
+    return Route("/security/preview", preview, methods=["POST"])
 
 
 def _preview(fields: Mapping[str, str], policy: Policy, rules: PolicyEvaluator, catalog: Catalog) -> dict[str, Any]:
