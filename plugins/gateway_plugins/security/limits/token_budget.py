@@ -58,7 +58,7 @@ class TokenBudget:
                     source=str(self._path),
                     hint="give the gateway's user write permission, or remove the file if it is corrupt",
                 ) from error
-            self._used.update({(day, caller): tokens for day, caller, tokens in rows})
+            self._used = Counter({(day, caller): tokens for day, caller, tokens in rows})
             self._task = asyncio.create_task(self._flush_periodically(self._database))
         return self
 
