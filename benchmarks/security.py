@@ -30,8 +30,9 @@ from starlette.requests import Request
 from gateway_core import AgentEntry, Decision, DecisionMade, Principal
 from gateway_core.hooks.null_gateway import NullGateway
 
-MADE = DecisionMade("req_1", Principal("ann"), "agent", "labs/Research", Decision(True, "key", "labs/*"), 0.00004)
-ASKED = AccessQuery("agent", "labs/Research", "ann", key="agw_ab12cd34", namespace="labs")
+CALLER = Principal("ann", key="agw_ab12cd34")
+MADE = DecisionMade("req_1", CALLER, "agent", "labs/Research", Decision(True, "key", "labs/*"), 0.00004)
+ASKED = AccessQuery("agent", "labs/Research", "ann", key="agw_ab12cd34")
 MANY = 10**9
 
 
@@ -74,7 +75,7 @@ async def main() -> None:
         async with AuditLog(AuditSettings(), Path(folder), print) as log:
 
             async def record() -> None:
-                log.decision(MADE, key="agw_ab12cd34")
+                log.decision(MADE)
 
             async def change() -> None:
                 log.event("change", admin=True)
@@ -82,7 +83,7 @@ async def main() -> None:
 
             await measure("a decision recorded", 500, record)
             await measure("a change recorded and flushed to the disk", 50, change)
-    async with OverrideManager(OverrideSettings(), None, lambda _: None) as store:
+    async with OverrideManager(OverrideSettings(), None, lambda *_: None) as store:
 
         async def ask() -> None:
             store.deciding(ASKED)

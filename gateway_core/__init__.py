@@ -32,6 +32,7 @@ from gateway_core.observability.log_context import add_log_context, in_log_conte
 from gateway_core.observability.trace_context import set_trace_headers, trace_headers
 from gateway_core.runs.current_run import apply_backpressure, current_run, progress_reporter, record_finish_reason
 from gateway_core.runs.stack_attribution import attributed_run
+from gateway_core.storage.database import Database
 from gateway_core.tools.origin import ToolOrigin, mark_tool, origin_of
 from gateway_core.tools.patterns import PatternSet, Segments, parse_pattern, split_name
 from gateway_core.tools.references import (
@@ -73,6 +74,7 @@ __all__ = [
     "Check",
     "Config",
     "ConfigError",
+    "Database",
     "Decision",
     "DecisionMade",
     "DiscoveryError",

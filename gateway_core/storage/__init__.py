@@ -1,1 +1,1 @@
-"""Storage: the in-memory record store and the state directory."""
+"""Storage: the in-memory record store, the state directory and SQLite databases in it."""

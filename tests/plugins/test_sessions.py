@@ -9,9 +9,9 @@ import pytest
 from agents import Agent, function_tool
 from gateway_plugins.sessions import chat_session, records
 from gateway_plugins.sessions.chat_session import Memory
-from gateway_plugins.sessions.database import Database
 from gateway_plugins.sessions.records import SqliteRecords
 
+from gateway_core import Database
 from gateway_core.hooks.specs import hookimpl
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import Principal
@@ -25,7 +25,7 @@ class Clock:
 
 
 def database_in(folder) -> Database:
-    return Database(lambda: str(folder / "sessions.db"), records.SCHEMA + chat_session.SCHEMA)
+    return Database(lambda: folder / "sessions.db", records.SCHEMA + chat_session.SCHEMA)
 
 
 async def test_a_record_is_private_to_its_owner(tmp_path):

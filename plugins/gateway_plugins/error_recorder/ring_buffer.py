@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import asdict, define, field
+from attrs import define, field
 
 from gateway_core import GatewayError
 
@@ -47,10 +47,6 @@ class RecordedError:
     def fingerprint(self) -> Fingerprint:
         """Returns the values that identify duplicates."""
         return self.stage, self.kind, self.code, self.agent_id, self.source, self.line, self.message
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the error as a JSON-serializable dict."""
-        return asdict(self)
 
 
 class ErrorRing:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+from attrs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -33,7 +34,7 @@ def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseR
         wanted = [error for error in ring.entries() if _matches(error, request)]
         offset, limit = _number(query.get("offset"), "offset", 0), _number(query.get("limit"), "limit", 100)
         page = wanted[offset : offset + min(limit, MAX_LIMIT)]
-        return _json({"total": len(wanted), "offset": offset, "errors": [error.as_json() for error in page]})
+        return _json({"total": len(wanted), "offset": offset, "errors": [asdict(error) for error in page]})
 
     @described("Delete all recorded errors", status=204)
     async def clear(_: Request) -> Response:
@@ -44,7 +45,7 @@ def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseR
     @described("List the recorded errors of a request")
     async def of_request(request: Request) -> Response:
         request_id = request.path_params["request_id"]
-        found = [error.as_json() for error in ring.entries() if request_id in error.request_ids]
+        found = [asdict(error) for error in ring.entries() if request_id in error.request_ids]
         if not found:
             raise NotFoundError(
                 f"no error is recorded for the request '{request_id[:128]}'",

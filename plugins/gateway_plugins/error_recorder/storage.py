@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from attrs import fields
+from attrs import asdict, fields
 
 from gateway_plugins.error_recorder.ring_buffer import RecordedError
 
@@ -34,7 +34,7 @@ def save(file: Path, errors: Iterable[RecordedError]) -> None:
     new = file.with_suffix(".new")
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as written:
-            json.dump([error.as_json() for error in errors], written)
+            json.dump([asdict(error) for error in errors], written)
         new.replace(file)
     except OSError as error:
         logger.warning("cannot save the recorded errors to %s: %s", file, error.strerror)

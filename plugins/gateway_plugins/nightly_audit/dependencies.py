@@ -40,13 +40,7 @@ def dependency_findings(*, offline: bool = False) -> Iterator[Finding]:
 def _vulnerabilities() -> Iterator[Finding]:
     tool = _pip_audit()
     if tool is None:
-        yield Finding(
-            Severity.INFO,
-            _NOT_CHECKED,
-            "pip-audit",
-            "is not installed; known vulnerabilities were not checked",
-            "pip install pip-audit",
-        )
+        yield _not_installed("pip-audit", "known vulnerabilities", "pip install pip-audit")
         return
     try:
         done = _run([tool, "--format", "json", "--progress-spinner", "off", "--desc", "off"])
@@ -78,13 +72,8 @@ def read_report(printed: bytes) -> Iterator[Finding]:
 
 def _conflicts() -> Iterator[Finding]:
     if find_spec("pip") is None:
-        yield Finding(
-            Severity.INFO,
-            _NOT_CHECKED,
-            "pip",
-            "is not installed; conflicts of installed packages were not checked",
-            f"{sys.executable} -m ensurepip, or uv pip install --python {sys.executable} pip",
-        )
+        hint = f"{sys.executable} -m ensurepip, or uv pip install --python {sys.executable} pip"
+        yield _not_installed("pip", "conflicts of installed packages", hint)
         return
     try:
         # Isolated: settings of the user, such as `quiet`, do not change the output.
@@ -109,6 +98,10 @@ def _conflict(line: str) -> Finding:
     else:
         subject, message, hint = "pip check", line, None
     return Finding(Severity.MEDIUM, "dependency_outdated", subject, message, hint)
+
+
+def _not_installed(tool: str, unchecked: str, hint: str) -> Finding:
+    return Finding(Severity.INFO, _NOT_CHECKED, tool, f"is not installed; {unchecked} were not checked", hint)
 
 
 def _failed(tool: str, message: str) -> Finding:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -36,6 +36,7 @@ from gateway_plugins.security.keys.admin_keys import refusal
 from gateway_plugins.security.keys.credentials import invalid_key, presented
 from gateway_plugins.security.keys.expiry import ExpiryWarnings, expiring
 from gateway_plugins.security.keys.key_ring import Key
+from gateway_plugins.security.limits.admission import RateLimitHeaders
 from gateway_plugins.security.policy.compiler import Policy, read_policy
 from gateway_plugins.security.policy.evaluator import PolicyEvaluator, defers_to_tool_default
 from gateway_plugins.security.settings import Settings
@@ -113,7 +114,7 @@ class Security:
         if key is None or fault is not None:
             if key is not None:
                 logger.info("rejected the key %s: %s", key.id, fault)
-            await self._parts.failed_authentication(request.client.host if request.client else "unknown")
+            await self._parts.limits.failed_authentication(request.client.host if request.client else "unknown")
             raise invalid_key()
         return key.principal
 
@@ -129,23 +130,15 @@ class Security:
     @hookimpl
     async def authorize(self, principal: Principal, entry: AgentEntry) -> Decision | None:
         """Evaluate the rules. Without keys only a denial is returned; otherwise the plugin abstains."""
-        query = AccessQuery("agent", entry.id, principal.id, principal.key, entry.namespace)
+        query = AccessQuery("agent", entry.id, principal.id, principal.key)
         decision = self._rules.agent(query).decision
         return decision if self._policy.guards or not decision.allowed else None
 
     @hookimpl
     async def authorize_tool(self, run: RunContext, tool: ToolInfo) -> Decision | None:
         """Evaluate the rules. The plugin abstains where the tool's own default applies; `native_tools` can refuse."""
-        namespace = tool.agent_id.rpartition("/")[0] or "default"
         query = AccessQuery(
-            "tool",
-            tool.name,
-            run.principal.id,
-            run.principal.key,
-            namespace,
-            tool.agent_id,
-            tool.source,
-            tool.server,
+            "tool", tool.name, run.principal.id, run.principal.key, tool.agent_id, tool.source, tool.server
         )
         verdict = self._rules.decide(query)
         return None if defers_to_tool_default(query, verdict) else verdict.decision
@@ -153,7 +146,7 @@ class Security:
     @hookimpl
     def admit_agent(self, entry: AgentEntry) -> None:
         """Reject a module that the rules block, before any of its code runs."""
-        verdict = self._rules.decide(AccessQuery("module", entry.id, GATEWAY, namespace=entry.namespace))
+        verdict = self._rules.decide(AccessQuery("module", entry.id, GATEWAY))
         if not verdict.decision.allowed:
             last = verdict.chain[-1]
             raise LoadError(
@@ -164,27 +157,29 @@ class Security:
             )
 
     @hookimpl
-    def admission(self, run: RunContext, entry: AgentEntry) -> AbstractAsyncContextManager[None]:
-        """Hold a run slot within the limits."""
-        return self._parts.admission(run)
+    @asynccontextmanager
+    async def admission(self, run: RunContext, entry: AgentEntry) -> AsyncIterator[None]:
+        """Hold a run slot within the limits, unless the audit log must be written and cannot be."""
+        self._parts.audit.check()
+        async with self._parts.limits.admission(_caller(run.principal), run.agent_id):
+            yield
 
     @hookimpl
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
         """Count the tokens that the run used."""
-        self._parts.add_usage(run, outcome.usage)
+        self._parts.limits.add_usage(_caller(run.principal), outcome.usage)
 
     @hookimpl
     def on_decision(self, made: DecisionMade) -> None:
         """Write the decision to the audit log, if the settings can refuse any request."""
-        self._parts.record_decision(made)
+        if self._parts.is_open:
+            self._parts.audit.decision(made)
 
     @hookimpl
     def admin_routes(self) -> "Iterable[BaseRoute]":
         """`/security/preview` and `/security/override`."""
-        from starlette.routing import Route
-
-        from gateway_plugins.security.overrides.routes import override_routes
-        from gateway_plugins.security.policy_preview import Preview
+        from gateway_plugins.security.overrides.routes import OverrideRoutes
+        from gateway_plugins.security.policy_preview import preview_route
 
         async def granter(request: "Request") -> Principal:
             if request.method != "GET":
@@ -192,16 +187,14 @@ class Security:
             principal: Principal = request.state.principal
             return principal
 
-        preview = Preview(lambda: (self._policy, self._rules), lambda: self._gateway.catalog)
-        overrides = override_routes(self._parts.overrides, granter, self._parts.audit.settled)
-        return [Route("/security/preview", preview.answer, methods=["POST"]), *overrides]
+        preview = preview_route(lambda: (self._policy, self._rules), lambda: self._gateway.catalog)
+        overrides = OverrideRoutes(self._parts.overrides, granter, self._parts.audit.settled)
+        return [preview, *overrides.routes]
 
     @hookimpl
     def middleware(self) -> "Iterable[Middleware]":
         """The guard against cross-origin web pages, and the rate limit headers."""
         from starlette.middleware import Middleware
-
-        from gateway_plugins.security.limits.admission import RateLimitHeaders
 
         return [Middleware(BrowserGuard, allowed=lambda: self._allowed), Middleware(RateLimitHeaders)]
 
@@ -267,7 +260,7 @@ class Security:
             "keys": keys,
             "namespaces": list(self._settings.namespaces),
             "overrides": len(self._parts.overrides.active()),
-            "running": self._parts.running(),
+            "running": self._parts.limits.running(),
             "audit_log": str(self._parts.audit.path) if self._parts.audit.path else None,
             "audit_failed": self._parts.audit.failed,
         }
@@ -276,6 +269,10 @@ class Security:
 def _restricts(settings: Settings) -> bool:
     """Whether the settings can refuse any request."""
     return evolve(settings, allowed_hosts=[], allowed_origins=[]) != Settings()
+
+
+def _caller(principal: Principal) -> str:
+    return principal.key or principal.id
 
 
 def _key_facts(key: Key, now: float) -> dict[str, Any]:

@@ -17,16 +17,15 @@ _DEFAULT_SOURCE = "sdk-native"
 
 @frozen
 class AccessQuery:
-    """A request for access to an agent, a tool, a module or an admin page."""
+    """A request for access to an agent, a tool or a module."""
 
-    kind: Literal["agent", "tool", "module", "admin"]
+    kind: Literal["agent", "tool", "module"]
     subject: str
-    """An agent's id, a tool's name, a module's id at discovery, or the path of an admin page."""
+    """An agent's id, a tool's name, or a module's id at discovery."""
     principal: str
     """The id of the calling principal."""
     key: str | None = None
     """The id of the key, its printable prefix, if the caller used one."""
-    namespace: str = "default"
     agent_id: str | None = None
     """For a tool: the id of the running agent."""
     source: str | None = None
@@ -37,7 +36,7 @@ class AccessQuery:
     @property
     def of_module(self) -> "AccessQuery":
         """For an agent: the query whether its module may be loaded."""
-        return AccessQuery("module", self.subject, GATEWAY, namespace=self.namespace)
+        return AccessQuery("module", self.subject, GATEWAY)
 
     @property
     def names(self) -> list[Segments]:

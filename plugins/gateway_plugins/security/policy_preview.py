@@ -10,6 +10,7 @@ from typing import Any, cast
 from attrs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway_core import Catalog, InvalidRequestError, ToolOrigin, described, origin_of, tool_names
 from gateway_plugins.security.access_query import GATEWAY, AccessQuery
@@ -24,25 +25,20 @@ _MAX_LENGTH = 512
 _QUERY = {"type": "object", "properties": {name: {"type": "string", "minLength": 1} for name in _FIELDS}}
 
 
-class Preview:
-    """The endpoint.
+def preview_route(current: Callable[[], tuple[Policy, PolicyEvaluator]], catalog: Callable[[], Catalog]) -> Route:
+    """Create the route.
 
     Args:
         current: Returns the current policy and its evaluator.
         catalog: Returns the current catalog.
     """
 
-    def __init__(self, current: Callable[[], tuple[Policy, PolicyEvaluator]], catalog: Callable[[], Catalog]) -> None:
-        self._current = current
-        self._catalog = catalog
-
     @described("Preview a policy decision", takes=_QUERY)
-    async def answer(self, request: Request) -> Response:
-        """Evaluate the query in the body."""
+    async def preview(request: Request) -> Response:
         fields = _fields(await json_object(request))
-        policy, rules = self._current()
-        shown = _preview(fields, policy, rules, self._catalog())
-        return json_response(shown)
+        return json_response(_preview(fields, *current(), catalog()))
+
+    return Route("/security/preview", preview, methods=["POST"])
 
 
 def _preview(fields: Mapping[str, str], policy: Policy, rules: PolicyEvaluator, catalog: Catalog) -> dict[str, Any]:
@@ -60,11 +56,10 @@ def _preview(fields: Mapping[str, str], policy: Policy, rules: PolicyEvaluator, 
     if agent_id is not None:
         # Aliases resolve to the agent's id.
         agent_id = catalog.resolve(agent_id) or agent_id
-    namespace = _namespace(agent_id) if agent_id else "default"
     if kinds[0] == "agent":
-        return _agent(AccessQuery("agent", agent_id or subject, principal, key, namespace), rules)
+        return _agent(AccessQuery("agent", agent_id or subject, principal, key), rules)
     origin = _origin(fields, agent_id, catalog)
-    query = AccessQuery("tool", subject, principal, key, namespace, agent_id, origin.source, origin.server)
+    query = AccessQuery("tool", subject, principal, key, agent_id, origin.source, origin.server)
     verdict = rules.tool(query, is_open=origin.open)
     # The narrowest pattern: it matches no tool of this name on another server.
     name = tool_names(subject, origin.source, origin.server)[-1]
@@ -72,7 +67,7 @@ def _preview(fields: Mapping[str, str], policy: Policy, rules: PolicyEvaluator, 
 
 
 def _module(module_id: str, rules: PolicyEvaluator) -> dict[str, Any]:
-    query = AccessQuery("module", module_id, GATEWAY, namespace=_namespace(module_id))
+    query = AccessQuery("module", module_id, GATEWAY)
     verdict = rules.decide(query)
     return _shown(query, verdict, _grant(verdict, "module", module_id, GATEWAY))
 
@@ -153,10 +148,6 @@ def _grant(verdict: Verdict, kind: str, pattern: str, principal: str) -> dict[st
     except InvalidRequestError:
         return None
     return grant
-
-
-def _namespace(agent_id: str) -> str:
-    return agent_id.rpartition("/")[0] or "default"
 
 
 def _fields(body: Mapping[str, Any]) -> dict[str, str]:

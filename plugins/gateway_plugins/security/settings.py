@@ -60,22 +60,9 @@ class NamespaceSettings:
 
 
 @frozen
-class RuleSettings:
+class RuleSettings(NamespaceSettings):
     """`[plugins.security.rules]`: global rules, which apply where no more specific rule matches."""
 
-    agents: list[str] = field(factory=list)
-    deny_agents: list[str] = field(factory=list)
-    tools: list[str] = field(factory=list)
-    deny_tools: list[str] = field(factory=list)
-    modules: list[str] | None = None
-    """The allow list of modules."""
-    deny_modules: list[str] = field(factory=list)
-    block_tools: list[str] = field(factory=list)
-    """Tools that no other rule and no override can allow."""
-    only_tools: list[str] | None = None
-    """The only tools that may be called; every other tool is blocked. The listed ones need no further rule."""
-    closed_tools: list[Literal["sdk-native", "gateway", "mcp", "hosted"]] = field(factory=list)
-    """Sources whose tools are denied unless a rule allows them."""
     native_tools: Literal["allow", "refuse"] = "allow"
     """Whether agents' own tools that match no rule are allowed or refused."""
 

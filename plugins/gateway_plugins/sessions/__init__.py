@@ -6,13 +6,13 @@ not authorize access: every record has an owner, and callers pass the owner.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from gateway_core import AgentEntry, Gateway, RecordStore, RunContext, Seconds, hookimpl
+from gateway_core import AgentEntry, Database, Gateway, RecordStore, RunContext, Seconds, hookimpl
 from gateway_plugins.sessions import chat_session, records
-from gateway_plugins.sessions.database import IN_MEMORY, Database
 from gateway_plugins.sessions.records import SqliteRecords
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class Sessions:
         """Applies new settings to subsequent runs."""
         self._config = config
 
-    def _file(self) -> str:
+    def _file(self) -> Path | None:
         folder = self._gateway.state_folder()
-        return IN_MEMORY if folder is None else str(folder / FILE)
+        return folder / FILE if folder else None
 
     @hookimpl
     @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway_plugins.sessions.database import Database
+from gateway_core import Database
 
 if TYPE_CHECKING:
     from agents import TResponseInputItem
@@ -109,11 +109,8 @@ class Memory:
 
     async def clear_session(self) -> None:
         """Removes all items."""
-
-        def clear(database: sqlite3.Connection) -> None:
-            database.execute("DELETE FROM items WHERE memory = ?", (self._id(database),))
-
-        await self._database.run(clear)
+        delete = "DELETE FROM items WHERE memory = ?"
+        await self._database.run(lambda database: database.execute(delete, (self._id(database),)))
 
     def _id(self, database: sqlite3.Connection) -> int | None:
         row: tuple[int] | None = database.execute(

@@ -4,7 +4,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 
-from gateway_plugins.sessions.database import Database
+from gateway_core import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS records (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_by_expiry ON records (expires) WHERE expires IS NOT NULL;
 """
+_LIVE = "kind = ? AND key = ? AND owner = ? AND (expires IS NULL OR expires > ?)"
 _SWEEP_EVERY = 100
 """Number of writes after which expired records are deleted."""
 
@@ -46,25 +47,11 @@ class SqliteRecords:
 
     async def get(self, kind: str, key: str, owner: str) -> bytes | None:
         """Returns the record, or `None` if it is missing or expired."""
-
-        def get(database: sqlite3.Connection) -> bytes | None:
-            found: tuple[bytes] | None = database.execute(
-                "SELECT value FROM records"
-                " WHERE kind = ? AND key = ? AND owner = ? AND (expires IS NULL OR expires > ?)",
-                (kind, key, owner, self._clock()),
-            ).fetchone()
-            return found[0] if found else None
-
-        return await self._database.run(get)
+        select, row = f"SELECT value FROM records WHERE {_LIVE}", (kind, key, owner, self._clock())  # noqa: S608
+        found: tuple[bytes] | None = await self._database.run(lambda database: database.execute(select, row).fetchone())
+        return found[0] if found else None
 
     async def delete(self, kind: str, key: str, owner: str) -> bool:
         """Deletes a record. Returns whether it existed."""
-
-        def delete(database: sqlite3.Connection) -> bool:
-            done = database.execute(
-                "DELETE FROM records WHERE kind = ? AND key = ? AND owner = ? AND (expires IS NULL OR expires > ?)",
-                (kind, key, owner, self._clock()),
-            )
-            return done.rowcount > 0
-
-        return await self._database.run(delete)
+        delete, row = f"DELETE FROM records WHERE {_LIVE}", (kind, key, owner, self._clock())  # noqa: S608
+        return await self._database.run(lambda database: database.execute(delete, row).rowcount) > 0

@@ -32,7 +32,7 @@ def policy(table: dict[str, Any]) -> Policy:
 
 def rules(table: dict[str, Any], overrides: Overrides | None = None, now: float = 1_800_000_000.0) -> PolicyEvaluator:
     return PolicyEvaluator(
-        policy(table), overrides or OverrideManager(OverrideSettings(), None, lambda _: None), lambda: now
+        policy(table), overrides or OverrideManager(OverrideSettings(), None, lambda *_: None), lambda: now
     )
 
 

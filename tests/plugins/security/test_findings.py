@@ -174,7 +174,7 @@ def test_a_covering_pattern_matches_all_names_of_the_other(general, special, nam
 
 async def test_active_overrides_are_findings(tmp_path):
     wall = Clock(wall=lambda: NOW)
-    async with OverrideManager(OverrideSettings(), tmp_path, lambda event: None, wall) as store:
+    async with OverrideManager(OverrideSettings(), tmp_path, lambda *_: None, wall) as store:
         grant = Grant("agent", "labs/*", "ann", "the demo", 3600.0)
         override = await store.grant(grant, "root")
         here = context(state_folder=tmp_path)
@@ -193,8 +193,8 @@ async def record(folder, *decisions):
     async with AuditLog(AuditSettings(), folder, print, Clock(wall=lambda: next(times, NOW))) as log:
         for when, key, pattern in decisions:
             times = iter([when])
-            made = DecisionMade("r", Principal("ann"), "agent", "X", Decision(True, "key", pattern), 0.0)
-            log.decision(made, key=key)
+            made = DecisionMade("r", Principal("ann", key=key), "agent", "X", Decision(True, "key", pattern), 0.0)
+            log.decision(made)
             await log.settled()
 
 

@@ -298,7 +298,7 @@ def _asked_module(query):
     from gateway_plugins.security.access_query import AccessQuery
 
     name = query.get("agent") or query["module"]
-    return AccessQuery("agent", name, "x", namespace=ENTRIES[name].namespace).of_module
+    return AccessQuery("agent", name, "x").of_module
 
 
 async def test_a_blocked_module_needs_a_module_override():

@@ -8,6 +8,7 @@ import click
 from attrs import asdict
 
 from gateway_core import ConfigError, load_config
+from gateway_plugins.security.audit.hash_chain import audit_logs
 from gateway_plugins.security.audit.verify import Report, verify
 
 
@@ -50,7 +51,7 @@ def _logs(path: Path | None) -> list[Path]:
         )
     if path.is_file():
         return [path]
-    logs = sorted({path / f"{head.stem}.jsonl" for head in path.glob("audit*.head")} | set(path.glob("audit.jsonl")))
+    logs = audit_logs(path)
     if not logs:
         raise ConfigError("no audit log found in this folder", source=str(path))
     return logs

@@ -40,8 +40,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_BATCH = 512
 _MAX_WRITERS = 16
-_BLOCK = 64 * 1024
-# Maximum number of bytes to search backwards for the last record.
+# Number of bytes at the end of a file that are searched for the last record.
 _MAX_TAIL = 1024 * 1024
 # fdatasync, which skips the timestamps, is not available on every platform.
 _sync = getattr(os, "fdatasync", os.fsync)
@@ -278,18 +277,13 @@ class _Tail:
 
 def _tail(path: Path) -> _Tail:
     with path.open("rb") as file:
-        start = file.seek(0, os.SEEK_END)
-        tail = b""
-        while start > 0 and len(tail) < _MAX_TAIL:
-            block = min(_BLOCK, start)
-            start = file.seek(start - block)
-            tail = file.read(block) + tail
-            lines = tail.split(b"\n")
-            after = -1
-            # Unless the block starts at the beginning of the file, the first line may be partial.
-            for index in range(len(lines) - 1, 0 if start else -1, -1):
-                sealed = parse_line(lines[index])
-                if sealed is not None:
-                    return _Tail(Head(sealed.seq, sealed.seal), max(after, 0), index == len(lines) - 1)
-                after += len(lines[index]) + 1
-    return _Tail(torn=len(tail))
+        start = max(0, file.seek(0, os.SEEK_END) - _MAX_TAIL)
+        file.seek(start)
+        lines = file.read().split(b"\n")
+    after = -1
+    # Unless the tail starts at the beginning of the file, the first line may be partial.
+    for index in range(len(lines) - 1, 0 if start else -1, -1):
+        if (sealed := parse_line(lines[index])) is not None:
+            return _Tail(Head(sealed.seq, sealed.seal), max(after, 0), index == len(lines) - 1)
+        after += len(lines[index]) + 1
+    return _Tail(torn=sum(map(len, lines)) + len(lines) - 1)

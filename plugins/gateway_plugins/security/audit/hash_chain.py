@@ -5,6 +5,7 @@ can write the file can forge a whole chain. Ship the log to another system to pr
 """
 
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -79,17 +80,18 @@ def parse_line(line: bytes) -> Sealed | None:
     return Sealed(body, found[1].decode(), record) if isinstance(record, dict) else None
 
 
+def audit_logs(folder: Path | None) -> list[Path]:
+    """Return the active file of each audit log in a folder."""
+    if folder is None:
+        return []
+    return sorted({head.with_suffix(".jsonl") for head in folder.glob("audit*.head")} | {*folder.glob("audit.jsonl")})
+
+
 def chain_files(path: Path) -> list[Path]:
     """Return the existing files of the chain that `path` belongs to, oldest first; `[path]` if none exist."""
-    rotated = _ROTATED.fullmatch(path.name)
-    stem = rotated[1] if rotated else path.name.removesuffix(".jsonl")
-    numbered = [
-        (int(found[2]), other)
-        for other in path.parent.glob("*.jsonl")
-        if (found := _ROTATED.fullmatch(other.name)) and found[1] == stem
-    ]
-    active = path.with_name(f"{stem}.jsonl")
-    return [*(other for _, other in sorted(numbered)), *([active] if active.exists() else [])] or [path]
+    files = [other for other in path.parent.glob("*.jsonl") if _stem(other) == _stem(path)]
+    # The active file has no number and is the newest.
+    return sorted(files, key=lambda file: rotation_number(file) or math.inf) or [path]
 
 
 def rotation_number(path: Path) -> int:
@@ -100,8 +102,13 @@ def rotation_number(path: Path) -> int:
 
 def head_path(path: Path) -> Path:
     """Return the path of the head file of a chain, which stores its last sequence number and hash."""
+    return path.with_name(f"{_stem(path)}.head")
+
+
+def _stem(path: Path) -> str:
+    """Return the name that all files of a chain share, such as `audit-2`."""
     rotated = _ROTATED.fullmatch(path.name)
-    return path.with_name(f"{rotated[1] if rotated else path.name.removesuffix('.jsonl')}.head")
+    return rotated[1] if rotated else path.name.removesuffix(".jsonl")
 
 
 @frozen

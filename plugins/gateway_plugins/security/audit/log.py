@@ -76,7 +76,7 @@ class AuditLog:
     async def __aexit__(self, *_: object) -> None:
         """Write pending records and close the file."""
         if self._writer is not None:
-            await asyncio.to_thread(self._writer.stop)
+            await self._writer.stop()
             self._writer = None
 
     @property
@@ -89,23 +89,17 @@ class AuditLog:
         """Whether the last write failed."""
         return self._writer is not None and self._writer.problem is not None
 
-    def decision(self, made: DecisionMade, *, key: str | None = None, namespace: str | None = None) -> None:
-        """Record a decision.
-
-        Args:
-            made: The decision.
-            key: The id of the caller's key, which is its printable prefix.
-            namespace: The namespace of the subject; by default that of the agent's id.
-        """
+    def decision(self, made: DecisionMade) -> None:
+        """Record a decision."""
         decision, agent = made.decision, made.agent_id or made.subject
         fields = {
             "request_id": made.request_id,
             "principal": made.principal.id,
-            "key": key,
+            "key": made.principal.key,
             "kind": made.kind,
             "subject": made.subject[:_MAX_LENGTH],
             "agent": made.agent_id,
-            "namespace": namespace or (None if made.kind == "admin" else agent.rpartition("/")[0] or "default"),
+            "namespace": None if made.kind == "admin" else agent.rpartition("/")[0] or "default",
             "allowed": decision.allowed,
             "source": decision.source,
             "pattern": decision.pattern,

@@ -5,7 +5,6 @@ A partial last line is tolerated. Nothing is repaired.
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -78,11 +77,6 @@ def _missing(first: int, last: int, where: str = "") -> str:
     return f"{which} {where}".rstrip()
 
 
-def _lines_of(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from file
-
-
 @define
 class _Verification:
     path: Path
@@ -103,8 +97,9 @@ class _Verification:
         if head is None and not any(file.exists() for file in files):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         for file in filter(Path.exists, files):
-            for number, line in enumerate(_lines_of(file), 1):
-                self._line(file.name, number, line)
+            with file.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    self._line(file.name, number, line)
         self._check_unparsed_tail(files[-1].name, head)
         self._check_start(files[0].name)
         self._check_end(files[-1].name, head)
@@ -137,7 +132,7 @@ class _Verification:
         if sealed.record.get("event") == RECOVERED and sealed.record.get("torn_bytes") == cut_off:
             self.notes.append(f"{self.unparsed_at[0]}:{self.unparsed_at[1]}: partial record, from an interrupted write")
         else:
-            self.problems.append(Problem(*self.unparsed_at, "not a record of this log, or edited"))
+            self._problem(*self.unparsed_at, "not a record of this log, or edited")
             # Its hash is unknown, so the chain restarts at the next record.
             self.previous = None
             self.seq = sealed.seq - 1
@@ -150,18 +145,13 @@ class _Verification:
         if event == DROPPED:
             self.notes.append(f"{file}:{number}: {record.get('records')} records could not be written")
         if event == LOST:
-            self.problems.append(
-                Problem(
-                    file,
-                    number,
-                    f"records {record.get('from')} to {record.get('to')} were missing when the gateway started",
-                )
-            )
+            lost = f"records {record.get('from')} to {record.get('to')}"
+            self._problem(file, number, f"{lost} were missing when the gateway started")
         elif self.records and sealed.seq > self.seq + 1:
-            self.problems.append(Problem(file, number, _missing(self.seq + 1, sealed.seq - 1)))
+            self._problem(file, number, _missing(self.seq + 1, sealed.seq - 1))
             return
         elif self.records and sealed.seq <= self.seq:
-            self.problems.append(Problem(file, number, f"record {sealed.seq} is out of order"))
+            self._problem(file, number, f"record {sealed.seq} is out of order")
             return
         if self.previous is None and not self.records:
             # The first remaining record contains its previous hash, unless it is the first of the chain.
@@ -169,7 +159,10 @@ class _Verification:
         if self.previous is None:
             return
         if not sealed.follows(self.previous):
-            self.problems.append(Problem(file, number, f"record {sealed.seq} or the one before it was edited"))
+            self._problem(file, number, f"record {sealed.seq} or the one before it was edited")
+
+    def _problem(self, file: str, line: int, text: str) -> None:
+        self.problems.append(Problem(file, line, text))
 
     def _check_unparsed_tail(self, file: str, head: Head | None) -> None:
         if not self.unparsed:
@@ -180,13 +173,13 @@ class _Verification:
         if name == file and (cut_off or (head is not None and head.seq <= self.seq)):
             self.notes.append(f"{name}:{number}: partial last record, from an interrupted write")
         else:
-            self.problems.append(Problem(name, number, "not a record of this log, or edited"))
+            self._problem(name, number, "not a record of this log, or edited")
             self.previous = None
             self.seq += 1
 
     def _check_start(self, file: str) -> None:
         if self.first > 1 and self.removed_to < self.first - 1 and not any(p.line == 1 for p in self.problems):
-            self.problems.append(Problem(file, 0, _missing(1, self.first - 1)))
+            self._problem(file, 0, _missing(1, self.first - 1))
         elif self.first > 1 and self.removed_to:
             self.notes.append(
                 f"records 1 to {self.first - 1} were removed by the gateway because of the setting `keep`"
@@ -198,6 +191,6 @@ class _Verification:
                 f"{head_path(self.path).name} is missing: the removal of records at the end cannot be detected"
             )
         elif head.seq > self.seq:
-            self.problems.append(Problem(file, 0, _missing(self.seq + 1, head.seq, "at the end")))
+            self._problem(file, 0, _missing(self.seq + 1, head.seq, "at the end"))
         elif head.seq == self.seq and self.previous not in (None, head.seal):
-            self.problems.append(Problem(file, 0, f"record {self.seq} differs from the record that was written"))
+            self._problem(file, 0, f"record {self.seq} differs from the record that was written")

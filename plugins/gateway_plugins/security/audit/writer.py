@@ -5,9 +5,11 @@ A failed write is retried with the next record, and every second.
 
 import asyncio
 import logging
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -26,9 +28,11 @@ RETRY_SECONDS = 1.0
 
 _STOP_SECONDS = 10.0
 
+_Item = tuple[bytes, bool] | asyncio.Future[OSError | None]
+
 
 class AuditWriter:
-    """Writes records in the order of the calls to `put`.
+    """Writes records in the order of the calls to `put`. All methods are for the event loop.
 
     Args:
         file: An open file; only the thread may use it after `start`.
@@ -53,49 +57,42 @@ class AuditWriter:
         self._health = health
         self._loop = loop
         self._clock = clock
-        # The condition guards the attributes that the loop and the thread share; only the thread changes `_pending`.
-        self._wake = threading.Condition()
-        self._new: deque[bytes] = deque()
-        self._waiting: list[asyncio.Future[OSError | None]] = []
-        self._dropped = 0
-        self._to_sync = False
-        self._stopping = False
+        # Records with whether to flush them, and the futures that `settled` waits for; `None` ends the thread. Only the
+        # thread changes `_pending`.
+        self._new: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._pending: deque[bytes] = deque()
+        self._to_sync = False
+        self._dropped = 0
+        self._stopping = False
         self._thread = threading.Thread(target=self._work, name="audit log", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Write pending records and close the file. Blocks for at most ten seconds."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        self._thread.join(_STOP_SECONDS)
+    async def stop(self) -> None:
+        """Write pending records and close the file. Takes at most ten seconds."""
+        self._stopping = True
+        self._new.put(None)
+        await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
 
     def put(self, event: str, fields: Mapping[str, Any], *, admin: bool) -> None:
         """Queue a record. Does not block."""
-        record = self._as_json(event, fields)
-        with self._wake:
-            if len(self._new) + len(self._pending) >= MAX_PENDING:
-                self._dropped += 1
-                return
-            if self._dropped:
-                self._new.append(self._as_json(DROPPED, {"records": self._dropped}))
-                self._dropped = 0
-            self._new.append(record)
-            self._to_sync |= self._fsync == "always" or (admin and self._fsync == "admin")
-            self._wake.notify()
+        if self._new.qsize() + len(self._pending) >= MAX_PENDING:
+            self._dropped += 1
+            return
+        if self._dropped:
+            self._new.put((self._as_json(DROPPED, {"records": self._dropped}), False))
+            self._dropped = 0
+        to_sync = self._fsync == "always" or (admin and self._fsync == "admin")
+        self._new.put((self._as_json(event, fields), to_sync))
 
     async def settled(self) -> OSError | None:
         """Wait until all queued records are written, and flushed if required. Returns the error if they are not."""
+        if self._stopping:
+            return OSError("the audit log is closed")
         future: asyncio.Future[OSError | None] = self._loop.create_future()
-        with self._wake:
-            if self._stopping:
-                return OSError("the audit log is closed")
-            self._waiting.append(future)
-            self._wake.notify()
+        self._new.put(future)
         return await future
 
     def _as_json(self, event: str, fields: Mapping[str, Any]) -> bytes:
@@ -109,8 +106,8 @@ class AuditWriter:
     def _work(self) -> None:
         stopping = False
         while not stopping:
-            waiting, to_sync, stopping = self._next_batch()
-            problem = self._write(to_sync)
+            waiting, stopping = self._next_batch()
+            problem = self._write()
             failed_before, self.problem = self.problem is not None, problem
             if failed_before is not (problem is not None):
                 self._call_in_loop(self._health, problem)
@@ -118,25 +115,30 @@ class AuditWriter:
                 self._call_in_loop(_settle, future, problem)
         self._end()
 
-    def _next_batch(self) -> tuple[list[asyncio.Future[OSError | None]], bool, bool]:
-        with self._wake:
-            if not (self._new or self._waiting or self._stopping):
-                self._wake.wait(RETRY_SECONDS if self.problem is not None else None)
-            self._pending.extend(self._new)
-            self._new.clear()
-            waiting, self._waiting = self._waiting, []
-            to_sync, self._to_sync = self._to_sync, False
-            return waiting, to_sync, self._stopping
+    def _next_batch(self) -> tuple[list[asyncio.Future[OSError | None]], bool]:
+        """Wait for items, and take all that are queued. Returns the waiting futures, and whether to stop."""
+        waiting: list[asyncio.Future[OSError | None]] = []
+        with suppress(queue.Empty):
+            item = self._new.get(timeout=RETRY_SECONDS if self.problem is not None else None)
+            while item is not None:
+                if isinstance(item, asyncio.Future):
+                    waiting.append(item)
+                else:
+                    record, to_sync = item
+                    self._pending.append(record)
+                    self._to_sync |= to_sync
+                item = self._new.get_nowait()
+            return waiting, True
+        return waiting, False
 
-    def _write(self, to_sync: bool) -> OSError | None:
+    def _write(self) -> OSError | None:
         try:
             self.file.append(self._pending)
-            if to_sync:
+            if self._to_sync:
                 self.file.sync()
         except OSError as error:
-            with self._wake:
-                self._to_sync |= to_sync
             return error
+        self._to_sync = False
         return None
 
     def _end(self) -> None:

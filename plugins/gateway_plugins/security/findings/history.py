@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from attrs import field, frozen
 
-from gateway_plugins.security.audit.hash_chain import chain_files
+from gateway_plugins.security.audit.hash_chain import audit_logs, chain_files
 from gateway_plugins.security.audit.log import DECISION
 
 DAY = 86400.0
@@ -47,11 +47,6 @@ def read_history(state_folder: Path | None) -> History:
             if pattern := record.get("pattern"):
                 seen.add(str(pattern).casefold())
     return History(since, last_used, frozenset(seen))
-
-
-def audit_logs(folder: Path | None) -> list[Path]:
-    """The active file of each audit log in the state folder."""
-    return [head.with_suffix(".jsonl") for head in sorted(folder.glob("audit*.head"))] if folder else []
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

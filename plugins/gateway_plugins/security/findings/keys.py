@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gateway_core import AuditContext, Finding, Severity
 from gateway_plugins.security.findings.history import DAY, History
-from gateway_plugins.security.findings.tables import Table, key_tables
+from gateway_plugins.security.findings.tables import Table, named_tables
 from gateway_plugins.security.keys.key_ring import moment
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -14,7 +14,7 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 def key_findings(context: AuditContext, history: History) -> Iterator[Finding]:
     """All findings about keys."""
-    keys = key_tables(context)
+    keys = named_tables(context, "keys")
     if context.exposed and all(table.get("disabled") for table in keys.values()):
         yield Finding(
             Severity.CRITICAL,

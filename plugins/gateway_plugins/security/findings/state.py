@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Iterator
 
 from gateway_core import AuditContext, Finding, Severity
+from gateway_plugins.security.audit.hash_chain import audit_logs
 from gateway_plugins.security.audit.verify import verify
-from gateway_plugins.security.findings.history import audit_logs
 from gateway_plugins.security.overrides.manager import FILE_NAME
 from gateway_plugins.security.overrides.storage import read
 

@@ -3,10 +3,10 @@
 It does not write the configuration file; the operator adds the lines.
 """
 
+import json
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 
@@ -87,7 +87,6 @@ def _key(name: str) -> str:
     return name if _BARE.fullmatch(name) else _text(name)
 
 
-def _text(value: Any) -> str:
-    # Printable text needs no other escapes in TOML.
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _text(value: str) -> str:
+    # A JSON string of printable text is a TOML string.
+    return json.dumps(value, ensure_ascii=False)

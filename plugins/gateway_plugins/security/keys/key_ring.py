@@ -53,12 +53,23 @@ class KeyRing:
     """All keys of one policy.
 
     Args:
-        keys: The keys; ids and hashes are unique.
+        keys: The keys.
+
+    Raises:
+        ConfigError: Two keys have the same id or hash.
     """
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        self.by_id: Mapping[str, Key] = {key.id: key for key in keys}
-        self._by_digest = {key.digest: key for key in self.by_id.values()}
+        self.by_id: dict[str, Key] = {}
+        self._by_digest: dict[bytes, Key] = {}
+        for key in keys:
+            for found in (self.by_id.setdefault(key.id, key), self._by_digest.setdefault(key.digest, key)):
+                if found is not key:
+                    raise ConfigError(
+                        f"the keys '{found.name}' and '{key.name}' have the same id or hash",
+                        source=f"[plugins.security.keys.{key.name}]",
+                        hint=f"create a new key: agent-gateway keys create {key.name}",
+                    )
 
     def find(self, presented: bytes) -> Key | None:
         """Return the key that a client presents, even if it is expired or disabled; `None` if it is unknown.
@@ -83,20 +94,7 @@ def read_keys(tables: Mapping[str, KeySettings]) -> KeyRing:
     Raises:
         ConfigError: A setting is invalid, or two keys have the same id or hash.
     """
-    keys: dict[str, Key] = {}
-    digests: dict[bytes, str] = {}
-    for name, table in tables.items():
-        key = _read(name, table)
-        for other in (keys.get(key.id), keys.get(digests.get(key.digest, ""))):
-            if other is not None:
-                raise ConfigError(
-                    f"the keys '{other.name}' and '{name}' have the same id or hash",
-                    source=f"[plugins.security.keys.{name}]",
-                    hint=f"create a new key: agent-gateway keys create {name}",
-                )
-        keys[key.id] = key
-        digests[key.digest] = key.id
-    return KeyRing(keys.values())
+    return KeyRing(_read(name, table) for name, table in tables.items())
 
 
 def moment(text: str) -> float:

@@ -37,9 +37,6 @@ class Limits:
         folder: The folder for token counts, which survive a restart there; `None` keeps them in memory.
         report: Called with an error when the storage does not respond.
         clock: The source of time.
-
-    Raises:
-        ConfigError: The storage cannot be used.
     """
 
     def __init__(
@@ -56,11 +53,12 @@ class Limits:
         self._budget = TokenBudget(folder if settings.tokens_per_day else None, clock)
 
     async def __aenter__(self) -> "Limits":
-        """Load today's token counts.
+        """Open the storage of request counts, and load today's token counts.
 
         Raises:
-            ConfigError: The file of token counts cannot be created or read.
+            ConfigError: The storage cannot be used, or the file of token counts cannot be created or read.
         """
+        self._windows.open()
         await self._budget.__aenter__()
         return self
 
@@ -92,13 +90,8 @@ class Limits:
             RateLimitError: The request exceeds a limit.
         """
         settings, nearest = self._settings, None
-        for limit, kind, name in (
-            (settings.requests_per_minute, "key", caller),
-            (settings.agent_requests_per_minute, "agent", agent_id.casefold()),
-            (settings.total_requests_per_minute, "total", _EVERYTHING),
-        ):
-            if limit <= 0:
-                continue
+        limits = settings.requests_per_minute, settings.agent_requests_per_minute, settings.total_requests_per_minute
+        for limit, kind, name in _counters(caller, agent_id, *limits):
             window = await self._windows.count(limit, kind, name)
             if window.exceeded:
                 _add_headers("requests", limit, 0, window.resets_in)
@@ -144,15 +137,10 @@ class Limits:
     @contextmanager
     def _slot(self, caller: str, agent_id: str) -> Iterator[None]:
         settings = self._settings
+        limits = settings.concurrent_runs, settings.agent_concurrent_runs, settings.total_concurrent_runs
         taken: list[tuple[str, str]] = []
         try:
-            for limit, kind, name in (
-                (settings.concurrent_runs, "key", caller),
-                (settings.agent_concurrent_runs, "agent", agent_id.casefold()),
-                (settings.total_concurrent_runs, "total", _EVERYTHING),
-            ):
-                if limit <= 0:
-                    continue
+            for limit, kind, name in _counters(caller, agent_id, *limits):
                 if self._running[kind, name] >= limit:
                     raise RateLimitError(
                         f"too many concurrent runs for {_subject(kind, caller, agent_id)} (limit: {limit})",
@@ -207,6 +195,12 @@ def _add_headers(unit: str, limit: int, remaining: int, resets_in: float) -> Non
             (b"x-ratelimit-remaining-%b" % unit.encode(), b"%d" % remaining),
             (b"x-ratelimit-reset-%b" % unit.encode(), b"%ds" % whole_seconds(resets_in)),
         ]
+
+
+def _counters(caller: str, agent_id: str, key: int, agent: int, total: int) -> list[tuple[int, str, str]]:
+    """The limit, kind and name of each counter that has a limit."""
+    counters = ((key, "key", caller), (agent, "agent", agent_id.casefold()), (total, "total", _EVERYTHING))
+    return [counter for counter in counters if counter[0] > 0]
 
 
 def _subject(kind: str, caller: str, agent_id: str) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from gateway_core import ConfigError
+from gateway_core import ConfigError, Database
 from gateway_plugins.security.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ DAY = 86400
 # A gateway killed with SIGKILL loses the counts of at most this many seconds.
 _FLUSH_SECONDS = 1.0
 _SCHEMA = "CREATE TABLE IF NOT EXISTS used (day INTEGER, who TEXT, tokens INTEGER, PRIMARY KEY (day, who)) STRICT"
+_READ = "SELECT day, who, tokens FROM used WHERE day >= ?"
 _ADD = "INSERT INTO used VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
 
 
@@ -34,6 +35,7 @@ class TokenBudget:
 
     def __init__(self, folder: Path | None, clock: Clock) -> None:
         self._path = folder / FILE_NAME if folder else None
+        self._database = Database(lambda: self._path, _SCHEMA) if folder else None
         self._clock = clock
         self._used: Counter[tuple[int, str]] = Counter()
         self._unwritten: Counter[tuple[int, str]] = Counter()
@@ -46,25 +48,28 @@ class TokenBudget:
         Raises:
             ConfigError: The file cannot be created or read.
         """
-        if self._path is not None:
+        if self._database is not None:
+            since = self._today() - 1
             try:
-                self._used.update(await asyncio.to_thread(self._read, self._today()))
+                rows = await self._database.run(lambda database: database.execute(_READ, (since,)).fetchall())
             except (sqlite3.Error, OSError) as error:
                 raise ConfigError(
                     f"cannot open the database of token counts: {error}",
                     source=str(self._path),
                     hint="give the gateway's user write permission, or remove the file if it is corrupt",
                 ) from error
-            self._task = asyncio.create_task(self._flush_periodically())
+            self._used = Counter({(day, caller): tokens for day, caller, tokens in rows})
+            self._task = asyncio.create_task(self._flush_periodically(self._database))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Write pending counts."""
-        if self._task is not None:
+        if self._task is not None and self._database is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-            await self._flush()
+            await self._flush(self._database)
+            await self._database.close()
 
     def used(self, caller: str) -> int:
         """Return the number of tokens that `caller` used today."""
@@ -78,7 +83,7 @@ class TokenBudget:
         for old in [key for key in self._used if key[0] < today - 1]:
             del self._used[old]
         self._used[today, caller] += tokens
-        if self._path is not None:
+        if self._database is not None:
             self._unwritten[today, caller] += tokens
             self._changed.set()
 
@@ -89,48 +94,27 @@ class TokenBudget:
     def _today(self) -> int:
         return int(self._clock.wall() // DAY)
 
-    async def _flush_periodically(self) -> None:
+    async def _flush_periodically(self, database: Database) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await asyncio.shield(asyncio.create_task(self._flush()))
+            await asyncio.shield(asyncio.create_task(self._flush(database)))
             await asyncio.sleep(_FLUSH_SECONDS)
 
-    async def _flush(self) -> None:
+    async def _flush(self, database: Database) -> None:
         new, self._unwritten = self._unwritten, Counter()
+        if not new:
+            return
+        rows = [(day, caller, tokens) for (day, caller), tokens in new.items()]
+        oldest = self._today() - 1
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany(_ADD, rows)
+            connection.execute("DELETE FROM used WHERE day < ?", (oldest,))
+
         try:
-            await asyncio.to_thread(self._write, new, self._today())
+            await database.run(write)
         except (sqlite3.Error, OSError) as error:
             logger.warning("could not write token counts; retrying: %s", error)
             self._unwritten.update(new)
             self._changed.set()
-
-    def _connect(self) -> sqlite3.Connection:
-        assert self._path is not None
-        if not self._path.exists():
-            self._path.touch(0o600)
-        connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(_SCHEMA)
-        return connection
-
-    def _read(self, today: int) -> dict[tuple[int, str], int]:
-        connection = self._connect()
-        try:
-            rows = connection.execute("SELECT day, who, tokens FROM used WHERE day >= ?", (today - 1,))
-            return {(day, caller): tokens for day, caller, tokens in rows}
-        finally:
-            connection.close()
-
-    def _write(self, new: Counter[tuple[int, str]], today: int) -> None:
-        if not new:
-            return
-        connection = self._connect()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_ADD, [(day, caller, tokens) for (day, caller), tokens in new.items()])
-            connection.execute("DELETE FROM used WHERE day < ?", (today - 1,))
-            connection.execute("COMMIT")
-        finally:
-            connection.close()

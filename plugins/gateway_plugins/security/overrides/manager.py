@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 from attrs import frozen
 
@@ -34,16 +33,9 @@ MAX_OVERRIDES = 1000
 _LONGEST_SLEEP = 60.0
 
 
-@frozen
-class OverrideEvent:
-    """The creation, expiry or revocation of an override."""
-
-    name: Literal[
-        "agent.security.override.created", "agent.security.override.expired", "agent.security.override.revoked"
-    ]
-    override: Override
-    by: str | None
-    """The principal that granted or revoked the override; `None` for an expiry."""
+Announce = Callable[[str, Override, str | None], None]
+"""Receives the name of an event, such as `agent.security.override.created`, the override, and the id of the principal
+that granted or revoked it; `None` for an expiry."""
 
 
 @frozen
@@ -69,7 +61,7 @@ class OverrideManager:
         self,
         settings: OverrideSettings,
         folder: Path | None,
-        announce: Callable[[OverrideEvent], None],
+        announce: Announce,
         clock: Clock | None = None,
     ) -> None:
         self.settings = settings
@@ -92,7 +84,7 @@ class OverrideManager:
             ConfigError: The file cannot be created or read.
         """
         if self._file is not None:
-            for override in await asyncio.to_thread(self._file.open):
+            for override in await self._file.open():
                 try:
                     check_pattern(override.pattern, override.kind)
                 except InvalidRequestError as error:
@@ -113,7 +105,7 @@ class OverrideManager:
         await self._try_to_delete_stale()
         if self._file is not None:
             async with self._writing:
-                await asyncio.to_thread(self._file.close)
+                await self._file.close()
 
     def deciding(self, query: AccessQuery) -> Override | None:
         """Return an active override that allows the query, or `None`."""
@@ -176,9 +168,9 @@ class OverrideManager:
             # The lifetime starts now, not after the disk write.
             deadline = self._clock.steady() + ttl
             if self._file is not None:
-                await asyncio.to_thread(self._file.add, override)
+                await self._file.add(override)
             self._add(override, deadline - self._clock.steady())
-        self._emit(OverrideEvent("agent.security.override.created", override, granted_by))
+        self._emit("agent.security.override.created", override, granted_by)
         return override
 
     async def revoke(self, override_id: str, revoked_by: str) -> Override | None:
@@ -191,7 +183,7 @@ class OverrideManager:
         if entry is None or entry.deadline <= self._clock.steady():
             return None
         self._remove(entry)
-        self._emit(OverrideEvent("agent.security.override.revoked", entry.override, revoked_by))
+        self._emit("agent.security.override.revoked", entry.override, revoked_by)
         self._stale.add(override_id)
         await asyncio.shield(asyncio.create_task(self._delete_stale()))
         return entry.override
@@ -223,7 +215,7 @@ class OverrideManager:
             for entry in expired:
                 self._remove(entry)
                 self._stale.add(entry.override.id)
-                self._emit(OverrideEvent("agent.security.override.expired", entry.override, None))
+                self._emit("agent.security.override.expired", entry.override, None)
             await asyncio.shield(asyncio.create_task(self._try_to_delete_stale()))
             nearest = min((entry.deadline for entry in self._active.values()), default=now + _LONGEST_SLEEP)
             with suppress(TimeoutError):
@@ -244,15 +236,13 @@ class OverrideManager:
             UnavailableError: The file could not be written.
         """
         async with self._writing:
-            if self._stale and self._file is not None:
-                stale = list(self._stale)
-                await asyncio.to_thread(self._file.remove, stale)
-                self._stale.difference_update(stale)
-            elif self._file is None:
-                self._stale.clear()
+            stale = list(self._stale)
+            if stale and self._file is not None:
+                await self._file.remove(stale)
+            self._stale.difference_update(stale)
 
-    def _emit(self, event: OverrideEvent) -> None:
+    def _emit(self, event: str, override: Override, by: str | None) -> None:
         try:
-            self._announce(event)
+            self._announce(event, override, by)
         except Exception:
-            logger.exception("could not announce %s of the override %s", event.name, event.override.id)
+            logger.exception("could not announce %s of the override %s", event, override.id)

@@ -6,7 +6,7 @@ The plugin mounts the routes as admin routes, with a `granter` that returns the 
 `settled` as `recorded`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from attrs import asdict
@@ -35,37 +35,29 @@ _GRANT = {
 }
 
 
-async def _not_recorded() -> None:
-    """The default of `recorded`: changes are not recorded."""
-
-
-def override_routes(
-    store: OverrideManager, granter: Granter, recorded: Callable[[], Awaitable[None]] = _not_recorded
-) -> list[BaseRoute]:
-    """Create the routes.
+class OverrideRoutes:
+    """The routes.
 
     Args:
         store: The overrides.
         granter: Called on each request.
         recorded: Waits until announced events are in the audit log; raises a `GatewayError` if they cannot be written.
     """
-    handlers = _Handlers(store, granter, recorded)
-    return [
-        Route("/security/override", handlers.grant, methods=["POST"]),
-        Route("/security/override", handlers.list, methods=["GET"]),
-        Route("/security/override/{id}", handlers.one, methods=["GET"]),
-        Route("/security/override/{id}", handlers.revoke, methods=["DELETE"]),
-    ]
 
-
-class _Handlers:
     def __init__(self, store: OverrideManager, granter: Granter, recorded: Callable[[], Awaitable[None]]) -> None:
         self._store = store
         self._granter = granter
         self._recorded = recorded
+        self.routes: Sequence[BaseRoute] = (
+            Route("/security/override", self.grant, methods=["POST"]),
+            Route("/security/override", self.list, methods=["GET"]),
+            Route("/security/override/{id}", self.one, methods=["GET"]),
+            Route("/security/override/{id}", self.revoke, methods=["DELETE"]),
+        )
 
     @described("Grant an override", takes=_GRANT, status=201)
     async def grant(self, request: Request) -> Response:
+        """Grant an override."""
         principal = await self._may_change(request)
         grant = parse_grant(await json_object(request), principal.id)
         override = await self._store.grant(grant, principal.id)
@@ -78,12 +70,14 @@ class _Handlers:
 
     @described("List the active overrides")
     async def list(self, request: Request) -> Response:
+        """List the active overrides."""
         await self._granter(request)
         shown = [_shown(override, left) for override, left in self._store.active()]
         return json_response({"object": "list", "data": shown})
 
     @described("Get an active override")
     async def one(self, request: Request) -> Response:
+        """Return an active override."""
         await self._granter(request)
         for override, left in self._store.active():
             if override.id == request.path_params["id"]:
@@ -92,6 +86,7 @@ class _Handlers:
 
     @described("Revoke an override")
     async def revoke(self, request: Request) -> Response:
+        """Revoke an override."""
         principal = await self._may_change(request)
         override = await self._store.revoke(request.path_params["id"], principal.id)
         if override is None:

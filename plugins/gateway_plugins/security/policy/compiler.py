@@ -10,7 +10,7 @@ from attrs import frozen
 from gateway_core import ConfigError, PatternSet, Segments, parse_pattern
 from gateway_plugins.security.access_query import of_agents
 from gateway_plugins.security.keys.key_ring import KeyRing, read_keys
-from gateway_plugins.security.settings import KeySettings, NamespaceSettings, RuleSettings, Settings
+from gateway_plugins.security.settings import KeySettings, NamespaceSettings, Settings
 
 TOOL_SOURCES = ("sdk-native", "gateway", "mcp", "hosted")
 _ANY = ""
@@ -30,7 +30,10 @@ class Matcher:
     def __init__(self, patterns: Iterable[str], kind: str) -> None:
         by_source: dict[str, list[tuple[str, Segments]]] = {}
         for text in patterns:
-            source, segments = _parse(text, kind)
+            try:
+                source, segments = _parse(text, kind)
+            except ValueError as error:
+                raise ValueError(f"invalid pattern {text!r}: {error}") from None
             by_source.setdefault(source, []).append((text, segments))
         self._sets = {source: PatternSet(listed) for source, listed in by_source.items()}
 
@@ -95,17 +98,18 @@ def read_policy(settings: Settings) -> Policy:
     keys = read_keys(settings.keys)
     namespaces: dict[str, Level] = {}
     for name, table in settings.namespaces.items():
-        if namespaces.setdefault(name.casefold(), level := _namespace_level(name, table)) is not level:
+        place = f"[plugins.security.namespaces.{name}]"
+        if namespaces.setdefault(name.casefold(), level := _level("namespace", place, table)) is not level:
             raise ConfigError(
                 "duplicate table; the other one differs only in case",
-                source=f"[plugins.security.namespaces.{name}]",
+                source=place,
                 hint="names are case-insensitive; merge the two tables",
             )
     return Policy(
         keys,
         {table.id: _key_level(name, table) for name, table in settings.keys.items()},
         namespaces,
-        _global_level(settings.rules),
+        _level("global", "[plugins.security.rules]", settings.rules),
         settings.admin_keys_may_chat,
     )
 
@@ -116,62 +120,42 @@ def _key_level(name: str, table: KeySettings) -> Level:
     return Level(
         "key",
         place,
-        _matchers(place, "", {kind: listed for kind, listed in lists.items() if listed is not None}),
+        _matchers(place, "", lists),
         _matchers(place, "deny_", {"agents": table.deny_agents, "tools": table.deny_tools}),
         # A key's list is an allow list: rules for all callers must not extend it.
         only=frozenset(kind.removesuffix("s") for kind, listed in lists.items() if listed is not None),
     )
 
 
-def _namespace_level(name: str, table: NamespaceSettings) -> Level:
-    native = None if table.native_tools is None else table.native_tools == "allow"
-    return _level("namespace", f"[plugins.security.namespaces.{name}]", table, native)
-
-
-def _global_level(table: RuleSettings) -> Level:
-    return _level("global", "[plugins.security.rules]", table, table.native_tools == "allow")
-
-
-def _level(source: str, place: str, table: NamespaceSettings | RuleSettings, native: bool | None) -> Level:
-    allow = {"agents": table.agents, "tools": table.tools, "modules": table.modules or []}
+def _level(source: str, place: str, table: NamespaceSettings) -> Level:
+    allow = {"agents": table.agents, "tools": table.tools, "modules": table.modules}
     deny = {"agents": table.deny_agents, "tools": table.deny_tools, "modules": table.deny_modules}
-    only = frozenset({"module"}) if table.modules is not None else frozenset()
-    only_tools = None if table.only_tools is None else _tool_matcher(place, "only_tools", table.only_tools)
-    block = _tool_matcher(place, "block_tools", table.block_tools) if table.block_tools else None
     return Level(
         source,
         place,
         _matchers(place, "", allow),
         _matchers(place, "deny_", deny),
-        only,
-        native,
-        block,
-        only_tools,
+        frozenset({"module"}) if table.modules is not None else frozenset(),
+        None if table.native_tools is None else table.native_tools == "allow",
+        _matcher(place, "block_tools", table.block_tools, "tools") if table.block_tools else None,
+        _matcher(place, "only_tools", table.only_tools, "tools") if table.only_tools is not None else None,
         frozenset(table.closed_tools),
     )
 
 
-def _tool_matcher(place: str, key: str, patterns: list[str]) -> Matcher:
-    for text in patterns:
-        _check(text, "tools", f"{place} {key}")
-    return Matcher(patterns, "tools")
+def _matchers(place: str, prefix: str, lists: Mapping[str, list[str] | None]) -> dict[str, Matcher]:
+    return {
+        kind.removesuffix("s"): _matcher(place, f"{prefix}{kind}", patterns, kind)
+        for kind, patterns in lists.items()
+        if patterns
+    }
 
 
-def _matchers(place: str, prefix: str, lists: Mapping[str, list[str]]) -> dict[str, Matcher]:
-    matchers = {}
-    for kind, patterns in lists.items():
-        for text in patterns:
-            _check(text, kind, f"{place} {prefix}{kind}")
-        if patterns:
-            matchers[kind.removesuffix("s")] = Matcher(patterns, kind)
-    return matchers
-
-
-def _check(text: str, kind: str, source: str) -> None:
+def _matcher(place: str, key: str, patterns: list[str], kind: str) -> Matcher:
     try:
-        _parse(text, kind)
+        return Matcher(patterns, kind)
     except ValueError as error:
-        raise ConfigError(f"invalid pattern {text!r}: {error}", source=source, hint='for example "labs/*"') from None
+        raise ConfigError(str(error), source=f"{place} {key}", hint='for example "labs/*"') from None
 
 
 def _parse(text: str, kind: str) -> tuple[str, Segments]:

@@ -153,7 +153,7 @@ class PolicyEvaluator:
         if not tables:
             return
         agent_id = query.agent_id if query.kind == "tool" else query.subject
-        name = "/".join(of_agents(split_name(agent_id))) if agent_id else query.namespace.casefold()
+        name = "/".join(of_agents(split_name(agent_id))) if agent_id else ""
         top_level = "/" not in name
         while name:
             if (level := tables.get(name)) is not None:

@@ -23,7 +23,13 @@ from hypothesis import strategies as st
 from gateway_core import ConfigError, Decision, DecisionMade, Principal, UnavailableError
 
 MADE = DecisionMade(
-    "req_1", Principal("ann"), "agent", "labs/Research", Decision(True, "key", "labs/*"), 0.0000421, agent_id=None
+    "req_1",
+    Principal("ann", key="agw_ab12cd34"),
+    "agent",
+    "labs/Research",
+    Decision(True, "key", "labs/*"),
+    0.0000421,
+    agent_id=None,
 )
 
 
@@ -50,7 +56,7 @@ async def write(folder, count, **given):
 async def test_a_decision_is_recorded_with_all_fields(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     async with audit(tmp_path) as log:
-        log.decision(MADE, key="agw_ab12cd34")
+        log.decision(MADE)
     [record] = records(tmp_path)
     assert record.pop("ts") > 1.7e9
     assert len(record.pop("hash")) == 64

@@ -20,7 +20,7 @@ GRANTING = """
     from gateway_plugins.security.settings import OverrideSettings
 
     async def main():
-        async with OverrideManager(OverrideSettings(), Path(sys.argv[1]), lambda event: None) as store:
+        async with OverrideManager(OverrideSettings(), Path(sys.argv[1]), lambda *_: None) as store:
             for number in range(100_000):
                 override = await store.grant(Grant("agent", f"labs/A{number}", "ann", "demo", 3600.0), "root")
                 print(number, override.id, flush=True)
@@ -33,7 +33,7 @@ GRANTING = """
 
 
 async def active_after_restart(folder):
-    async with OverrideManager(OverrideSettings(), folder, lambda event: None) as store:
+    async with OverrideManager(OverrideSettings(), folder, lambda *_: None) as store:
         return store, {override.id for override, _ in store.active()}
 
 

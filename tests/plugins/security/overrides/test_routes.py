@@ -1,12 +1,13 @@
 """`/security/override` over HTTP: grant, list, get and revoke, and errors in OpenAI's format."""
 
 from contextlib import asynccontextmanager
+from unittest.mock import AsyncMock
 
 import httpx2
 import pytest
 from gateway_plugins.security.access_query import AccessQuery
 from gateway_plugins.security.overrides.manager import OverrideManager
-from gateway_plugins.security.overrides.routes import override_routes
+from gateway_plugins.security.overrides.routes import OverrideRoutes
 from gateway_plugins.security.settings import OverrideSettings
 
 from gateway_core import PermissionDeniedError, Principal, UnavailableError, hookimpl
@@ -19,7 +20,7 @@ GOOD = {"kind": "agent", "pattern": "labs/*", "principal": "ann", "reason": "dem
 @asynccontextmanager
 async def serving(folder=None, *, recorded=None, **settings):
     """A gateway with the routes, and the manager behind them; `x-who` names the caller."""
-    store = OverrideManager(OverrideSettings(**settings), folder, lambda event: None)
+    store = OverrideManager(OverrideSettings(**settings), folder, lambda *_: None)
 
     async def granter(request):
         who = request.headers.get("x-who", "root")
@@ -33,7 +34,7 @@ async def serving(folder=None, *, recorded=None, **settings):
 
         @hookimpl
         def routes(self):
-            return override_routes(store, granter, *([recorded] if recorded else []))
+            return OverrideRoutes(store, granter, recorded or AsyncMock()).routes
 
     async with gateway_in_memory({}, plugins={"routes": Routes}) as g, store:
         yield g, store

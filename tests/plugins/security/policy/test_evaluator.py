@@ -21,7 +21,7 @@ SAYS = {"none": "none", "allow": "allow", "deny": "deny", "both": "deny"}
 
 
 def query(agent=AGENT, principal="ann", key="agw_ann", kind="agent", **more):
-    return AccessQuery(kind, agent, principal, key, agent.rpartition("/")[0] or "default", **more)
+    return AccessQuery(kind, agent, principal, key, **more)
 
 
 def table(key, inner, outer, everywhere):
@@ -120,7 +120,7 @@ def test_an_admin_key_may_chat_if_enabled_and_allowed_by_rules():
 
 
 def ask_tool(config, name, source="sdk-native", server=None, agent="labs/Research", key=None):
-    asked = AccessQuery("tool", name, "ann", key, "labs", agent, source, server)
+    asked = AccessQuery("tool", name, "ann", key, agent, source, server)
     return rules(config).decide(asked)
 
 
@@ -208,7 +208,7 @@ CLOSED = {"rules": {"closed_tools": ["mcp"]}}
     ],
 )
 def test_blocked_exclusive_and_closed_tools(config, name, source, server, agent, expected):
-    asked = AccessQuery("tool", name, "ann", None, agent.rpartition("/")[0] or "default", agent, source, server)
+    asked = AccessQuery("tool", name, "ann", None, agent, source, server)
     # Agents' own tools are open by default; these tools of other sources are not.
     assert rules(config).tool(asked, is_open=source == "sdk-native").decision.allowed is expected
 
@@ -218,7 +218,7 @@ def test_neither_a_key_nor_an_override_allows_a_blocked_tool():
     for table in ({"rules": {"block_tools": ["t"]}}, {"namespaces": {"labs": {"only_tools": ["other"]}}}):
         config = {"keys": keys, **table}
         override = OneOverride("tool", "t", "ann")
-        asked = AccessQuery("tool", "t", "ann", "agw_ann", "labs", "labs/Research", "sdk-native")
+        asked = AccessQuery("tool", "t", "ann", "agw_ann", "labs/Research", "sdk-native")
         verdict = rules(config, override).decide(asked)
         assert not verdict.decision.allowed
         assert verdict.decision.override is None
