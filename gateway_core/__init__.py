@@ -4,6 +4,7 @@ This package exports the public API: the names that plugins and agents may impor
 which takes more than a second.
 """
 
+from gateway_core.catalog.drop_in_folder import FoundAgent, agent_files, find_agents
 from gateway_core.catalog.ignored_files import is_ignored_file
 from gateway_core.catalog.import_probe import command as import_probe_command
 from gateway_core.catalog.module_isolation import IsolatedModule, load_isolated
@@ -78,6 +79,7 @@ __all__ = [
     "DiscoveryError",
     "Finding",
     "ForbiddenAddressError",
+    "FoundAgent",
     "Gateway",
     "GatewayError",
     "InvalidRequestError",
@@ -108,11 +110,13 @@ __all__ = [
     "Usage",
     "__version__",
     "add_log_context",
+    "agent_files",
     "apply_backpressure",
     "attributed_run",
     "current_run",
     "described",
     "did_you_mean",
+    "find_agents",
     "gateway_tool_name",
     "hookimpl",
     "import_probe_command",
