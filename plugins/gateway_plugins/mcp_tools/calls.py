@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mcp import Client
 from mcp.shared.dispatcher import ProgressFnT
 from mcp.shared.exceptions import MCPError
 from mcp_types import REQUEST_TIMEOUT, CallToolResult
@@ -20,7 +19,7 @@ from gateway_plugins.mcp_tools import results
 from gateway_plugins.mcp_tools.connection_supervisor import ConnectionSupervisor
 from gateway_plugins.mcp_tools.error_mapping import McpCallError, is_lost, reason
 from gateway_plugins.mcp_tools.header_forwarding import FORWARDED
-from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
+from gateway_plugins.mcp_tools.request_trace import RequestTrace, traced
 from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.settings import McpServer
 
@@ -92,7 +91,8 @@ class Calls:
             session = await supervisor.session()
             try:
                 async with session.use() as client, self._within_time():
-                    return await _call_traced(trace, client, name, arguments, self._settings.timeout, on_progress)
+                    with traced(trace):
+                        return await client.call_tool(name, dict(arguments), self._settings.timeout, on_progress)
             except McpCallError:
                 raise
             except Exception as error:
@@ -153,21 +153,6 @@ def session_lost(error: Exception, trace: RequestTrace) -> bool:
         return False
     status = trace.status or 0
     return trace.failed or is_lost(error) or (trace.in_session and (status == 404 or status >= 500))
-
-
-async def _call_traced(
-    trace: RequestTrace,
-    client: Client,
-    name: str,
-    arguments: Mapping[str, Any],
-    seconds: float,
-    on_progress: ProgressFnT,
-) -> CallToolResult:
-    token = REQUEST_TRACE.set(trace)
-    try:
-        return await client.call_tool(name, dict(arguments), seconds, on_progress)
-    finally:
-        REQUEST_TRACE.reset(token)
 
 
 def _throttled(report: Callable[[str], None]) -> ProgressFnT:

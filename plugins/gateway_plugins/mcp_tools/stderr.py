@@ -1,4 +1,4 @@
-"""Drops or logs the standard error output of a server process.
+"""Logs the standard error output of a server process.
 
 It logs at level DEBUG only, because the output may contain prompts and secrets.
 """
@@ -15,13 +15,6 @@ from gateway_plugins.mcp_tools.sanitize import sanitize
 logger = logging.getLogger(__name__)
 
 _LINE_BYTES = 8192
-
-
-@contextmanager
-def dropped_stderr() -> Iterator[TextIO]:
-    """Yield a file that discards the output of a process."""
-    with open(os.devnull, "w") as file:
-        yield file
 
 
 @contextmanager
