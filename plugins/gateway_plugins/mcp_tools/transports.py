@@ -24,7 +24,7 @@ from mcp_types import Implementation
 import gateway_core
 from gateway_plugins.mcp_tools.request_trace import TracingTransport
 from gateway_plugins.mcp_tools.settings import McpServer
-from gateway_plugins.mcp_tools.stderr import logged_stderr
+from gateway_plugins.mcp_tools.stderr import server_stderr
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ async def open_session(
     """
     async with AsyncExitStack() as held:
         if settings.kind == "stdio":
-            errors = held.enter_context(logged_stderr(name) if settings.stderr == "log" else open(os.devnull, "w"))
+            errors = held.enter_context(server_stderr(name, logged=settings.stderr == "log"))
             transport: Any = stdio_client(_parameters(settings), errlog=errors)
         else:
             transport = await _by_http(settings, auth, principal, held)
