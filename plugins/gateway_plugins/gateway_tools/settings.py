@@ -109,7 +109,8 @@ class Settings:
         """Build the settings from the plugin's table. Nested tables are tools."""
         own = {key: value for key, value in table.items() if not isinstance(value, dict)}
         tools = {name: _tool(name, value, structure) for name, value in table.items() if isinstance(value, dict)}
-        return evolve(structure(own, cls), tools=tools)
+        settings: Settings = structure(own, cls)
+        return evolve(settings, tools=tools)
 
 
 def _tool(name: str, table: Mapping[str, Any], structure: Callable[..., Any]) -> PythonTool | HttpTool:

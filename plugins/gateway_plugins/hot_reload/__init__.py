@@ -93,7 +93,7 @@ class HotReload:
     def _start(self) -> None:
         if self._settings.mode == "off":
             return
-        self._reloader = Reloader(self._settings, self._settings.mode, self._gateway.reload, self._gateway.report)
+        self._reloader = Reloader(self._settings, self._gateway.reload, self._gateway.report)
         self._reloader.watch(self._watched)
         task = asyncio.create_task(self._reloader.run(), name="hot-reload")
         self._tasks.add(task)

@@ -156,7 +156,8 @@ class Settings:
         """Build the settings from the plugin's table. Nested tables are servers."""
         own = {key: value for key, value in table.items() if not isinstance(value, dict)}
         servers = {name: _server(name, value, structure) for name, value in table.items() if isinstance(value, dict)}
-        return evolve(structure(own, cls), servers=servers)
+        settings: Settings = structure(own, cls)
+        return evolve(settings, servers=servers)
 
 
 def _server(name: str, table: Mapping[str, Any], structure: Callable[..., Any]) -> McpServer:

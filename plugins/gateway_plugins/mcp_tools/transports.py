@@ -77,10 +77,13 @@ def identity_headers(settings: McpServer, principal: str | None) -> dict[str, st
 
 def http_client(settings: McpServer, auth: httpx2.Auth | None, principal: str | None) -> httpx2.AsyncClient:
     """Create the HTTP client of one session."""
-    headers = {name: secret.reveal() for name, secret in settings.headers.items()}
+    headers = httpx2.Headers({name: secret.reveal() for name, secret in settings.headers.items()})
+    headers.update(identity_headers(settings, principal))
+    if settings.token is not None:
+        headers["authorization"] = f"Bearer {settings.token.reveal()}"
     return httpx2.AsyncClient(
         transport=TracingTransport(settings.max_message),
-        headers={**headers, **identity_headers(settings, principal)},
+        headers=headers,
         auth=auth,
         # Calls have their own timeout; an event stream may be silent between two changes.
         timeout=httpx2.Timeout(settings.connect_timeout, read=max(settings.timeout, _SSE_READ_SECONDS)),

@@ -80,4 +80,5 @@ class Settings:
         """Build the settings from the plugin's table. Nested tables are upstreams."""
         own = {key: value for key, value in table.items() if not isinstance(value, dict)}
         upstreams = {name: structure(value, Upstream, name) for name, value in table.items() if isinstance(value, dict)}
-        return evolve(structure(own, cls), upstreams=upstreams)
+        settings: Settings = structure(own, cls)
+        return evolve(settings, upstreams=upstreams)
