@@ -6,8 +6,7 @@ A call is retried only if that is safe. Authorization is not checked here.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcp.shared.dispatcher import ProgressFnT
@@ -90,11 +89,13 @@ class Calls:
             trace = RequestTrace(headers=FORWARDED.get().get(self._table, {}))
             session = await supervisor.session()
             try:
-                async with session.use() as client, self._within_time():
+                # The client's own timeout starts once the call is written, and a server that does not read can block
+                # that.
+                async with session.use() as client, asyncio.timeout(self._settings.timeout):
                     with traced(trace):
                         return await client.call_tool(name, dict(arguments), self._settings.timeout, on_progress)
-            except McpCallError:
-                raise
+            except TimeoutError:
+                raise self._timed_out() from None
             except Exception as error:
                 if not session_lost(error, trace):
                     raise self._failure(error, trace) from None
@@ -103,15 +104,6 @@ class Calls:
                 if again or not (safe or trace.unsent or trace.status == 404):
                     raise self._failure(error, trace) from None
         raise AssertionError("the second try returns or raises")
-
-    @asynccontextmanager
-    async def _within_time(self) -> AsyncIterator[None]:
-        try:
-            # The client's own timeout starts once the call is written, and a server that does not read can block that.
-            async with asyncio.timeout(self._settings.timeout):
-                yield
-        except TimeoutError:
-            raise self._timed_out() from None
 
     def _timed_out(self) -> McpCallError:
         return McpCallError(f"The tool's server did not respond within {self._settings.timeout:g} seconds.")
