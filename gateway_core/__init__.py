@@ -4,6 +4,9 @@ This package exports the public API: the names that plugins and agents may impor
 which takes more than a second.
 """
 
+from typing import TYPE_CHECKING, Any
+
+from gateway_core.catalog.drop_in_folder import FoundAgent, agent_files, find_agents
 from gateway_core.catalog.ignored_files import is_ignored_file
 from gateway_core.catalog.import_probe import command as import_probe_command
 from gateway_core.catalog.module_isolation import IsolatedModule, load_isolated
@@ -26,8 +29,7 @@ from gateway_core.errors import (
 )
 from gateway_core.hooks.specs import Gateway, RecordStore, hookimpl
 from gateway_core.http.openapi.describe import described
-from gateway_core.net.addresses import ForbiddenAddressError, Network
-from gateway_core.net.addresses import resolve as resolve_host
+from gateway_core.net.addresses import Network
 from gateway_core.observability.log_context import add_log_context, in_log_context, log_context
 from gateway_core.observability.trace_context import set_trace_headers, trace_headers
 from gateway_core.runs.current_run import apply_backpressure, current_run, progress_reporter, record_finish_reason
@@ -62,6 +64,9 @@ from gateway_core.types import (
     Usage,
 )
 
+if TYPE_CHECKING:
+    from gateway_core.net.guarded_transport import GuardedTransport, RefusedAddressError, UnresolvedHostError
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -79,9 +84,10 @@ __all__ = [
     "DecisionMade",
     "DiscoveryError",
     "Finding",
-    "ForbiddenAddressError",
+    "FoundAgent",
     "Gateway",
     "GatewayError",
+    "GuardedTransport",
     "InvalidRequestError",
     "IsolatedModule",
     "LoadError",
@@ -96,6 +102,7 @@ __all__ = [
     "Principal",
     "RateLimitError",
     "RecordStore",
+    "RefusedAddressError",
     "RunContext",
     "Seconds",
     "Secret",
@@ -106,15 +113,18 @@ __all__ = [
     "ToolInfo",
     "ToolOrigin",
     "UnavailableError",
+    "UnresolvedHostError",
     "UpstreamError",
     "Usage",
     "__version__",
     "add_log_context",
+    "agent_files",
     "apply_backpressure",
     "attributed_run",
     "current_run",
     "described",
     "did_you_mean",
+    "find_agents",
     "gateway_tool_name",
     "hookimpl",
     "import_probe_command",
@@ -128,7 +138,6 @@ __all__ = [
     "parse_pattern",
     "progress_reporter",
     "record_finish_reason",
-    "resolve_host",
     "sdk_tool_name",
     "set_trace_headers",
     "split_name",
@@ -137,3 +146,12 @@ __all__ = [
     "use_gateway_tool",
     "use_gateway_tools",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the guarded transport at its first use: the HTTP client takes a tenth of a second."""
+    if name in ("GuardedTransport", "RefusedAddressError", "UnresolvedHostError"):
+        from gateway_core.net import guarded_transport
+
+        return getattr(guarded_transport, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

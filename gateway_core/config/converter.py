@@ -100,7 +100,10 @@ def _prefixes(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _first_problem(error: BaseException) -> tuple[tuple[str, str | None], tuple[str, ...]]:
-    """Return the message and hint of the first innermost error of a cattrs error, and its key path."""
+    """Return the message and hint of the first innermost error of a cattrs error, and its key path.
+
+    A class that checks its own settings raises a `ConfigError` whose source is the setting's name.
+    """
     path: list[str] = []
     while isinstance(error, BaseExceptionGroup):
         inner = error.exceptions[0]
@@ -113,7 +116,7 @@ def _first_problem(error: BaseException) -> tuple[tuple[str, str | None], tuple[
     if isinstance(error, KeyError):
         return (f"'{error.args[0]}' is missing", None), tuple(path)
     if isinstance(error, ConfigError):
-        return (error.message, error.hint), tuple(path)
+        return (error.message, error.hint), (*path, error.source) if error.source else tuple(path)
     return (str(error) or type(error).__name__, None), tuple(path)
 
 

@@ -14,6 +14,10 @@ class RefusedAddressError(httpx2.RequestError):
     """Connections to the host are forbidden. The message contains the host, but not its addresses."""
 
 
+class UnresolvedHostError(RefusedAddressError):
+    """The host name cannot be resolved."""
+
+
 class GuardedTransport(httpx2.AsyncBaseTransport):
     """A transport that connects to public addresses over https, and to networks that the operator allows.
 
@@ -27,10 +31,11 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._inner = inner or httpx2.AsyncHTTPTransport(trust_env=False)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request to a checked address.
+        """Send a request to the first address of the host that accepts a connection, if all addresses are allowed.
 
         Raises:
-            RefusedAddressError: Connections to the host are forbidden, or it cannot be resolved.
+            RefusedAddressError: Connections to the host are forbidden.
+            UnresolvedHostError: It cannot be resolved.
         """
         url = request.url
         if url.userinfo:
@@ -45,10 +50,16 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
                 f"connections to the host '{url.host[:100]}' are not allowed", request=request
             ) from error
         except (OSError, UnicodeError, IndexError) as error:
-            raise RefusedAddressError(f"the host '{url.host[:100]}' cannot be resolved", request=request) from error
+            raise UnresolvedHostError(f"the host '{url.host[:100]}' cannot be resolved", request=request) from error
         # TLS verifies the original name. The Host header was set before and contains it, too.
         request.extensions = {**request.extensions, "sni_hostname": url.host}
-        request.url = url.copy_with(host=addresses[0])
+        for address in addresses[:-1]:
+            request.url = url.copy_with(host=address)
+            try:
+                return await self._inner.handle_async_request(request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                continue
+        request.url = url.copy_with(host=addresses[-1])
         return await self._inner.handle_async_request(request)
 
     async def aclose(self) -> None:

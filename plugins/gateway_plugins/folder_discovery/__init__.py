@@ -9,8 +9,16 @@ from typing import Any
 
 from attrs import frozen
 
-from gateway_core import AgentEntry, Gateway, IsolatedModule, hookimpl, import_probe_command, load_isolated
-from gateway_plugins.folder_discovery.scan import FoundAgent, Scanner
+from gateway_core import (
+    AgentEntry,
+    FoundAgent,
+    Gateway,
+    IsolatedModule,
+    hookimpl,
+    import_probe_command,
+    load_isolated,
+)
+from gateway_plugins.folder_discovery.scan import Scanner
 
 
 @frozen
@@ -39,7 +47,7 @@ class FolderDiscovery:
     def discover_agents(self) -> Iterable[AgentEntry]:
         """Return an entry for each agent in the folder."""
         root = self._root.resolve()
-        return [_entry(found, root) for found in self._scanner.scan()]
+        return [_entry(found, digest, root) for found, digest in self._scanner.scan().items()]
 
     @hookimpl
     def watch_paths(self) -> Iterable[Path]:
@@ -52,7 +60,7 @@ class FolderDiscovery:
         return {"path": str(self._root), "exists": self._root.is_dir()}
 
 
-def _entry(found: FoundAgent, root: Path) -> AgentEntry:
+def _entry(found: FoundAgent, digest: str, root: Path) -> AgentEntry:
     loaded: list[IsolatedModule] = []
 
     def load() -> object:
@@ -65,4 +73,4 @@ def _entry(found: FoundAgent, root: Path) -> AgentEntry:
             module.unload()
 
     probe = import_probe_command(found.file, found.folder, root)
-    return AgentEntry(found.id, str(found.file), found.digest, load, unload, folder=found.folder, probe_command=probe)
+    return AgentEntry(found.id, str(found.file), digest, load, unload, folder=found.folder, probe_command=probe)

@@ -4,7 +4,7 @@ It decides neither who may call a tool nor which agent has it.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,16 +65,12 @@ class GatewayTools:
         return [self._config.path]
 
     @hookimpl
-    def lifespan(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
         """Close the connections of HTTP tools on shutdown."""
-
-        @asynccontextmanager
-        async def hold() -> AsyncIterator[None]:
-            yield
-            for caller in self._callers:
-                await caller.close()
-
-        return hold()
+        yield
+        for caller in self._callers:
+            await caller.close()
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:

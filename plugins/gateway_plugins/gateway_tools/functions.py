@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -172,9 +173,5 @@ def _digest(files: list[Path]) -> str:
 def _line(error: BaseException, file: Path) -> int:
     if isinstance(error, SyntaxError) and error.filename == str(file):
         return error.lineno or 1
-    line, trace = 1, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(file)]
+    return lines[-1] if lines else 1

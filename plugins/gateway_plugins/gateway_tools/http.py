@@ -21,7 +21,14 @@ from agents.tool import (
     with_function_tool_failure_error_handler,
 )
 
-from gateway_core import ForbiddenAddressError, ToolOrigin, mark_tool, resolve_host, sdk_tool_name
+from gateway_core import (
+    GuardedTransport,
+    RefusedAddressError,
+    ToolOrigin,
+    UnresolvedHostError,
+    mark_tool,
+    sdk_tool_name,
+)
 from gateway_plugins.gateway_tools.settings import PLACEHOLDER, HttpTool
 
 _SAFE = frozenset({"GET", "HEAD"})
@@ -113,51 +120,31 @@ class HttpCaller:
         return address, None
 
     async def _send(self, url: httpx2.URL, body: Any) -> tuple[int, bytes]:
-        """Send the request to the first address of the host that accepts a connection."""
-        port = url.port or (443 if url.scheme == "https" else 80)
-        try:
-            addresses = await resolve_host(url.host, port, url.scheme, self._settings.private)
-        except ForbiddenAddressError:
-            raise HttpToolError("The address of the tool's server is not allowed.") from None
-        except OSError:
-            raise HttpToolError("The host name of the tool's server could not be resolved.") from None
-        for address in addresses[:-1]:
-            try:
-                return await self._send_to(address, url, body)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                continue
-        return await self._send_to(addresses[-1], url, body)
-
-    async def _send_to(self, address: str, url: httpx2.URL, body: Any) -> tuple[int, bytes]:
         settings = self._settings
-        headers = {name: secret.reveal() for name, secret in settings.headers.items()}
         if self._client is None:
             # Each tool has its own client, because connections are verified for one host's certificate.
             self._client = httpx2.AsyncClient(
+                transport=GuardedTransport(settings.private),
+                headers={name: secret.reveal() for name, secret in settings.headers.items()},
                 follow_redirects=False,
                 trust_env=False,
                 timeout=settings.timeout,
                 # Cookies are not kept: the next call may be for another user.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             )
-        request = self._client.build_request(
-            settings.method,
-            url.copy_with(host=address),
-            headers={**headers, "host": url.netloc.decode()},
-            json=body,
-            extensions={"sni_hostname": url.host},
-        )
-        answer = await self._client.send(request, stream=True)
         try:
-            content = b""
-            # Decompressed incrementally, so that a decompression bomb is stopped, too.
-            async for chunk in answer.aiter_bytes():
-                content += chunk
-                if len(content) > settings.max_size:
-                    raise HttpToolError(f"The tool's server returned more than {settings.max_size} bytes.")
-            return answer.status_code, content
-        finally:
-            await answer.aclose()
+            async with self._client.stream(settings.method, url, json=body) as answer:
+                content = b""
+                # Decompressed incrementally, so that a decompression bomb is stopped, too.
+                async for chunk in answer.aiter_bytes():
+                    content += chunk
+                    if len(content) > settings.max_size:
+                        raise HttpToolError(f"The tool's server returned more than {settings.max_size} bytes.")
+                return answer.status_code, content
+        except UnresolvedHostError:
+            raise HttpToolError("The host name of the tool's server could not be resolved.") from None
+        except RefusedAddressError:
+            raise HttpToolError("The address of the tool's server is not allowed.") from None
 
     def _read(self, status: int, content: bytes) -> str:
         if 300 <= status < 400:

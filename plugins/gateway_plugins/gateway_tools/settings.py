@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from gateway_core import Bytes, ConfigError, Network, Seconds, Secret, did_you_mean
 
@@ -64,11 +64,11 @@ class HttpTool:
             return {"properties": {}, "additionalProperties": False, **given}
         return {"type": "object", "properties": given, "required": list(given), "additionalProperties": False}
 
-    def check(self) -> None:
+    def __attrs_post_init__(self) -> None:
         """Reject invalid settings.
 
         Raises:
-            ConfigError: A setting is invalid. Its source is the setting's name; the caller adds the table's.
+            ConfigError: A setting is invalid. Its source is the setting's name.
         """
         if not _URL.fullmatch(self.url):
             raise ConfigError(
@@ -90,12 +90,6 @@ class HttpTool:
 
 
 @frozen
-class _PluginSettings:
-    path: Path = Path("./tools")
-    builtin: bool = True
-
-
-@frozen
 class _Kind:
     kind: Literal["python", "http"]
 
@@ -114,22 +108,18 @@ class Settings:
     def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
         """Build the settings from the plugin's table. Nested tables are tools."""
         own = {key: value for key, value in table.items() if not isinstance(value, dict)}
-        plugin_settings = structure(own, _PluginSettings)
         tools = {name: _tool(name, value, structure) for name, value in table.items() if isinstance(value, dict)}
-        return cls(plugin_settings.path, plugin_settings.builtin, tools)
+        settings: Settings = structure(own, cls)
+        return evolve(settings, tools=tools)
 
 
 def _tool(name: str, table: Mapping[str, Any], structure: Callable[..., Any]) -> PythonTool | HttpTool:
-    place = f"[plugins.gateway_tools.{name if '/' not in name else repr(name)}]"
     if not NAME.fullmatch(name):
         raise ConfigError(
-            "invalid tool name", source=place, hint="use letters, digits, '_' and '-', in segments separated by '/'"
+            "invalid tool name",
+            source=f"[plugins.gateway_tools.{name if '/' not in name else repr(name)}]",
+            hint="use letters, digits, '_' and '-', in segments separated by '/'",
         )
     kind = structure({key: value for key, value in table.items() if key == "kind"}, _Kind, name).kind
     tool: PythonTool | HttpTool = structure(table, PythonTool if kind == "python" else HttpTool, name)
-    if isinstance(tool, HttpTool):
-        try:
-            tool.check()
-        except ConfigError as error:
-            raise ConfigError(error.message, source=f"{place} {error.source}", hint=error.hint) from None
     return tool

@@ -5,7 +5,7 @@ It does not interpret the files: `gateway.reload()` determines which agents chan
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,19 @@ class HotReload:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @hookimpl
-    def lifespan(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
         """Watch files while the gateway runs."""
-        return self._watching()
+        self._running = True
+        self._start()
+        try:
+            yield
+        finally:
+            self._running, self._reloader = False, None
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
 
     @hookimpl
     def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
@@ -80,23 +90,10 @@ class HotReload:
         if self._running:
             self._start()
 
-    @asynccontextmanager
-    async def _watching(self) -> AsyncIterator[None]:
-        self._running = True
-        self._start()
-        try:
-            yield
-        finally:
-            self._running, self._reloader = False, None
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-
     def _start(self) -> None:
         if self._settings.mode == "off":
             return
-        self._reloader = Reloader(self._settings, self._settings.mode, self._gateway.reload, self._gateway.report)
+        self._reloader = Reloader(self._settings, self._gateway.reload, self._gateway.report)
         self._reloader.watch(self._watched)
         task = asyncio.create_task(self._reloader.run(), name="hot-reload")
         self._tasks.add(task)

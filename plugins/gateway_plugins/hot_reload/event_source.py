@@ -5,10 +5,9 @@ If events are not available or do not arrive, it switches to polling. It does no
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from gateway_core import GatewayError, PluginError
 from gateway_plugins.hot_reload.watch_targets import WatchTarget, silent_file_system, watch_targets
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from gateway_plugins.hot_reload.watchdog_source import WatchdogSource
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 SOURCE = "plugin hot_reload"
 # A single event may be lost. This many changes in a row without an event mean that events do not arrive.
@@ -32,20 +29,20 @@ class EventSource:
         mode: The configured mode.
         wake: Set on each event.
         report: Called when the watcher is restarted, and when it switches to polling.
-        executor: Executor for blocking calls.
+        in_thread: Makes a blocking call in a thread.
     """
 
     def __init__(
         self,
-        mode: Literal["auto", "inotify", "poll"],
+        mode: Literal["auto", "inotify", "poll", "off"],
         wake: asyncio.Event,
         report: Callable[[GatewayError], None],
-        executor: Executor,
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
     ) -> None:
         self._mode = mode
         self._wake = wake
         self._report = report
-        self._executor = executor
+        self._in_thread = in_thread
         self._targets: frozenset[WatchTarget] = frozenset()
         self._watcher: WatchdogSource | None = None
         self._missed = 0
@@ -131,6 +128,3 @@ class EventSource:
                 code="watcher_polls",
             )
         )
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)

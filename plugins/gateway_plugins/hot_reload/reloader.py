@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any
 
 from gateway_core import GatewayError, PluginError
 from gateway_plugins.hot_reload.event_source import SOURCE, EventSource
@@ -18,8 +18,6 @@ from gateway_plugins.hot_reload.settings import Settings
 from gateway_plugins.hot_reload.snapshot import Snapshot, differing, take_snapshot, update_snapshot
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 CHECK_SECONDS = 1.0
 # Events come in bursts. A short delay avoids a snapshot for each event.
@@ -35,7 +33,6 @@ class Reloader:
 
     Args:
         settings: Intervals and debounce times.
-        mode: The configured mode.
         reload: Called when files have changed.
         report: Called with errors.
     """
@@ -43,7 +40,6 @@ class Reloader:
     def __init__(
         self,
         settings: Settings,
-        mode: Literal["auto", "inotify", "poll"],
         reload: Callable[[], Awaitable[object]],
         report: Callable[[GatewayError], None],
     ) -> None:
@@ -51,26 +47,22 @@ class Reloader:
         self.reloads = 0
         self._reload = reload
         self._report = report
-        self._paths: Sequence[Path] = ()
+        self.paths: Sequence[Path] = ()
+        """The watched paths."""
         self._wake = asyncio.Event()
         # A dedicated thread: agents' tools may exhaust a shared pool.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="hot-reload")
-        self.event_source = EventSource(mode, self._wake, report, self._executor)
+        self.event_source = EventSource(settings.mode, self._wake, report, self._in_thread)
         self._snapshot: Snapshot | None = None
         self._next_scan = 0.0
         self._scan_seconds = 0.0
         self._event_seen = False
         self._finished = False
 
-    @property
-    def paths(self) -> Sequence[Path]:
-        """The watched paths."""
-        return self._paths
-
     def watch(self, paths: Sequence[Path]) -> None:
         """Replace the watched paths."""
-        if tuple(paths) != self._paths:
-            self._paths = tuple(paths)
+        if tuple(paths) != self.paths:
+            self.paths = tuple(paths)
             self._wake.set()
 
     def finish(self) -> None:
@@ -95,17 +87,18 @@ class Reloader:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _step(self) -> None:
-        if not self._paths:
+        if not self.paths:
             await self._wake.wait()
         woken = self._event_seen = await self._wait(min(CHECK_SECONDS, self._next_scan - time.monotonic()))
         if woken:
             self.event_source.event_received()
         moment = time.monotonic()
-        restarted = await self.event_source.update(self._paths)
+        restarted = await self.event_source.update(self.paths)
         if not (woken or restarted or moment >= self._next_scan):
             return
         found = await self._take_snapshot()
-        self._schedule_scan(found)
+        interval = self.settings.poll_interval if self.event_source.polling else self.settings.rescan_interval
+        self._next_scan = time.monotonic() + interval
         if self._snapshot is not None and not differing(self._snapshot, found):
             # Bounds the cost of irrelevant events: snapshots take at most a tenth of the time.
             await asyncio.sleep(9 * self._scan_seconds if woken else 0)
@@ -155,13 +148,9 @@ class Reloader:
 
     async def _take_snapshot(self) -> Snapshot:
         began = time.monotonic()
-        found = await self._in_thread(lambda: take_snapshot(self._paths))
+        found: Snapshot = await self._in_thread(lambda: take_snapshot(self.paths))
         self._scan_seconds = time.monotonic() - began
         return found
-
-    def _schedule_scan(self, found: Snapshot) -> None:
-        interval = self.settings.poll_interval if self.event_source.polling else self.settings.rescan_interval
-        self._next_scan = time.monotonic() + interval
 
     async def _wait(self, seconds: float) -> bool:
         """Wait for an event with a timeout in seconds. Returns whether one arrived, and clears it."""
@@ -174,5 +163,5 @@ class Reloader:
         self._event_seen = True
         return True
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

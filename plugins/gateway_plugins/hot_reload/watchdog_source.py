@@ -8,19 +8,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileAttribEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog import events
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.utils import BaseThread
@@ -29,16 +17,16 @@ from gateway_plugins.hot_reload.snapshot import is_ignored
 from gateway_plugins.hot_reload.watch_targets import WatchTarget
 
 # Open and read events are excluded: every import would wake the watcher.
-_CHANGES: list[type[FileSystemEvent]] = [
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileAttribEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
+_CHANGES: list[type[events.FileSystemEvent]] = [
+    events.DirCreatedEvent,
+    events.DirDeletedEvent,
+    events.DirMovedEvent,
+    events.FileAttribEvent,
+    events.FileClosedEvent,
+    events.FileCreatedEvent,
+    events.FileDeletedEvent,
+    events.FileModifiedEvent,
+    events.FileMovedEvent,
 ]
 _JOIN_SECONDS = 2.0
 
@@ -100,7 +88,7 @@ class WatchdogSource:
                 self._observer.join(_JOIN_SECONDS)
 
 
-class _Handler(FileSystemEventHandler):
+class _Handler(events.FileSystemEventHandler):
     """Wakes the loop on relevant events. It must not raise: an exception would silently end watchdog's thread."""
 
     def __init__(self, target: WatchTarget, wake: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
@@ -108,7 +96,7 @@ class _Handler(FileSystemEventHandler):
         self._wake = wake
         self._loop = loop
 
-    def dispatch(self, event: FileSystemEvent) -> None:
+    def dispatch(self, event: events.FileSystemEvent) -> None:
         try:
             if not self._wake.is_set() and (self._is_relevant(event.src_path) or self._is_relevant(event.dest_path)):
                 self._loop.call_soon_threadsafe(self._wake.set)

@@ -6,6 +6,7 @@ It does not interrupt the code. Reports contain files, lines and functions from 
 import itertools
 import logging
 import os
+import traceback
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -102,7 +103,7 @@ class LoopMonitor:
         if not self._gateway.catalog.generation:
             return  # No requests are served yet.
         run, tool = attributed_run(frame)
-        stack = _stack(frame)
+        stack = [each for each, _ in itertools.islice(traceback.walk_stack(frame), MAX_FRAMES)]
         owner, culprit = self._owner(stack)
         agent_id = run.agent_id if run else owner
         place, function = _place(culprit), culprit.f_code.co_name
@@ -147,15 +148,6 @@ class LoopMonitor:
             if agent_id is not None:
                 return agent_id, frame
         return None, _called_by_sdk(stack) or next((frame for frame in stack if not _is_library(frame)), stack[0])
-
-
-def _stack(frame: FrameType) -> list[FrameType]:
-    found: list[FrameType] = []
-    here: FrameType | None = frame
-    while here is not None and len(found) < MAX_FRAMES:
-        found.append(here)
-        here = here.f_back
-    return found
 
 
 def _called_by_sdk(stack: list[FrameType]) -> FrameType | None:

@@ -6,7 +6,7 @@ which agent has it.
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
@@ -45,27 +45,23 @@ class McpTools:
         self._servers: Servers | None = None
 
     @hookimpl
-    def lifespan(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
         """Connect to all servers in the background, and disconnect on shutdown."""
+        if not self._config.servers:
+            yield
+            return
+        # Importing the `mcp` package takes half a second.
+        from gateway_plugins.mcp_tools.registry import Servers
 
-        @asynccontextmanager
-        async def hold() -> AsyncIterator[None]:
-            if not self._config.servers:
+        self._servers = servers = Servers(self._gateway, self._config)
+        with _quiet_client_log():
+            try:
+                await servers.start()
                 yield
-                return
-            # Importing the `mcp` package takes half a second.
-            from gateway_plugins.mcp_tools.registry import Servers
-
-            self._servers = servers = Servers(self._gateway, self._config)
-            with _quiet_client_log():
-                try:
-                    await servers.start()
-                    yield
-                finally:
-                    self._servers = None
-                    await servers.close()
-
-        return hold()
+            finally:
+                self._servers = None
+                await servers.close()
 
     @hookimpl
     def offer_tools(self) -> "Iterable[Tool]":

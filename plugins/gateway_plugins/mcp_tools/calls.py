@@ -6,11 +6,9 @@ A call is retried only if that is safe. Authorization is not checked here.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from mcp import Client
 from mcp.shared.dispatcher import ProgressFnT
 from mcp.shared.exceptions import MCPError
 from mcp_types import REQUEST_TIMEOUT, CallToolResult
@@ -20,7 +18,7 @@ from gateway_plugins.mcp_tools import results
 from gateway_plugins.mcp_tools.connection_supervisor import ConnectionSupervisor
 from gateway_plugins.mcp_tools.error_mapping import McpCallError, is_lost, reason
 from gateway_plugins.mcp_tools.header_forwarding import FORWARDED
-from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
+from gateway_plugins.mcp_tools.request_trace import RequestTrace, traced
 from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.settings import McpServer
 
@@ -91,10 +89,13 @@ class Calls:
             trace = RequestTrace(headers=FORWARDED.get().get(self._table, {}))
             session = await supervisor.session()
             try:
-                async with session.use() as client, self._within_time():
-                    return await _call_traced(trace, client, name, arguments, self._settings.timeout, on_progress)
-            except McpCallError:
-                raise
+                # The client's own timeout starts once the call is written, and a server that does not read can block
+                # that.
+                async with session.use() as client, asyncio.timeout(self._settings.timeout):
+                    with traced(trace):
+                        return await client.call_tool(name, dict(arguments), self._settings.timeout, on_progress)
+            except TimeoutError:
+                raise self._timed_out() from None
             except Exception as error:
                 if not session_lost(error, trace):
                     raise self._failure(error, trace) from None
@@ -103,15 +104,6 @@ class Calls:
                 if again or not (safe or trace.unsent or trace.status == 404):
                     raise self._failure(error, trace) from None
         raise AssertionError("the second try returns or raises")
-
-    @asynccontextmanager
-    async def _within_time(self) -> AsyncIterator[None]:
-        try:
-            # The client's own timeout starts once the call is written, and a server that does not read can block that.
-            async with asyncio.timeout(self._settings.timeout):
-                yield
-        except TimeoutError:
-            raise self._timed_out() from None
 
     def _timed_out(self) -> McpCallError:
         return McpCallError(f"The tool's server did not respond within {self._settings.timeout:g} seconds.")
@@ -153,21 +145,6 @@ def session_lost(error: Exception, trace: RequestTrace) -> bool:
         return False
     status = trace.status or 0
     return trace.failed or is_lost(error) or (trace.in_session and (status == 404 or status >= 500))
-
-
-async def _call_traced(
-    trace: RequestTrace,
-    client: Client,
-    name: str,
-    arguments: Mapping[str, Any],
-    seconds: float,
-    on_progress: ProgressFnT,
-) -> CallToolResult:
-    token = REQUEST_TRACE.set(trace)
-    try:
-        return await client.call_tool(name, dict(arguments), seconds, on_progress)
-    finally:
-        REQUEST_TRACE.reset(token)
 
 
 def _throttled(report: Callable[[str], None]) -> ProgressFnT:

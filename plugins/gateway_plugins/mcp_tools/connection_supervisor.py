@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from gateway_plugins.mcp_tools.error_mapping import UnreachableError, reason
-from gateway_plugins.mcp_tools.session import CLOSE_SECONDS, Limits, Opener, Session, consume_exception
+from gateway_plugins.mcp_tools.session import CLOSE_SECONDS, Opener, Session, consume_exception
+from gateway_plugins.mcp_tools.settings import McpServer
 
 logger = logging.getLogger(__name__)
 
@@ -35,24 +36,14 @@ class ConnectionSupervisor:
     Args:
         name: Name of the server.
         opener: Opens a session.
-        limits: Timeouts.
-        on_up: Called when a session has been opened.
-        on_change: Called when the server reports that its tools have changed.
+        settings: Settings of the server: the timeouts.
+        on_change: Called when the tools may have changed: a session has been opened, or the server reports a change.
     """
 
-    def __init__(
-        self,
-        name: str,
-        opener: Opener,
-        limits: Limits,
-        *,
-        on_up: Callable[[], None] = lambda: None,
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, name: str, opener: Opener, settings: McpServer, on_change: Callable[[], None]) -> None:
         self._name = name
         self._opener = opener
-        self._limits = limits
-        self._on_up = on_up
+        self._settings = settings
         self._on_change = on_change
         self._session: Session | None = None
         self._retired: set[asyncio.Task[None]] = set()
@@ -96,7 +87,7 @@ class ConnectionSupervisor:
             raise self._unreachable()
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._limits.connect):
+            async with asyncio.timeout(self._settings.connect_timeout):
                 while (session := await asyncio.shield(self._next)).ended.is_set():
                     # It ended, and the supervisor has not noticed yet.
                     self._renew()
@@ -130,7 +121,7 @@ class ConnectionSupervisor:
         try:
             while True:
                 self.state = "connecting"
-                session = self._session = Session(self._opener, self._limits, self._on_change)
+                session = self._session = Session(self._opener, self._settings, self._on_change)
                 self._retired.add(session.task)
                 session.task.add_done_callback(self._retired.discard)
                 try:
@@ -152,7 +143,7 @@ class ConnectionSupervisor:
         self.state = "up"
         self.last_error = None
         self._settle(session)
-        self._on_up()
+        self._on_change()
         await session.ended.wait()
         # A server that accepts connections and drops them gets the backoff, too.
         settled = session.discarded or time.monotonic() - since >= _STABLE_SECONDS

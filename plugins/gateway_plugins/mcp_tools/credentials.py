@@ -22,26 +22,12 @@ class CredentialError(httpx2.TransportError):
 
 
 def credential(settings: McpServer) -> httpx2.Auth | None:
-    """Return the authentication for a server's requests; `None` if none is configured."""
+    """Return the authentication whose token changes; `None` for a fixed token, or none at all."""
     if settings.oauth is not None:
         return ClientCredentials(settings.oauth)
     if settings.token_file is not None:
         return TokenFile(settings.token_file)
-    if settings.token is not None:
-        return Bearer(settings.token.reveal())
     return None
-
-
-class Bearer(httpx2.Auth):
-    """A fixed bearer token."""
-
-    def __init__(self, token: str) -> None:
-        self._value = f"Bearer {token}"
-
-    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
-        """Add the token to a request."""
-        request.headers["authorization"] = self._value
-        yield request
 
 
 class TokenFile(httpx2.Auth):

@@ -6,18 +6,18 @@ It triggers a gateway reload when the offered tools change.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway_core import Gateway, ToolError
-from gateway_plugins.mcp_tools.gateway_discovery import DiscoveryResult, GatewayDiscovery
-from gateway_plugins.mcp_tools.mcp_gateway import McpGateway
+from gateway_plugins.mcp_tools.mcp_gateway import DiscoveryResult, McpGateway
 from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.server import Server
-from gateway_plugins.mcp_tools.settings import Settings
+from gateway_plugins.mcp_tools.settings import McpServer, Settings
 from gateway_plugins.mcp_tools.tool_cache import ToolCache
 
 if TYPE_CHECKING:
+    import httpx2
     from agents import FunctionTool
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Servers:
         self._reported: set[tuple[str, str, str]] = set()
         self._tools_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._gateways: dict[str, GatewayDiscovery] = {}
+        self._gateways: dict[str, McpGateway] = {}
         self.all: dict[str, Server] = {}
 
     async def start(self) -> None:
@@ -48,7 +48,7 @@ class Servers:
             if settings.kind == "mcp-gateway":
                 self._start_mcp_gateway(McpGateway(name, settings, self._tool_cache.servers()))
             else:
-                self._add(Server(name, settings, self._tool_cache.load(name), self._listed))
+                self._add(name, settings)
         self._tasks.append(asyncio.create_task(self._reload()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.start_timeout):
@@ -72,11 +72,11 @@ class Servers:
         gateways = {
             f"{name}/*": {
                 "kind": "mcp-gateway",
-                "last_error": discovery.last_error,
-                "adapters": discovery.result.adapters,
-                "tools": [sanitize(tool) for tool in discovery.result.tools],
+                "last_error": mcp_gateway.last_error,
+                "adapters": mcp_gateway.result.adapters,
+                "tools": [sanitize(tool) for tool in mcp_gateway.result.tools],
             }
-            for name, discovery in self._gateways.items()
+            for name, mcp_gateway in self._gateways.items()
         }
         return {**{name: server.facts() for name, server in self.all.items()}, **gateways}
 
@@ -86,14 +86,14 @@ class Servers:
 
     async def _all_known(self) -> None:
         """Wait until the tools of each server are known."""
-        for name, discovery in self._gateways.items():
+        for name, mcp_gateway in self._gateways.items():
             if not any(server.is_known for server in self.all.values() if server.table == name):
-                await discovery.polled.wait()
+                await mcp_gateway.polled.wait()
         for server in [*self.all.values()]:
             if not server.is_known:
                 await server.listed.wait()
 
-    def _start_mcp_gateway(self, mcp_gateway: "McpGateway") -> None:
+    def _start_mcp_gateway(self, mcp_gateway: McpGateway) -> None:
         """Start the expected servers behind an mcp-gateway, and follow its list of adapters."""
 
         async def on_result(now: DiscoveryResult) -> None:
@@ -108,20 +108,17 @@ class Servers:
         self._add_adapter(mcp_gateway, None)
         for adapter in mcp_gateway.known:
             self._add_adapter(mcp_gateway, adapter)
-        discovery = self._gateways[mcp_gateway.name] = GatewayDiscovery(
-            mcp_gateway.name, mcp_gateway.settings, mcp_gateway.auth, on_result
-        )
-        self._tasks.append(asyncio.create_task(discovery.poll()))
+        self._gateways[mcp_gateway.name] = mcp_gateway
+        self._tasks.append(asyncio.create_task(mcp_gateway.poll(on_result)))
 
-    def _add_adapter(self, mcp_gateway: "McpGateway", adapter: str | None) -> None:
+    def _add_adapter(self, mcp_gateway: McpGateway, adapter: str | None) -> None:
         settings = mcp_gateway.settings_of(adapter)
         name = mcp_gateway.name if adapter is None else f"{mcp_gateway.name}/{adapter}"
         if settings is not None and name not in self.all:
-            catalog = self._tool_cache.load(name)
-            self._add(Server(name, settings, catalog, self._listed, url=settings.url, auth=mcp_gateway.auth))
+            self._add(name, settings, mcp_gateway.auth)
 
-    def _add(self, server: Server) -> None:
-        self.all[server.name] = server
+    def _add(self, name: str, settings: McpServer, auth: "httpx2.Auth | None" = None) -> None:
+        self.all[name] = server = Server(name, settings, self._tool_cache.load(name), self._listed, auth=auth)
         server.start()
 
     def _known_tools(self) -> "list[FunctionTool]":
@@ -131,7 +128,7 @@ class Servers:
         self._tool_cache.store(server.name, server.catalog)
         for name in server.catalog.flagged:
             self._flag(server, name)
-        if not _same(self._known_tools(), self._offered):
+        if {id(tool) for tool in self._known_tools()} != {id(tool) for tool in self._offered}:
             self._tools_changed.set()
 
     def _flag(self, server: Server, name: str) -> None:
@@ -160,7 +157,3 @@ class Servers:
                 await self._gateway.reload()
             except Exception:
                 logger.exception("reload after an MCP tool change failed")
-
-
-def _same(before: "Iterable[FunctionTool]", after: "Iterable[FunctionTool]") -> bool:
-    return {id(tool) for tool in before} == {id(tool) for tool in after}

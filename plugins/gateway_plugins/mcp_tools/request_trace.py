@@ -5,7 +5,8 @@ variable carries the trace from the call to its requests. This module makes no r
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import httpx2
@@ -37,6 +38,16 @@ class RequestTrace:
 
 REQUEST_TRACE: ContextVar[RequestTrace | None] = ContextVar("agent_gateway_mcp_request_trace", default=None)
 """The trace of the current call."""
+
+
+@contextmanager
+def traced(trace: RequestTrace) -> Iterator[None]:
+    """Record the requests of the block in a trace."""
+    token = REQUEST_TRACE.set(trace)
+    try:
+        yield
+    finally:
+        REQUEST_TRACE.reset(token)
 
 
 class UnreadableError(httpx2.StreamError):

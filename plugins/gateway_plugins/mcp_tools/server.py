@@ -19,9 +19,9 @@ from gateway_plugins.mcp_tools.calls import Calls, session_lost
 from gateway_plugins.mcp_tools.connection_supervisor import ConnectionSupervisor
 from gateway_plugins.mcp_tools.credentials import credential
 from gateway_plugins.mcp_tools.error_mapping import McpCallError, UnreachableError, reason
-from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
+from gateway_plugins.mcp_tools.request_trace import RequestTrace, traced
 from gateway_plugins.mcp_tools.sanitize import sanitize
-from gateway_plugins.mcp_tools.session import Limits, Session
+from gateway_plugins.mcp_tools.session import Session
 from gateway_plugins.mcp_tools.settings import McpServer
 from gateway_plugins.mcp_tools.tool_catalog import ListedTool, ToolCatalog, ToolEntry
 from gateway_plugins.mcp_tools.transports import open_session
@@ -42,7 +42,6 @@ class Server:
         settings: Settings of the server.
         catalog: The cached tools.
         on_listed: Called with this server when its tools were listed or approved.
-        url: URL of the server, if it differs from the settings.
         auth: Authentication that is shared with other servers; by default it is created from the settings.
     """
 
@@ -53,7 +52,6 @@ class Server:
         catalog: ToolCatalog,
         on_listed: "Callable[[Server], None]",
         *,
-        url: str | None = None,
         auth: httpx2.Auth | None = None,
     ) -> None:
         self.name = name
@@ -62,10 +60,8 @@ class Server:
         self.listed = asyncio.Event()
         """Set after the server has listed its tools for the first time."""
         self.listed_at: float | None = None
-        self._url = url or settings.url
         self._auth = auth or credential(settings)
         self._on_listed = on_listed
-        self._limits = Limits(settings.connect_timeout, settings.timeout)
         self._changed = asyncio.Event()
         self._listing: asyncio.Task[None] | None = None
         self._shared = self._make_supervisor(None)
@@ -170,15 +166,10 @@ class Server:
         return self.name.partition("/")[2]
 
     def _make_supervisor(self, principal: str | None) -> ConnectionSupervisor:
-        opener = partial(open_session, self.name, self.settings, self._url, auth=self._auth, principal=principal)
-        if principal is not None:
-            return ConnectionSupervisor(self.name, opener, self._limits)
-        return ConnectionSupervisor(
-            self.name, opener, self._limits, on_up=self._request_refresh, on_change=self._request_refresh
-        )
-
-    def _request_refresh(self) -> None:
-        self._changed.set()
+        opener = partial(open_session, self.name, self.settings, self._auth, principal)
+        # The tools are listed in the shared session only.
+        on_change = self._changed.set if principal is None else lambda: None
+        return ConnectionSupervisor(self.name, opener, self.settings, on_change)
 
     async def _refresh_tools(self) -> None:
         while True:
@@ -194,12 +185,9 @@ class Server:
         trace = RequestTrace()
         try:
             session = await self._shared.session()
-            async with session.use() as client, asyncio.timeout(self._limits.connect):
-                token = REQUEST_TRACE.set(trace)
-                try:
+            async with session.use() as client, asyncio.timeout(self.settings.connect_timeout):
+                with traced(trace):
                     found = [ListedTool.from_tool(tool) async for tool in _all_tools(client)]
-                finally:
-                    REQUEST_TRACE.reset(token)
         except UnreachableError:
             return
         except Exception as error:

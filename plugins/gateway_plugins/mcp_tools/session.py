@@ -9,15 +9,15 @@ import contextvars
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import frozen
 from mcp import Client
 from mcp.client.session import MessageHandlerFnT
 from mcp.client.subscriptions import ListenNotSupportedError
 from mcp_types import ToolListChangedNotification
 
 from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, RequestTrace
+from gateway_plugins.mcp_tools.settings import McpServer
 
 logger = logging.getLogger(__name__)
 
@@ -25,31 +25,16 @@ CLOSE_SECONDS = 6.0
 _RESUBSCRIBE_SECONDS = 30.0
 
 
-@frozen
-class Limits:
-    """Timeouts in seconds."""
-
-    connect: float
-    """For opening a session, and for a call that waits for one."""
-    call: float
-    """For one call."""
-
-
-class Opener(Protocol):
-    """Opens a session."""
-
-    def __call__(
-        self, *, on_message: MessageHandlerFnT, on_end: Callable[[], None]
-    ) -> AbstractAsyncContextManager[Client]:
-        """See `transports.open_session`."""
+Opener = Callable[[MessageHandlerFnT, Callable[[], None]], AbstractAsyncContextManager[Client]]
+"""Opens a session, like `transports.open_session`: its arguments are `on_message` and `on_end`."""
 
 
 class Session:
     """One session, and the task that holds it."""
 
-    def __init__(self, opener: Opener, limits: Limits, on_change: Callable[[], None]) -> None:
+    def __init__(self, opener: Opener, settings: McpServer, on_change: Callable[[], None]) -> None:
         self._opener = opener
-        self._limits = limits
+        self._settings = settings
         self._on_change = on_change
         self._calls = 0
         self._idle = asyncio.Event()
@@ -98,17 +83,15 @@ class Session:
         REQUEST_TRACE.set(self.trace)
         try:
             async with AsyncExitStack() as held:
-                async with asyncio.timeout(self._limits.connect):
-                    client = await held.enter_async_context(
-                        self._opener(on_message=self._on_message, on_end=self.ended.set)
-                    )
+                async with asyncio.timeout(self._settings.connect_timeout):
+                    client = await held.enter_async_context(self._opener(self._on_message, self.ended.set))
                 self._opened.set_result(client)
                 listening = asyncio.create_task(self._listen(client))
                 try:
                     await self.ended.wait()
                     # Calls in flight may still get a result.
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self._limits.call):
+                        async with asyncio.timeout(self._settings.timeout):
                             await self._idle.wait()
                 finally:
                     listening.cancel()

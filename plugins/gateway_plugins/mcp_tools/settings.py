@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from gateway_core import Bytes, ConfigError, Seconds, Secret
 
@@ -86,11 +86,11 @@ class McpServer:
     router: bool = True
     """For an mcp-gateway: whether to also offer the tools of its tool router."""
 
-    def check(self) -> None:
+    def __attrs_post_init__(self) -> None:
         """Reject invalid or unsafe combinations of settings.
 
         Raises:
-            ConfigError: A setting is invalid. Its source is the setting's name; the caller adds the table's.
+            ConfigError: A setting is invalid. Its source is the setting's name.
         """
         if self.kind == "stdio":
             self._check_stdio()
@@ -144,11 +144,6 @@ _PRINCIPAL = 'set identity = "principal"'
 
 
 @frozen
-class _PluginSettings:
-    start_timeout: Seconds = Seconds(2.0)
-
-
-@frozen
 class Settings:
     """`[plugins.mcp_tools]`."""
 
@@ -160,22 +155,17 @@ class Settings:
     def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
         """Build the settings from the plugin's table. Nested tables are servers."""
         own = {key: value for key, value in table.items() if not isinstance(value, dict)}
-        plugin_settings = structure(own, _PluginSettings)
         servers = {name: _server(name, value, structure) for name, value in table.items() if isinstance(value, dict)}
-        return cls(plugin_settings.start_timeout, servers)
+        settings: Settings = structure(own, cls)
+        return evolve(settings, servers=servers)
 
 
 def _server(name: str, table: Mapping[str, Any], structure: Callable[..., Any]) -> McpServer:
-    place = f"[plugins.mcp_tools.{name}]"
     if not NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise ConfigError(
             "invalid server name",
-            source=place,
+            source=f"[plugins.mcp_tools.{name}]",
             hint=f"use letters and digits, separated by single '_' or '-', up to {MAX_NAME} characters",
         )
     server: McpServer = structure(table, McpServer, name)
-    try:
-        server.check()
-    except ConfigError as error:
-        raise ConfigError(error.message, source=f"{place} {error.source}", hint=error.hint) from None
     return server

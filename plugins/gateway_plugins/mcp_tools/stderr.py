@@ -18,19 +18,17 @@ _LINE_BYTES = 8192
 
 
 @contextmanager
-def dropped_stderr() -> Iterator[TextIO]:
-    """Yield a file that discards the output of a process."""
-    with open(os.devnull, "w") as file:
-        yield file
-
-
-@contextmanager
-def logged_stderr(name: str) -> Iterator[TextIO]:
-    """Yield a file whose lines are logged.
+def server_stderr(name: str, *, logged: bool) -> Iterator[TextIO]:
+    """Yield a file for the output of a server.
 
     Args:
         name: Name of the server.
+        logged: Whether its lines are logged; otherwise they are discarded.
     """
+    if not logged:
+        with open(os.devnull, "w") as file:
+            yield file
+        return
     reading, writing = os.pipe()
 
     def read() -> None:

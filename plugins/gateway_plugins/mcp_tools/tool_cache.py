@@ -33,7 +33,7 @@ class ToolCache:
         """Return the cached tools of a server; an empty catalog if it has no cache entry."""
         try:
             return ToolCatalog.from_json(self._catalogs.get(server, {}))
-        except (TypeError, KeyError, AttributeError):
+        except Exception:
             logger.warning("ignoring the invalid tool cache entry of MCP server %s", server)
             return ToolCatalog({})
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import cattrs
 from attrs import asdict, evolve, frozen
 
 
@@ -104,12 +105,6 @@ class ToolCatalog:
         """Restore a stored catalog.
 
         Raises:
-            TypeError, KeyError, AttributeError: The value does not come from `as_json`.
+            Exception: The value does not come from `as_json`.
         """
-        return cls(
-            {name: ToolEntry(_listed(entry["listed"]), _listed(entry["approved"])) for name, entry in kept.items()}
-        )
-
-
-def _listed(kept: Any) -> ListedTool | None:
-    return None if kept is None else ListedTool(**kept)
+        return cls(cattrs.structure(kept, dict[str, ToolEntry]))

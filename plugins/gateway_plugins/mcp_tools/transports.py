@@ -24,7 +24,7 @@ from mcp_types import Implementation
 import gateway_core
 from gateway_plugins.mcp_tools.request_trace import TracingTransport
 from gateway_plugins.mcp_tools.settings import McpServer
-from gateway_plugins.mcp_tools.stderr import dropped_stderr, logged_stderr
+from gateway_plugins.mcp_tools.stderr import server_stderr
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,6 @@ _UNESCAPED = punctuation.replace("%", "")
 async def open_session(
     name: str,
     settings: McpServer,
-    url: str | None,
-    *,
     auth: httpx2.Auth | None,
     principal: str | None,
     on_message: MessageHandlerFnT,
@@ -48,7 +46,6 @@ async def open_session(
     Args:
         name: Name of the server, for log lines.
         settings: Settings of the server.
-        url: URL of the server; `None` for stdio.
         auth: Authentication for the requests.
         principal: Id of the principal that owns the session; `None` for a shared session.
         on_message: Called with each notification from the server.
@@ -56,13 +53,12 @@ async def open_session(
     """
     async with AsyncExitStack() as held:
         if settings.kind == "stdio":
-            errors = held.enter_context(logged_stderr(name) if settings.stderr == "log" else dropped_stderr())
+            errors = held.enter_context(server_stderr(name, logged=settings.stderr == "log"))
             transport: Any = stdio_client(_parameters(settings), errlog=errors)
         else:
-            assert url is not None
-            transport = await _by_http(url, settings, auth, principal, held)
+            transport = await _by_http(settings, auth, principal, held)
         client = Client(
-            _EndReportingTransport(transport, on_end),
+            _end_reporting(transport, on_end),
             mode=settings.protocol,
             cache=None,  # the plugin's own tool cache outlives a session
             message_handler=on_message,
@@ -81,10 +77,13 @@ def identity_headers(settings: McpServer, principal: str | None) -> dict[str, st
 
 def http_client(settings: McpServer, auth: httpx2.Auth | None, principal: str | None) -> httpx2.AsyncClient:
     """Create the HTTP client of one session."""
-    headers = {name: secret.reveal() for name, secret in settings.headers.items()}
+    headers = httpx2.Headers({name: secret.reveal() for name, secret in settings.headers.items()})
+    headers.update(identity_headers(settings, principal))
+    if settings.token is not None:
+        headers["authorization"] = f"Bearer {settings.token.reveal()}"
     return httpx2.AsyncClient(
         transport=TracingTransport(settings.max_message),
-        headers={**headers, **identity_headers(settings, principal)},
+        headers=headers,
         auth=auth,
         # Calls have their own timeout; an event stream may be silent between two changes.
         timeout=httpx2.Timeout(settings.connect_timeout, read=max(settings.timeout, _SSE_READ_SECONDS)),
@@ -92,18 +91,13 @@ def http_client(settings: McpServer, auth: httpx2.Auth | None, principal: str | 
     )
 
 
-async def _by_http(
-    url: str, settings: McpServer, auth: httpx2.Auth | None, principal: str | None, held: AsyncExitStack
-) -> Any:
+async def _by_http(settings: McpServer, auth: httpx2.Auth | None, principal: str | None, held: AsyncExitStack) -> Any:
+    assert settings.url is not None
     client = http_client(settings, auth, principal)
     if settings.kind == "sse":
-
-        def made(*_: Any, **__: Any) -> httpx2.AsyncClient:
-            return client
-
-        return sse_client(url, httpx_client_factory=made)
+        return sse_client(settings.url, httpx_client_factory=lambda *_, **__: client)
     await held.enter_async_context(client)
-    return streamable_http_client(url, http_client=client, max_sse_event_size=settings.max_message)
+    return streamable_http_client(settings.url, http_client=client, max_sse_event_size=settings.max_message)
 
 
 def _parameters(settings: McpServer) -> StdioServerParameters:
@@ -114,19 +108,11 @@ def _parameters(settings: McpServer) -> StdioServerParameters:
     return StdioServerParameters(command=program, args=arguments, env={"PATH": path, **env}, cwd=settings.cwd)
 
 
-class _EndReportingTransport:
+@asynccontextmanager
+async def _end_reporting(transport: Any, on_end: Callable[[], None]) -> AsyncIterator[tuple[Any, Any]]:
     """A transport that reports when the server closes it. The client alone would notice only at its next call."""
-
-    def __init__(self, inner: Any, on_end: Callable[[], None]) -> None:
-        self._inner = inner
-        self._on_end = on_end
-
-    async def __aenter__(self) -> tuple[Any, Any]:
-        read, write = await self._inner.__aenter__()
-        return _EndReportingStream(read, self._on_end), write
-
-    async def __aexit__(self, *error: Any) -> Any:
-        return await self._inner.__aexit__(*error)
+    async with transport as (read, write):
+        yield _EndReportingStream(read, on_end), write
 
 
 class _EndReportingStream:
@@ -134,15 +120,8 @@ class _EndReportingStream:
         self._inner = inner
         self._on_end = on_end
 
-    @property
-    def last_context(self) -> Any:
-        return getattr(self._inner, "last_context", None)
-
-    async def receive(self) -> Any:
-        return await self._inner.receive()
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
     def __aiter__(self) -> "_EndReportingStream":
         return self

@@ -8,7 +8,7 @@ are never chosen by clients.
 
 from collections.abc import Callable, Iterable
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 
 from gateway_core import (
@@ -30,7 +30,7 @@ _HTTP_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 
 _OPERATION_SECONDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 300, 600]
 _FIRST_SECONDS = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60]
 _PER_TOKEN_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5]
-_TOKENS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864]
+_TOKENS: list[float] = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"})
 _UPSTREAM = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai"}
@@ -53,84 +53,39 @@ class Instruments:
         self._code, self._source, self._task = CardinalityLimit(200), CardinalityLimit(50), CardinalityLimit(50)
         self.active_requests = 0
 
-        self._http_seconds = meter.create_histogram(
-            "http.server.request.duration",
-            "s",
-            "Duration of HTTP requests.",
-            explicit_bucket_boundaries_advisory=_HTTP_SECONDS,
-        )
-        self._run_seconds = meter.create_histogram(
-            gen_ai_metrics.GEN_AI_SERVER_REQUEST_DURATION,
-            "s",
-            "Duration of runs, including tools.",
-            explicit_bucket_boundaries_advisory=_OPERATION_SECONDS,
-        )
-        self._first_token = meter.create_histogram(
-            gen_ai_metrics.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN,
-            "s",
-            "Time from the start of a run to the first piece of its answer or reasoning.",
-            explicit_bucket_boundaries_advisory=_FIRST_SECONDS,
-        )
-        self._model_seconds = meter.create_histogram(
-            gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION,
-            "s",
-            "Duration of model calls.",
-            explicit_bucket_boundaries_advisory=_OPERATION_SECONDS,
-        )
-        self._first_chunk = meter.create_histogram(
-            gen_ai_metrics.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK,
-            "s",
-            "Time from the start of a streamed model call to its first chunk.",
-            explicit_bucket_boundaries_advisory=_FIRST_SECONDS,
-        )
-        self._per_token = meter.create_histogram(
-            gen_ai_metrics.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN,
-            "s",
-            "Time per output token after the first one, for streamed model calls.",
-            explicit_bucket_boundaries_advisory=_PER_TOKEN_SECONDS,
-        )
-        self._tokens = meter.create_histogram(
-            gen_ai_metrics.GEN_AI_CLIENT_TOKEN_USAGE,
-            "{token}",
-            "Tokens per model call, as reported by the upstream.",
-            explicit_bucket_boundaries_advisory=_TOKENS,
-        )
-        self._tool_seconds = meter.create_histogram(
-            "agent_gateway.tool.duration",
-            "s",
-            "Duration of tool calls.",
-            explicit_bucket_boundaries_advisory=_OPERATION_SECONDS,
-        )
+        def histogram(name: str, description: str, buckets: list[float], unit: str = "s") -> Histogram:
+            return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=buckets)
+
+        name, about = "http.server.request.duration", "Duration of HTTP requests."
+        self._http_seconds = histogram(name, about, _HTTP_SECONDS)
+        name, about = gen_ai_metrics.GEN_AI_SERVER_REQUEST_DURATION, "Duration of runs, including tools."
+        self._run_seconds = histogram(name, about, _OPERATION_SECONDS)
+        about = "Time from the start of a run to the first piece of its answer or reasoning."
+        self._first_token = histogram(gen_ai_metrics.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN, about, _FIRST_SECONDS)
+        name, about = gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION, "Duration of model calls."
+        self._model_seconds = histogram(name, about, _OPERATION_SECONDS)
+        about = "Time from the start of a streamed model call to its first chunk."
+        self._first_chunk = histogram(gen_ai_metrics.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK, about, _FIRST_SECONDS)
+        about = "Time per output token after the first one, for streamed model calls."
+        self._per_token = histogram(gen_ai_metrics.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN, about, _PER_TOKEN_SECONDS)
+        about = "Tokens per model call, as reported by the upstream."
+        self._tokens = histogram(gen_ai_metrics.GEN_AI_CLIENT_TOKEN_USAGE, about, _TOKENS, "{token}")
+        self._tool_seconds = histogram("agent_gateway.tool.duration", "Duration of tool calls.", _OPERATION_SECONDS)
+
         self._runs = Count(meter, "agent_gateway.runs", "{run}", "Finished runs.", "agent", "outcome")
         self._errors = Count(meter, "agent_gateway.errors", "{error}", "Errors, by stage and code.", "stage", "code")
         self._load_failures = Count(
             meter, "agent_gateway.load.failures", "{failure}", "Failed attempts to load an agent.", "kind", "agent"
         )
         self._decisions = Count(
-            meter,
-            "agent_gateway.decisions",
-            "{decision}",
-            "Policy decisions.",
-            *("kind", "source", "outcome"),
+            meter, "agent_gateway.decisions", "{decision}", "Policy decisions.", "kind", "source", "outcome"
         )
-        self._tasks = Count(
-            meter,
-            "agent_gateway.background_tasks",
-            "{task}",
-            "Background requests of chat UIs, such as titles.",
-            *("kind", "outcome"),
-        )
-        self._keep_alives = Count(
-            meter, "agent_gateway.keep_alives", "{comment}", "Keep-alive comments sent in idle streams.", "agent"
-        )
-        self._disconnects = Count(
-            meter,
-            "agent_gateway.disconnects",
-            "{client}",
-            "Clients that disconnected before the response was complete.",
-            "agent",
-        )
-
+        about = "Background requests of chat UIs, such as titles."
+        self._tasks = Count(meter, "agent_gateway.background_tasks", "{task}", about, "kind", "outcome")
+        about = "Keep-alive comments sent in idle streams."
+        self._keep_alives = Count(meter, "agent_gateway.keep_alives", "{comment}", about, "agent")
+        about = "Clients that disconnected before the response was complete."
+        self._disconnects = Count(meter, "agent_gateway.disconnects", "{client}", about, "agent")
         self._observe(meter)
 
     def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
@@ -222,30 +177,20 @@ class Instruments:
 
     def _observe(self, meter: Meter) -> None:
         def agents() -> Iterable[Observation]:
-            for state, count in agent_states(self._gateway.catalog).items():
-                yield Observation(count, {"state": state})
+            for state, number in agent_states(self._gateway.catalog).items():
+                yield Observation(number, {"state": state})
 
-        def builds(_: CallbackOptions) -> Iterable[Observation]:
-            yield Observation(self._gateway.catalog.generation)
+        def one(value: Callable[[], float]) -> list[Callable[[CallbackOptions], Iterable[Observation]]]:
+            return [lambda _: [Observation(value())]]
 
-        def build_seconds(_: CallbackOptions) -> Iterable[Observation]:
-            yield Observation(self._gateway.catalog.seconds)
-
-        def active_requests(_: CallbackOptions) -> Iterable[Observation]:
-            yield Observation(self.active_requests)
-
-        meter.create_observable_gauge(
-            "agent_gateway.agents", [flushing(self._recorder, agents)], "{agent}", "Number of agents, by state."
-        )
-        meter.create_observable_counter(
-            "agent_gateway.catalog.builds", [builds], "{build}", "Catalog builds: one at startup, one per reload."
-        )
-        meter.create_observable_gauge(
-            "agent_gateway.catalog.build.duration", [build_seconds], "s", "Duration of the last catalog build."
-        )
-        meter.create_observable_up_down_counter(
-            "http.server.active_requests", [active_requests], "{request}", "Requests in progress."
-        )
+        name, about = "agent_gateway.agents", "Number of agents, by state."
+        meter.create_observable_gauge(name, [flushing(self._recorder, agents)], "{agent}", about)
+        name, about = "agent_gateway.catalog.builds", "Catalog builds: one at startup, one per reload."
+        meter.create_observable_counter(name, one(lambda: self._gateway.catalog.generation), "{build}", about)
+        name, about = "agent_gateway.catalog.build.duration", "Duration of the last catalog build."
+        meter.create_observable_gauge(name, one(lambda: self._gateway.catalog.seconds), "s", about)
+        name, about = "http.server.active_requests", "Requests in progress."
+        meter.create_observable_up_down_counter(name, one(lambda: self.active_requests), "{request}", about)
 
 
 def agent_states(catalog: Catalog) -> dict[str, int]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from gateway_core import did_you_mean, load_config
+from gateway_core import did_you_mean, find_agents, load_config
 from gateway_plugins.requirements.checking import check, check_python, problems_of
 from gateway_plugins.requirements.declarations import Declaration, Rejected
 from gateway_plugins.requirements.installing import InstallError
 from gateway_plugins.requirements.installing import install as install_with_uv
-from gateway_plugins.requirements.scanning import scan
+from gateway_plugins.requirements.parsing import read_declaration
 from gateway_plugins.requirements.settings import Settings
 
 
@@ -35,11 +35,13 @@ def install(wanted: str | None, dry_run: bool, agents: Path | None, file: Path |
     config = load_config(file)
     table = {key: value for key, value in config.plugins.get("requirements", {}).items() if key != "enabled"}
     settings = config.structure(table, Settings, "plugins", "requirements")
-    try:
-        found = scan(agents or (file.parent if file else Path()) / "agents")
-    except OSError as error:
-        hint = "name the drop-in folder with --agents"
-        raise click.ClickException(f"{error.filename}: cannot be read: {error.strerror} ({hint})") from error
+    folder = agents or (file.parent if file else Path()) / "agents"
+    if not folder.is_dir():
+        raise click.ClickException(f"{folder}: folder not found (name the drop-in folder with --agents)")
+    found = [
+        read_declaration(agent.id, agent.file, agent.folder)
+        for agent in find_agents(folder, lambda error: click.echo(f"ignored: {error}", err=True))
+    ]
     chosen = _choose(found, wanted)
     _stop(line for declaration in chosen for rejected in declaration.rejected for line in _lines(rejected))
     if not any(declaration.requirements for declaration in chosen):

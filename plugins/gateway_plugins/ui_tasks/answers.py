@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from gateway_plugins.ui_tasks.recognition import Task
+from gateway_plugins.ui_tasks.recognition import KEYS, Task
 
 _HISTORY = re.compile(r"<chat_history>\s*(.*?)\s*</chat_history>", re.DOTALL)
 _TURN = re.compile(
@@ -32,8 +32,7 @@ def local_answer(task: Task, prompt: str | None) -> str:
     answer = answers[task.kind]
     if task.form == "text":
         return str(answer)
-    keys = {"autocomplete": "text", "image_prompt": "prompt"}
-    return json.dumps({keys.get(task.kind, task.kind): answer}, ensure_ascii=False)
+    return json.dumps({KEYS.get(task.kind, task.kind): answer}, ensure_ascii=False)
 
 
 def _first_user_message(prompt: str) -> str:

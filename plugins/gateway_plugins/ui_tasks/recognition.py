@@ -33,15 +33,9 @@ _NAMED = {
     "image_prompt": Task("image_prompt"),
     "emoji": Task("emoji", "text"),
 }
-# Tasks by the JSON key that the template requests.
-_BY_KEY = {
-    "title": "title",
-    "tags": "tags",
-    "follow_ups": "follow_ups",
-    "queries": "queries",
-    "text": "autocomplete",
-    "prompt": "image_prompt",
-}
+KEYS = {"autocomplete": "text", "image_prompt": "prompt"}
+"""The JSON key of an answer, where it is not the kind of the task."""
+_BY_KEY = {key: kind for kind, key in KEYS.items()}
 _KEY = re.compile(r"\{\s*\"(title|tags|follow_ups|queries|text|prompt)\"\s*:")
 _SECTION = re.compile(r"^#{2,4} \**(?:output|output rules|guidelines|instructions)\b", re.IGNORECASE | re.MULTILINE)
 _HISTORY = re.compile(r"<chat_history>.*</chat_history>", re.DOTALL)
@@ -88,7 +82,7 @@ def _of_openwebui(prompt: str) -> Task | None:
     key = _KEY.search(instructions)
     if key is None or not _SECTION.search(instructions):
         return None
-    return Task(_BY_KEY[key[1]])
+    return Task(_BY_KEY.get(key[1], key[1]))
 
 
 def prompt_of(messages: Sequence[Mapping[str, Any]]) -> str | None:

@@ -1,18 +1,18 @@
-"""Provides a model that fails over to another upstream if one fails before it produces output.
+"""Provides the model of an agent, which fails over to another upstream if one fails before it produces output.
 
 Output that was already streamed is never repeated.
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from agents import Model, ModelResponse
-from attrs import frozen
+from agents import Model, ModelResponse, ModelSettings
 from openai import OpenAIError
 
-from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker, is_transient_failure
+from gateway_plugins.upstreams.circuit_breaker import is_transient_failure
+from gateway_plugins.upstreams.models import Choice
 
 logger = logging.getLogger(__name__)
 
@@ -20,16 +20,7 @@ logger = logging.getLogger(__name__)
 _PRELUDE = ("response.created", "response.in_progress", "response.queued")
 
 
-@frozen
-class Choice:
-    """The model of one upstream."""
-
-    upstream: str
-    breaker: CircuitBreaker
-    model: Model
-
-
-class Failover(Model):
+class UpstreamModel(Model):
     """A model that tries several upstreams in order until one responds.
 
     Args:
@@ -39,20 +30,33 @@ class Failover(Model):
     def __init__(self, choices: Sequence[Choice]) -> None:
         self._choices = choices
 
-    async def get_response(self, *arguments: Any, **named: Any) -> ModelResponse:
+    async def get_response(
+        self, system_instructions: Any, input: Any, model_settings: ModelSettings, tools: Any, *rest: Any, **named: Any
+    ) -> ModelResponse:
         for choice, following in self._in_order():
+            adapted = choice.adapt(model_settings, tools)
             try:
-                return await choice.model.get_response(*arguments, **named)
+                return await choice.model.get_response(system_instructions, input, *adapted, *rest, **named)
             except OpenAIError as error:
                 if not self._fails_over(error, choice, following):
                     raise
         raise AssertionError("the last choice returns or raises")
 
-    async def stream_response(self, *arguments: Any, **named: Any) -> AsyncIterator[Any]:
+    def stream_response(
+        self, system_instructions: Any, input: Any, model_settings: ModelSettings, tools: Any, *rest: Any, **named: Any
+    ) -> AsyncIterator[Any]:
+        def start(choice: Choice) -> AsyncIterator[Any]:
+            adapted = choice.adapt(model_settings, tools)
+            return choice.model.stream_response(system_instructions, input, *adapted, *rest, **named)
+
+        # Without a fallback, no event passes through another generator.
+        return self._stream(start) if len(self._choices) > 1 else start(self._choices[0])
+
+    async def _stream(self, start: Callable[[Choice], AsyncIterator[Any]]) -> AsyncIterator[Any]:
         for choice, following in self._in_order():
             held: list[Any] | None = []
             try:
-                async with aclosing(choice.model.stream_response(*arguments, **named)) as events:  # type: ignore[type-var]
+                async with aclosing(start(choice)) as events:  # type: ignore[type-var]
                     async for event in events:
                         if held is not None:
                             held.append(event)

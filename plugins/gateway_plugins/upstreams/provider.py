@@ -14,10 +14,10 @@ from agents.models import _openai_shared
 from gateway_core import Measurement, UpstreamError
 from gateway_plugins.upstreams.circuit_breaker import KINDS, CircuitBreaker
 from gateway_plugins.upstreams.client import UpstreamClient
-from gateway_plugins.upstreams.failover import Choice, Failover
+from gateway_plugins.upstreams.failover import UpstreamModel
 from gateway_plugins.upstreams.health import UpstreamHealth
 from gateway_plugins.upstreams.hosted_tools import HostedTools
-from gateway_plugins.upstreams.models import make_model
+from gateway_plugins.upstreams.models import Choice
 from gateway_plugins.upstreams.routing import Route, Router
 from gateway_plugins.upstreams.settings import Upstream
 
@@ -71,10 +71,7 @@ class UpstreamProvider:
         routes = (route, *self._fallbacks(route, name))
         model = self._models.get((routes, agent_id))
         if model is None:
-            choices = [
-                Choice(r.upstream, self._clients[r.upstream].breaker, self._create_model(r, agent_id)) for r in routes
-            ]
-            model = Failover(choices) if len(choices) > 1 else choices[0].model
+            model = UpstreamModel([self._choice(each, agent_id) for each in routes])
             self._models[routes, agent_id] = model
         return model
 
@@ -84,14 +81,12 @@ class UpstreamProvider:
             yield self._router.route_at(following, name)
             following = self._upstreams[following].fallback
 
-    def _create_model(self, route: Route, agent_id: str) -> Model:
+    def _choice(self, route: Route, agent_id: str) -> Choice:
         upstream = self._upstreams[route.upstream]
         # OpenAI's own API runs hosted tools, unless a substitute is configured.
         drop = None if upstream.api == "responses" else lambda tool: self._drop_hosted(agent_id, tool, route.upstream)
         hosted = HostedTools(upstream.substitutes, drop)
-        return make_model(
-            route.model, self._clients[route.upstream], api=upstream.api, named=route.found, hosted=hosted
-        )
+        return Choice.of(route, self._clients[route.upstream], hosted, api=upstream.api)
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables for modules that create their own OpenAI client."""

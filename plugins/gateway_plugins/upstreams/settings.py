@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from gateway_core import Bytes, Seconds, Secret
 
@@ -67,12 +67,6 @@ class Upstream:
 
 
 @frozen
-class _PluginSettings:
-    probe: bool = True
-    default: str | None = None
-
-
-@frozen
 class Settings:
     """`[plugins.upstreams]`."""
 
@@ -85,6 +79,6 @@ class Settings:
     def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
         """Build the settings from the plugin's table. Nested tables are upstreams."""
         own = {key: value for key, value in table.items() if not isinstance(value, dict)}
-        plugin_settings = structure(own, _PluginSettings)
         upstreams = {name: structure(value, Upstream, name) for name, value in table.items() if isinstance(value, dict)}
-        return cls(plugin_settings.probe, plugin_settings.default, upstreams)
+        settings: Settings = structure(own, cls)
+        return evolve(settings, upstreams=upstreams)

@@ -95,3 +95,17 @@ async def test_an_allowed_network_is_reached(resolve):
         resolve("10.1.0.9")
         await client.get("http://intranet/x")
     assert [str(request.url) for request in inner.requests] == ["http://10.1.2.3/x", "http://10.1.0.9/x"]
+
+
+async def test_the_next_address_is_tried_if_one_refuses_the_connection(resolve):
+    class FirstRefuses(Recorder):
+        async def handle_async_request(self, request):
+            if request.url.host == "93.184.215.14":
+                raise httpx2.ConnectError("refused")
+            return await super().handle_async_request(request)
+
+    inner = FirstRefuses()
+    resolve("93.184.215.14", "93.184.215.15")
+    async with httpx2.AsyncClient(transport=GuardedTransport(inner=inner)) as client:
+        await client.post("https://name.example/x", json={"a": 1})
+    assert [(str(r.url), r.read()) for r in inner.requests] == [("https://93.184.215.15/x", b'{"a":1}')]

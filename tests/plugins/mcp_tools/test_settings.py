@@ -129,7 +129,7 @@ def test_every_tool_has_a_valid_unique_name(tools):
 
 @given(st.text(), st.text())
 def test_identity_headers_are_unique_per_principal(one, other):
-    settings = McpServer("http", identity_headers={"x-user": "{principal}"})
+    settings = McpServer("http", "http://localhost", identity="principal", identity_headers={"x-user": "{principal}"})
     first, second = (identity_headers(settings, principal)["x-user"] for principal in (one, other))
     assert first.isascii()
     assert first.isprintable()
@@ -137,7 +137,9 @@ def test_identity_headers_are_unique_per_principal(one, other):
 
 
 def test_identity_headers_keep_common_characters_of_a_principal():
-    settings = McpServer("http", identity_headers={"x-user": "id {principal}"})
+    settings = McpServer(
+        "http", "http://localhost", identity="principal", identity_headers={"x-user": "id {principal}"}
+    )
     assert identity_headers(settings, "ada@example.com")["x-user"] == "id ada@example.com"
     assert identity_headers(settings, None)["x-user"] == "id agent-gateway"
 
