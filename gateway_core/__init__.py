@@ -25,6 +25,7 @@ from gateway_core.errors import (
     UpstreamError,
 )
 from gateway_core.hooks.specs import Gateway, RecordStore, hookimpl
+from gateway_core.http.json_io import json_response, read_json
 from gateway_core.http.openapi.describe import described
 from gateway_core.net.addresses import ForbiddenAddressError, Network
 from gateway_core.net.addresses import resolve as resolve_host
@@ -118,6 +119,7 @@ __all__ = [
     "import_probe_command",
     "in_log_context",
     "is_ignored_file",
+    "json_response",
     "load_config",
     "load_isolated",
     "log_context",
@@ -125,6 +127,7 @@ __all__ = [
     "origin_of",
     "parse_pattern",
     "progress_reporter",
+    "read_json",
     "record_finish_reason",
     "resolve_host",
     "sdk_tool_name",

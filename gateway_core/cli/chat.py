@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gateway_core.cli import config_options, read_config
+from gateway_core.cli import config_options, offline_option, read_config
 from gateway_core.config.converter import did_you_mean
 from gateway_core.errors import GatewayError, NotFoundError
 from gateway_core.sdk import compat
@@ -32,16 +32,13 @@ from gateway_core.types import (
 @click.argument("model")
 @click.argument("text", required=False)
 @config_options
-@click.option("--offline", is_flag=True, help="Use the built-in offline model instead of an upstream.")
+@offline_option
 def chat(model: str, text: str | None, file: Path | None, agents: Path | None, offline: bool) -> None:
     """Send TEXT to the agent MODEL and print the answer.
 
     Without TEXT, read messages from standard input until it ends.
     """
-    overrides: dict[str, Any] = {"plugins": {"hot_reload": {"enabled": False}}}
-    if offline:
-        overrides["plugins"]["upstreams"] = {"enabled": False}
-    settings = read_config(file, agents, overrides)
+    settings = read_config(file, agents, skip=["chat", "offline"] if offline else ["chat"])
     compat.check()
 
     from gateway_core.gateway import RunningGateway

@@ -117,14 +117,8 @@ def _load(
 ) -> tuple[Catalog, list[tuple[str, str]]]:
     # Errors are printed in the table, so they are not logged.
     logging.basicConfig(handlers=[logging.NullHandler()])
-    # Loading agents requires no upstream.
-    overrides: dict[str, Any] = {
-        "plugins": {"upstreams": {"enabled": False}, "hot_reload": {"enabled": False}},
-        "catalog": {"trial_import": trial},
-    }
-    if not installed:
-        overrides["plugins"]["entry_point_discovery"] = {"enabled": False}
-    settings = read_config(file, folder, overrides)
+    skip = ["check"] if installed else ["check", "paths"]
+    settings = read_config(file, folder, {"catalog": {"trial_import": trial}}, skip=skip)
 
     from gateway_core.errors import DiscoveryError
     from gateway_core.gateway import RunningGateway

@@ -15,6 +15,7 @@ from gateway_core.gateway import RunningGateway
 from gateway_core.http import activity_rendering, error_responses
 from gateway_core.http.auth import authenticated
 from gateway_core.http.chat.serializer import completion, fingerprint, reasoning_fields
+from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
 from gateway_core.runs.active_run import ActiveRun
@@ -73,7 +74,7 @@ class DetachedRunRoutes:
             value |= {"status": "completed", "response": orjson.Fragment(self._answer(run))}
         elif isinstance(last, Failed) and last.error.code != CANCELLED:
             value |= {"status": "failed", **error_responses.body(last.error, run.context.request_id)}
-        return Response(orjson.dumps(value), media_type="application/json")
+        return json_response(value)
 
     def _answer(self, run: ActiveRun) -> bytes:
         config = self._gateway.config.clients

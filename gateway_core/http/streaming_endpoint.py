@@ -3,7 +3,7 @@
 Subclasses serialize the response.
 """
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -12,7 +12,7 @@ from gateway_core.gateway import RunningGateway
 from gateway_core.http.disconnect import while_connected
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import BackgroundTask, Completed, Failed, RunEvent, ServedAgent
+from gateway_core.types import Completed, Failed, RunEvent
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -71,23 +71,6 @@ class StreamingEndpoint:
         if body == KEEP_ALIVE and self._active is not None:
             self._active.keep_alives += 1
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-def background_task(
-    gateway: RunningGateway,
-    served: ServedAgent,
-    headers: Mapping[str, str],
-    messages: Sequence[Mapping[str, Any]],
-    *,
-    stream: bool,
-) -> BackgroundTask | None:
-    """Returns the background task (such as a chat title) that a request is for.
-
-    Returns `None` for other requests, and if the agent's `background_tasks` setting is off.
-    """
-    if not gateway.config.agent(served.id).background_tasks:
-        return None
-    return gateway.hooks.background_task(served.entry, headers, messages, stream)
 
 
 def is_final(events: list[RunEvent]) -> bool:

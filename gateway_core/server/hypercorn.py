@@ -82,7 +82,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
         raise ConfigError(
             f"refusing to listen on {exposed[0]}: no plugin controls access, so other hosts could use the agents",
             source="[server] host",
-            hint="create a key with `agent-gateway keys create NAME`, or listen on 127.0.0.1",
+            hint=f"{gateway.hooks.access_hint}, or listen on 127.0.0.1",
         )
     _raise_open_file_limit()
     detect_disconnects()

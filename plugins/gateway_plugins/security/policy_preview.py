@@ -11,9 +11,17 @@ from attrs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway_core import Catalog, InvalidRequestError, ToolOrigin, described, origin_of, tool_names
+from gateway_core import (
+    Catalog,
+    InvalidRequestError,
+    ToolOrigin,
+    described,
+    json_response,
+    origin_of,
+    read_json,
+    tool_names,
+)
 from gateway_plugins.security.access_query import GATEWAY, AccessQuery
-from gateway_plugins.security.json_body import json_object, json_response
 from gateway_plugins.security.overrides.grant_request import parse_grant
 from gateway_plugins.security.policy.compiler import TOOL_SOURCES, Policy
 from gateway_plugins.security.policy.evaluator import PolicyEvaluator, Verdict
@@ -39,7 +47,7 @@ class Preview:
     @described("Preview a policy decision", takes=_QUERY)
     async def answer(self, request: Request) -> Response:
         """Evaluate the query in the body."""
-        fields = _fields(await json_object(request))
+        fields = _fields(await read_json(request))
         policy, rules = self._current()
         shown = _preview(fields, policy, rules, self._catalog())
         return json_response(shown)
