@@ -18,10 +18,9 @@ from gateway_core.http.chat.serializer import completion, fingerprint, reasoning
 from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
+from gateway_core.http.responses.serializer import CANCELLED
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.types import Completed, Failed
-
-CANCELLED = "run_cancelled"
 
 
 class DetachedRunRoutes:

@@ -3,13 +3,13 @@
 Subclasses serialize the response.
 """
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
 from starlette.types import Receive, Send
 
 from gateway_core.gateway import RunningGateway
-from gateway_core.http.disconnect import while_connected
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.types import Completed, Failed, RunEvent
@@ -47,8 +47,21 @@ class StreamingEndpoint:
 
         After a disconnect, the agent's `on_disconnect` setting decides whether the run continues.
         """
-        disconnected = await while_connected(receive, work, on_disconnect=self._on_disconnect)
-        if disconnected and self._active is not None and self._active.handed_over:
+        task = asyncio.ensure_future(work)
+        # A disconnect is reported only to a pending `receive()`, so one is pending until `work` finishes.
+        leaving = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return
+            self._on_disconnect()
+        finally:
+            leaving.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+        if self._active is not None and self._active.handed_over:
             self._gateway.detached_runs.keep(self._active)
 
     def _on_disconnect(self) -> None:
@@ -71,6 +84,11 @@ class StreamingEndpoint:
         if body == KEEP_ALIVE and self._active is not None:
             self._active.keep_alives += 1
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def is_final(events: list[RunEvent]) -> bool:
