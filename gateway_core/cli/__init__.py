@@ -72,8 +72,13 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except GatewayError as error:
-        click.echo(f"agent-gateway: {error}", err=True)
-        sys.exit(EXIT_CONFIG if isinstance(error, ConfigError) else 1)
+        sys.exit(report(error))
+
+
+def report(error: GatewayError) -> int:
+    """Print an error, and return the exit status."""
+    click.echo(f"agent-gateway: {error}", err=True)
+    return EXIT_CONFIG if isinstance(error, ConfigError) else 1
 
 
 offline_option = click.option("--offline", is_flag=True, help="Use the built-in offline model instead of an upstream.")

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from gateway_core.cli import EXIT_CONFIG, config_options, read_config
+from gateway_core.cli import config_options, read_config, report
 from gateway_core.config.settings import mask_secrets
-from gateway_core.errors import ConfigError, GatewayError
+from gateway_core.errors import GatewayError
 from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.sdk import compat
@@ -94,8 +94,7 @@ def _in_child(work: Callable[[], int]) -> int | None:
             status = work()
             sys.stdout.flush()
         except GatewayError as error:
-            click.echo(f"agent-gateway: {error}", err=True)
-            status = EXIT_CONFIG if isinstance(error, ConfigError) else 1
+            status = report(error)
         finally:
             os._exit(_CHILD_BASE + status)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

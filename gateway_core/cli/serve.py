@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,8 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
     catalog, hooks = gateway.catalog, gateway.hooks
     texts: dict[str, str] = {}
     for facts in hooks.describe().values():
-        for label, text in facts.get("banner", {}).items():
-            texts.setdefault(label, text)
+        if isinstance(lines := facts.get("banner"), Mapping):
+            texts = {**lines, **texts}
     yield f"Agent Gateway listening on {url}/v1"
     yield _line("upstream", texts.pop("upstream", "none"))
     yield _line("models", ", ".join(catalog.agents) or "none; create one with: agent-gateway new MyAgent")

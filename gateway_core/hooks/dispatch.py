@@ -92,7 +92,7 @@ class Hooks:
 
     @property
     def access_hint(self) -> str:
-        """How to protect an open gateway: the attribute `access_hint` of the first plugin that has one."""
+        """A hint to protect an open gateway: the attribute `access_hint` of the first plugin that has one."""
         hints = (getattr(plugin, "access_hint", None) for plugin in self._plugins)
         return next(filter(None, hints), "enable a plugin that implements `authorize`")
 

@@ -1,6 +1,6 @@
 """Reads the content of messages: text, or an array of parts with a type. Errors name the JSON path of the part."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway_core.errors import InvalidRequestError
@@ -8,7 +8,14 @@ from gateway_core.http import json_fields
 from gateway_core.http.agent_request import Item
 
 
-def parts(content: Any, path: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def convert_parts(content: Any, path: str, convert: Callable[[Mapping[str, Any], str, str], Item]) -> str | list[Item]:
+    """Returns a string unchanged, and the parts of an array converted; `convert` receives fields, type and path."""
+    if isinstance(content, str):
+        return content
+    return [convert(part, kind, where) for where, kind, part in _parts(content, path)]
+
+
+def _parts(content: Any, path: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yields the path, the type and the fields of each part of an array."""
     if not isinstance(content, list):
         raise json_fields.wrong_type(path, "a string or an array of parts", content)
@@ -23,7 +30,7 @@ def plain_text(content: Any, path: str, kinds: tuple[str, ...]) -> str:
     if isinstance(content, str):
         return content
     texts: list[str] = []
-    for where, kind, part in parts(content, path):
+    for where, kind, part in _parts(content, path):
         if kind not in kinds:
             raise InvalidRequestError(
                 f"'{where}.type' must not be '{kind[:40]}' in this message", param=f"{where}.type"

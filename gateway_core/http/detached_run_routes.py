@@ -77,6 +77,5 @@ class DetachedRunRoutes:
 
     def _answer(self, run: ActiveRun) -> bytes:
         config = self._gateway.config.clients
-        rendering = activity_rendering.make("plain", max_result=config.max_result, reasoning=config.reasoning != "none")
-        shown = rendering.show(run.told)
+        shown = activity_rendering.make("plain", config).show(run.told)
         return completion(run.context.agent_id, fingerprint(run.served), shown, reasoning_fields(config.reasoning))

@@ -38,11 +38,8 @@ class ChatCompletions:
         config = self._gateway.config
         chat = parse_chat_request(body, max_messages=config.http.max_messages, max_tools=config.http.max_tools)
         to_run = await prepare_run(request, self._gateway, principal, chat)
-        rendering = activity_rendering.make(
-            rendering_for(request.headers, principal, body.get("tools"), config.clients),
-            max_result=config.clients.max_result,
-            reasoning=config.clients.reasoning != "none",
-        )
+        name = rendering_for(request.headers, principal, body.get("tools"), config.clients)
+        rendering = activity_rendering.make(name, config.clients)
         await _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage).serve(receive)
 
 

@@ -14,7 +14,7 @@ from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.activity_rendering import strip_blocks
 from gateway_core.http.agent_request import Item
-from gateway_core.http.content_parts import input_file, last_user_text, parts, plain_text
+from gateway_core.http.content_parts import convert_parts, input_file, last_user_text, plain_text
 
 
 @frozen
@@ -40,11 +40,12 @@ def parse_messages(messages: list[Any]) -> Conversation:
     for position, message in enumerate(messages):
         path = f"messages[{position}]"
         json_fields.an_object(message, path)
+        content, place = message.get("content"), f"{path}.content"
         match role := json_fields.required_text(message, "role", f"{path}."):
             case "system" | "developer":
-                system.append(plain_text(message.get("content"), f"{path}.content", ("text",)))
+                system.append(plain_text(content, place, ("text",)))
             case "user":
-                items.append({"role": "user", "content": _user_content(message.get("content"), f"{path}.content")})
+                items.append({"role": "user", "content": convert_parts(content, place, _user_part)})
             case "assistant":
                 items.extend(_assistant(message, path, open_calls))
             case "tool":
@@ -55,12 +56,6 @@ def parse_messages(messages: list[Any]) -> Conversation:
     for call_id, path in open_calls.items():
         raise InvalidRequestError(f"the tool call '{call_id}' has no matching message with the role 'tool'", param=path)
     return Conversation(items, "\n\n".join(filter(None, system)) or None, last_user_text(items))
-
-
-def _user_content(content: Any, path: str) -> str | list[Item]:
-    if isinstance(content, str):
-        return content
-    return [_user_part(part, kind, where) for where, kind, part in parts(content, path)]
 
 
 def _user_part(part: Mapping[str, Any], kind: str, path: str) -> Item:

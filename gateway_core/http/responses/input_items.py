@@ -13,7 +13,7 @@ from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.activity_rendering import strip_blocks
 from gateway_core.http.agent_request import Item
-from gateway_core.http.content_parts import input_file, parts, plain_text
+from gateway_core.http.content_parts import convert_parts, input_file, plain_text
 from gateway_core.http.responses.item_references import new_id
 
 
@@ -108,16 +108,10 @@ def _message(item: Mapping[str, Any], path: str, items: list[Item], system: list
             if text:
                 items.append({"role": "assistant", "content": text})
         case "user":
-            items.append({"role": "user", "content": _user(content, place)})
+            items.append({"role": "user", "content": convert_parts(content, place, _user_part)})
         case _:
             supported = "user, assistant, system, developer"
             raise json_fields.unsupported_value(f"{path}.role", role, supported=supported)
-
-
-def _user(content: Any, path: str) -> str | list[Item]:
-    if isinstance(content, str):
-        return content
-    return [_user_part(part, kind, where) for where, kind, part in parts(content, path)]
 
 
 def _user_part(part: Mapping[str, Any], kind: str, path: str) -> Item:
