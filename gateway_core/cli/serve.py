@@ -55,7 +55,7 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
     texts: dict[str, str] = {}
     for facts in hooks.describe().values():
         if isinstance(lines := facts.get("banner"), Mapping):
-            texts = {**lines, **texts}
+            texts |= {label: text for label, text in lines.items() if label not in texts}
     yield f"Agent Gateway listening on {url}/v1"
     yield _line("upstream", texts.pop("upstream", "none"))
     yield _line("models", ", ".join(catalog.agents) or "none; create one with: agent-gateway new MyAgent")

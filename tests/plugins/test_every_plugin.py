@@ -9,6 +9,7 @@ import pytest
 from agents import Agent
 
 import gateway_core
+from gateway_core import hookimpl
 from gateway_core.app import build
 from gateway_core.cli import COMMANDS, read_config
 from gateway_core.cli.serve import banner
@@ -79,6 +80,32 @@ async def test_messages_name_only_plugins_and_commands_that_are_there(name, tmp_
     assert named <= {*COMMANDS, *gateway.hooks.commands()}
     assert name is None or not re.search(rf"\b{name}\b", text)
     assert ("enable a plugin that implements `authorize`" in text) is (name == "security")
+
+
+async def test_the_banner_shows_the_lines_of_plugins_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def plugin(lines):
+        class Plugin:
+            access_hint = "ask the operator"
+
+            def __init__(self, gateway, config):
+                pass
+
+            @hookimpl
+            def describe(self):
+                return {"banner": lines}
+
+        return Plugin
+
+    off = {name: {"enabled": False} for name in NAMES}
+    added = {"one": plugin({"zone": "a", "upstream": "acme"}), "two": plugin({"zone": "b", "area": "c"})}
+    app = build(load_config(environ={}, overrides={"plugins": off}), plugins=added)
+    async with app.state.gateway as gateway:
+        lines = list(banner("http://localhost", gateway))
+    assert lines[1] == "  upstream   acme"
+    assert lines[3:5] == ["  zone       a", "  area       c"]
+    assert "  access     open, from this machine only; ask the operator" in lines
 
 
 def test_commands_skip_the_plugins_that_say_so(tmp_path):
