@@ -28,6 +28,7 @@ from gateway_core.errors import (
     UpstreamError,
 )
 from gateway_core.hooks.specs import Gateway, RecordStore, hookimpl
+from gateway_core.http.json_io import json_response, read_json
 from gateway_core.http.openapi.describe import described
 from gateway_core.net.addresses import Network
 from gateway_core.observability.log_context import add_log_context, in_log_context, log_context
@@ -130,6 +131,7 @@ __all__ = [
     "import_probe_command",
     "in_log_context",
     "is_ignored_file",
+    "json_response",
     "load_config",
     "load_isolated",
     "log_context",
@@ -137,6 +139,7 @@ __all__ = [
     "origin_of",
     "parse_pattern",
     "progress_reporter",
+    "read_json",
     "record_finish_reason",
     "sdk_tool_name",
     "set_trace_headers",

@@ -63,9 +63,10 @@ def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = 
 def _routes(gateway: RunningGateway) -> list[BaseRoute]:
     models, health, runs = Models(gateway), Health(gateway), DetachedRunRoutes(gateway)
     responses = Responses(gateway)
-    routes: list[BaseRoute] = []
-    routes += [
-        Route("/openapi.json", OpenApi(gateway, __version__, lambda: routes).get),
+    admin = [_guarded(route, gateway) for route in [*admin_routes(gateway), *gateway.hooks.admin_routes()]]
+    public: list[BaseRoute] = []
+    public += [
+        Route("/openapi.json", OpenApi(gateway, __version__, public, admin).get),
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
         Route("/v1/models", models.list),
@@ -79,9 +80,8 @@ def _routes(gateway: RunningGateway) -> list[BaseRoute]:
         Route("/v1/runs/{id}", runs.get),
         Route("/v1/runs/{id}/cancel", runs.cancel, methods=["POST"]),
         *gateway.hooks.routes(),
-        *(_guarded(route, gateway) for route in [*admin_routes(gateway), *gateway.hooks.admin_routes()]),
     ]
-    return routes
+    return [*public, *admin]
 
 
 def _guarded(route: BaseRoute, gateway: RunningGateway) -> BaseRoute:

@@ -37,6 +37,7 @@ def main() -> None:
             "gateway_core/default.toml",
             "gateway_core/py.typed",
             "gateway_core/cli/templates/basic/agent.py",
+            "gateway_core/cli/templates/gateway.toml",
         ):
             if needed not in core:
                 raise SystemExit(f"{needed} is missing from {wheels[0].name}")

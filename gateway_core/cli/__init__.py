@@ -5,6 +5,7 @@ of output and an exit status. To keep startup fast, it imports neither the SDK n
 """
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,16 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except GatewayError as error:
-        click.echo(f"agent-gateway: {error}", err=True)
-        sys.exit(EXIT_CONFIG if isinstance(error, ConfigError) else 1)
+        sys.exit(report(error))
+
+
+def report(error: GatewayError) -> int:
+    """Print an error, and return the exit status."""
+    click.echo(f"agent-gateway: {error}", err=True)
+    return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+
+
+offline_option = click.option("--offline", is_flag=True, help="Use the built-in offline model instead of an upstream.")
 
 
 def config_options(command: Any) -> Any:
@@ -90,10 +99,26 @@ def config_options(command: Any) -> Any:
     )(command)
 
 
-def read_config(file: Path | None, agents: Path | None, overrides: Table | None = None) -> Config:
-    """Load the configuration with the options of the command line."""
-    tables = dict(overrides or {})
-    if agents is not None:
-        plugins = tables.setdefault("plugins", {})
-        plugins["folder_discovery"] = {**plugins.get("folder_discovery", {}), "path": str(agents.resolve())}
-    return load_config(file, overrides=tables)
+def read_config(
+    file: Path | None, agents: Path | None, overrides: Table | None = None, *, skip: Collection[str] = ()
+) -> Config:
+    """Load the configuration with the options of the command line.
+
+    Args:
+        file: The option `--config`.
+        agents: The option `--agents`. It sets the setting that a plugin's attribute `agents_setting` names.
+        overrides: Settings from other options.
+        skip: Situations, such as `offline`. A plugin with one of them in its attribute `skip_for` is disabled.
+    """
+    config = load_config(file, overrides=overrides)
+    if agents is None and not skip:
+        return config
+    from gateway_core.hooks.plugin_loader import enabled_classes
+
+    tables: Table = {}
+    for name, cls in enabled_classes(config):
+        if not set(skip).isdisjoint(getattr(cls, "skip_for", ())):
+            tables[name] = {"enabled": False}
+        elif agents is not None and (setting := getattr(cls, "agents_setting", None)):
+            tables[name] = {setting: str(agents.resolve())}
+    return load_config(file, overrides={**(overrides or {}), "plugins": tables})

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gateway_core.cli import config_options, read_config
+from gateway_core.cli import config_options, offline_option, read_config
 from gateway_core.config.converter import did_you_mean
 from gateway_core.errors import GatewayError, NotFoundError
 from gateway_core.sdk import compat
@@ -32,16 +32,13 @@ from gateway_core.types import (
 @click.argument("model")
 @click.argument("text", required=False)
 @config_options
-@click.option("--offline", is_flag=True, help="Use the built-in offline model instead of an upstream.")
+@offline_option
 def chat(model: str, text: str | None, file: Path | None, agents: Path | None, offline: bool) -> None:
     """Send TEXT to the agent MODEL and print the answer.
 
     Without TEXT, read messages from standard input until it ends.
     """
-    overrides: dict[str, Any] = {"plugins": {"hot_reload": {"enabled": False}}}
-    if offline:
-        overrides["plugins"]["upstreams"] = {"enabled": False}
-    settings = read_config(file, agents, overrides)
+    settings = read_config(file, agents, skip=["chat", "offline"] if offline else ["chat"])
     compat.check()
 
     from gateway_core.gateway import RunningGateway
@@ -54,56 +51,53 @@ def chat(model: str, text: str | None, file: Path | None, agents: Path | None, o
                 raise NotFoundError(f"unknown agent '{model}'", hint=did_you_mean(model, catalog.agents))
             if agent_id not in catalog.agents:
                 raise catalog.broken[agent_id].error
-            session = _Session(gateway, catalog.agents[agent_id])
+            served, items = catalog.agents[agent_id], list[dict[str, Any]]()
             if text is not None:
-                await session.say(text)
+                await _say(gateway, served, items, text)
                 return
             while (line := await asyncio.to_thread(_ask)) is not None:
                 try:
-                    await session.say(line)
+                    await _say(gateway, served, items, line)
                 except GatewayError as error:
                     click.echo(f"error: {error}", err=True)
 
     asyncio.run(converse())
 
 
-class _Session:
-    def __init__(self, gateway: Any, served: Any) -> None:
-        self._gateway = gateway
-        self._served = served
-        self._items: list[dict[str, Any]] = []
+async def _say(gateway: Any, served: Any, items: list[dict[str, Any]], text: str) -> None:
+    """Print the agent's answer, and add the message and the answer to the items of the chat."""
+    from gateway_core.runs.run_request import RunRequest
 
-    async def say(self, text: str) -> None:
-        from gateway_core.runs.run_request import RunRequest
+    items.append({"role": "user", "content": text})
+    context = RunContext(f"req_{uuid.uuid4().hex}", Principal("local", admin=True), served.id, "chat")
+    answer: list[str] = []
+    async with gateway.engine.start(RunRequest(served, context, tuple(items), text, live=True)) as run:
+        while True:
+            for event in await run.take():
+                match event:
+                    case TextDelta():
+                        answer.append(event.text)
+                        click.echo(event.text, nl=False)
+                    case ToolStarted():
+                        _note(f"{event.name} {event.arguments}")
+                    case ToolProgress():
+                        _note(event.message)
+                    case ToolFinished():
+                        _note(f"{event.name}: {event.output}")
+                    case AgentChanged():
+                        _note(f"{event.name} takes over")
+                    case Failed():
+                        click.echo()
+                        items.pop()
+                        raise event.error
+                    case Completed():
+                        click.echo()
+                        items.append({"role": "assistant", "content": "".join(answer)})
+                        return
 
-        self._items.append({"role": "user", "content": text})
-        context = RunContext(f"req_{uuid.uuid4().hex}", Principal("local", admin=True), self._served.id, "chat")
-        answer: list[str] = []
-        async with self._gateway.engine.start(
-            RunRequest(self._served, context, tuple(self._items), text, live=True)
-        ) as run:
-            while True:
-                for event in await run.take():
-                    match event:
-                        case TextDelta():
-                            answer.append(event.text)
-                            click.echo(event.text, nl=False)
-                        case ToolStarted():
-                            click.secho(f"[{event.name} {event.arguments}]", err=True, dim=True)
-                        case ToolProgress():
-                            click.secho(f"[{event.message}]", err=True, dim=True)
-                        case ToolFinished():
-                            click.secho(f"[{event.name}: {event.output}]", err=True, dim=True)
-                        case AgentChanged():
-                            click.secho(f"[{event.name} takes over]", err=True, dim=True)
-                        case Failed():
-                            click.echo()
-                            self._items.pop()
-                            raise event.error
-                        case Completed():
-                            click.echo()
-                            self._items.append({"role": "assistant", "content": "".join(answer)})
-                            return
+
+def _note(text: str) -> None:
+    click.secho(f"[{text}]", err=True, dim=True)
 
 
 def _ask() -> str | None:

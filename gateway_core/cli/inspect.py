@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from gateway_core.cli import EXIT_CONFIG, config_options, read_config
+from gateway_core.cli import config_options, read_config, report
 from gateway_core.config.settings import mask_secrets
-from gateway_core.errors import ConfigError, GatewayError
+from gateway_core.errors import GatewayError
 from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.sdk import compat
@@ -94,8 +94,7 @@ def _in_child(work: Callable[[], int]) -> int | None:
             status = work()
             sys.stdout.flush()
         except GatewayError as error:
-            click.echo(f"agent-gateway: {error}", err=True)
-            status = EXIT_CONFIG if isinstance(error, ConfigError) else 1
+            status = report(error)
         finally:
             os._exit(_CHILD_BASE + status)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -117,14 +116,8 @@ def _load(
 ) -> tuple[Catalog, list[tuple[str, str]]]:
     # Errors are printed in the table, so they are not logged.
     logging.basicConfig(handlers=[logging.NullHandler()])
-    # Loading agents requires no upstream.
-    overrides: dict[str, Any] = {
-        "plugins": {"upstreams": {"enabled": False}, "hot_reload": {"enabled": False}},
-        "catalog": {"trial_import": trial},
-    }
-    if not installed:
-        overrides["plugins"]["entry_point_discovery"] = {"enabled": False}
-    settings = read_config(file, folder, overrides)
+    skip = ["check"] if installed else ["check", "paths"]
+    settings = read_config(file, folder, {"catalog": {"trial_import": trial}}, skip=skip)
 
     from gateway_core.errors import DiscoveryError
     from gateway_core.gateway import RunningGateway

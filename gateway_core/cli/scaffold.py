@@ -9,27 +9,13 @@ import click
 TEMPLATES = ("basic", "tools", "handoff", "guardrail", "workflow")
 PLACEHOLDER = "MyAgent"
 FIRST_AGENT = "Hello"
-STARTER = """\
-# Settings of this gateway. Every setting has a default, so this file can be empty or deleted.
-# `agent-gateway config` prints all settings; docs/reference/config.md explains them.
-
-# [server]
-# host = "127.0.0.1"
-# port = 8000
-
-# Model providers. Without one, the gateway uses OpenAI if OPENAI_API_KEY is set, else a running Ollama or
-# LM Studio, else the built-in offline model.
-# [plugins.upstreams.ollama]
-# base_url = "http://127.0.0.1:11434/v1"
-# default_model = "llama3.2"
-"""
 
 
 @click.command()
 @click.argument("directory", default=".", type=click.Path(path_type=Path, file_okay=False))
 def init(directory: Path) -> None:
     """Create a gateway.toml and a first agent in DIRECTORY."""
-    _write(directory / "gateway.toml", STARTER)
+    _write(directory / "gateway.toml", _read("gateway.toml"))
     _write(directory / "agents" / FIRST_AGENT / "agent.py", _template("tools", FIRST_AGENT))
     where = "" if directory == Path() else f"cd {directory} && "
     click.echo(f"Start the gateway with: {where}agent-gateway serve")
@@ -55,8 +41,11 @@ def new(name: str, template: str, agents: Path) -> None:
 
 
 def _template(template: str, name: str) -> str:
-    source = resources.files("gateway_core.cli").joinpath("templates", template, "agent.py").read_text(encoding="utf-8")
-    return source.replace(PLACEHOLDER, name)
+    return _read(template, "agent.py").replace(PLACEHOLDER, name)
+
+
+def _read(*path: str) -> str:
+    return resources.files("gateway_core.cli").joinpath("templates", *path).read_text(encoding="utf-8")
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,7 +15,6 @@ import attrs
 import cattrs
 from attrs import field, frozen
 from cattrs.errors import ForbiddenExtraKeysError
-from cattrs.gen import make_dict_structure_fn
 
 from gateway_core.errors import ConfigError
 from gateway_core.net.addresses import Network
@@ -222,9 +221,6 @@ def _has_origin(wanted: Any) -> Callable[[Any], bool]:
 
 def _make_converter(base: Path) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
-    converter.register_structure_hook_factory(
-        attrs.has, lambda cls: make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
-    )
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(bool, _boolean)
     converter.register_structure_hook(int, _integer)

@@ -306,12 +306,13 @@ def _read(path: Path, named: Path) -> Table:
         raise ConfigError(f"is not valid TOML: {error}", source=str(named)) from error
     except RecursionError:
         raise _too_deep(str(named)) from None
-    if _deeper_than(MAX_DEPTH, table):
+    if deeper_than(MAX_DEPTH, table):
         raise _too_deep(str(named))
     return table
 
 
-def _deeper_than(levels: int, table: Table) -> bool:
+def deeper_than(levels: int, table: Table) -> bool:
+    """Whether a table or JSON object contains more than this number of nested levels."""
     values: list[Any] = [table]
     for _ in range(levels):
         inner = (value.values() if isinstance(value, dict) else value for value in values)

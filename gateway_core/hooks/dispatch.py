@@ -76,6 +76,7 @@ class Hooks:
         for name, plugin in reversed(list(plugins.items())):
             _register(manager, name, plugin)
         self._implementations = {name: _resolve(manager, name) for name in hook_names()}
+        self._plugins = tuple(plugins.values())
         # The attribute `guards` of a plugin may change at run time, so it is read on each use.
         self._guards = [plugins[each.plugin] for each in self._implementations["authorize"]]
         self._names = {plugin: [h for h, i in self._implementations.items() if _has(i, plugin)] for plugin in plugins}
@@ -88,6 +89,12 @@ class Hooks:
     def guarded(self) -> bool:
         """Whether a plugin controls access to agents. Without one, the gateway is open."""
         return any(getattr(plugin, "guards", True) for plugin in self._guards)
+
+    @property
+    def access_hint(self) -> str:
+        """A hint to protect an open gateway: the attribute `access_hint` of the first plugin that has one."""
+        hints = (getattr(plugin, "access_hint", None) for plugin in self._plugins)
+        return next(filter(None, hints), "enable a plugin that implements `authorize`")
 
     @property
     def has_tool_policy(self) -> bool:

@@ -3,7 +3,8 @@
 A disabled plugin is not imported. The module does not call hooks; `hooks/dispatch.py` does.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -85,6 +86,15 @@ def load_plugins(config: Config, gateway: Gateway, extra: Mapping[str, type] | N
         for name in known
     )
     return Plugins(hooks, loaded, tuple(infos))
+
+
+def enabled_classes(config: Config) -> Iterator[tuple[str, type]]:
+    """Yield the names and classes of the enabled plugins, without those that cannot be loaded: loading reports them."""
+    installed = _installed()
+    for name, table in config.plugins.items():
+        with contextlib.suppress(GatewayError):
+            if is_enabled(name, table, config):
+                yield name, _import(name, installed)
 
 
 @frozen

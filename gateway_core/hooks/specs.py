@@ -129,7 +129,8 @@ class Hookspecs:
     @hookspec
     def describe(self) -> Mapping[str, Any]:
         """Return facts for operators as JSON-serializable values, without secrets. Called by the admin pages and the
-        command line. The results are grouped by plugin. An exception is logged, and only its type is shown."""
+        command line. The results are grouped by plugin. An exception is logged, and only its type is shown. `serve`
+        prints the value of the key `banner`, a mapping of labels to texts; of a label's texts, it prints the first."""
 
     @hookspec
     def measurements(self) -> Iterable[Measurement]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 
-from gateway_core.config.settings import RenderingName
+from gateway_core.config.settings import ClientsConfig, RenderingName
 from gateway_core.types import (
     AgentChanged,
     ApprovalAsked,
@@ -141,9 +141,9 @@ _RENDERINGS: Mapping[RenderingName, type[Rendering]] = {
 }
 
 
-def make(name: RenderingName, *, max_result: int, reasoning: bool) -> Rendering:
+def make(name: RenderingName, config: ClientsConfig) -> Rendering:
     """Creates the rendering for one response. A rendering has state, so each response needs its own."""
-    return _RENDERINGS[name](max_result=max_result, reasoning=reasoning)
+    return _RENDERINGS[name](max_result=config.max_result, reasoning=config.reasoning != "none")
 
 
 _BLOCK = re.compile(r'<details type="(?:tool_calls|reasoning)"[^>]*>.*?</details>\s*', re.DOTALL)

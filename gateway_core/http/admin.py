@@ -5,13 +5,13 @@ They require an admin principal and do not change settings.
 
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gateway_core.errors import NotFoundError
 from gateway_core.gateway import RunningGateway
+from gateway_core.http.json_io import json_response
 from gateway_core.types import BrokenAgent, ServedAgent
 
 
@@ -20,12 +20,12 @@ def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
 
     async def agents(_: Request) -> Response:
         """List all agents with their components, run statistics and load errors."""
-        return _json(_catalog(gateway))
+        return json_response(_catalog(gateway))
 
     async def plugins(_: Request) -> Response:
         """List all plugins with their details, and the state of the configuration."""
         facts = gateway.hooks.describe()
-        return _json(
+        return json_response(
             {
                 "configuration": gateway.reconfigurer.describe(),
                 "plugins": [
@@ -44,12 +44,12 @@ def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
 
     async def tools(_: Request) -> Response:
         """List the gateway's tools with the agents that use them, and the threads that tools occupy."""
-        return _json({"tools": gateway.tools(), "threads": gateway.tool_threads()})
+        return json_response({"tools": gateway.tools(), "threads": gateway.tool_threads()})
 
     async def reload(_: Request) -> Response:
         """Reload the configuration, rediscover agents and load the changed ones."""
         await gateway.reload()
-        return _json(_catalog(gateway))
+        return json_response(_catalog(gateway))
 
     async def reload_one(request: Request) -> Response:
         """Reload, and load one agent again even if its files did not change."""
@@ -57,7 +57,7 @@ def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
         if entry_id is None:
             raise NotFoundError(f"the agent '{request.path_params['id'][:100]}' does not exist", code="model_not_found")
         await gateway.reload(entry_id)
-        return _json(_catalog(gateway))
+        return json_response(_catalog(gateway))
 
     return [
         Route("/admin/agents", agents),
@@ -92,7 +92,3 @@ def _served(agent: ServedAgent, gateway: RunningGateway) -> dict[str, Any]:
 
 def _broken(agent: BrokenAgent) -> dict[str, Any]:
     return {"id": agent.id, "state": "broken", "source": agent.source, "diagnosis": agent.diagnosis()}
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -15,12 +15,12 @@ from gateway_core.gateway import RunningGateway
 from gateway_core.http import activity_rendering, error_responses
 from gateway_core.http.auth import authenticated
 from gateway_core.http.chat.serializer import completion, fingerprint, reasoning_fields
+from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
+from gateway_core.http.responses.serializer import CANCELLED
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.types import Completed, Failed
-
-CANCELLED = "run_cancelled"
 
 
 class DetachedRunRoutes:
@@ -73,10 +73,9 @@ class DetachedRunRoutes:
             value |= {"status": "completed", "response": orjson.Fragment(self._answer(run))}
         elif isinstance(last, Failed) and last.error.code != CANCELLED:
             value |= {"status": "failed", **error_responses.body(last.error, run.context.request_id)}
-        return Response(orjson.dumps(value), media_type="application/json")
+        return json_response(value)
 
     def _answer(self, run: ActiveRun) -> bytes:
         config = self._gateway.config.clients
-        rendering = activity_rendering.make("plain", max_result=config.max_result, reasoning=config.reasoning != "none")
-        shown = rendering.show(run.recorded_events)
+        shown = activity_rendering.make("plain", config).show(run.recorded_events)
         return completion(run.context.agent_id, fingerprint(run.served), shown, reasoning_fields(config.reasoning))

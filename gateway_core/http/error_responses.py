@@ -7,7 +7,6 @@ traceback.
 import math
 from typing import Any
 
-import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +18,7 @@ from gateway_core.errors import (
     NotFoundError,
     Stage,
 )
+from gateway_core.http.json_io import json_response
 
 _CLIENT_STAGES = frozenset({Stage.ROUTE, Stage.AUTHENTICATE, Stage.AUTHORIZE})
 
@@ -40,12 +40,12 @@ def body(error: GatewayError, request_id: str) -> dict[str, Any]:
 
 def response(error: GatewayError, request_id: str) -> Response:
     """Returns the complete response: status, headers and JSON body."""
-    headers = {}
+    answer = json_response(body(error, request_id), error.status)
     if error.retry_after is not None:
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+        answer.headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    return Response(orjson.dumps(body(error, request_id)), error.status, headers=headers, media_type="application/json")
+        answer.headers["www-authenticate"] = "Bearer"
+    return answer
 
 
 def from_starlette(request: Request, error: HTTPException) -> GatewayError | None:

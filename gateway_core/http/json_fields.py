@@ -10,6 +10,9 @@ from gateway_core.errors import InvalidRequestError
 
 T = TypeVar("T")
 
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+VERBOSITIES = ("low", "medium", "high")
+
 
 def text(source: Mapping[str, Any], name: str, path: str = "") -> str | None:
     """Returns a string, or `None` if the field is missing."""
@@ -53,6 +56,21 @@ def listing(source: Mapping[str, Any], name: str, path: str = "") -> list[Any] |
     return _typed(source, name, path, (list,), "an array")
 
 
+def one_of(source: Mapping[str, Any], name: str, options: tuple[str, ...], path: str = "") -> str | None:
+    """Returns one of the allowed strings, or `None` if the field is missing."""
+    value = text(source, name, path)
+    if value is not None and value not in options:
+        raise InvalidRequestError(f"'{path}{name}' must be one of {', '.join(options)}", param=f"{path}{name}")
+    return value
+
+
+def an_object(value: Any, path: str) -> dict[str, Any]:
+    """Returns a value that must be an object."""
+    if not isinstance(value, dict):
+        raise wrong_type(path, "an object", value)
+    return value
+
+
 def check_length(values: Sequence[Any], name: str, limit: int) -> None:
     """Rejects an array with more than `limit` entries."""
     if len(values) > limit:
@@ -62,6 +80,16 @@ def check_length(values: Sequence[Any], name: str, limit: int) -> None:
 def wrong_type(path: str, expected: str, value: Any) -> InvalidRequestError:
     """Creates the error for a value of the wrong type; it contains the path, but not the value."""
     return InvalidRequestError(f"'{path}' must be {expected}, not {_kind(value)}", param=path)
+
+
+def unsupported_value(path: str, value: str, *, supported: str | None = None) -> InvalidRequestError:
+    """Creates the error for a value that the gateway does not know."""
+    return InvalidRequestError(
+        f"'{path}' has the unsupported value '{value[:40]}'",
+        param=path,
+        hint=f"supported values: {supported}" if supported else None,
+        code=None if supported else "unsupported",
+    )
 
 
 def _typed(source: Mapping[str, Any], name: str, path: str, types: tuple[type[T], ...], expected: str) -> T | None:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway_core.gateway import RunningGateway
 from gateway_core.http.auth import authenticated, permitted_agent, visible
+from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
 from gateway_core.types import ServedAgent
@@ -28,14 +28,14 @@ class Models:
         """Return all agents that the caller is allowed to use."""
         principal = await authenticated(request, self._gateway)
         agents = await visible(principal, self._gateway, self._gateway.catalog)
-        return _json({"object": "list", "data": [_model(agent) for agent in agents]})
+        return json_response({"object": "list", "data": [_model(agent) for agent in agents]})
 
     @described("Get an agent", answers=schemas.MODEL)
     async def one(self, request: Request) -> Response:
         """Return the agent named in the path."""
         principal = await authenticated(request, self._gateway)
         served = await permitted_agent(request.path_params["model"], principal, self._gateway, request)
-        return _json(_model(served))
+        return json_response(_model(served))
 
 
 def _model(agent: ServedAgent) -> dict[str, Any]:
@@ -49,7 +49,3 @@ def _model(agent: ServedAgent) -> dict[str, Any]:
         "description": agent.description,
         "info": {"meta": {"description": agent.description}},
     }
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -3,16 +3,16 @@
 Subclasses serialize the response.
 """
 
-from collections.abc import Coroutine, Mapping, Sequence
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from starlette.types import Receive, Send
 
 from gateway_core.gateway import RunningGateway
-from gateway_core.http.disconnect import while_connected
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import BackgroundTask, Completed, Failed, RunEvent, ServedAgent
+from gateway_core.types import Completed, Failed, RunEvent
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -47,8 +47,21 @@ class StreamingEndpoint:
 
         After a disconnect, the agent's `on_disconnect` setting decides whether the run continues.
         """
-        disconnected = await while_connected(receive, work, on_disconnect=self._on_disconnect)
-        if disconnected and self._active is not None and self._active.handed_over:
+        task = asyncio.ensure_future(work)
+        # A disconnect is reported only to a pending `receive()`, so one is pending until `work` finishes.
+        leaving = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return
+            self._on_disconnect()
+        finally:
+            leaving.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+        if self._active is not None and self._active.handed_over:
             self._gateway.detached_runs.keep(self._active)
 
     def _on_disconnect(self) -> None:
@@ -73,21 +86,9 @@ class StreamingEndpoint:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def background_task(
-    gateway: RunningGateway,
-    served: ServedAgent,
-    headers: Mapping[str, str],
-    messages: Sequence[Mapping[str, Any]],
-    *,
-    stream: bool,
-) -> BackgroundTask | None:
-    """Returns the background task (such as a chat title) that a request is for.
-
-    Returns `None` for other requests, and if the agent's `background_tasks` setting is off.
-    """
-    if not gateway.config.agent(served.id).background_tasks:
-        return None
-    return gateway.hooks.background_task(served.entry, headers, messages, stream)
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def is_final(events: list[RunEvent]) -> bool:

@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 import hypercorn.protocol
+from hypercorn.asyncio.worker_context import EventWrapper
 from hypercorn.events import Closed
 from hypercorn.protocol.h11 import H11Protocol
 
@@ -24,25 +25,16 @@ class _Protocol(H11Protocol):
         super().__init__(*arguments, **named)
         # Hypercorn's object for the connection, which has the stream reader.
         connection = getattr(self.send, "__self__", None)
-        self.can_read = _CanRead(self.can_read, self, getattr(connection, "reader", None))
+        self.can_read = _CanRead(self, getattr(connection, "reader", None))
 
 
-class _CanRead:
-    """Wraps Hypercorn's event, so that `wait` also ends when the client disconnects."""
+class _CanRead(EventWrapper):
+    """Hypercorn's event, whose `wait` also ends when the client disconnects."""
 
-    def __init__(self, event: Any, protocol: H11Protocol, reader: asyncio.StreamReader | None) -> None:
-        self._event = event
+    def __init__(self, protocol: H11Protocol, reader: asyncio.StreamReader | None) -> None:
+        super().__init__()
         self._protocol = protocol
         self._reader = reader
-
-    async def clear(self) -> None:
-        await self._event.clear()
-
-    async def set(self) -> None:
-        await self._event.set()
-
-    def is_set(self) -> bool:
-        return bool(self._event.is_set())
 
     async def wait(self) -> None:
         """Wait until the next request may be read.

@@ -11,9 +11,8 @@ import logging
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config as HypercornConfig
@@ -26,8 +25,6 @@ from gateway_core.net.addresses import is_loopback as is_loopback
 from gateway_core.server.h11_disconnect import detect_disconnects
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 MIN_OPEN_FILES = 4096
 MAX_OPEN_FILES = 65536
@@ -82,7 +79,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
         raise ConfigError(
             f"refusing to listen on {exposed[0]}: no plugin controls access, so other hosts could use the agents",
             source="[server] host",
-            hint="create a key with `agent-gateway keys create NAME`, or listen on 127.0.0.1",
+            hint=f"{gateway.hooks.access_hint}, or listen on 127.0.0.1",
         )
     _raise_open_file_limit()
     detect_disconnects()
@@ -90,7 +87,8 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
         listeners = [held.enter_context(listen(config, address)) for address in addresses]
         if config.admin_address:
             gateway.admin_port = listeners[1].getsockname()[1]
-        _run_loop(_serve(app, gateway, config, listeners, on_start))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(app, gateway, config, listeners, on_start))
 
 
 async def _serve(
@@ -266,12 +264,9 @@ def _freeze_memory() -> None:
     gc.freeze()
 
 
-def _run_loop(main: Coroutine[Any, Any, T]) -> T:
-    factory = None
-    if sys.platform != "win32":
-        with contextlib.suppress(ImportError):
-            import uvloop
-
-            factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # not available on Windows
+        return None
+    return new_event_loop

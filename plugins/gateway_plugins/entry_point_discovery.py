@@ -17,6 +17,8 @@ GROUP = "agent_gateway.agents"
 class EntryPointDiscovery:
     """The plugin `entry_point_discovery`."""
 
+    skip_for = ("paths",)
+
     def __init__(self, gateway: Gateway, config: object) -> None:
         pass
 

@@ -1,14 +1,21 @@
 """Each plugin can be switched off, and each can be the only one: a gateway still starts, and what is left works."""
 
+import ast
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from agents import Agent
 
+import gateway_core
+from gateway_core import hookimpl
 from gateway_core.app import build
+from gateway_core.cli import COMMANDS, read_config
+from gateway_core.cli.serve import banner
 from gateway_core.config.settings import load_config
 from gateway_core.errors import ConfigError, PluginError
+from gateway_core.server.hypercorn import run
 from gateway_core.testing import AsgiTransport, gateway_in_memory, script
 from tests.support.interpreter import run_python
 
@@ -56,6 +63,82 @@ async def test_the_gateway_starts_without_it_and_with_nothing_else(name, alone, 
     ):
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.get("/v1/models")).status_code == 200
+
+
+@pytest.mark.parametrize("name", [None, *NAMES])
+async def test_messages_name_only_plugins_and_commands_that_are_there(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plugins = {"upstreams": {"probe": False}} | ({name: {"enabled": False}} if name else {})
+    app = build(load_config(environ={}, overrides={"server": {"host": "0.0.0.0"}, "plugins": plugins}))
+    gateway = app.state.gateway
+    with pytest.raises(ConfigError) as refused:
+        run(app, lambda url: None)
+    async with gateway:
+        text = "\n".join([*banner("http://localhost", gateway), str(refused.value)])
+    named = set(re.findall(r"agent-gateway ([a-z]+)", text))
+    assert ("keys" in named) is (name != "security")
+    assert named <= {*COMMANDS, *gateway.hooks.commands()}
+    assert name is None or not re.search(rf"\b{name}\b", text)
+    assert ("enable a plugin that implements `authorize`" in text) is (name == "security")
+
+
+async def test_the_banner_shows_the_lines_of_plugins_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def plugin(lines):
+        class Plugin:
+            access_hint = "ask the operator"
+
+            def __init__(self, gateway, config):
+                pass
+
+            @hookimpl
+            def describe(self):
+                return {"banner": lines}
+
+        return Plugin
+
+    off = {name: {"enabled": False} for name in NAMES}
+    added = {"one": plugin({"zone": "a", "upstream": "acme"}), "two": plugin({"zone": "b", "area": "c"})}
+    app = build(load_config(environ={}, overrides={"plugins": off}), plugins=added)
+    async with app.state.gateway as gateway:
+        lines = list(banner("http://localhost", gateway))
+    assert lines[1] == "  upstream   acme"
+    assert lines[3:5] == ["  zone       a", "  area       c"]
+    assert "  access     open, from this machine only; ask the operator" in lines
+
+
+def test_commands_skip_the_plugins_that_say_so(tmp_path):
+    def off(*skip):
+        tables = read_config(None, tmp_path, skip=skip).plugins
+        return {name for name, table in tables.items() if table.get("enabled") is False}
+
+    assert off("check") == {"upstreams", "hot_reload"}
+    assert off("check", "paths") == {"upstreams", "hot_reload", "entry_point_discovery"}
+    assert off("chat") == {"hot_reload"}
+    assert off("offline") == {"upstreams"}
+    assert read_config(None, tmp_path).plugins["folder_discovery"]["path"] == str(tmp_path)
+
+
+# Words that the core uses in another meaning: the code of an error, and a key of the OpenAPI document.
+OTHER_MEANINGS = {"catalog/builder.py", "http/openapi/document.py"}
+
+
+def test_the_core_names_no_plugin():
+    core = Path(gateway_core.__file__).parent
+    names = re.compile(rf"(?:plugins\.|/)?({'|'.join(NAMES)})(?:[./].*)?")
+    found = []
+    for file in core.rglob("*.py"):
+        relative = file.relative_to(core)
+        # `testing` sets the defaults of tests.
+        if "templates" in relative.parts or str(relative) in {*OTHER_MEANINGS, "testing.py"}:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and names.fullmatch(node.value):
+                found.append(f"{relative}:{node.lineno}: {node.value}")
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "agent-gateway keys" in node.value:
+                found.append(f"{relative}:{node.lineno}: {node.value}")
+    assert not found
 
 
 async def test_agents_answer_with_every_plugin_off():

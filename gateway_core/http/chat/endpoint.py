@@ -10,18 +10,15 @@ from starlette.types import Receive, Scope, Send
 from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
 from gateway_core.http import activity_rendering, error_responses
-from gateway_core.http.auth import authenticated, permitted_agent
+from gateway_core.http.agent_request import prepare_run, read_request
 from gateway_core.http.chat.request import parse_chat_request
 from gateway_core.http.chat.serializer import ChunkWriter, completion, error_event, fingerprint, reasoning_fields
-from gateway_core.http.client_detection import rendering_for, session_id
-from gateway_core.http.image_inputs import prepare_images
-from gateway_core.http.json_body import read_json_object
-from gateway_core.http.middleware.request_context import request_id_of
+from gateway_core.http.client_detection import rendering_for
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
-from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, background_task, is_final
+from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, is_final
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import Completed, Failed, RunContext, RunEvent
+from gateway_core.types import Completed, Failed, RunEvent
 
 
 @described("Chat with an agent", takes=schemas.CHAT, answers=schemas.COMPLETION, content=schemas.STREAM)
@@ -37,37 +34,12 @@ class ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        principal = await authenticated(request, self._gateway)
+        principal, body = await read_request(request, self._gateway)
         config = self._gateway.config
-        body = await read_json_object(request, config.http)
         chat = parse_chat_request(body, max_messages=config.http.max_messages, max_tools=config.http.max_tools)
-        served = await permitted_agent(chat.model, principal, self._gateway, request)
-        await prepare_images(chat.conversation.items, config.http)
-        task = background_task(self._gateway, served, request.headers, chat.messages, stream=chat.stream)
-        run = RunContext(
-            request_id_of(scope),
-            principal,
-            served.id,
-            request.headers.get("user-agent"),
-            session_id=session_id(request.headers, chat.metadata),
-            task=task.kind if task else None,
-        )
-        rendering = activity_rendering.make(
-            rendering_for(request.headers, principal, body.get("tools"), config.clients),
-            max_result=config.clients.max_result,
-            reasoning=config.clients.reasoning != "none",
-        )
-        to_run = RunRequest(
-            served,
-            run,
-            chat.conversation.items,
-            chat.conversation.text,
-            live=chat.stream,
-            system=chat.conversation.system,
-            settings=chat.settings,
-            metadata=chat.metadata,
-            task=task,
-        )
+        to_run = await prepare_run(request, self._gateway, principal, chat)
+        name = rendering_for(request.headers, principal, body.get("tools"), config.clients)
+        rendering = activity_rendering.make(name, config.clients)
         await _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage).serve(receive)
 
 

@@ -5,7 +5,7 @@ OpenAI's Chat Completions reference defines the fields; `docs/reference/chat-com
 here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
@@ -13,15 +13,15 @@ from attrs import frozen
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.activity_rendering import strip_blocks
-
-Item = dict[str, Any]
+from gateway_core.http.agent_request import Item
+from gateway_core.http.content_parts import convert_parts, input_file, last_user_text, plain_text
 
 
 @frozen
 class Conversation:
     """A parsed conversation, as a run accepts it."""
 
-    items: Sequence[Item]
+    items: list[Item]
     system: str | None
     """Text of the system and developer messages, which is added to the agent's instructions."""
     text: str
@@ -36,65 +36,30 @@ def parse_messages(messages: list[Any]) -> Conversation:
     """
     items: list[Item] = []
     system: list[str] = []
-    text = ""
     open_calls: dict[str, str] = {}
     for position, message in enumerate(messages):
         path = f"messages[{position}]"
-        if not isinstance(message, dict):
-            raise json_fields.wrong_type(path, "an object", message)
+        json_fields.an_object(message, path)
+        content, place = message.get("content"), f"{path}.content"
         match role := json_fields.required_text(message, "role", f"{path}."):
             case "system" | "developer":
-                system.append(_plain_text(message, path))
+                system.append(plain_text(content, place, ("text",)))
             case "user":
-                content = _user_content(message, path)
-                text = content if isinstance(content, str) else "\n".join(p["text"] for p in content if "text" in p)
-                items.append({"role": "user", "content": content})
+                items.append({"role": "user", "content": convert_parts(content, place, _user_part)})
             case "assistant":
                 items.extend(_assistant(message, path, open_calls))
             case "tool":
                 items.append(_tool_result(message, path, open_calls))
             case _:
-                raise InvalidRequestError(
-                    f"'{path}.role' has the unsupported value '{role[:40]}'",
-                    param=f"{path}.role",
-                    hint="supported values: system, developer, user, assistant, tool",
-                )
+                supported = "system, developer, user, assistant, tool"
+                raise json_fields.unsupported_value(f"{path}.role", role, supported=supported)
     for call_id, path in open_calls.items():
         raise InvalidRequestError(f"the tool call '{call_id}' has no matching message with the role 'tool'", param=path)
-    return Conversation(items, "\n\n".join(filter(None, system)) or None, text)
+    return Conversation(items, "\n\n".join(filter(None, system)) or None, last_user_text(items))
 
 
-def _plain_text(message: Mapping[str, Any], path: str) -> str:
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise json_fields.wrong_type(f"{path}.content", "a string or an array of parts", content)
-    return "".join(_text_part(part, f"{path}.content[{i}]", ("text",)) for i, part in enumerate(content))
-
-
-def _text_part(part: Any, path: str, kinds: tuple[str, ...]) -> str:
-    if not isinstance(part, dict):
-        raise json_fields.wrong_type(path, "an object", part)
-    kind = json_fields.required_text(part, "type", f"{path}.")
-    if kind not in kinds:
-        raise InvalidRequestError(f"'{path}.type' must not be '{kind[:40]}' in this message", param=f"{path}.type")
-    return json_fields.text(part, kind, f"{path}.") or ""
-
-
-def _user_content(message: Mapping[str, Any], path: str) -> str | list[Item]:
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise json_fields.wrong_type(f"{path}.content", "a string or an array of parts", content)
-    return [_user_part(part, f"{path}.content[{i}]") for i, part in enumerate(content)]
-
-
-def _user_part(part: Any, path: str) -> Item:
-    if not isinstance(part, dict):
-        raise json_fields.wrong_type(path, "an object", part)
-    match kind := json_fields.required_text(part, "type", f"{path}."):
+def _user_part(part: Mapping[str, Any], kind: str, path: str) -> Item:
+    match kind:
         case "text":
             return {"type": "input_text", "text": json_fields.text(part, "text", f"{path}.") or ""}
         case "image_url":
@@ -108,37 +73,22 @@ def _user_part(part: Any, path: str) -> Item:
             form = json_fields.required_text(audio, "format", f"{path}.input_audio.")
             return {"type": "input_audio", "input_audio": {"data": data, "format": form}}
         case "file":
-            file = json_fields.mapping(part, "file", f"{path}.") or {}
-            given = {key: json_fields.text(file, key, f"{path}.file.") for key in ("file_data", "file_id", "filename")}
-            if not (given["file_data"] or given["file_id"]):
-                raise InvalidRequestError(f"'{path}.file' requires 'file_data' or 'file_id'", param=f"{path}.file")
-            return {"type": "input_file", **{key: value for key, value in given.items() if value}}
+            return input_file(json_fields.mapping(part, "file", f"{path}.") or {}, f"{path}.file")
         case _:
-            raise InvalidRequestError(
-                f"'{path}.type' has the unsupported value '{kind[:40]}'",
-                param=f"{path}.type",
-                hint="supported values: text, image_url, input_audio, file",
-            )
+            supported = "text, image_url, input_audio, file"
+            raise json_fields.unsupported_value(f"{path}.type", kind, supported=supported)
 
 
 def _assistant(message: Mapping[str, Any], path: str, open_calls: dict[str, str]) -> list[Item]:
     items: list[Item] = []
     content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(
-            _text_part(part, f"{path}.content[{i}]", ("text", "refusal")) for i, part in enumerate(content)
-        )
-    elif content is not None and not isinstance(content, str):
-        raise json_fields.wrong_type(f"{path}.content", "a string, an array of parts or null", content)
-    if isinstance(content, str):
-        content = strip_blocks(content)
+    if content is not None:
+        content = strip_blocks(plain_text(content, f"{path}.content", ("text", "refusal")))
     if content or (content := json_fields.text(message, "refusal", f"{path}.")):
         items.append({"role": "assistant", "content": content})
     for position, call in enumerate(json_fields.listing(message, "tool_calls", f"{path}.") or ()):
         where = f"{path}.tool_calls[{position}]"
-        if not isinstance(call, dict):
-            raise json_fields.wrong_type(where, "an object", call)
-        call_id = json_fields.required_text(call, "id", f"{where}.")
+        call_id = json_fields.required_text(json_fields.an_object(call, where), "id", f"{where}.")
         function = json_fields.mapping(call, "function", f"{where}.") or {}
         items.append(
             {
@@ -158,4 +108,5 @@ def _tool_result(message: Mapping[str, Any], path: str, open_calls: dict[str, st
         raise InvalidRequestError(
             f"'{path}.tool_call_id' does not match an earlier tool call", param=f"{path}.tool_call_id"
         )
-    return {"type": "function_call_output", "call_id": call_id, "output": _plain_text(message, path)}
+    output = plain_text(message.get("content"), f"{path}.content", ("text",))
+    return {"type": "function_call_output", "call_id": call_id, "output": output}

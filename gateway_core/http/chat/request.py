@@ -4,31 +4,22 @@
 its output format) are ignored, fields that the gateway cannot honor are rejected, and unknown fields are ignored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
 
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
-from gateway_core.http.chat.messages import Conversation, parse_messages
+from gateway_core.http.agent_request import AgentRequest
+from gateway_core.http.chat.messages import parse_messages
 
-REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
-
-@frozen
-class ChatRequest:
+@frozen(kw_only=True)
+class ChatRequest(AgentRequest):
     """A parsed chat request."""
 
-    model: str
-    messages: Sequence[Mapping[str, Any]]
-    """The messages as the client sent them."""
-    conversation: Conversation
-    stream: bool
     include_usage: bool
-    settings: Mapping[str, Any]
-    """Model settings, by field name of the SDK's `ModelSettings`."""
-    metadata: Mapping[str, Any]
 
 
 def parse_chat_request(body: Mapping[str, Any], *, max_messages: int, max_tools: int) -> ChatRequest:
@@ -45,10 +36,13 @@ def parse_chat_request(body: Mapping[str, Any], *, max_messages: int, max_tools:
     json_fields.check_length(json_fields.listing(body, "tools") or (), "tools", max_tools)
     _reject_unsupported(body)
     options = json_fields.mapping(body, "stream_options") or {}
+    conversation = parse_messages(messages)
     return ChatRequest(
         model=model,
-        messages=messages,
-        conversation=parse_messages(messages),
+        items=conversation.items,
+        given=messages,
+        text=conversation.text,
+        system=conversation.system,
         stream=json_fields.boolean(body, "stream") or False,
         include_usage=json_fields.boolean(options, "include_usage", "stream_options.") or False,
         settings=_settings(body),
@@ -74,20 +68,12 @@ def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
         "max_tokens": json_fields.integer(body, "max_completion_tokens", low=0)
         or json_fields.integer(body, "max_tokens", low=0)
         or None,
-        "verbosity": one_of(body, "verbosity", ("low", "medium", "high")),
-        "reasoning_effort": one_of(body, "reasoning_effort", REASONING_EFFORTS),
+        "verbosity": json_fields.one_of(body, "verbosity", json_fields.VERBOSITIES),
+        "reasoning_effort": json_fields.one_of(body, "reasoning_effort", json_fields.REASONING_EFFORTS),
         "seed": json_fields.integer(body, "seed", low=-(2**63), high=2**63 - 1),
         "stop": _stop(body),
     }
     return {name: value for name, value in settings.items() if value is not None}
-
-
-def one_of(body: Mapping[str, Any], name: str, options: tuple[str, ...], path: str = "") -> str | None:
-    """Returns one of the allowed strings, or `None` if the field is missing."""
-    value = json_fields.text(body, name, path)
-    if value is not None and value not in options:
-        raise InvalidRequestError(f"'{path}{name}' must be one of {', '.join(options)}", param=f"{path}{name}")
-    return value
 
 
 def _stop(body: Mapping[str, Any]) -> list[str] | None:

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 HEADER = b"x-request-id"
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+# https://www.w3.org/TR/trace-context/#traceparent-header
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?")
 # A response sent before the body was read leaves the rest of the body in the connection; drain up to this much of it.
 _DRAIN_BYTES = 64 * 1024 * 1024
@@ -46,13 +47,13 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = _valid_header(scope, HEADER, _WELL_FORMED) or f"req_{uuid.uuid4().hex}"
         headers = [(HEADER, request_id.encode())]
         scope.setdefault("state", {}).update(request_id=request_id, headers=headers)
-        trace = _trace(scope)
-        add_log_context(request_id=request_id, trace_id=trace["traceparent"].split("-")[1] if trace else None)
+        trace = _valid_header(scope, b"traceparent", _TRACEPARENT)
+        add_log_context(request_id=request_id, trace_id=trace.split("-")[1] if trace else None)
         if trace:
-            set_trace_headers(lambda: trace)
+            set_trace_headers(lambda: {"traceparent": trace})
         exchange = _Exchange(receive, send, headers)
         await self._app(scope, exchange.receive, exchange.send)
 
@@ -114,18 +115,7 @@ class _Exchange:
             logger.debug("timed out while draining a request body")
 
 
-def _trace(scope: Scope) -> dict[str, str]:
-    """Returns the client's trace context (https://www.w3.org/TR/trace-context/#traceparent-header)."""
+def _valid_header(scope: Scope, name: bytes, pattern: re.Pattern[bytes]) -> str | None:
+    """Returns the first value of a request header that matches the pattern."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
-    for name, value in headers:
-        if name == b"traceparent" and _TRACEPARENT.fullmatch(value):
-            return {"traceparent": value.decode()}
-    return {}
-
-
-def _request_id(scope: Scope) -> str:
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
-    for name, value in headers:
-        if name == HEADER and _WELL_FORMED.fullmatch(value):
-            return value.decode()
-    return f"req_{uuid.uuid4().hex}"
+    return next((value.decode() for key, value in headers if key == name and pattern.fullmatch(value)), None)

@@ -6,21 +6,20 @@ docstring is the summary.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from gateway_core.gateway import RunningGateway
 from gateway_core.http.auth import authenticated, visible
+from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi.describe import described, description_of
 from gateway_core.http.openapi.schemas import ANYTHING, ERROR, model_id
 
 _OPEN = ("/healthz", "/readyz")
-_ADMIN = ("/admin/", "/security/", "/metrics")
 
 
 class OpenApi:
@@ -29,38 +28,37 @@ class OpenApi:
     Args:
         gateway: Authenticates the caller and supplies the models.
         version: The gateway's version.
-        routes: Returns all mounted routes.
+        public: The routes that every caller sees.
+        admin: The routes that only admins see.
     """
 
-    def __init__(self, gateway: RunningGateway, version: str, routes: Callable[[], Iterable[BaseRoute]]) -> None:
+    def __init__(
+        self, gateway: RunningGateway, version: str, public: Sequence[BaseRoute], admin: Sequence[BaseRoute]
+    ) -> None:
         self._gateway = gateway
         self._version = version
-        self._routes = routes
+        self._public = public
+        self._admin = admin
 
     @described("Get this document; for admins it includes the admin endpoints", answers=ANYTHING)
     async def get(self, request: Request) -> Response:
         """Return the endpoints and models that the caller is allowed to use."""
         principal = await authenticated(request, self._gateway)
         models = [agent.id for agent in await visible(principal, self._gateway, self._gateway.catalog)]
-        value = document(self._routes(), self._version, models, admin=principal.admin)
-        return Response(orjson.dumps(value), media_type="application/json")
+        routes = [*self._public, *(self._admin if principal.admin else ())]
+        return json_response(document(routes, self._version, models))
 
 
-def document(
-    routes: Iterable[BaseRoute], version: str, models: Sequence[str] = (), *, admin: bool = True
-) -> dict[str, Any]:
+def document(routes: Iterable[BaseRoute], version: str, models: Sequence[str] = ()) -> dict[str, Any]:
     """Builds the OpenAPI document.
 
     Args:
         routes: The routes to describe.
         version: The gateway's version.
         models: Ids of the available models.
-        admin: Whether to include the admin endpoints.
     """
     paths: dict[str, dict[str, Any]] = {}
     for path, route in _flat(routes):
-        if path.startswith(_ADMIN) and not admin:
-            continue
         plain = re.sub(r"\{(\w+):\w+\}", r"{\1}", path)
         for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
             paths.setdefault(plain, {})[method.lower()] = _operation(route, plain)

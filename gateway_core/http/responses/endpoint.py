@@ -6,32 +6,30 @@ response has its own HTTP status. A later error is the event `response.failed`, 
 
 import asyncio
 import logging
-from typing import Any
 
 import orjson
+from attrs import evolve
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway_core.errors import InvalidRequestError, NotFoundError, RunError
 from gateway_core.gateway import RunningGateway
-from gateway_core.http.auth import authenticated, permitted_agent
-from gateway_core.http.chat.messages import Item
-from gateway_core.http.client_detection import has_tool_items, session_id
-from gateway_core.http.image_inputs import prepare_images
-from gateway_core.http.json_body import read_json_object
-from gateway_core.http.middleware.request_context import request_id_of
+from gateway_core.http.agent_request import Item, prepare_run, read_request
+from gateway_core.http.auth import authenticated
+from gateway_core.http.client_detection import has_tool_items
+from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
 from gateway_core.http.responses.input_items import ApprovalAnswer
 from gateway_core.http.responses.item_references import RESPONSE, new_id, resolve
 from gateway_core.http.responses.request import ResponsesRequest, parse_responses_request
 from gateway_core.http.responses.serializer import CANCELLED, Json, ResponseWriter
-from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, background_task, is_final
+from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, is_final
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.approvals import Verdict
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import Failed, RunContext, RunEvent
+from gateway_core.types import Failed, RunEvent
 
 logger = logging.getLogger(__name__)
 
@@ -51,36 +49,14 @@ class Responses:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /v1/responses`."""
         request = Request(scope, receive)
-        principal = await authenticated(request, self._gateway)
+        principal, body = await read_request(request, self._gateway)
         config = self._gateway.config
-        body = await read_json_object(request, config.http)
         most = config.http.max_messages
         body["input"] = await resolve(body.get("input"), self._gateway.records, principal.id, max_items=most)
         asked = parse_responses_request(body, max_items=most, max_tools=config.http.max_tools)
-        served = await permitted_agent(asked.model, principal, self._gateway, request)
-        await prepare_images(asked.items, config.http)
+        to_run = await prepare_run(request, self._gateway, principal, asked)
         earlier = await self._earlier(asked, principal.id)
-        task = background_task(self._gateway, served, request.headers, asked.given, stream=asked.stream)
-        run = RunContext(
-            request_id_of(scope),
-            principal,
-            served.id,
-            request.headers.get("user-agent"),
-            session_id=session_id(request.headers, asked.metadata),
-            task=task.kind if task else None,
-        )
-        to_run = RunRequest(
-            served,
-            run,
-            [*earlier, *asked.items],
-            asked.text,
-            live=asked.stream,
-            system=asked.instructions,
-            settings=asked.settings,
-            metadata=asked.metadata,
-            task=task,
-            verdict=_verdict(asked.approvals),
-        )
+        to_run = evolve(to_run, items=[*earlier, *asked.items], verdict=_verdict(asked.approvals))
         tools = has_tool_items(request.headers, principal, body.get("tools"), config.clients)
         await _Answer(self._gateway, to_run, send, asked, earlier, tools, self._running).serve(receive)
 
@@ -93,7 +69,7 @@ class Responses:
             )
         principal = await authenticated(request, self._gateway)
         answer = self._running.get((principal.id, request.path_params["id"]))
-        return _json(answer.snapshot() if answer is not None else (await self._stored(request))["response"])
+        return json_response(answer.snapshot() if answer is not None else (await self._stored(request))["response"])
 
     @described(
         "List the input items of a stored response, newest first by default",
@@ -111,7 +87,7 @@ class Responses:
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= 100):
             raise InvalidRequestError("'limit' must be between 1 and 100", param="limit")
         page = items[start : start + int(limit)]
-        return _json(
+        return json_response(
             {
                 "object": "list",
                 "data": page,
@@ -130,7 +106,7 @@ class Responses:
             raise InvalidRequestError("the response is in progress; cancel it first", param="id")
         if not await self._gateway.records.delete(RESPONSE, response_id, principal.id):
             raise _not_found(response_id)
-        return _json({"id": response_id, "object": "response", "deleted": True})
+        return json_response({"id": response_id, "object": "response", "deleted": True})
 
     @described("Cancel a response in progress", answers=schemas.RESPONSE)
     async def cancel(self, request: Request) -> Response:
@@ -138,7 +114,7 @@ class Responses:
         principal = await authenticated(request, self._gateway)
         answer = self._running.get((principal.id, request.path_params["id"]))
         if answer is not None:
-            return _json(answer.cancel())
+            return json_response(answer.cancel())
         stored = (await self._stored(request))["response"]
         raise InvalidRequestError(f"a response with the status '{stored['status']}' cannot be cancelled", param="id")
 
@@ -306,7 +282,3 @@ def _verdict(answers: tuple[ApprovalAnswer, ...]) -> tuple[str, Verdict] | None:
 
 def _not_found(response_id: str) -> NotFoundError:
     return NotFoundError(f"the response '{response_id[:100]}' was not found", code="response_not_found", param="id")
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

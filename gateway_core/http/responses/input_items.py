@@ -12,7 +12,8 @@ from attrs import field, frozen
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.activity_rendering import strip_blocks
-from gateway_core.http.chat.messages import Item
+from gateway_core.http.agent_request import Item
+from gateway_core.http.content_parts import convert_parts, input_file, plain_text
 from gateway_core.http.responses.item_references import new_id
 
 
@@ -55,8 +56,7 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
     calls: set[str] = set()
     for position, item in enumerate(value):
         path = f"input[{position}]"
-        if not isinstance(item, dict):
-            raise json_fields.wrong_type(path, "an object", item)
+        json_fields.an_object(item, path)
         kind = json_fields.text(item, "type", f"{path}.") or "message"
         given.append({"id": new_id(_PREFIXES.get(kind, "item")), "type": kind, **item})
         match kind:
@@ -77,7 +77,8 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
                     raise InvalidRequestError(
                         f"'{path}.call_id' does not match an earlier function call", param=f"{path}.call_id"
                     )
-                items.append({"type": kind, "call_id": call_id, "output": _output(item, path)})
+                output = plain_text(item.get("output"), f"{path}.output", ("input_text", "output_text"))
+                items.append({"type": kind, "call_id": call_id, "output": output})
             case "reasoning" | "mcp_approval_request":
                 pass  # reasoning is specific to one model; the response names the approval request by id
             case "mcp_approval_response":
@@ -89,11 +90,7 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
                     )
                 )
             case _:
-                raise InvalidRequestError(
-                    f"'{path}.type' has the unsupported value '{kind[:40]}'",
-                    param=f"{path}.type",
-                    code="unsupported",
-                )
+                raise json_fields.unsupported_value(f"{path}.type", kind)
     return ParsedInput(items, given, tuple(approvals), "\n\n".join(filter(None, system)) or None)
 
 
@@ -102,84 +99,35 @@ _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "f
 
 def _message(item: Mapping[str, Any], path: str, items: list[Item], system: list[str]) -> None:
     role = json_fields.required_text(item, "role", f"{path}.")
-    content = item.get("content")
-    if not isinstance(content, str | list):
-        raise json_fields.wrong_type(f"{path}.content", "a string or an array of parts", content)
+    content, place = item.get("content"), f"{path}.content"
     match role:
         case "system" | "developer":
-            system.append(_text(content, path, ("input_text",)))
+            system.append(plain_text(content, place, ("input_text",)))
         case "assistant":
-            text = strip_blocks(_text(content, path, ("output_text", "refusal", "input_text")))
+            text = strip_blocks(plain_text(content, place, ("output_text", "refusal", "input_text")))
             if text:
                 items.append({"role": "assistant", "content": text})
         case "user":
-            items.append({"role": "user", "content": _user(content, path)})
+            items.append({"role": "user", "content": convert_parts(content, place, _user_part)})
         case _:
-            raise InvalidRequestError(
-                f"'{path}.role' has the unsupported value '{role[:40]}'",
-                param=f"{path}.role",
-                hint="supported values: user, assistant, system, developer",
-            )
+            supported = "user, assistant, system, developer"
+            raise json_fields.unsupported_value(f"{path}.role", role, supported=supported)
 
 
-def _text(content: str | list[Any], path: str, kinds: tuple[str, ...]) -> str:
-    if isinstance(content, str):
-        return content
-    texts: list[str] = []
-    for position, part in enumerate(content):
-        where = f"{path}.content[{position}]"
-        kind = _kind(part, where)
-        if kind not in kinds:
-            raise InvalidRequestError(
-                f"'{where}.type' must not be '{kind[:40]}' in this message", param=f"{where}.type"
-            )
-        texts.append(json_fields.text(part, "refusal" if kind == "refusal" else "text", f"{where}.") or "")
-    return "".join(texts)
-
-
-def _user(content: str | list[Any], path: str) -> str | list[Item]:
-    if isinstance(content, str):
-        return content
-    parts: list[Item] = []
-    for position, part in enumerate(content):
-        where = f"{path}.content[{position}]"
-        match kind := _kind(part, where):
-            case "input_text":
-                parts.append({"type": kind, "text": json_fields.text(part, "text", f"{where}.") or ""})
-            case "input_image":
-                if json_fields.text(part, "file_id", f"{where}."):
-                    raise InvalidRequestError("images by 'file_id' are not supported", param=f"{where}.file_id")
-                url = json_fields.required_text(part, "image_url", f"{where}.")
-                detail = json_fields.text(part, "detail", f"{where}.") or "auto"
-                parts.append({"type": kind, "image_url": url, "detail": detail})
-            case "input_file":
-                given = {
-                    name: json_fields.text(part, name, f"{where}.") for name in ("file_data", "file_id", "filename")
-                }
-                if not (given["file_data"] or given["file_id"]):
-                    raise InvalidRequestError(f"'{where}' requires 'file_data' or 'file_id'", param=where)
-                parts.append({"type": kind, **{name: text for name, text in given.items() if text}})
-            case "input_audio":
-                parts.append({"type": kind, "input_audio": json_fields.mapping(part, "input_audio", f"{where}.") or {}})
-            case _:
-                raise InvalidRequestError(
-                    f"'{where}.type' has the unsupported value '{kind[:40]}'",
-                    param=f"{where}.type",
-                    hint="supported values: input_text, input_image, input_file, input_audio",
-                )
-    return parts
-
-
-def _kind(part: Any, where: str) -> str:
-    if not isinstance(part, dict):
-        raise json_fields.wrong_type(where, "an object", part)
-    return json_fields.required_text(part, "type", f"{where}.")
-
-
-def _output(item: Mapping[str, Any], path: str) -> str:
-    output = item.get("output")
-    if isinstance(output, str):
-        return output
-    if not isinstance(output, list):
-        raise json_fields.wrong_type(f"{path}.output", "a string or an array of parts", output)
-    return _text(output, path, ("input_text", "output_text"))
+def _user_part(part: Mapping[str, Any], kind: str, path: str) -> Item:
+    match kind:
+        case "input_text":
+            return {"type": kind, "text": json_fields.text(part, "text", f"{path}.") or ""}
+        case "input_image":
+            if json_fields.text(part, "file_id", f"{path}."):
+                raise InvalidRequestError("images by 'file_id' are not supported", param=f"{path}.file_id")
+            url = json_fields.required_text(part, "image_url", f"{path}.")
+            detail = json_fields.text(part, "detail", f"{path}.") or "auto"
+            return {"type": kind, "image_url": url, "detail": detail}
+        case "input_file":
+            return input_file(part, path)
+        case "input_audio":
+            return {"type": kind, "input_audio": json_fields.mapping(part, "input_audio", f"{path}.") or {}}
+        case _:
+            supported = "input_text, input_image, input_file, input_audio"
+            raise json_fields.unsupported_value(f"{path}.type", kind, supported=supported)

@@ -11,43 +11,25 @@ from attrs import frozen
 
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
-from gateway_core.http.chat.messages import Item
-from gateway_core.http.chat.request import REASONING_EFFORTS, one_of
+from gateway_core.http.agent_request import AgentRequest
+from gateway_core.http.content_parts import last_user_text
 from gateway_core.http.responses.input_items import ApprovalAnswer, parse_input
 
 # These would change the output, and no agent supports them.
 _UNSUPPORTED = ("conversation", "prompt", "context_management")
 
 
-@frozen
-class ResponsesRequest:
-    """A parsed request."""
+@frozen(kw_only=True)
+class ResponsesRequest(AgentRequest):
+    """A parsed request. `given` contains the items with ids, as they are listed and stored."""
 
-    model: str
-    items: list[Item]
-    """The new input items, in the SDK's format."""
-    given: list[Item]
-    """The same items with ids, as they are listed and stored."""
-    instructions: str | None
     approvals: tuple[ApprovalAnswer, ...]
-    stream: bool
     background: bool
     """Whether the response runs in the background and is fetched later."""
     store: bool | None
     previous_response_id: str | None
-    settings: Mapping[str, Any]
-    metadata: Mapping[str, Any]
     echo: Mapping[str, Any]
     """Request fields that the response repeats."""
-
-    @property
-    def text(self) -> str:
-        """Text of the last user message."""
-        for item in reversed(self.items):
-            if item.get("role") == "user":
-                content = item["content"]
-                return content if isinstance(content, str) else "\n".join(p["text"] for p in content if "text" in p)
-        return ""
 
 
 def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tools: int) -> ResponsesRequest:
@@ -75,7 +57,8 @@ def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tool
         model=model,
         items=parsed.items,
         given=parsed.given,
-        instructions="\n\n".join(filter(None, [instructions, parsed.system])) or None,
+        text=last_user_text(parsed.items),
+        system="\n\n".join(filter(None, [instructions, parsed.system])) or None,
         approvals=parsed.approvals,
         stream=json_fields.boolean(body, "stream") or False,
         background=background,
@@ -110,7 +93,7 @@ def _settings(body: Mapping[str, Any], reasoning: Mapping[str, Any], text: Mappi
         "temperature": json_fields.number(body, "temperature", low=0, high=2),
         "top_p": json_fields.number(body, "top_p", low=0, high=1),
         "max_tokens": json_fields.integer(body, "max_output_tokens", low=0) or None,
-        "verbosity": one_of(text, "verbosity", ("low", "medium", "high"), "text."),
-        "reasoning_effort": one_of(reasoning, "effort", REASONING_EFFORTS, "reasoning."),
+        "verbosity": json_fields.one_of(text, "verbosity", json_fields.VERBOSITIES, "text."),
+        "reasoning_effort": json_fields.one_of(reasoning, "effort", json_fields.REASONING_EFFORTS, "reasoning."),
     }
     return {name: value for name, value in settings.items() if value is not None}

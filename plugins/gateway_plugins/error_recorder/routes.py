@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-import orjson
 from attrs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway_core import InvalidRequestError, NotFoundError, described
+from gateway_core import InvalidRequestError, NotFoundError, described, json_response
 from gateway_plugins.error_recorder.ring_buffer import ErrorRing, RecordedError
 
 MAX_LIMIT = 1000
@@ -34,7 +33,7 @@ def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseR
         wanted = [error for error in ring.entries() if _matches(error, request)]
         offset, limit = _number(query.get("offset"), "offset", 0), _number(query.get("limit"), "limit", 100)
         page = wanted[offset : offset + min(limit, MAX_LIMIT)]
-        return _json({"total": len(wanted), "offset": offset, "errors": [asdict(error) for error in page]})
+        return json_response({"total": len(wanted), "offset": offset, "errors": [asdict(error) for error in page]})
 
     @described("Delete all recorded errors", status=204)
     async def clear(_: Request) -> Response:
@@ -52,7 +51,7 @@ def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseR
                 code="error_not_found",
                 hint="the request did not fail, or newer errors have replaced it",
             )
-        return _json({"request_id": request_id, "errors": found})
+        return json_response({"request_id": request_id, "errors": found})
 
     return [
         Route("/admin/agents/errors", errors),
@@ -92,7 +91,3 @@ def _number(text: str | None, name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise InvalidRequestError(f"'{name}' must be a non-negative integer", param=name)
     return int(text)
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -33,6 +33,7 @@ class FolderDiscovery:
     """The plugin `folder_discovery`."""
 
     Config = Settings
+    agents_setting = "path"
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._gateway = gateway

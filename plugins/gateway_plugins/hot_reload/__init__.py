@@ -18,6 +18,7 @@ class HotReload:
     """The plugin `hot_reload`."""
 
     Config = Settings
+    skip_for = ("check", "chat")
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._gateway = gateway
@@ -68,9 +69,12 @@ class HotReload:
         reloader = self._reloader
         if reloader is None:
             return {"mode": "off", "watcher_alive": False}
+        mode, reason = reloader.event_source.mode, reloader.event_source.reason
+        how = f"polling for changes ({reason})" if mode == "poll" else "watching for changes"
         return {
-            "mode": reloader.event_source.mode,
-            "reason": reloader.event_source.reason,
+            "banner": {"reload": f"{how}; edits reload automatically"},
+            "mode": mode,
+            "reason": reason,
             "watcher_alive": reloader.event_source.alive and bool(self._tasks),
             "watched": [str(path) for path in reloader.paths],
             "reloads": reloader.reloads,

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway_core import NotFoundError, described
+from gateway_core import NotFoundError, described, json_response
 
 if TYPE_CHECKING:
     from gateway_plugins.mcp_tools.registry import Servers
@@ -26,7 +26,7 @@ def admin_routes(servers: "Callable[[], Servers | None]") -> list[BaseRoute]:
     @described("List the MCP servers and their changed tools")
     async def state(_: Request) -> Response:
         known = servers()
-        return JSONResponse({"servers": known.facts() if known else {}, "changes": known.changes() if known else []})
+        return json_response({"servers": known.facts() if known else {}, "changes": known.changes() if known else []})
 
     @described(
         "Approve the current versions of an MCP server's tools",
@@ -42,6 +42,6 @@ def admin_routes(servers: "Callable[[], Servers | None]") -> list[BaseRoute]:
             approved = server.approve(request.query_params.getlist("tool") or None)
         except KeyError:
             raise NotFoundError("tool not found on the MCP server", param="tool") from None
-        return JSONResponse({"server": name, "approved": approved})
+        return json_response({"server": name, "approved": approved})
 
     return [Route("/admin/mcp", state), Route("/admin/mcp/approve", approve, methods=["POST"])]

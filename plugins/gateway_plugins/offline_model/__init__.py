@@ -55,5 +55,6 @@ class OfflineModelPlugin:
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """The settings, and that it is not an LLM."""
-        return {"is_llm": False, "word_delay": self._config.word_delay}
+        """The settings, and that it is not an LLM. A plugin that provides an upstream precedes it in the banner."""
+        banner = {"upstream": "the built-in offline model, not an LLM"}
+        return {"banner": banner, "is_llm": False, "word_delay": self._config.word_delay}

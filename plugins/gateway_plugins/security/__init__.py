@@ -56,6 +56,7 @@ class Security:
     """The plugin `security`."""
 
     Config = Settings
+    access_hint = "create a key with `agent-gateway keys create NAME`"
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._gateway = gateway
@@ -83,7 +84,7 @@ class Security:
             raise ConfigError(
                 "the new settings remove the last key, and a running gateway does not open to every client",
                 source="[plugins.security.keys]",
-                hint="create a key with `agent-gateway keys create NAME`, or restart the gateway to serve without keys",
+                hint=f"{self.access_hint}, or restart the gateway to serve without keys",
             )
         if (config.limits, config.audit) != (self._settings.limits, self._settings.audit):
             logger.warning(

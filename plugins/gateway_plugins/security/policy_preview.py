@@ -12,9 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway_core import Catalog, InvalidRequestError, ToolOrigin, described, origin_of, tool_names
+from gateway_core import (
+    Catalog,
+    InvalidRequestError,
+    ToolOrigin,
+    described,
+    json_response,
+    origin_of,
+    read_json,
+    tool_names,
+)
 from gateway_plugins.security.access_query import GATEWAY, AccessQuery
-from gateway_plugins.security.json_body import json_object, json_response
 from gateway_plugins.security.overrides.grant_request import parse_grant
 from gateway_plugins.security.policy.compiler import TOOL_SOURCES, Policy
 from gateway_plugins.security.policy.evaluator import PolicyEvaluator, Verdict
@@ -35,7 +43,7 @@ def preview_route(current: Callable[[], tuple[Policy, PolicyEvaluator]], catalog
 
     @described("Preview a policy decision", takes=_QUERY)
     async def preview(request: Request) -> Response:
-        fields = _fields(await json_object(request))
+        fields = _fields(await read_json(request))
         return json_response(_preview(fields, *current(), catalog()))
 
     return Route("/security/preview", preview, methods=["POST"])

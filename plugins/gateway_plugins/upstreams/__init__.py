@@ -9,12 +9,23 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from gateway_core import AgentEntry, Check, ConfigError, Gateway, Measurement, RunContext, did_you_mean, hookimpl
+from gateway_core import (
+    AgentEntry,
+    Check,
+    ConfigError,
+    Gateway,
+    Measurement,
+    RunContext,
+    did_you_mean,
+    hookimpl,
+    json_response,
+)
 from gateway_plugins.upstreams.settings import HOSTED_TOOLS, Settings
 
 if TYPE_CHECKING:
     from agents import ModelProvider, Tool
     from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.routing import BaseRoute
 
     from gateway_plugins.upstreams.provider import UpstreamProvider
@@ -26,6 +37,7 @@ class Upstreams:
     """The plugin `upstreams`."""
 
     Config = Settings
+    skip_for = ("check", "offline")
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         if config.default is not None and config.default not in config.upstreams:
@@ -79,15 +91,13 @@ class Upstreams:
     @hookimpl
     def admin_routes(self) -> "Iterable[BaseRoute]":
         """Return the route `/admin/upstreams`."""
-        import orjson
-        from starlette.responses import Response
         from starlette.routing import Route
 
-        async def upstreams(_: "Request") -> Response:
+        async def upstreams(_: "Request") -> "Response":
             """List the upstreams, their models, and whether they are reachable."""
             if self._provider is not None:
                 await self._provider.health.any_reachable()
-            return Response(orjson.dumps(self.describe()), media_type="application/json")
+            return json_response(self._facts())
 
         return [Route("/admin/upstreams", upstreams)]
 
@@ -109,6 +119,14 @@ class Upstreams:
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
         """Return the upstreams, and the reason for their selection."""
+        facts = self._facts()
+        for name, upstream in facts["upstreams"].items():
+            if upstream["default"]:
+                text = f"{name} ({upstream['base_url']}), model {upstream['default_model']}; {self._reason}"
+                return {"banner": {"upstream": text}, **facts}
+        return {"banner": {"detection": self._reason}, **facts}
+
+    def _facts(self) -> dict[str, Any]:
         provider = self._provider
         return {"reason": self._reason, "upstreams": provider.describe() if provider is not None else {}}
 

@@ -64,7 +64,8 @@ def test_client_detection(headers, tools, settings, rendering):
 
 
 def show(name: str, *events, max_result: int = 4000, reasoning: bool = True):
-    return list(make(name, max_result=max_result, reasoning=reasoning).show(events))
+    config = clients(max_result=max_result, reasoning="reasoning" if reasoning else "none")
+    return list(make(name, config).show(events))
 
 
 STARTED = ToolStarted("c1", "get_weather", '{"city": "Paris"}')

@@ -14,9 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway_core import GatewayError, NotFoundError, PermissionDeniedError, Principal, described
+from gateway_core import (
+    GatewayError,
+    NotFoundError,
+    PermissionDeniedError,
+    Principal,
+    described,
+    json_response,
+    read_json,
+)
 from gateway_plugins.security.access_query import Override
-from gateway_plugins.security.json_body import json_object, json_response
 from gateway_plugins.security.overrides.grant_request import parse_grant
 from gateway_plugins.security.overrides.manager import OverrideManager
 
@@ -59,7 +66,7 @@ class OverrideRoutes:
     async def grant(self, request: Request) -> Response:
         """Grant an override."""
         principal = await self._may_change(request)
-        grant = parse_grant(await json_object(request), principal.id)
+        grant = parse_grant(await read_json(request), principal.id)
         override = await self._store.grant(grant, principal.id)
         try:
             await self._recorded()

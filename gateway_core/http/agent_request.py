@@ -1,0 +1,86 @@
+"""The common part of the APIs that run an agent: reads the request, and creates the run after authorization.
+
+Each API parses its own body to an `AgentRequest`, in `http/chat/request.py` and `http/responses/request.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+from starlette.requests import Request
+
+from gateway_core.gateway import RunningGateway
+from gateway_core.http.auth import authenticated, permitted_agent
+from gateway_core.http.client_detection import session_id
+from gateway_core.http.image_inputs import prepare_images
+from gateway_core.http.json_io import read_json
+from gateway_core.http.middleware.request_context import request_id_of
+from gateway_core.runs.run_request import RunRequest
+from gateway_core.types import Principal, RunContext
+
+Item = dict[str, Any]
+
+
+@frozen(kw_only=True)
+class AgentRequest:
+    """A parsed request to run an agent."""
+
+    model: str
+    items: list[Item]
+    """The new input items, in the SDK's format."""
+    given: Sequence[Mapping[str, Any]]
+    """The messages or items as the client sent them."""
+    text: str
+    """Text of the last user message."""
+    system: str | None
+    """Text of the system and developer messages, which is added to the agent's instructions."""
+    stream: bool
+    settings: Mapping[str, Any]
+    """Model settings, by field name of the SDK's `ModelSettings`."""
+    metadata: Mapping[str, Any]
+
+
+async def read_request(request: Request, gateway: RunningGateway) -> tuple[Principal, dict[str, Any]]:
+    """Authenticates a request, and returns its principal and its body."""
+    principal = await authenticated(request, gateway)
+    limits = gateway.config.http
+    body = await read_json(
+        request, max_body=limits.max_body, timeout=limits.body_timeout, max_depth=limits.max_json_depth
+    )
+    return principal, body
+
+
+async def prepare_run(
+    request: Request, gateway: RunningGateway, principal: Principal, asked: AgentRequest
+) -> RunRequest:
+    """Authorizes the principal to use the agent, checks the images, and returns the run to start.
+
+    Raises:
+        NotFoundError: No agent has this name.
+        PermissionDeniedError: The principal is not allowed to use the agent.
+        InvalidRequestError: An image is not allowed, or cannot be fetched.
+    """
+    served = await permitted_agent(asked.model, principal, gateway, request)
+    await prepare_images(asked.items, gateway.config.http)
+    task = None
+    if gateway.config.agent(served.id).background_tasks:
+        task = gateway.hooks.background_task(served.entry, request.headers, asked.given, asked.stream)
+    run = RunContext(
+        request_id_of(request.scope),
+        principal,
+        served.id,
+        request.headers.get("user-agent"),
+        session_id=session_id(request.headers, asked.metadata),
+        task=task.kind if task else None,
+    )
+    return RunRequest(
+        served,
+        run,
+        asked.items,
+        asked.text,
+        live=asked.stream,
+        system=asked.system,
+        settings=asked.settings,
+        metadata=asked.metadata,
+        task=task,
+    )
