@@ -35,6 +35,8 @@ Messages may quote a user's settings or code, but never a secret, a prompt or a 
 import enum
 from typing import ClassVar
 
+from attrs import frozen
+
 
 class Stage(enum.StrEnum):
     """The stage of loading or of request processing in which an error occurred."""
@@ -50,6 +52,20 @@ class Stage(enum.StrEnum):
     RUN = "run"
     TOOL = "tool"
     STREAM = "stream"
+
+
+@frozen
+class UpstreamReason:
+    """The reason that a model server gave for a failure. For operators only: the text may quote the request."""
+
+    status: int
+    code: str | None
+    message: str
+    """Cut, on one line, and without keys."""
+
+    def __str__(self) -> str:
+        code = f", code {self.code}" if self.code else ""
+        return f"upstream status {self.status}{code}: {self.message}"
 
 
 class GatewayError(Exception):
@@ -91,6 +107,7 @@ class GatewayError(Exception):
         self.status = status or self.default_status
         self.retry_after = retry_after
         # The core sets these before it announces the error.
+        self.upstream: UpstreamReason | None = None
         self.agent_id: str | None = None
         self.request_id: str | None = None
         self.principal_id: str | None = None

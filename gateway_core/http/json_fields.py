@@ -10,7 +10,7 @@ from gateway_core.errors import InvalidRequestError
 
 T = TypeVar("T")
 
-REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+MAX_EFFORT_CHARACTERS = 20
 VERBOSITIES = ("low", "medium", "high")
 
 
@@ -61,6 +61,17 @@ def one_of(source: Mapping[str, Any], name: str, options: tuple[str, ...], path:
     value = text(source, name, path)
     if value is not None and value not in options:
         raise InvalidRequestError(f"'{path}{name}' must be one of {', '.join(options)}", param=f"{path}{name}")
+    return value
+
+
+def effort(source: Mapping[str, Any], name: str, path: str = "") -> str | None:
+    """Returns a reasoning effort, or `None` if the field is missing.
+
+    Any short word is accepted: the upstream decides which efforts exist, and new models bring new ones.
+    """
+    value = text(source, name, path)
+    if value is not None and not (value.isalnum() and len(value) <= MAX_EFFORT_CHARACTERS):
+        raise InvalidRequestError(f"'{path}{name}' must be a word such as 'high'", param=f"{path}{name}")
     return value
 
 

@@ -5,6 +5,8 @@ that only define commands import this module as well.
 """
 
 import asyncio
+import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -70,14 +72,38 @@ async def _read(request: "Request", max_body: int, timeout: float) -> bytes:
     if declared.isdigit() and int(declared) > max_body:
         raise too_large
     body = bytearray()
+    decode = _decoder(request.headers.get("content-encoding", ""), max_body)
     try:
         async with asyncio.timeout(timeout):
             async for chunk in request.stream():
-                body += chunk
+                body += decode(chunk)
                 if len(body) > max_body:
                     raise too_large
     except TimeoutError:
         raise RequestTimeoutError(f"timed out after {timeout:g} s while reading the body") from None
     except ClientDisconnect:
         raise InvalidRequestError("the client disconnected before sending the whole body", status=499) from None
+    except zlib.error:
+        raise InvalidRequestError("the body is not valid in its Content-Encoding") from None
     return bytes(body)
+
+
+def _decoder(encoding: str, max_body: int) -> Callable[[bytes], bytes]:
+    """Returns a function that decodes the chunks of a body, each to at most one byte more than the limit.
+
+    Raises:
+        InvalidRequestError: The encoding is not supported (https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16).
+    """
+    name = encoding.strip().casefold()
+    if name in ("", "identity"):
+        return lambda chunk: chunk
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise InvalidRequestError(
+            f"the Content-Encoding {encoding[:40]!r} is not supported",
+            hint="send the body as gzip, deflate, or without an encoding",
+            code="unsupported_media_type",
+            status=415,
+        )
+    # 32: detect the header of gzip or zlib.
+    decompressor = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)
+    return lambda chunk: decompressor.decompress(chunk, max_body + 1)

@@ -289,7 +289,7 @@ class Engine:
                 run.context.request_id,
                 run.context.agent_id,
                 outcome.error,
-                f" [{type(cause).__name__} at {place_of(cause)}]" if cause is not None else "",
+                f" [{outcome.error.upstream or f'{type(cause).__name__} at {place_of(cause)}'}]" if cause else "",
             )
             # An error with a request id is already announced, such as a denied authorization.
             if outcome.error.request_id is None:

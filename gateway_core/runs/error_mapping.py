@@ -14,6 +14,32 @@ from gateway_core import errors
 from gateway_core.errors import GatewayError
 
 _CLIENT_MISTAKES = (400, 413, 422)
+_MAX_REASON = 300
+_KEYS = re.compile(r"\b(?:sk-|agw_|Bearer\s+|key[=:]\s*)[\w.*-]{6,}", re.IGNORECASE)
+_MISTAKES = (
+    (
+        (
+            "context_length_exceeded",
+            "maximum context length",
+            "context window",
+            "too many tokens",
+            "prompt is too long",
+        ),
+        ("the conversation is longer than the model's context", "context_length_exceeded"),
+    ),
+    (
+        ("content_filter", "content management policy", "responsibleaipolicy"),
+        ("the upstream's content filter rejected the request", "content_filter"),
+    ),
+    (
+        ("does not support tools", "tools are not supported", "tool use is not supported", "tool_use_unsupported"),
+        ("the model does not support tools", "upstream_tools_unsupported"),
+    ),
+    (
+        ("model_not_found", "model not found", "no such model"),
+        ("the upstream does not have the model", "upstream_model_not_found"),
+    ),
+)
 
 
 def as_gateway_error(error: BaseException) -> GatewayError:
@@ -24,6 +50,8 @@ def as_gateway_error(error: BaseException) -> GatewayError:
         # The SDK wraps the exception of a tool's task, including the gateway's own errors.
         return error.__cause__
     found = _of_sdk(error) or _of_client(error) or _unknown(error)
+    if isinstance(error, openai.APIStatusError):
+        found.upstream = _reason(error)
     found.__cause__ = error
     return found
 
@@ -79,6 +107,9 @@ def _of_client(error: BaseException) -> GatewayError | None:
             return errors.UpstreamError("the upstream rejected the gateway's credential", code="upstream_auth_failed")
         case openai.NotFoundError():
             return errors.UpstreamError("the upstream does not have the model", code="upstream_model_not_found")
+        case openai.APIStatusError() if (known := _known_mistake(error)) is not None:
+            message, code = known
+            return errors.UpstreamError(message, code=code, status=400)
         case openai.APIStatusError() if error.status_code in _CLIENT_MISTAKES:
             return errors.UpstreamError(
                 "the upstream rejected the request as invalid", code="upstream_rejected_request", status=400
@@ -102,6 +133,21 @@ def _unknown(error: BaseException) -> GatewayError:
     if isinstance(error, asyncio.CancelledError):
         return errors.RunError("the agent cancelled its own run", code="agent_cancelled")
     return errors.RunError("the agent failed")
+
+
+def _known_mistake(error: openai.APIStatusError) -> tuple[str, str] | None:
+    """Our message and code for a mistake that clients and operators can act upon, if the upstream names one."""
+    if error.status_code not in (*_CLIENT_MISTAKES, 500):
+        return None
+    text = f"{error.code or ''} {error}".casefold()
+    return next((known for phrases, known in _MISTAKES if any(phrase in text for phrase in phrases)), None)
+
+
+def _reason(error: openai.APIStatusError) -> errors.UpstreamReason:
+    body = error.body if isinstance(error.body, dict) else {}
+    message = body.get("message") or error.response.text or str(error)
+    text = _KEYS.sub("***", " ".join(str(message).split()))
+    return errors.UpstreamReason(error.status_code, str(error.code) if error.code else None, text[:_MAX_REASON])
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

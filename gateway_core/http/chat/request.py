@@ -69,7 +69,7 @@ def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
         or json_fields.integer(body, "max_tokens", low=0)
         or None,
         "verbosity": json_fields.one_of(body, "verbosity", json_fields.VERBOSITIES),
-        "reasoning_effort": json_fields.one_of(body, "reasoning_effort", json_fields.REASONING_EFFORTS),
+        "reasoning_effort": json_fields.effort(body, "reasoning_effort"),
         "seed": json_fields.integer(body, "seed", low=-(2**63), high=2**63 - 1),
         "stop": _stop(body),
     }

@@ -94,6 +94,6 @@ def _settings(body: Mapping[str, Any], reasoning: Mapping[str, Any], text: Mappi
         "top_p": json_fields.number(body, "top_p", low=0, high=1),
         "max_tokens": json_fields.integer(body, "max_output_tokens", low=0) or None,
         "verbosity": json_fields.one_of(text, "verbosity", json_fields.VERBOSITIES, "text."),
-        "reasoning_effort": json_fields.one_of(reasoning, "effort", json_fields.REASONING_EFFORTS, "reasoning."),
+        "reasoning_effort": json_fields.effort(reasoning, "effort", "reasoning."),
     }
     return {name: value for name, value in settings.items() if value is not None}

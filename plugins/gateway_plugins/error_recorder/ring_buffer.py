@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import define, field
+from attrs import asdict, define, field
 
 from gateway_core import GatewayError
 
@@ -35,6 +35,8 @@ class RecordedError:
     line: int | None
     traceback: list[dict[str, Any]]
     """The chain of causes, outermost first: `type`, and `stack` as `file:line function`. No values."""
+    upstream: dict[str, Any] | None = None
+    """The reason that a model server gave: `status`, `code`, `message`; of the last occurrence."""
     first_seen: float = field(factory=time.time)
     """Seconds since the epoch."""
     last_seen: float = 0.0
@@ -84,6 +86,7 @@ class ErrorRing:
         known.count += 1
         known.last_seen = self._clock()
         known.principal_id = error.principal_id
+        known.upstream = asdict(error.upstream) if error.upstream is not None else None
         if error.request_id is not None:
             known.request_ids = [*deque((*known.request_ids, error.request_id), maxlen=REQUESTS_KEPT)]
         self.total += 1

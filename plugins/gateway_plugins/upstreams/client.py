@@ -58,7 +58,7 @@ class UpstreamClient(AsyncOpenAI):
     """
 
     def __init__(self, upstream: Upstream, breaker: CircuitBreaker | None = None, **options: Any) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self.breaker = breaker or CircuitBreaker()
         if "http_client" not in options:
             limits = httpx2.Limits(
@@ -78,7 +78,7 @@ class UpstreamClient(AsyncOpenAI):
 
     def copy(self, **changes: Any) -> "UpstreamClient":
         """Return a client with other options that shares the connections."""
-        own = {"upstream": self._upstream, "breaker": self.breaker, **changes.pop("_extra_kwargs", {})}
+        own = {"upstream": self.upstream, "breaker": self.breaker, **changes.pop("_extra_kwargs", {})}
         return super().copy(_extra_kwargs=own, **changes)
 
     with_options = copy
@@ -103,14 +103,12 @@ class UpstreamClient(AsyncOpenAI):
         if not options.get("stream"):
             return await self._post_whole(path, **options)
         request = {**options.get("options", {})}
-        request.setdefault(
-            "timeout", httpx2.Timeout(self._upstream.idle_timeout, connect=self._upstream.connect_timeout)
-        )
+        request.setdefault("timeout", httpx2.Timeout(self.upstream.idle_timeout, connect=self.upstream.connect_timeout))
         try:
-            async with asyncio.timeout(self._upstream.first_byte_timeout):
+            async with asyncio.timeout(self.upstream.first_byte_timeout):
                 return await super().post(path, **{**options, "options": request})
         except TimeoutError as error:
-            raise APITimeoutError(request=httpx2.Request("POST", self._upstream.base_url)) from error
+            raise APITimeoutError(request=httpx2.Request("POST", self.upstream.base_url)) from error
 
     async def _post_whole(self, path: str, **options: Any) -> Any:
         try:
@@ -140,7 +138,7 @@ class UpstreamClient(AsyncOpenAI):
         return completion
 
     def _invalid_response(self, message: str) -> APIError:
-        return APIError(message, request=httpx2.Request("POST", self._upstream.base_url), body=None)
+        return APIError(message, request=httpx2.Request("POST", self.upstream.base_url), body=None)
 
     async def _prepare_request(self, request: httpx2.Request) -> None:
         """Add the trace headers. The official client calls it before each attempt."""
@@ -183,10 +181,10 @@ class ChatEndpoint:
     ) -> Any:
         """Send a chat request, and return a `ChatCompletion` or a `ChunkStream`."""
         body = {name: value for name, value in payload.items() if not isinstance(value, Omit | NotGiven)}
-        # Some servers stream unless they are told not to.
+        # Some servers stream by default.
         body["stream"] = bool(body.get("stream"))
         body["messages"] = repair_pairs(body.get("messages") or ())
-        answer = Answer(call_ids(body["messages"]))
+        answer = Answer(call_ids(body["messages"]), structured="response_format" in body)
         given = {"headers": extra_headers, "params": extra_query, "extra_json": extra_body}
         token = _ANSWER.set(answer)
         try:
@@ -212,7 +210,7 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
     """
 
     answer = Answer()
-    """The state of the answer, set by whoever creates the stream."""
+    """The state of the answer, set where the stream is created."""
 
     async def __stream__(self) -> AsyncIterator[ChatCompletionChunk]:
         done = False
@@ -266,10 +264,10 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
             raise APIConnectionError(request=self.response.request) from error
 
     def _chunk(self, data: bytes) -> ChatCompletionChunk | None:
-        """Parse an event; `None` if it carries nothing, such as a ping."""
+        """Parse an event; `None` if it has no content, such as a ping."""
         try:
             chunk: ChatCompletionChunk = _VALIDATE(data)
-            if _is_plain(chunk):
+            if not self.answer.structured and _is_plain(chunk):
                 return chunk
         except ValidationError:
             pass

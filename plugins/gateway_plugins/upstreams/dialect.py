@@ -2,17 +2,20 @@
 
 It works on parsed JSON and does no input or output. Servers differ in what identifies a tool call, in the places of
 text, reasoning and usage, and in the names of finish reasons. A request asks for one choice only, so the index of a
-choice has no meaning. Tool calls of a stream are collected and passed on whole, because their parts can only be told
-apart when all of them are known; nothing waits for a part of a call.
+choice has no meaning. Tool calls of a stream are collected and passed on whole, because their parts can only be
+distinguished when all of them are known; nothing waits for a part of a call.
 """
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
 
+_CALL_FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments", "parameters", "input"})
+_FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
 FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _MAPPED = {
     **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), "stop"),
@@ -53,6 +56,8 @@ class _Call:
     given: str
     """The id that the server gave; not unique."""
     arguments: str = ""
+    extra: dict[str, Any] = field(factory=dict)
+    """Fields of the provider, which expects them back, such as Gemini's signature of its thoughts."""
 
     @property
     def is_whole(self) -> bool:
@@ -69,8 +74,12 @@ class Answer:
     """
 
     known_ids: set[str] = field(factory=set)
+    structured: bool = False
+    """Whether JSON was requested. Text around it, such as a code fence, is removed then."""
     finish_reason: str | None = None
     _calls: list[_Call] = field(factory=list)
+    _text: list[str] | None = field(factory=list)
+    """The text of a structured answer that is withheld; `None` once it turned out to be JSON."""
     _by_index: dict[Any, _Call] = field(factory=dict)
 
     def whole(self, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,6 +95,8 @@ class Answer:
             if isinstance(choice.get("text"), str):
                 message.setdefault("content", choice["text"])
             self._read_message(message, streamed=False)
+            if self.structured and isinstance(message.get("content"), str):
+                message["content"] = json_within(message["content"])
             self.finish_reason = self._finish(choice.get("finish_reason")) or "stop"
             if calls := self._take_calls(with_index=False):
                 message["tool_calls"] = calls
@@ -113,6 +124,8 @@ class Answer:
             if delta.get("role") not in ("assistant", None):
                 delta["role"] = "assistant"
             reason = self._finish(choice.get("finish_reason"))
+            if self.structured and self._text is not None:
+                self._withhold(delta, ended=reason is not None)
             if reason is not None:
                 calls = self._take_calls(with_index=True)
                 if calls:
@@ -121,6 +134,15 @@ class Answer:
                 self.finish_reason = reason
             choices.append({**choice, "index": 0, "delta": delta, "finish_reason": reason})
         return {**value, "choices": choices, "usage": _usage(value)}
+
+    def _withhold(self, delta: dict[str, Any], *, ended: bool) -> None:
+        """Withhold text until it is known to be JSON, or is complete: no client reads a fence around it."""
+        assert self._text is not None
+        self._text.append(delta.pop("content", None) or "")
+        text = "".join(self._text)
+        if ended or text.lstrip()[:1] in ("{", "["):
+            delta["content"] = json_within(text) if ended else text
+            self._text = None
 
     def _read_message(self, message: dict[str, Any], *, streamed: bool) -> None:
         """Move text and reasoning to their places, and take the tool calls out."""
@@ -158,6 +180,7 @@ class Answer:
         if call.arguments.strip() == "{}" and arguments.lstrip().startswith("{"):
             call.arguments = ""  # it was a placeholder
         call.arguments += arguments
+        call.extra |= {key: value for key, value in part.items() if key not in _CALL_FIELDS}
 
     def _begins(self, call: _Call, name: str, given: str, arguments: str) -> bool:
         """Whether a part with the index of a call begins another one. Servers repeat indexes, and ids, too."""
@@ -176,6 +199,7 @@ class Answer:
     def _take_calls(self, *, with_index: bool) -> list[dict[str, Any]]:
         calls = [
             {
+                **call.extra,
                 **({"index": position} if with_index else {}),
                 "id": call.id,
                 "type": "function",
@@ -187,7 +211,7 @@ class Answer:
         return calls
 
     def _finish(self, reason: Any) -> str | None:
-        """OpenAI's name for a finish reason; `None` if there is none.
+        """OpenAI's name for a finish reason; or `None`.
 
         Raises:
             DialectError: It means that the answer failed.
@@ -277,6 +301,27 @@ def repair_pairs(messages: Sequence[Any]) -> list[Any]:
     return repaired
 
 
+def json_within(text: str) -> str:
+    """The JSON object or array in a text: as it is, behind `</think>`, in a code fence, or between other words.
+
+    Returns the text itself if it contains none.
+    """
+    candidates = [text, text.rpartition("</think>")[2]]
+    candidates += _FENCE.findall(candidates[1])
+    for opening, closing in ("{}", "[]"):
+        start, end = candidates[1].find(opening), candidates[1].rfind(closing)
+        if 0 <= start < end:
+            candidates.append(candidates[1][start : end + 1])
+    return next((each.strip() for each in candidates if _is_json(each)), text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except ValueError:
+        return False
+
+
 def _role(message: Any) -> str | None:
     return message.get("role") if isinstance(message, Mapping) else None
 
@@ -314,7 +359,7 @@ def _texts(parts: Iterable[Any]) -> tuple[str, str]:
 
 
 def _usage(value: Mapping[str, Any]) -> Any:
-    """The usage, which some servers put into the choice or into a field of their own."""
+    """The usage, which some servers put into the choice or another field."""
     places = [value, *_objects(value.get("choices")), value.get("x_groq"), value.get("x_upstream")]
     for place in places:
         usage = place.get("usage") if isinstance(place, Mapping) else None

@@ -36,7 +36,9 @@ class UpstreamModel(Model):
         for choice, following in self._in_order():
             adapted = choice.adapt(model_settings, tools)
             try:
-                return await choice.model.get_response(system_instructions, input, *adapted, *rest, **named)
+                return await choice.model.get_response(
+                    system_instructions, choice.prepare(input), *adapted, *rest, **named
+                )
             except OpenAIError as error:
                 if not self._fails_over(error, choice, following):
                     raise
@@ -47,7 +49,7 @@ class UpstreamModel(Model):
     ) -> AsyncIterator[Any]:
         def start(choice: Choice) -> AsyncIterator[Any]:
             adapted = choice.adapt(model_settings, tools)
-            return choice.model.stream_response(system_instructions, input, *adapted, *rest, **named)
+            return choice.model.stream_response(system_instructions, choice.prepare(input), *adapted, *rest, **named)
 
         # Without a fallback, no event passes through another generator.
         return self._stream(start) if len(self._choices) > 1 else start(self._choices[0])

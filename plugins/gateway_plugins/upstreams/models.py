@@ -12,6 +12,7 @@ from attrs import frozen
 
 from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker
 from gateway_plugins.upstreams.client import ChatEndpoint, UpstreamClient
+from gateway_plugins.upstreams.conversation import replay_rule, with_images
 from gateway_plugins.upstreams.hosted_tools import HostedTools, includes_hosted
 from gateway_plugins.upstreams.routing import Route
 
@@ -26,6 +27,8 @@ class Choice:
     breaker: CircuitBreaker
     model: Model
     hosted: HostedTools
+    chat: bool
+    """Whether the upstream is called by the Chat Completions API."""
     drop_implied: bool
     """Whether the SDK's default settings are dropped, because the agent does not name a known model."""
 
@@ -43,10 +46,20 @@ class Choice:
         model: Model = (
             OpenAIResponsesModel(route.model, client)
             if api == "responses"
-            else OpenAIChatCompletionsModel(route.model, endpoint)
+            else OpenAIChatCompletionsModel(
+                route.model,
+                endpoint,
+                should_replay_reasoning_content=replay_rule(
+                    client.upstream.replay, route.model, client.upstream.base_url
+                ),
+            )
         )
         drop_implied = not route.found and not gpt_5_reasoning_settings_required(route.model)
-        return cls(route.upstream, client.breaker, model, hosted, drop_implied)
+        return cls(route.upstream, client.breaker, model, hosted, api != "responses", drop_implied)
+
+    def prepare(self, items: Any) -> Any:
+        """Return the conversation of a call as the upstream supports it."""
+        return with_images(items) if self.chat else items
 
     def adapt(self, settings: ModelSettings, tools: Any) -> tuple[ModelSettings, Any]:
         """Return the settings and the tools of a call as the upstream supports them."""

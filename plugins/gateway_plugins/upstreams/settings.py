@@ -37,6 +37,9 @@ class Upstream:
     """The model for agents without a model, or with an unknown one. The default is the first model that it lists."""
     hosted_tools: Literal["drop", "refuse"] = "drop"
     """Whether to drop tools that only OpenAI can run, such as web search, or to reject the run, if `api` is `chat`."""
+    replay: Literal["auto", "reasoning_content", "none"] = "auto"
+    """Whether reasoning that led to a tool call is sent back, if `api` is `chat`: `auto` does so for servers that are
+    known to require it."""
     substitutes: dict[str, str] = Factory(dict)
     """Gateway tools that replace such tools, by name of the hosted tool."""
     models: dict[str, str] = Factory(dict)

@@ -1,0 +1,313 @@
+"""The forms in which model servers answer become OpenAI's: tables of odd ones, and a property of all."""
+
+import copy
+import json
+
+import pytest
+from gateway_plugins.upstreams.conversation import replay_rule, with_images
+from gateway_plugins.upstreams.dialect import Answer, DialectError, call_ids, json_within, merge_chunks, repair_pairs
+from hypothesis import given
+from hypothesis import strategies as st
+
+MISSING = object()
+
+
+def part(name="look", arguments="{}", **more):
+    function = {key: value for key, value in {"name": name, "arguments": arguments}.items() if value is not MISSING}
+    return {"type": "function", "function": function, **more}
+
+
+def chunk(finish=None, index=0, **delta):
+    return {"id": "x", "choices": [{"index": index, "delta": delta, "finish_reason": finish}]}
+
+
+def streamed(parts, known=()):
+    """The tool calls of a stream with these parts, one in each chunk."""
+    answer = Answer(set(known))
+    chunks = [answer.chunk(chunk(tool_calls=[each])) for each in parts]
+    assert not any("tool_calls" in each["choices"][0]["delta"] for each in chunks)
+    return answer.chunk(chunk("tool_calls"))["choices"][0]["delta"].get("tool_calls", [])
+
+
+def whole(parts, known=()):
+    value = {"choices": [{"index": 0, "message": {"tool_calls": parts}, "finish_reason": "tool_calls"}]}
+    return Answer(set(known)).whole(value)["choices"][0]["message"].get("tool_calls", [])
+
+
+def shown(calls):
+    return [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls]
+
+
+OSLO, ROME = '{"city": "Oslo"}', '{"city": "Rome"}'
+TWO = [("look", {"city": "Oslo"}), ("look", {"city": "Rome"})]
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([part(arguments=OSLO, id="a", index=0), part(arguments=ROME, id="b", index=1)], TWO),
+        ([part(arguments=OSLO, id="a", index=0), part(arguments=ROME, id="b", index=0)], TWO),
+        ([part(arguments=OSLO, id="a", index=0), part(arguments=ROME, id="a", index=0)], TWO),
+        ([part(arguments=OSLO, id="a"), part(arguments=ROME, id="b")], TWO),
+        ([part(arguments=OSLO, index=0), part(arguments=ROME, index=0)], TWO),
+        ([part(arguments=OSLO), part(arguments=ROME)], TWO),
+        ([part(arguments=OSLO, id="", index=0), part(arguments=ROME, id=None, index=1)], TWO),
+        ([part(arguments={"city": "Oslo"}, index=0), part(arguments={"city": "Rome"}, index=1)], TWO),
+        ([part(arguments="{}", id="a", index=0), part(MISSING, OSLO, index=0)], TWO[:1]),
+        ([part(arguments="", id="a", index=0), *(part(MISSING, char, index=0) for char in OSLO)], TWO[:1]),
+        ([part(arguments="", id="a", index=0), *(part(MISSING, char) for char in OSLO)], TWO[:1]),
+        ([part(arguments="", id="a", index=0), *(part(MISSING, c, index=i) for i, c in enumerate(OSLO, 1))], TWO[:1]),
+        ([part(arguments='{"city"', id="a", index=0), part(arguments=': "Oslo"}', id="a", index=0)], TWO[:1]),
+        ([part(arguments=None, id="a", index=0)], [("look", {})]),
+        ([{"index": 0, "name": "look", "arguments": OSLO}], TWO[:1]),
+        (
+            [
+                part(arguments="", id="a", index=0),
+                part(arguments="", id="b", index=1),
+                part(MISSING, OSLO, index=0),
+                part(MISSING, ROME, index=1),
+            ],
+            TWO,
+        ),
+    ],
+)
+def test_the_parts_of_streamed_calls_are_put_together(parts, expected):
+    calls = streamed(parts)
+    assert shown(calls) == expected
+    assert [call["index"] for call in calls] == list(range(len(calls)))
+    assert len({call["id"] for call in calls}) == len(calls)
+    assert all(call["id"] and call["type"] == "function" for call in calls)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [part(arguments="{}", id="a"), part(arguments="{}", id="a")],
+        [part(arguments="{}"), part(arguments="{}")],
+        [part(arguments={}), part(arguments=None)],
+    ],
+)
+def test_each_entry_of_a_whole_answer_is_a_call(parts):
+    calls = whole(parts)
+    assert shown(calls) == [("look", {})] * 2
+    assert len({call["id"] for call in calls}) == 2
+    assert all("index" not in call for call in calls)
+
+
+@pytest.mark.parametrize("read", [streamed, whole])
+def test_an_id_of_the_conversation_is_not_used_again(read):
+    [call] = read([part(id="functions.look:0", index=0)], known={"functions.look:0"})
+    assert call["id"] != "functions.look:0"
+    [call] = read([part(id="functions.look:1", index=0)], known={"functions.look:0"})
+    assert call["id"] == "functions.look:1"
+
+
+@pytest.mark.parametrize("read", [streamed, whole])
+def test_fields_of_the_provider_stay_on_a_call(read):
+    signature = {"google": {"thought_signature": "abc"}}
+    [call] = read([part(id="a", index=0, extra_content=signature)])
+    assert call["extra_content"] == signature
+
+
+def test_the_old_function_call_is_a_tool_call():
+    answer = Answer()
+    answer.chunk(chunk(function_call={"name": "look", "arguments": ""}))
+    answer.chunk(chunk(function_call={"arguments": OSLO}))
+    last = answer.chunk(chunk("function_call"))
+    assert shown(last["choices"][0]["delta"]["tool_calls"]) == TWO[:1]
+    assert answer.finish_reason == "tool_calls"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.dictionaries(st.text(max_size=4), st.integers())), max_size=4)
+)
+def test_calls_in_openais_form_stay_as_they_are(calls):
+    parts = []
+    for index, (name, arguments) in enumerate(calls):
+        text = json.dumps(arguments)
+        parts.append(part(name, "", id=f"call_{index}", index=index))
+        parts += [part(MISSING, text[at : at + 3], index=index) for at in range(0, len(text), 3)]
+    found = streamed(parts)
+    assert shown(found) == calls
+    assert [call["id"] for call in found] == [f"call_{index}" for index in range(len(calls))]
+
+
+@pytest.mark.parametrize(
+    ("delta", "text", "reasoning"),
+    [
+        ({"content": "a"}, "a", None),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab", None),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}]}, None, "t"),
+        ({"content": "a", "reasoning": "t", "reasoning_content": "t"}, "a", "t"),
+        ({"content": ["a", "b"]}, "ab", None),
+    ],
+)
+def test_text_and_reasoning_are_found_in_their_places(delta, text, reasoning):
+    for place in ("delta", "message"):
+        for index in (0, 3, None):
+            value = {"choices": [{place: copy.deepcopy(delta), "finish_reason": None, "index": index}]}
+            [choice] = Answer().chunk(value)["choices"]
+            assert choice["index"] == 0
+            assert choice["delta"].get("content") == text
+            assert choice["delta"].get("reasoning_content") == reasoning
+            assert "reasoning" not in choice["delta"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("stop", "stop"),
+        ("eos", "stop"),
+        ("end_turn", "stop"),
+        ("something_new", "stop"),
+        ("max_tokens", "length"),
+        ("MAX_TOKENS", "length"),
+        ("SAFETY", "content_filter"),
+        ("tool_use", "tool_calls"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_finish_reasons_are_openais(given, expected):
+    answer = Answer()
+    assert answer.chunk(chunk(given, content="x"))["choices"][0]["finish_reason"] == expected
+    assert answer.finish_reason == expected
+
+
+@pytest.mark.parametrize("reason", ["error", "ERROR", "insufficient_system_resource", "malformed_function_call"])
+def test_a_failed_answer_is_an_error(reason):
+    with pytest.raises(DialectError):
+        Answer().chunk(chunk(reason))
+    with pytest.raises(DialectError):
+        Answer().whole({"choices": [{"message": {"content": "half"}, "finish_reason": reason}]})
+
+
+@pytest.mark.parametrize("place", ["top", "choice", "x_groq"])
+def test_usage_is_found_in_its_place(place):
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cached_tokens": 3}
+    value = chunk("stop")
+    target = {"top": value, "choice": value["choices"][0]}.get(place)
+    if target is None:
+        target = value["x_groq"] = {}
+    target["usage"] = usage
+    found = Answer().chunk(value)["usage"]
+    assert found["total_tokens"] == 7
+    assert found["prompt_tokens_details"]["cached_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1}', '{"a": 1}'),
+        ('```json\n{"a": 1}\n```', '{"a": 1}'),
+        ("```\n[1]\n```", "[1]"),
+        ('<think>{"no": 1}</think>\n{"a": 1}', '{"a": 1}'),
+        ('Here it is: {"a": 1}. Bye', '{"a": 1}'),
+        ("no JSON", "no JSON"),
+        ("{broken", "{broken"),
+    ],
+)
+def test_json_is_found_within_other_text(text, expected):
+    assert json_within(text) == expected
+    for size in (1, 3, 100):
+        answer, sent = Answer(structured=True), ""
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        for value in [*(chunk(content=piece) for piece in pieces), chunk("stop")]:
+            sent += answer.chunk(value)["choices"][0]["delta"].get("content") or ""
+        assert sent == expected
+    value = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+    assert Answer(structured=True).whole(value)["choices"][0]["message"]["content"] == expected
+
+
+def test_a_stream_is_merged_to_a_whole_answer():
+    chunks = [
+        chunk(role="assistant", content="He"),
+        chunk(content="llo", tool_calls=[part(arguments=OSLO, id="a", index=0)]),
+        {**chunk("tool_calls"), "usage": {"total_tokens": 3}},
+    ]
+    value = Answer().whole(merge_chunks(chunks))
+    message = value["choices"][0]["message"]
+    assert message["content"] == "Hello"
+    assert shown(message["tool_calls"]) == TWO[:1]
+    assert value["usage"]["total_tokens"] == 3
+    with pytest.raises(DialectError):
+        merge_chunks([chunk(content="half")])
+
+
+def calls_of(*ids):
+    return {"role": "assistant", "tool_calls": [{**part(), "id": each} for each in ids]}
+
+
+def result(call_id, text):
+    return {"role": "tool", "tool_call_id": call_id, "content": text}
+
+
+@pytest.mark.parametrize(
+    ("messages", "texts"),
+    [
+        ([calls_of("a", "b"), result("b", "2"), result("a", "1")], ["1", "2"]),
+        ([calls_of("a", "a"), result("a", "1"), result("a", "2")], ["1", "2"]),
+        ([calls_of(None, ""), result(None, "1"), result("", "2")], ["1", "2"]),
+        ([calls_of("a"), result("other", "1")], ["1"]),
+        ([calls_of("a")], ["(no result)"]),
+        ([calls_of("a"), result("a", "1"), calls_of("a"), result("a", "2")], ["1", "2"]),
+    ],
+)
+def test_histories_get_one_result_for_each_call(messages, texts):
+    before = copy.deepcopy(messages)
+    repaired = repair_pairs([{"role": "user", "content": "x"}, *messages, {"role": "user", "content": "y"}])
+    assert messages == before
+    ids = [call["id"] for message in repaired for call in message.get("tool_calls", ())]
+    results = [message for message in repaired if message["role"] == "tool"]
+    assert len(set(ids)) == len(ids) == len(results)
+    assert [each["tool_call_id"] for each in results] == ids
+    assert [each["content"] for each in results] == texts
+    assert call_ids(repaired) == set(ids)
+
+
+def test_a_good_history_stays_as_it_is():
+    messages = [{"role": "user", "content": "x"}, calls_of("a"), result("a", "1")]
+    assert repair_pairs(messages) == messages
+
+
+class Context:
+    def __init__(self, origin):
+        self.reasoning = type("Reasoning", (), {"origin_model": origin})
+
+
+@pytest.mark.parametrize(
+    ("setting", "model", "base_url", "expected"),
+    [
+        ("auto", "gpt-5", "https://api.openai.com/v1", False),
+        ("auto", "kimi-k2-thinking", "http://127.0.0.1:8001/v1", True),
+        ("auto", "our-alias", "https://api.moonshot.ai/v1", True),
+        ("auto", "DeepSeek-V4", "http://127.0.0.1:8001/v1", True),
+        ("reasoning_content", "our-alias", "http://127.0.0.1:8001/v1", True),
+        ("none", "kimi-k2-thinking", "http://127.0.0.1:8001/v1", False),
+    ],
+)
+def test_reasoning_is_sent_back_where_it_is_wanted(setting, model, base_url, expected):
+    rule = replay_rule(setting, model, base_url)
+    assert rule(Context(model)) is rule(Context(None)) is expected
+    assert rule(Context("another")) is False
+
+
+def test_images_of_tools_move_to_a_user_message():
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+    text = {"type": "input_text", "text": "done"}
+    output = {"type": "function_call_output", "call_id": "a", "output": [text, image]}
+    other = {"type": "function_call_output", "call_id": "b", "output": "plain"}
+    items = [{"role": "user", "content": "x"}, output, other, {"role": "user", "content": "y"}]
+    moved = with_images(items)
+    assert [item.get("type") or item["role"] for item in moved] == [
+        "user",
+        "function_call_output",
+        "function_call_output",
+        "user",
+        "user",
+    ]
+    assert image not in moved[1]["output"]
+    assert moved[3]["content"][1:] == [image]
+    assert with_images("text") == "text"
+    assert with_images(items[2:]) is not None
+    assert output["output"] == [text, image]
