@@ -512,7 +512,7 @@ async def test_input_items_reach_the_model():
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"temperature": 3}, "temperature"),
-        ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+        ({"reasoning": {"effort": "very hard"}}, "reasoning.effort"),
         ({"text": {"verbosity": "loud"}}, "text.verbosity"),
         ({"metadata": {"a": 1}}, "metadata.a"),
         ({"stream": "yes"}, "stream"),
