@@ -92,9 +92,9 @@ def _explain(error: BaseException, source: str) -> tuple[str, str, str | None]:
         return "import", f"{name}: {public_names(str(error))}", None
     if isinstance(error, SystemExit):
         hint = "move the call under `if __name__ == '__main__':`"
-        return "import", "the module calls exit() during its import", hint
+        return "import", "the module calls exit() when it is imported", hint
     if isinstance(error, KeyboardInterrupt):
-        return "import", "the module raises KeyboardInterrupt during its import", None
+        return "import", "the module raises KeyboardInterrupt when it is imported", None
     if isinstance(error, KeyError) and _raised_by_environ(error):
         hint = "set it in the environment of the gateway"
         return "environment", f"the environment variable {error.args[0]} is not set", hint

@@ -333,7 +333,7 @@ class _Missing:
         for name, requested_by in self._required.items():
             line, text = (None, None) if requested_by else _line_of(name, entry.source)
             raise LoadError(
-                f"there is no gateway tool '{name}'",
+                f"unknown gateway tool '{name}'",
                 source=requested_by or entry.source,
                 hint=did_you_mean(gateway_tool_name(name), known),
                 code=UNKNOWN_TOOL,

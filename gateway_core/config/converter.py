@@ -113,7 +113,7 @@ def _first_problem(error: BaseException) -> tuple[tuple[str, str | None], tuple[
         known = [a.name for a in attrs.fields(error.cl)]
         return ("unknown key", did_you_mean(extra, known)), (*path, extra)
     if isinstance(error, KeyError):
-        return (f"'{error.args[0]}' is missing", None), tuple(path)
+        return ("required key is missing", None), tuple(path)
     if isinstance(error, ConfigError):
         return (error.message, error.hint), (*path, error.source) if error.source else tuple(path)
     return (str(error) or type(error).__name__, None), tuple(path)

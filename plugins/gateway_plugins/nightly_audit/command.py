@@ -25,7 +25,12 @@ def audit_command(gateway: Gateway) -> click.Group:
     """
 
     @click.group(invoke_without_command=True)
-    @click.option("--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The gateway.toml to read.")
+    @click.option(
+        "--config",
+        "file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Configuration file (default: gateway.toml).",
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.option("--unused-days", default=90.0, show_default=True, help="Report keys and rules unused for this long.")
     @click.option("--expiring-days", default=7.0, show_default=True, help="Report keys that expire within this time.")

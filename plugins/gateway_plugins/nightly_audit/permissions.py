@@ -17,7 +17,13 @@ def permission_findings(context: AuditContext) -> Iterator[Finding]:
         yield from _writable(context.config_file, "controls access to the gateway")
     folder = context.state_folder
     if folder is not None and folder.is_dir():
-        for path in (folder, *sorted(folder.glob("*"))):
+        try:
+            paths = sorted(folder.iterdir())
+        except OSError as error:
+            message = f"the files cannot be checked: {error.strerror}"
+            yield Finding(Severity.LOW, "file_permissions", str(folder), message, "run the audit as the gateway's user")
+            paths = []
+        for path in (folder, *paths):
             yield from _private(path, "contains overrides, audit records or conversations")
     base = context.config_file.parent if context.config_file else Path()
     for path in sorted(set(_secret_files(context.tables, base))):

@@ -1,4 +1,4 @@
-"""`agent-gateway deps install`: installs what the agents of the drop-in folder declare, or says why it does not."""
+"""`agent-gateway deps install`: installs the requirements that agents declare, or reports why it cannot."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,13 +22,18 @@ def deps() -> None:
 
 @deps.command()
 @click.option("--agent", "wanted", metavar="ID", help="Only this agent (default: all of the folder).")
-@click.option("--dry-run", is_flag=True, help="Print what would be done, and install nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the plan without installing.")
 @click.option(
-    "--agents", type=click.Path(path_type=Path, file_okay=False), help="The drop-in folder (default: ./agents)."
+    "--agents", type=click.Path(path_type=Path, file_okay=False), help="Folder of agents (default: ./agents)."
 )
-@click.option("--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="The gateway.toml to read.")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Configuration file (default: gateway.toml).",
+)
 def install(wanted: str | None, dry_run: bool, agents: Path | None, file: Path | None) -> None:
-    """Install what the agents declare into the environment that this command runs in.
+    """Install the agents' requirements into the current environment.
 
     The exit status is 1 when a line is rejected, requirements conflict, or the installation fails.
     """
@@ -88,5 +93,5 @@ def _stop(problems: Iterable[str]) -> None:
     for line in lines:
         click.echo(line, err=True)
     if lines:
-        click.echo("Nothing more was done.", err=True)
+        click.echo("Stopped; no further changes were made.", err=True)
         sys.exit(1)

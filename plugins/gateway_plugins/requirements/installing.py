@@ -79,7 +79,8 @@ def install(
             for step in steps:
                 error = _run([*mode, *options, *step], folder, report)
                 if error:
-                    raise InstallError(*error, *_explain("\n".join(error), chosen, others))
+                    # The first line is ours, and names uv.
+                    raise InstallError(*error, *_explain("\n".join(error[1:]), chosen, others))
     invalidate_caches()
 
 

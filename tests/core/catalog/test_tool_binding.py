@@ -95,7 +95,7 @@ async def test_an_unknown_name_is_a_diagnosis_with_a_near_miss_and_its_line(tmp_
     async with gateway_in_memory(folder=tmp_path, plugins={"offer": offer.plugin()}) as g:
         error = g.gateway.catalog.broken["Bad"].error
         assert error.code == "unknown_tool"
-        assert str(error) == f"{file}:4: there is no gateway tool 'calculat' (did you mean 'calculate'?)"
+        assert str(error) == f"{file}:4: unknown gateway tool 'calculat' (did you mean 'calculate'?)"
         offer.tools.append(tool("calculat", ""))
         await g.gateway.reload()
         assert "Bad" in g.gateway.catalog.agents

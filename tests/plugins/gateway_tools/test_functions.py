@@ -148,9 +148,9 @@ async def test_a_missing_function_is_reported_and_the_other_tools_are_offered(fu
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"x": {"kind": "python"}}, "'function' is missing"),
+        ({"x": {"kind": "python"}}, "required key is missing"),
         ({"x": {"kind": "shell"}}, "one of: python, http"),
-        ({"x": {}}, "'kind' is missing"),
+        ({"x": {}}, "kind: required key is missing"),
         ({"x y": {"kind": "python", "function": "a:b"}}, "invalid tool name"),
         ({"x": {"kind": "python", "function": "a:b", "functoin": ""}}, "did you mean 'function'?"),
         ({"pth": "x"}, "did you mean 'path'?"),

@@ -38,7 +38,7 @@ OAUTH = {"token_url": "https://auth.example/token", "client_id": "me", "client_s
 @pytest.mark.parametrize(
     ("name", "table", "message"),
     [
-        ("x", {}, "'kind' is missing"),
+        ("x", {}, "kind: required key is missing"),
         ("x", {"kind": "htpp"}, "one of: http, sse, stdio, mcp-gateway"),
         ("x", {"kind": "http"}, "[plugins.mcp_tools.x] url: invalid URL: None"),
         ("x", {"kind": "http", "url": "mcp.example"}, "invalid URL: 'mcp.example'"),
@@ -67,7 +67,7 @@ OAUTH = {"token_url": "https://auth.example/token", "client_id": "me", "client_s
             "identity_headers: {principal} cannot be used in",
         ),
         ("x", {**URL, "timout": 1}, "did you mean 'timeout'?"),
-        ("x", {**URL, "oauth": {"client_id": "me"}}, "'token_url' is missing"),
+        ("x", {**URL, "oauth": {"client_id": "me"}}, "token_url: required key is missing"),
         ("a__b", URL, "[plugins.mcp_tools.a__b]: invalid server name"),
         ("a/b", URL, "invalid server name"),
         ("a" * 25, URL, "invalid server name"),

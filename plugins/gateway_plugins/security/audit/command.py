@@ -23,7 +23,10 @@ def verify_command() -> click.Command:
     @click.command("verify")
     @click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=True))
     @click.option(
-        "--config", "settings", type=click.Path(path_type=Path, dir_okay=False), help="The gateway.toml to read."
+        "--config",
+        "settings",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Configuration file (default: gateway.toml).",
     )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     def verify_(file: Path | None, settings: Path | None, as_json: bool) -> None:

@@ -329,7 +329,7 @@ def test_decisions_are_case_insensitive(drawn, agent):
         ({"keys": {"a": key_table(admin=True, scopes=["all"])}}, "one of: read, reload, override"),
         ({"keys": {"a": key_table(id="same"), "b": key_table(id="same")}}, "have the same id or hash"),
         ({"keys": {"a": {"hash": HASH, "id": "x"}, "b": {"hash": HASH, "id": "y"}}}, "have the same id or hash"),
-        ({"keys": {"a": {"id": "x"}}}, "'hash' is missing"),
+        ({"keys": {"a": {"id": "x"}}}, "hash: required key is missing"),
     ],
 )
 def test_an_invalid_table_is_a_config_error_with_its_source(table, message):
