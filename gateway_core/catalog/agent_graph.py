@@ -56,11 +56,9 @@ def inventory(agents: Iterable[Any]) -> list[dict[str, Any]]:
 
 def _tool(tool: Any) -> dict[str, Any]:
     origin = origin_of(tool)
-    # Hosted tools have no schema: the model provider's servers execute them.
-    hosted = not hasattr(tool, "params_json_schema")
     return {
-        "name": origin.name or gateway_tool_name(tool.name) if origin.source != "sdk-native" else tool.name,
-        "source": "hosted" if hosted else origin.source,
+        "name": origin.name or gateway_tool_name(tool.name) if origin.source in ("gateway", "mcp") else tool.name,
+        "source": origin.source,
         "server": origin.server,
         "enabled": tool.is_enabled if isinstance(getattr(tool, "is_enabled", None), bool) else None,
     }

@@ -14,7 +14,7 @@ from openai.types.shared import Reasoning
 
 from gateway_core.runs.run_scope import RunScope
 from gateway_core.runs.tool_authorization import tool_info
-from gateway_core.tools.origin import ToolOrigin
+from gateway_core.tools.origin import origin_of
 
 _EXTRA = ("seed", "stop")
 
@@ -55,16 +55,17 @@ class RequestModelProvider(ModelProvider):
         return _RequestModel(model, self, unnamed=model_name is None)
 
     def refuses_any(self, tools: list[Any]) -> bool:
-        """Whether there are hosted tools, which a policy may refuse."""
+        """Whether there are tools other than functions, such as hosted ones or a shell, which a policy may refuse."""
         return self._filter_tools and not all(isinstance(tool, FunctionTool) for tool in tools)
 
     async def allowed(self, tools: list[Any]) -> list[Any]:
-        """Return the tools without the refused hosted tools. Each one is authorized once per run."""
-        return [tool for tool in tools if isinstance(tool, FunctionTool) or await self._is_allowed(tool.name)]
+        """Return the tools without the refused ones that are no functions. Each one is authorized once per run."""
+        return [tool for tool in tools if isinstance(tool, FunctionTool) or await self._is_allowed(tool)]
 
-    async def _is_allowed(self, name: str) -> bool:
+    async def _is_allowed(self, tool: Any) -> bool:
+        name = tool.name
         if name not in self._allowed:
-            info = tool_info(self._scope, name, _RunAgent(self._scope.run.agent_id), ToolOrigin("hosted"))
+            info = tool_info(self._scope, name, _RunAgent(self._scope.run.agent_id), origin_of(tool))
             assert self._scope.tools is not None
             self._allowed[name] = await self._scope.tools.refusal(self._scope, info) is None
         return self._allowed[name]

@@ -100,9 +100,7 @@ class ToolAuthorization:
         """
         if _is_guarded(tool):
             return
-        # Tools other than functions, such as a shell, are authorized as hosted tools, as in `RequestModelProvider`.
-        origin = origin_of(tool) if isinstance(tool, FunctionTool) else ToolOrigin("hosted")
-        info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin)
+        info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin_of(tool))
         error = await self.refusal(scope, info)
         if error is not None:
             self._hooks.on_tool_end(ToolCall(scope.run, info, getattr(context, "tool_call_id", ""), 0.0, "refused"))

@@ -35,10 +35,23 @@ def mark_tool(tool: Any, origin: ToolOrigin) -> None:
 
 
 def origin_of(tool: Any) -> ToolOrigin:
-    """Return the origin set by `mark_tool`. Without it, the tool belongs to an MCP server or to the agent."""
+    """Return the origin set by `mark_tool`. Without it, the tool belongs to a server or to the agent.
+
+    A shell, a patch editor, a computer and a custom tool run here, and are the agent's own (`sdk-native`).
+    """
     marked: ToolOrigin | None = vars(tool).get(_MARK)
     if marked is not None:
         return marked
+    if not hasattr(tool, "params_json_schema"):
+        return ToolOrigin("sdk-native" if _runs_here(tool) else "hosted")
     # The SDK creates the tools of an agent's own MCP servers in each turn, with this attribute.
     server = compat.mcp_server_of_tool(tool)
     return ToolOrigin("mcp", server=server) if server is not None else ToolOrigin()
+
+
+def _runs_here(tool: Any) -> bool:
+    """Whether a tool that is not a function runs in the gateway's process, and not on the model's server."""
+    from agents import ApplyPatchTool, ComputerTool, CustomTool, LocalShellTool, ShellTool
+
+    local = isinstance(tool, ApplyPatchTool | ComputerTool | CustomTool | LocalShellTool)
+    return local or (isinstance(tool, ShellTool) and tool.executor is not None)

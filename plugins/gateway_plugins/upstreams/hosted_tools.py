@@ -42,7 +42,8 @@ class HostedTools:
         if isinstance(tool, FunctionTool):
             origin = origin_of(tool)
             return origin.instead_of is None or self._substitutes.get(origin.instead_of) == origin.name
-        if self._substitutes.get(tool.name) in available:
+        substitute = self._substitutes.get(tool.name)
+        if substitute is not None and substitute in available:
             return False
         if self._drop is None:
             return True

@@ -383,7 +383,7 @@ async def test_a_tool_that_does_not_support_guardrails_is_authorized_when_it_is_
         with pytest.raises(APIError) as caught:
             await ask(g, "X")
     assert caught.value.code == "tool_refused"
-    assert ended(recorded) == [("shell", "hosted", "a", "refused")]
+    assert ended(recorded) == [("shell", "sdk-native", "a", "refused")]
 
 
 async def test_an_mcp_servers_tool_is_refused():

@@ -5,7 +5,7 @@ import re
 from contextlib import asynccontextmanager
 
 import pytest
-from agents import Agent
+from agents import Agent, ApplyPatchTool, ShellTool, WebSearchTool
 from gateway_plugins.security import Security
 from gateway_plugins.security.keys.key_ring import make_key
 from gateway_plugins.security.settings import Settings
@@ -327,3 +327,27 @@ def test_the_description_contains_no_secrets():
         "off": "disabled",
     }
     assert ANN.hash.removeprefix("sha256:") not in repr(facts)
+
+
+@pytest.mark.parametrize(
+    ("rules", "shown"),
+    [
+        ({}, ["shell", "apply_patch", "web_search"]),
+        ({"native_tools": "refuse"}, ["web_search"]),
+        ({"block_tools": ["sdk-native:shell"]}, ["apply_patch", "web_search"]),
+        ({"block_tools": ["hosted:**"]}, ["shell", "apply_patch"]),
+    ],
+)
+async def test_a_shell_that_runs_here_is_an_agents_own_tool(rules, shown):
+    """A tool of another kind than a function is hidden from the model if the policy refuses it."""
+    shell = ShellTool(executor=lambda request: "ran")
+    patch = ApplyPatchTool(editor=None)
+    agent = Agent(name="x", tools=[shell, patch, WebSearchTool()])
+    model = script("done")
+    config = {"plugins": {"security": {"rules": rules}}}
+    async with gateway_in_memory({"X": agent}, model=model, config=config) as g:
+        assert (await chat(g, "X")).status_code == 200
+        [facts] = (await g.http.get("/admin/agents")).json()["agents"]
+    assert [tool.name for tool in model.calls[-1].tools] == shown
+    sources = {tool["name"]: tool["source"] for tool in facts["agents"][0]["tools"]}
+    assert sources == {"shell": "sdk-native", "apply_patch": "sdk-native", "web_search": "hosted"}

@@ -204,6 +204,24 @@ async def test_hosted_tools_are_dropped_or_rejected(policy, status):
             assert facts["dropped_tools"] == ({"X": ["web_search"]} if policy == "drop" else {})
 
 
+@pytest.mark.parametrize("beside", [False, True])
+async def test_hosted_tools_stay_where_the_upstream_runs_them(beside):
+    """Alone, and beside a function tool."""
+
+    @function_tool
+    def look() -> str:
+        """Look."""
+        return ""
+
+    agent = Agent(name="x", tools=[*([look] if beside else []), WebSearchTool()])
+    with FakeUpstream() as upstream:
+        settings = {"base_url": upstream.base_url, "api": "responses"}
+        async with gateway_in_memory({"X": agent}, config={"plugins": {"upstreams": {"fake": settings}}}) as g:
+            await g.openai.chat.completions.create(model="X", messages=[{"role": "user", "content": "say: hi"}])
+    sent = [tool["type"] for tool in upstream.records[-1].body["tools"]]
+    assert sent == (["function", "web_search"] if beside else ["web_search"])
+
+
 async def test_a_hundred_concurrent_calls_share_the_pool():
     with FakeUpstream() as upstream:
         async with UpstreamClient(Upstream(upstream.base_url)) as client:
