@@ -98,7 +98,7 @@ class ToolAuthorization:
         Raises:
             ToolRefusedError: The call is refused. This ends the run, because the model can no longer be informed.
         """
-        if _is_guarded(tool):
+        if _is_guarded(tool) and not _has_prefixed_names(agent, origin_of(tool)):
             return
         info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin_of(tool))
         error = await self.refusal(scope, info)
@@ -203,6 +203,9 @@ class ToolGuard(ToolInputGuardrail[Any]):
                 return ToolGuardrailFunctionOutput.allow()
             return ToolGuardrailFunctionOutput.reject_content(_NO_GATEWAY)
         scope, context = position.scope, data.context
+        if _has_prefixed_names(data.agent, self._origin):
+            # A server's guard does not see the tool, whose name is another one here; `check_unguarded` does.
+            return ToolGuardrailFunctionOutput.allow()
         info = tool_info(scope, context.tool_name, data.agent, self._origin)
         verdict: ToolGuardrailFunctionOutput = await tools.check(scope, info, context.tool_call_id)
         return verdict
@@ -220,6 +223,12 @@ def governing(hooks: Hooks) -> Callable[[Any, ToolOrigin], None]:
             target.tool_input_guardrails = [ToolGuard(origin), *_guards(target)]
 
     return govern
+
+
+def _has_prefixed_names(agent: Any, origin: ToolOrigin) -> bool:
+    """Whether an agent gives the tools of its MCP servers names with the server in them, which policies do not know."""
+    config = getattr(agent, "mcp_config", None) or {}
+    return origin.source == "mcp" and bool(config.get("include_server_in_tool_names"))
 
 
 def _guards(target: Any) -> list[Any]:

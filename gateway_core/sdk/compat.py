@@ -304,10 +304,10 @@ def target_of_handoff(handoff: "Handoff[Any, Any]") -> Any:
     return reference() if reference is not None else None
 
 
-def mcp_server_of_tool(tool: Any) -> str | None:
-    """The name of the agent's own MCP server that a tool belongs to; else `None`."""
+def mcp_binding_of_tool(tool: Any) -> tuple[str, str] | None:
+    """The agent's own MCP server that a tool belongs to, and the tool's name there; else `None`."""
     binding = getattr(tool, "_mcp_tool_binding", None)
-    return binding[0] if binding else None
+    return (binding[0], binding[1]) if binding else None
 
 
 def current_agent_of(state: "RunState[Any, Agent[Any]]") -> Any:

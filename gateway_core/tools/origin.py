@@ -45,8 +45,8 @@ def origin_of(tool: Any) -> ToolOrigin:
     if not hasattr(tool, "params_json_schema"):
         return ToolOrigin("sdk-native" if _runs_here(tool) else "hosted")
     # The SDK creates the tools of an agent's own MCP servers in each turn, with this attribute.
-    server = compat.mcp_server_of_tool(tool)
-    return ToolOrigin("mcp", server=server) if server is not None else ToolOrigin()
+    binding = compat.mcp_binding_of_tool(tool)
+    return ToolOrigin("mcp", server=binding[0], name=binding[1]) if binding is not None else ToolOrigin()
 
 
 def _runs_here(tool: Any) -> bool:

@@ -8,7 +8,8 @@ interrupted stream as an error, which the official client does not.
 import asyncio
 import codecs
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -43,7 +44,7 @@ _LISTS: dict[Any, str] = {ChatCompletion: "choices", Response: "output"}
 _VALIDATE_WHOLE = ChatCompletion.__pydantic_validator__.validate_python
 _VALIDATE = ChatCompletionChunk.__pydantic_validator__.validate_json
 _VALIDATE_CHUNK = ChatCompletionChunk.__pydantic_validator__.validate_python
-_MOVED = frozenset({"message", "reasoning", "text", "usage"})
+_MOVED = frozenset({"error", "message", "reasoning", "text", "usage"})
 """Fields of a chunk that have another place or name in OpenAI's form."""
 _ANSWER: ContextVar[Answer] = ContextVar("agent_gateway_upstream_answer")
 """The state of the answer that the current task waits for."""
@@ -113,7 +114,7 @@ class UpstreamClient(AsyncOpenAI):
     async def _post_whole(self, path: str, **options: Any) -> Any:
         try:
             answer = await super().post(path, **options)
-        except ValueError as error:  # malformed JSON, or undecodable text
+        except (TypeError, ValueError, RecursionError) as error:  # malformed JSON, or undecodable text
             raise self._invalid_response("the upstream returned malformed JSON") from error
         wanted = _LISTS.get(options.get("cast_to"))
         if wanted == "choices" and isinstance(answer, str) and "data:" in answer:
@@ -125,7 +126,9 @@ class UpstreamClient(AsyncOpenAI):
 
     def _read_stream(self, text: str) -> ChatCompletion:
         """Read a stream that an upstream sent in reply to a request for a whole answer."""
-        events = (line[5:].strip() for line in text.splitlines() if line.startswith("data:"))
+        blocks = re.split(r"(?:\r\n|\r|\n){2,}", text.removeprefix("\ufeff"))
+        lines = (re.split(r"\r\n|\r|\n", block) for block in blocks)
+        events = ("\n".join(line[5:].strip() for line in block if line.startswith("data:")) for block in lines)
         try:
             chunks = [json.loads(event) for event in events if event and event != "[DONE]"]
         except ValueError as error:
@@ -221,9 +224,9 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
                     break
                 if (chunk := self._chunk(data)) is not None:
                     yield chunk
-            if self.answer.finish_reason is None:
-                how = "ended without a finish reason" if done else "was interrupted"
-                raise self._error(f"the upstream's stream {how}")
+            if not done and self.answer.finish_reason is None:
+                raise self._error("the upstream's stream was interrupted")
+            yield self._convert(self.answer.end)
             record_finish_reason(self.answer.finish_reason)
         except APIError as error:
             cast(UpstreamClient, self._client).breaker.failure(error)
@@ -279,28 +282,28 @@ class ChunkStream(AsyncStream[ChatCompletionChunk]):
             return None
         try:
             value = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._error("the upstream returned malformed JSON") from error
         if not isinstance(value, dict):
             raise self._error("the upstream sent an invalid chunk")
-        if value.get("error"):
-            raise self._error("the upstream reported an error")
         if not isinstance(value.get("choices"), list) and (value.get("type") == "ping" or not value):
             return None
+        return self._convert(lambda: self.answer.chunk(value))
+
+    def _convert(self, normalize: Callable[[], dict[str, Any]]) -> ChatCompletionChunk:
         try:
-            value = self.answer.chunk(value)
+            value = normalize()
+            try:
+                chunk: ChatCompletionChunk = _VALIDATE_CHUNK(value)
+            except ValidationError:  # missing or unknown fields are accepted
+                chunk = self._client._process_response_data(
+                    data=value, cast_to=ChatCompletionChunk, response=self.response
+                )
         except DialectError as error:
             raise self._error(str(error)) from error
-        try:
-            chunk: ChatCompletionChunk = _VALIDATE_CHUNK(value)
-            return chunk
-        except ValidationError:
-            built: ChatCompletionChunk = self._client._process_response_data(
-                data=value, cast_to=ChatCompletionChunk, response=self.response
-            )
-        if not isinstance(getattr(built, "choices", None), list):
-            raise self._error("the upstream sent an invalid chunk")
-        return built
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._error("the upstream sent an invalid chunk") from error
+        return chunk
 
     def _error(self, message: str) -> APIError:
         return APIError(message, request=self.response.request, body=None)
@@ -317,7 +320,8 @@ def _is_plain(chunk: ChatCompletionChunk) -> bool:
         and not choice.finish_reason
         and not delta.tool_calls
         and delta.function_call is None
-        and not (_MOVED & {*(delta.model_extra or ())} or _MOVED & {*(choice.model_extra or ())})
+        and not any(value is not None and name in _MOVED for name, value in (delta.model_extra or {}).items())
+        and not any(value is not None and name in _MOVED for name, value in (choice.model_extra or {}).items())
         and chunk.usage is None
         and (isinstance(delta.content, str) or "reasoning_content" in (delta.model_extra or ()))
     )

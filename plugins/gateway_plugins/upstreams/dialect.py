@@ -15,34 +15,22 @@ from typing import Any
 from attrs import define, field
 
 _CALL_FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments", "parameters", "input"})
-_FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
-FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
-_MAPPED = {
-    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), "stop"),
-    **dict.fromkeys(("max_tokens", "max_output_tokens", "max_completion_tokens", "model_length"), "length"),
-    **dict.fromkeys(("tool_use", "tool_call", "function_calls"), "tool_calls"),
-    **dict.fromkeys(
-        ("safety", "recitation", "blocklist", "prohibited_content", "spii", "refusal", "guardrail", "sensitive"),
+_FENCE = re.compile(r"```[a-zA-Z]*[ \t\r]*\n(.*?)```", re.DOTALL)
+_MAX_DEPTH = 8
+_TEXT_KEYS = ("text", "thinking", "reasoning", "content", "refusal", "value")
+FINISH_REASONS = {"stop": 0, "function_call": 1, "tool_calls": 1, "length": 2, "content_filter": 3}
+"""OpenAI's finish reasons, by severity."""
+_MEANINGS = (
+    (("length", "max", "limit", "window", "incomplete", "truncat"), "length"),
+    (
+        ("safety", "filter", "block", "prohibit", "recitation", "spii", "refus", "guardrail", "sensitive"),
         "content_filter",
     ),
-}
-_FAILURES = frozenset(
-    {
-        "error",
-        "failed",
-        "failure",
-        "abort",
-        "aborted",
-        "cancelled",
-        "canceled",
-        "engine_overloaded",
-        "insufficient_system_resource",
-        "malformed_function_call",
-        "network_error",
-        "timeout",
-        "unexpected_tool_call",
-    }
+    (("error", "fail", "abort", "cancel", "overload", "insufficient", "malformed", "timeout", "unexpected"), "error"),
+    (("tool", "function"), "tool_calls"),
 )
+"""Words in other names of finish reasons; a name without any of them means `stop`."""
+_TYPES = {"annotations": list, "audio": dict, "thinking_blocks": list, "reasoning_details": list}
 
 
 class DialectError(Exception):
@@ -71,116 +59,164 @@ class Answer:
 
     Args:
         known_ids: The ids of tool calls that the conversation contains. A call of this answer never has one of them.
+        structured: Whether JSON was requested. Text around it, such as a code fence, is removed then.
     """
 
     known_ids: set[str] = field(factory=set)
     structured: bool = False
-    """Whether JSON was requested. Text around it, such as a code fence, is removed then."""
     finish_reason: str | None = None
+    """The most severe one so far: a later `stop` does not make a truncated answer whole."""
+    _usage: Any = None
     _calls: list[_Call] = field(factory=list)
-    _text: list[str] | None = field(factory=list)
-    """The text of a structured answer that is withheld; `None` once it turned out to be JSON."""
     _by_index: dict[Any, _Call] = field(factory=dict)
+    _text: "_ObjectText" = field(factory=lambda: _ObjectText())
+    _half: str = ""
+    """The first half of a surrogate pair, whose second half is in the next chunk."""
 
     def whole(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """Normalize a chat completion.
 
         Raises:
-            DialectError: The server reports a failure.
+            DialectError: The server reports a failure, or the answer is invalid.
         """
-        answer = dict(value)
-        choices = []
-        for choice in _objects(value.get("choices"))[:1]:
-            message = dict(choice.get("message") or choice.get("delta") or {})
-            if isinstance(choice.get("text"), str):
-                message.setdefault("content", choice["text"])
-            self._read_message(message, streamed=False)
-            if self.structured and isinstance(message.get("content"), str):
-                message["content"] = json_within(message["content"])
-            self.finish_reason = self._finish(choice.get("finish_reason")) or "stop"
-            if calls := self._take_calls(with_index=False):
-                message["tool_calls"] = calls
-                if self.finish_reason in ("stop", "function_call"):
-                    self.finish_reason = "tool_calls"
-            message.setdefault("role", "assistant")
-            choices.append({**choice, "index": 0, "message": message, "finish_reason": self.finish_reason})
-        if choices or "choices" in answer:
-            answer["choices"] = choices
-        answer["usage"] = _usage(value)
+        _check(value)
+        message: dict[str, Any] = {}
+        choices = _objects(value.get("choices"))
+        for choice in choices:
+            _join(message, self._read(choice, streamed=False))
+        calls = self._take_calls(with_index=False)
+        if calls:
+            message["tool_calls"] = calls
+        elif self.structured and isinstance(message.get("content"), str):
+            message["content"] = json_within(message["content"])
+        self._end_reason(bool(calls))
+        answer = {**value, "usage": _usage(value)}
+        if choices:
+            message = {"role": "assistant", "content": None, **message}
+            answer["choices"] = [{"index": 0, "message": message, "finish_reason": self.finish_reason}]
         return answer
 
     def chunk(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Normalize a chunk of a stream. Tool calls are withheld until the answer's end.
+        """Normalize a chunk of a stream. Tool calls, the finish reason and the usage are withheld until `end`.
 
         Raises:
-            DialectError: The server reports a failure.
+            DialectError: The server reports a failure, or the chunk is invalid.
         """
-        choices = []
+        _check(value)
+        delta: dict[str, Any] = {}
         for choice in _objects(value.get("choices")):
-            delta = dict(choice.get("delta") or choice.get("message") or {})
-            if isinstance(choice.get("text"), str):
-                delta.setdefault("content", choice["text"])
-            self._read_message(delta, streamed=True)
-            if delta.get("role") not in ("assistant", None):
-                delta["role"] = "assistant"
-            reason = self._finish(choice.get("finish_reason"))
-            if self.structured and self._text is not None:
-                self._withhold(delta, ended=reason is not None)
-            if reason is not None:
-                calls = self._take_calls(with_index=True)
-                if calls:
-                    delta["tool_calls"] = calls
-                    reason = "tool_calls" if reason in ("stop", "function_call") else reason
-                self.finish_reason = reason
-            choices.append({**choice, "index": 0, "delta": delta, "finish_reason": reason})
-        return {**value, "choices": choices, "usage": _usage(value)}
+            _join(delta, self._read(choice, streamed=True))
+        if self.structured and isinstance(delta.get("content"), str):
+            delta["content"] = self._text.feed(delta["content"])
+        self._usage = _usage(value) or self._usage
+        choice = {"index": 0, "delta": delta, "finish_reason": None}
+        return {**value, "choices": [choice] if delta else [], "usage": None}
 
-    def _withhold(self, delta: dict[str, Any], *, ended: bool) -> None:
-        """Withhold text until it is known to be JSON, or is complete: no client reads a fence around it."""
-        assert self._text is not None
-        self._text.append(delta.pop("content", None) or "")
-        text = "".join(self._text)
-        if ended or text.lstrip()[:1] in ("{", "["):
-            delta["content"] = json_within(text) if ended else text
-            self._text = None
+    def end(self) -> dict[str, Any]:
+        """The last chunk of a stream: tool calls, withheld text, finish reason and usage.
 
-    def _read_message(self, message: dict[str, Any], *, streamed: bool) -> None:
-        """Move text and reasoning to their places, and take the tool calls out."""
+        Raises:
+            DialectError: No finish reason was sent.
+        """
+        if self.finish_reason is None:
+            raise DialectError("the upstream's stream ended without a finish reason")
+        delta: dict[str, Any] = {}
+        if self.structured and (text := self._text.rest()):
+            delta["content"] = text
+        if calls := self._take_calls(with_index=True):
+            delta["tool_calls"] = calls
+        self._end_reason(bool(calls))
+        return {
+            "id": "chatcmpl-end",
+            "object": "chat.completion.chunk",
+            "created": 0,
+            "model": "",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": self.finish_reason}],
+            "usage": self._usage,
+        }
+
+    def _read(self, choice: Mapping[str, Any], *, streamed: bool) -> dict[str, Any]:
+        """The message of a choice in OpenAI's form, without its tool calls, which are kept."""
+        message = _message(choice.get("message")) | {
+            key: value for key, value in _message(choice.get("delta")).items() if value is not None
+        }
+        if message.get("content") is None and isinstance(choice.get("text"), str):
+            message["content"] = choice["text"]
+        self._note_finish(choice.get("finish_reason"))
+        self._take_tools(message, streamed=streamed)
+        if message.get("role") is not None:
+            message["role"] = "assistant"
         content = message.get("content")
-        if isinstance(content, list):
+        if isinstance(content, list | Mapping):
             text, thinking = _texts(content)
             message["content"] = text or None
             if thinking and not message.get("reasoning_content"):
                 message["reasoning_content"] = thinking
         elif content is not None and not isinstance(content, str):
             message["content"] = json.dumps(content, ensure_ascii=False)
-        reasoning = message.get("reasoning")
-        if message.get("reasoning_content") and isinstance(reasoning, str):
+        for name in ("reasoning_content", "reasoning", "refusal"):
+            if isinstance(message.get(name), list | Mapping):
+                message[name] = "".join(_texts(message[name]))
+            elif not isinstance(message.get(name), str):
+                message.pop(name, None)
+        if message.get("reasoning_content") and "reasoning" in message:
             # The same text under both names would be shown twice.
             del message["reasoning"]
-        for call in _objects(message.pop("tool_calls", None)):
-            self._add(call, streamed=streamed)
+        for name, kind in _TYPES.items():
+            if not isinstance(message.get(name), kind):
+                message.pop(name, None)
+        for name in ("content", "reasoning_content", "reasoning", "refusal"):
+            if isinstance(message.get(name), str) and not message[name].isascii():
+                message[name] = self._without_surrogates(message[name], hold=streamed and name == "content")
+        return message
+
+    def _without_surrogates(self, text: str, *, hold: bool) -> str:
+        text = self._half + text if hold else text
+        self._half = text[-1] if hold and text[-1:] and "\ud800" <= text[-1] <= "\udbff" else ""
+        text = text[:-1] if self._half else text
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    def _take_tools(self, message: dict[str, Any], *, streamed: bool) -> None:
+        parts = message.pop("tool_calls", None)
+        touched: list[_Call] = []
+        for part in _objects([parts] if isinstance(parts, Mapping) else parts):
+            touched.append(self._add(part, touched, streamed=streamed))
         legacy = message.pop("function_call", None)
         if isinstance(legacy, Mapping):
-            self._add({"index": "function_call", "function": legacy}, streamed=streamed)
+            self._add({"index": "function_call", "function": legacy}, touched, streamed=streamed)
 
-    def _add(self, part: Mapping[str, Any], *, streamed: bool) -> None:
-        """Add a tool call, or in a stream a part of one."""
+    def _add(self, part: Mapping[str, Any], touched: list[_Call], *, streamed: bool) -> _Call:
+        """Add a tool call, or in a stream a part of one.
+
+        Args:
+            part: The entry of a list of tool calls.
+            touched: The calls of the entries before it in the same list.
+            streamed: Whether it may be a part.
+        """
         function = part.get("function")
         function = function if isinstance(function, Mapping) else part
-        name, arguments = str(function.get("name") or ""), _arguments(function)
-        given, index = str(part.get("id") or ""), part.get("index")
+        name, arguments = _plain(function.get("name")), _arguments(function)
+        given, index = _plain(part.get("id")), part.get("index")
+        index = index if isinstance(index, int | str) else None
         call = self._by_index.get(index) if streamed else None
+        if streamed and given and not name and (call is None or call.given != given):
+            # Servers that repeat an index may still name the call of each part.
+            call = next((each for each in reversed(self._calls) if each.given == given), call)
         if call is None and streamed and self._calls and (not name or index is None):
             call = self._calls[-1]  # usually, only the first part of a call has a name
-        if call is None or self._begins(call, name, given, arguments):
+        # Two complete entries of one list are two calls, even if they are equal.
+        twin = bool(name) and any(call is each for each in touched) and _is_object((call and call.arguments) or "{}")
+        if call is None or twin or self._begins(call, name, given, arguments):
             call = _Call(self._unique(given), name, given)
             self._calls.append(call)
         self._by_index[index] = call
         if call.arguments.strip() == "{}" and arguments.lstrip().startswith("{"):
             call.arguments = ""  # it was a placeholder
         call.arguments += arguments
-        call.extra |= {key: value for key, value in part.items() if key not in _CALL_FIELDS}
+        call.extra |= {
+            key: value for key, value in part.items() if key not in _CALL_FIELDS and isinstance(value, str | Mapping)
+        }
+        return call
 
     def _begins(self, call: _Call, name: str, given: str, arguments: str) -> bool:
         """Whether a part with the index of a call begins another one. Servers repeat indexes, and ids, too."""
@@ -210,47 +246,114 @@ class Answer:
         self._calls, self._by_index = [], {}
         return calls
 
-    def _finish(self, reason: Any) -> str | None:
-        """OpenAI's name for a finish reason; or `None`.
+    def _note_finish(self, reason: Any) -> None:
+        """Keep the most severe finish reason, by OpenAI's name.
 
         Raises:
-            DialectError: It means that the answer failed.
+            DialectError: It means that the answer failed, or is not a name.
         """
-        if not isinstance(reason, str) or reason in ("", "null"):
-            return None
+        if reason is None or reason in ("", "null"):
+            return
+        if not isinstance(reason, str):
+            raise DialectError("the upstream sent an invalid finish reason")
         name = reason.casefold()
-        if name in _FAILURES:
+        if name not in FINISH_REASONS:
+            name = next((known for words, known in _MEANINGS if any(word in name for word in words)), "stop")
+        if name == "error":
             raise DialectError("the upstream reported that the answer failed")
-        return name if name in FINISH_REASONS else _MAPPED.get(name, "stop")
+        if self.finish_reason is None or FINISH_REASONS[name] > FINISH_REASONS[self.finish_reason]:
+            self.finish_reason = name
+
+    def _end_reason(self, has_calls: bool) -> None:
+        if self.finish_reason in (None, "stop", "function_call"):
+            self.finish_reason = "tool_calls" if has_calls else "stop"
+
+
+class _ObjectText:
+    """The text of a structured answer: a JSON object is passed on as it arrives, anything else is withheld.
+
+    What follows the object, such as the end of a code fence, is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[str] | None = []
+        self._depth = 0
+        self._in_string = self._escaped = self._closed = False
+
+    def feed(self, text: str) -> str:
+        """Returns the part of the text that can be passed on."""
+        if self._held is not None:
+            if self._held or not text.lstrip().startswith("{"):
+                if self._held or text.strip():
+                    self._held.append(text)
+                return ""
+            self._held = None
+        for position, character in enumerate(text):
+            if self._closed:
+                return text[:position]
+            self._step(character)
+        return text
+
+    def rest(self) -> str:
+        """Returns the withheld text at the end: the JSON in it, else all of it."""
+        return json_within("".join(self._held)) if self._held else ""
+
+    def _step(self, character: str) -> None:
+        if self._in_string:
+            self._in_string = self._escaped or character != '"'
+            self._escaped = character == "\\" and not self._escaped
+        elif character == '"':
+            self._in_string = True
+        elif character in "{[":
+            self._depth += 1
+        elif character in "}]":
+            self._depth -= 1
+            self._closed = self._depth <= 0
 
 
 def merge_chunks(chunks: Iterable[Any]) -> dict[str, Any]:
-    """Merge the chunks of a stream, as parsed, into one chat completion. Tool calls stay in parts, in their order."""
-    merged: dict[str, Any] = {"choices": []}
-    text: list[str] = []
-    message: dict[str, Any] = {"role": "assistant"}
+    """Merge the chunks of a stream, as parsed, into one chat completion.
+
+    Raises:
+        DialectError: The server reports a failure, or the stream was interrupted.
+    """
     answer = Answer()
+    merged: dict[str, Any] = {}
+    message: dict[str, Any] = {}
     for chunk in chunks:
-        if not isinstance(chunk, Mapping) or chunk.get("error"):
-            raise DialectError("the upstream reported an error")
-        normal = answer.chunk(chunk)
-        merged |= {key: value for key, value in normal.items() if key not in ("choices", "usage")}
-        merged["usage"] = normal["usage"] or merged.get("usage")
-        for choice in normal["choices"]:
-            delta = choice["delta"]
-            text.append(delta.get("content") or "")
-            for key in ("reasoning_content", "reasoning", "refusal"):
-                if isinstance(delta.get(key), str):
-                    message[key] = message.get(key, "") + delta[key]
-            message["tool_calls"] = [*message.get("tool_calls", ()), *delta.get("tool_calls", ())]
-    message["content"] = "".join(text) or None
-    if answer.finish_reason is None:
-        raise DialectError("the upstream's stream ended without a finish reason")
-    return {
-        **merged,
-        "object": "chat.completion",
-        "choices": [{"index": 0, "message": message, "finish_reason": answer.finish_reason}],
-    }
+        if not isinstance(chunk, Mapping):
+            raise DialectError("the upstream sent an invalid chunk")
+        merged |= {key: value for key, value in chunk.items() if key != "choices"}
+        for choice in answer.chunk(chunk)["choices"]:
+            _join(message, choice["delta"])
+    end = answer.end()
+    [choice] = end["choices"]
+    _join(message, choice["delta"])
+    choice = {"index": 0, "message": message, "finish_reason": choice["finish_reason"]}
+    return {**merged, "object": "chat.completion", "choices": [choice], "usage": end["usage"]}
+
+
+def _check(value: Mapping[str, Any]) -> None:
+    choices = _objects(value.get("choices"))
+    if value.get("error") or value.get("object") == "error" or any(choice.get("error") for choice in choices):
+        raise DialectError("the upstream reported an error")
+
+
+def _message(value: Any) -> dict[str, Any]:
+    if value is None or isinstance(value, Mapping):
+        return dict(value or {})
+    if isinstance(value, str):
+        return {"content": value}
+    raise DialectError("the upstream sent an invalid message")
+
+
+def _join(message: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add a part of a message: texts are joined, lists too, other fields are replaced."""
+    for key, value in more.items():
+        before = message.get(key)
+        joined = key != "role" and isinstance(before, str | list) and isinstance(value, type(before))
+        if value is not None or key not in message:
+            message[key] = before + value if joined else value
 
 
 def call_ids(messages: Iterable[Any]) -> set[str]:
@@ -306,19 +409,18 @@ def json_within(text: str) -> str:
 
     Returns the text itself if it contains none.
     """
-    candidates = [text, text.rpartition("</think>")[2]]
-    candidates += _FENCE.findall(candidates[1])
-    for opening, closing in ("{}", "[]"):
-        start, end = candidates[1].find(opening), candidates[1].rfind(closing)
-        if 0 <= start < end:
-            candidates.append(candidates[1][start : end + 1])
+    answer = text.rpartition("</think>")[2]
+    candidates = [text, answer, *_FENCE.findall(answer)]
+    spans = [(answer.find(opening), answer.rfind(closing)) for opening, closing in ("{}", "[]")]
+    # An object or array that encloses the other one begins first.
+    candidates += [answer[start : end + 1] for start, end in sorted(spans) if 0 <= start < end]
     return next((each.strip() for each in candidates if _is_json(each)), text)
 
 
 def _is_json(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict | list)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -332,29 +434,35 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
 
 def _arguments(function: Mapping[str, Any]) -> str:
     value = next((function[key] for key in ("arguments", "parameters", "input") if function.get(key) is not None), "")
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _plain(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _plain(value: Any) -> str:
+    """A name or an id as text without lone surrogates, which no request could carry."""
+    text = value if isinstance(value, str) else "" if value is None else str(value)
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
-def _texts(parts: Iterable[Any]) -> tuple[str, str]:
+def _texts(parts: Any, depth: int = 0) -> tuple[str, str]:
     """The text and the reasoning of content parts."""
     text: list[str] = []
     thinking: list[str] = []
-    for part in parts:
+    for part in [parts] if isinstance(parts, str | Mapping) else parts if depth < _MAX_DEPTH else ():
         if isinstance(part, str):
             text.append(part)
         elif isinstance(part, Mapping):
-            kind = part.get("type")
-            value = next((part[key] for key in ("text", "thinking", "reasoning", "content") if part.get(key)), "")
-            if isinstance(value, list):
-                value = "".join(_texts(value))
-            (thinking if kind in ("thinking", "reasoning") else text).append(value if isinstance(value, str) else "")
+            value = next((part[key] for key in _TEXT_KEYS if part.get(key)), "")
+            if isinstance(value, list | Mapping):
+                value = "".join(_texts(value, depth + 1))
+            kind = thinking if part.get("type") in ("thinking", "reasoning") else text
+            kind.append(value if isinstance(value, str) else "")
     return "".join(text), "".join(thinking)
 
 
@@ -364,8 +472,19 @@ def _usage(value: Mapping[str, Any]) -> Any:
     for place in places:
         usage = place.get("usage") if isinstance(place, Mapping) else None
         if isinstance(usage, Mapping) and usage:
-            cached = usage.get("cached_tokens")
-            if isinstance(cached, int) and not usage.get("prompt_tokens_details"):
-                return {**usage, "prompt_tokens_details": {"cached_tokens": cached}}
+            counts = {key: _count(count) for key, count in usage.items() if not isinstance(count, Mapping | list)}
+            details = {
+                key: each for key, each in usage.items() if isinstance(each, Mapping) and key.endswith("_details")
+            }
+            usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, **counts, **details}
+            if counts.get("cached_tokens") and "prompt_tokens_details" not in usage:
+                usage["prompt_tokens_details"] = {"cached_tokens": counts["cached_tokens"]}
             return usage
     return None
+
+
+def _count(value: Any) -> int:
+    try:
+        return max(int(value), 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0

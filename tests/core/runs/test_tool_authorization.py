@@ -395,6 +395,18 @@ async def test_an_mcp_servers_tool_is_refused():
     assert ended(recorded) == [("read", "mcp", "x", "refused")]
 
 
+async def test_an_mcp_tool_with_the_server_in_its_name_is_known_by_its_own_name():
+    plugin, recorded = recording(refused={"read"})
+    server = Mcp()
+    agent = Agent(name="x", mcp_servers=[server], mcp_config={"include_server_in_tool_names": True})
+    model = script(call(f"mcp_{server.name}__read"), "never")
+    async with gateway_in_memory({"X": agent}, model=model, plugins={"p": plugin}) as g:
+        with pytest.raises(APIError) as caught:
+            await ask(g, "X")
+    assert caught.value.code == "tool_refused"
+    assert ended(recorded) == [("read", "mcp", "x", "refused")]
+
+
 async def test_refused_hosted_tools_are_hidden_from_the_model():
     plugin, recorded = recording(refused={"web_search"})
     model = script("one", "two")

@@ -6,10 +6,14 @@ import json
 import pytest
 from gateway_plugins.upstreams.conversation import replay_rule, with_images
 from gateway_plugins.upstreams.dialect import Answer, DialectError, call_ids, json_within, merge_chunks, repair_pairs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 MISSING = object()
+FIELDS = [
+    "choices", "delta", "message", "content", "tool_calls", "function_call", "function", "name", "arguments", "id",
+    "index", "finish_reason", "usage", "text", "type", "reasoning", "reasoning_content", "refusal", "role", "logprobs",
+]  # fmt: skip
 
 
 def part(name="look", arguments="{}", **more):
@@ -25,8 +29,9 @@ def streamed(parts, known=()):
     """The tool calls of a stream with these parts, one in each chunk."""
     answer = Answer(set(known))
     chunks = [answer.chunk(chunk(tool_calls=[each])) for each in parts]
-    assert not any("tool_calls" in each["choices"][0]["delta"] for each in chunks)
-    return answer.chunk(chunk("tool_calls"))["choices"][0]["delta"].get("tool_calls", [])
+    assert all(each["choices"] == [] for each in chunks)
+    answer.chunk(chunk("tool_calls"))
+    return answer.end()["choices"][0]["delta"].get("tool_calls", [])
 
 
 def whole(parts, known=()):
@@ -113,8 +118,8 @@ def test_the_old_function_call_is_a_tool_call():
     answer = Answer()
     answer.chunk(chunk(function_call={"name": "look", "arguments": ""}))
     answer.chunk(chunk(function_call={"arguments": OSLO}))
-    last = answer.chunk(chunk("function_call"))
-    assert shown(last["choices"][0]["delta"]["tool_calls"]) == TWO[:1]
+    answer.chunk(chunk("function_call"))
+    assert shown(answer.end()["choices"][0]["delta"]["tool_calls"]) == TWO[:1]
     assert answer.finish_reason == "tool_calls"
 
 
@@ -170,8 +175,77 @@ def test_text_and_reasoning_are_found_in_their_places(delta, text, reasoning):
 )
 def test_finish_reasons_are_openais(given, expected):
     answer = Answer()
-    assert answer.chunk(chunk(given, content="x"))["choices"][0]["finish_reason"] == expected
+    assert answer.chunk(chunk(given, content="x"))["choices"][0]["finish_reason"] is None
     assert answer.finish_reason == expected
+    if expected is None:
+        with pytest.raises(DialectError, match="finish reason"):
+            answer.end()
+    else:
+        ended = "stop" if expected == "tool_calls" else expected
+        assert answer.end()["choices"][0]["finish_reason"] in (ended, expected)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "expected"),
+    [
+        (["length", "stop"], "length"),
+        (["content_filter", "stop"], "content_filter"),
+        (["stop", "length"], "length"),
+        (["model_context_window_exceeded"], "length"),
+        (["incomplete"], "length"),
+        (["PROHIBITED_CONTENT"], "content_filter"),
+    ],
+)
+def test_a_later_stop_makes_no_half_answer_whole(reasons, expected):
+    answer = Answer()
+    for reason in reasons:
+        answer.chunk(chunk(reason, content="x"))
+    assert answer.end()["choices"][0]["finish_reason"] == expected
+
+
+def test_calls_and_text_after_a_finish_reason_are_kept():
+    answer = Answer()
+    answer.chunk(chunk("tool_calls", tool_calls=[part(arguments=OSLO, id="a", index=0)]))
+    answer.chunk(chunk("tool_calls", tool_calls=[part(arguments=ROME, id="b", index=0)]))
+    late = answer.chunk(chunk(content="late"))
+    assert late["choices"][0]["delta"]["content"] == "late"
+    [choice] = answer.end()["choices"]
+    assert shown(choice["delta"]["tool_calls"]) == TWO
+    assert [call["index"] for call in choice["delta"]["tool_calls"]] == [0, 1]
+
+
+def test_all_choices_are_one():
+    both = {"choices": [{"delta": {"content": "A"}, "index": 0}, {"delta": {"content": "B"}, "index": 1}]}
+    assert Answer().chunk(both)["choices"][0]["delta"]["content"] == "AB"
+    first = {"message": {"content": "text"}, "finish_reason": "stop"}
+    second = {"message": {"tool_calls": part(arguments=OSLO)}, "finish_reason": "stop"}
+    [choice] = Answer().whole({"choices": [first, second]})["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("text", "tool_calls")
+    assert shown(choice["message"]["tool_calls"]) == TWO[:1]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=6), max_size=4))
+def test_nothing_that_a_server_sends_raises_anything_else(values):
+    answer = Answer(structured=len(values) % 2 == 0)
+    try:
+        for value in values:
+            json.dumps(answer.chunk(value))
+        json.dumps(answer.end())
+    except DialectError:
+        pass
+    for value in values:
+        try:
+            json.dumps(Answer(structured=True).whole(value))
+        except DialectError:
+            continue
 
 
 @pytest.mark.parametrize("reason", ["error", "ERROR", "insufficient_system_resource", "malformed_function_call"])
@@ -190,7 +264,10 @@ def test_usage_is_found_in_its_place(place):
     if target is None:
         target = value["x_groq"] = {}
     target["usage"] = usage
-    found = Answer().chunk(value)["usage"]
+    answer = Answer()
+    assert answer.chunk(value)["usage"] is None
+    found = answer.end()["usage"]
+    assert found == {**Answer().whole(value)["usage"]}
     assert found["total_tokens"] == 7
     assert found["prompt_tokens_details"]["cached_tokens"] == 3
 
@@ -203,6 +280,10 @@ def test_usage_is_found_in_its_place(place):
         ("```\n[1]\n```", "[1]"),
         ('<think>{"no": 1}</think>\n{"a": 1}', '{"a": 1}'),
         ('Here it is: {"a": 1}. Bye', '{"a": 1}'),
+        ('{"a": 1}\n```', '{"a": 1}'),
+        ('{"a": "}"} Hope this helps', '{"a": "}"}'),
+        ('[note] {"a": 1}', '{"a": 1}'),
+        ('Here: [{"a": 1}]', '[{"a": 1}]'),
         ("no JSON", "no JSON"),
         ("{broken", "{broken"),
     ],
@@ -213,8 +294,10 @@ def test_json_is_found_within_other_text(text, expected):
         answer, sent = Answer(structured=True), ""
         pieces = [text[at : at + size] for at in range(0, len(text), size)]
         for value in [*(chunk(content=piece) for piece in pieces), chunk("stop")]:
-            sent += answer.chunk(value)["choices"][0]["delta"].get("content") or ""
-        assert sent == expected
+            for choice in answer.chunk(value)["choices"]:
+                sent += choice["delta"].get("content") or ""
+        sent += answer.end()["choices"][0]["delta"].get("content") or ""
+        assert sent.strip() == expected.strip()
     value = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
     assert Answer(structured=True).whole(value)["choices"][0]["message"]["content"] == expected
 

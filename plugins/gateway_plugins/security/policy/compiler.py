@@ -99,7 +99,15 @@ def read_policy(settings: Settings) -> Policy:
     namespaces: dict[str, Level] = {}
     for name, table in settings.namespaces.items():
         place = f"[plugins.security.namespaces.{name}]"
-        if namespaces.setdefault(name.casefold(), level := _level("namespace", place, table)) is not level:
+        try:
+            segments = of_agents(parse_pattern(name))
+        except ValueError as error:
+            raise ConfigError(str(error), source=place, hint="name a namespace or the id of an agent") from None
+        if any("*" in segment for segment in segments):
+            raise ConfigError(
+                "the name of a table is not a pattern", source=place, hint="a table covers those below it"
+            )
+        if namespaces.setdefault("/".join(segments), level := _level("namespace", place, table)) is not level:
             raise ConfigError(
                 "duplicate table; the other one differs only in case",
                 source=place,
