@@ -12,7 +12,7 @@ from agents import FunctionTool, Model, ModelProvider, ModelResponse, ModelSetti
 from agents.models import get_default_model_settings
 from openai.types.shared import Reasoning
 
-from gateway_core.runs.run_scope import RunScope
+from gateway_core.runs.run_scope import POSITION, RunScope
 from gateway_core.runs.tool_authorization import tool_info
 from gateway_core.tools.origin import origin_of
 
@@ -45,7 +45,7 @@ class RequestModelProvider(ModelProvider):
         self._model = model
         self._fallback = fallback
         self._filter_tools = filter_tools
-        self._allowed: dict[str, bool] = {}
+        self._allowed: dict[tuple[str, str], bool] = {}
 
     def get_model(self, model_name: str | None) -> Model:
         """Return the model for a name. The SDK calls this once per turn."""
@@ -59,16 +59,18 @@ class RequestModelProvider(ModelProvider):
         return self._filter_tools and not all(isinstance(tool, FunctionTool) for tool in tools)
 
     async def allowed(self, tools: list[Any]) -> list[Any]:
-        """Return the tools without the refused ones that are no functions. Each one is authorized once per run."""
+        """Return the tools without refused tools other than functions. Each is authorized once per served agent."""
         return [tool for tool in tools if isinstance(tool, FunctionTool) or await self._is_allowed(tool)]
 
     async def _is_allowed(self, tool: Any) -> bool:
-        name = tool.name
-        if name not in self._allowed:
-            info = tool_info(self._scope, name, _RunAgent(self._scope.run.agent_id), origin_of(tool))
+        position = POSITION.get()
+        agent = position.agent if position is not None and position.agent is not None else None
+        info = tool_info(self._scope, tool.name, agent or _RunAgent(self._scope.run.agent_id), origin_of(tool))
+        key = info.agent_id, tool.name
+        if key not in self._allowed:
             assert self._scope.tools is not None
-            self._allowed[name] = await self._scope.tools.refusal(self._scope, info) is None
-        return self._allowed[name]
+            self._allowed[key] = await self._scope.tools.refusal(self._scope, info) is None
+        return self._allowed[key]
 
     def fill(self, settings: ModelSettings, *, unnamed: bool) -> ModelSettings:
         """Return settings in which the unset ones are those of the request.
@@ -148,7 +150,7 @@ class _RequestModel(Model):
 
 
 class _RunAgent:
-    """Stands in for the calling agent, which a model does not receive: the served agent of the run."""
+    """Stands in for a calling agent that is not known: the served agent of the run."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -158,6 +158,8 @@ class Position:
     scope: RunScope
     depth: int
     """Nesting depth: 0 outside any SDK run, 1 inside one, and one more for each nested run."""
+    agent: Any = None
+    """The SDK agent that calls a model; `None` before its first call."""
     answers: bool = False
     """Whether the current SDK run produces the answer. Runs nested inside it do not."""
 

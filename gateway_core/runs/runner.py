@@ -173,6 +173,8 @@ class ScopeHooks(RunHooks[Any]):
             # Other code caught the error, such as the SDK's for an agent as a tool. Make no further model calls.
             raise self._scope.fatal
         self._scope.finish_reason = None
+        if (position := POSITION.get()) is not None:
+            position.agent = agent
         # The agent's own hooks, or a tool, may have added tools to it since it started.
         _adopt(self._scope, agent)
         if self._scope.models is not None:
@@ -270,7 +272,7 @@ def _is_step(workflow: WorkflowState, agent: Agent[Any]) -> bool:
 
 @contextmanager
 def _deeper(position: Position, *, answers: bool) -> Iterator[None]:
-    token = POSITION.set(Position(position.scope, position.depth + 1, answers))
+    token = POSITION.set(Position(position.scope, position.depth + 1, answers=answers))
     try:
         yield
     finally:

@@ -98,7 +98,10 @@ def tool_names(name: str, source: str, server: str | None = None) -> tuple[str, 
         qualified = f"{server}/{own}"
         return (qualified,) if "/" in own else (own, qualified)
     # An agent's own tool must not match a gateway tool.
-    return (sdk_tool_name(name),) if source in ("sdk-native", "hosted") else (name,)
+    if source in ("sdk-native", "hosted"):
+        return (sdk_tool_name(name),)
+    # Models and logs show the name without slashes.
+    return (name, sdk_tool_name(name)) if "/" in name else (name,)
 
 
 @functools.cache

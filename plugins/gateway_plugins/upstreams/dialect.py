@@ -272,7 +272,7 @@ class Answer:
 class _ObjectText:
     """The text of a structured answer: a JSON object is passed on as it arrives, anything else is withheld.
 
-    What follows the object, such as the end of a code fence, is dropped.
+    Text behind the object, such as the end of a code fence, is dropped.
     """
 
     def __init__(self) -> None:
@@ -376,32 +376,53 @@ def repair_pairs(messages: Sequence[Any]) -> list[Any]:
     """
     repaired: list[Any] = []
     taken: set[str] = set()
-    position = 0
-    while position < len(messages):
-        message = messages[position]
-        position += 1
-        if not isinstance(message, Mapping) or not message.get("tool_calls"):
-            repaired.append(message)
+    waiting = list(messages)
+    while waiting:
+        message = waiting.pop(0)
+        if _role(message) == "tool":
+            # Behind no call: OpenAI rejects such a message, and its content must not be lost.
+            repaired.append({"role": "user", "content": f"Result of a tool: {message.get('content')}"})
             continue
-        calls = [dict(call) for call in _objects(message["tool_calls"])]
-        answers = []
-        while position < len(messages) and _role(messages[position]) == "tool":
-            answers.append(dict(messages[position]))
-            position += 1
+        calls = [dict(call) for call in _objects(message.get("tool_calls"))] if _role(message) == "assistant" else []
+        if not calls:
+            repaired.append(_without_calls(message))
+            continue
+        results = [_take_result(waiting, call, only=len(calls) == 1) for call in calls]
         for call in calls:
-            given = str(call.get("id") or "")
-            answer = next((each for each in answers if str(each.get("tool_call_id") or "") == given), None)
-            if answer is not None:
-                answers.remove(answer)
+            given = _plain(call.get("id"))
             call["id"] = given if given and given not in taken else f"call_{uuid.uuid4().hex[:24]}"
             taken.add(call["id"])
-            call["_answer"] = answer
-        answered = [(call, call.pop("_answer")) for call in calls]
         repaired.append({**message, "tool_calls": calls})
-        for call, answer in answered:
-            answer = answer or (answers.pop(0) if answers else {"role": "tool", "content": "(no result)"})
-            repaired.append({**answer, "tool_call_id": call["id"]})
+        missing = {"role": "tool", "content": "(no result)"}
+        repaired += [
+            {**(result or missing), "tool_call_id": call["id"]} for call, result in zip(calls, results, strict=True)
+        ]
     return repaired
+
+
+def _without_calls(message: Any) -> Any:
+    """A message without an empty list of calls, which OpenAI rejects."""
+    if not isinstance(message, Mapping) or "tool_calls" not in message:
+        return message
+    return {key: value for key, value in message.items() if key != "tool_calls"}
+
+
+def _take_result(waiting: list[Any], call: Mapping[str, Any], *, only: bool) -> dict[str, Any] | None:
+    """Remove the result of a call from the messages behind it.
+
+    Args:
+        waiting: The messages behind the call.
+        call: The call.
+        only: Whether it is the only call of its message, so that a result directly behind it is its own.
+    """
+    given = _plain(call.get("id"))
+    for position, message in enumerate(waiting):
+        if _role(message) == "tool":
+            if (only and position == 0) or _plain(message.get("tool_call_id")) == given:
+                return dict(waiting.pop(position))
+        elif isinstance(message, Mapping) and message.get("tool_calls"):
+            return None  # another round: its results are its own
+    return None
 
 
 def json_within(text: str) -> str:

@@ -307,7 +307,8 @@ def test_a_malformed_pattern_is_rejected(pattern):
     ("name", "source", "server", "names"),
     [
         ("send", "sdk-native", None, ("send",)),
-        ("mail/send", "gateway", None, ("mail/send",)),
+        ("mail/send", "gateway", None, ("mail/send", "mail__send")),
+        ("calculate", "gateway", None, ("calculate",)),
         ("mail/send", "sdk-native", None, ("mail__send",)),
         ("web_search", "hosted", None, ("web_search",)),
         ("read", "mcp", "files", ("read", "files/read")),

@@ -333,6 +333,7 @@ def result(call_id, text):
         ([calls_of(None, ""), result(None, "1"), result("", "2")], ["1", "2"]),
         ([calls_of("a"), result("other", "1")], ["1"]),
         ([calls_of("a")], ["(no result)"]),
+        ([calls_of("a", "b"), result("b", "2"), {"role": "user", "content": "y"}, result("a", "1")], ["1", "2"]),
         ([calls_of("a"), result("a", "1"), calls_of("a"), result("a", "2")], ["1", "2"]),
     ],
 )
@@ -346,6 +347,15 @@ def test_histories_get_one_result_for_each_call(messages, texts):
     assert [each["tool_call_id"] for each in results] == ids
     assert [each["content"] for each in results] == texts
     assert call_ids(repaired) == set(ids)
+
+
+def test_what_openai_rejects_is_removed_from_a_history_without_a_loss():
+    empty = {"role": "assistant", "content": "a", "tool_calls": []}
+    orphan = result("gone", "42")
+    assert repair_pairs([empty, orphan]) == [
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "Result of a tool: 42"},
+    ]
 
 
 def test_a_good_history_stays_as_it_is():

@@ -206,7 +206,7 @@ async def test_hosted_tools_are_dropped_or_rejected(policy, status):
 
 @pytest.mark.parametrize("beside", [False, True])
 async def test_hosted_tools_stay_where_the_upstream_runs_them(beside):
-    """Alone, and beside a function tool."""
+    """Alone, and together with a function tool."""
 
     @function_tool
     def look() -> str:
