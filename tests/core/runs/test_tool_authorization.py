@@ -419,6 +419,32 @@ async def test_refused_hosted_tools_are_hidden_from_the_model():
     assert {e.code for e in recorded["errors"]} == {"tool_refused"}
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_hosted_tool_is_judged_by_the_agent_that_calls_the_model(stream):
+    asked = []
+
+    class RefusesTheTarget:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        async def authorize_tool(self, run, tool):
+            asked.append((tool.name, tool.agent_id, tool.agent_name))
+            return Decision(False, "test", reason="no") if tool.agent_id == "Target" else None
+
+    model = script(call("transfer_to_target"), "done")
+    target = Agent(name="target", tools=[WebSearchTool()])
+    first = Agent(name="first", tools=[WebSearchTool()], handoffs=[target])
+    served = {"First": first, "Target": target}
+    async with gateway_in_memory(served, model=model, plugins={"p": RefusesTheTarget}) as g:
+        assert await ask(g, "First", stream=stream) == "done"
+    assert [[tool.name for tool in c.tools] for c in model.calls] == [["web_search"], []]
+    assert [a for a in asked if a[0] == "web_search"] == [
+        ("web_search", "First", "first"),
+        ("web_search", "Target", "target"),
+    ]
+
+
 async def test_calls_of_hosted_tools_are_reported():
     def search(call_id, status):
         action = {"type": "search", "query": "canary", "queries": []}
