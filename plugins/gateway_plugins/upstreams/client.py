@@ -33,7 +33,8 @@ from pydantic import ValidationError
 from gateway_core import record_finish_reason, trace_headers
 from gateway_plugins.upstreams.body_limits import limited
 from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker
-from gateway_plugins.upstreams.dialect import Answer, DialectError, call_ids, merge_chunks, repair_pairs
+from gateway_plugins.upstreams.conversation import call_ids, repair_pairs
+from gateway_plugins.upstreams.dialect import Answer, DialectError, merge_chunks
 from gateway_plugins.upstreams.settings import Upstream
 
 KEEP_ALIVE_SECONDS = 60.0

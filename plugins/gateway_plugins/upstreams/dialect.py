@@ -7,15 +7,15 @@ distinguished when all of them are known; nothing waits for a part of a call.
 """
 
 import json
-import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import define, field
 
+from gateway_plugins.upstreams.structured_text import ObjectText, is_json, json_within
+
 _CALL_FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments", "parameters", "input"})
-_FENCE = re.compile(r"```[a-zA-Z]*[ \t\r]*\n(.*?)```", re.DOTALL)
 _MAX_DEPTH = 8
 _TEXT_KEYS = ("text", "thinking", "reasoning", "content", "refusal", "value")
 FINISH_REASONS = {"stop": 0, "function_call": 1, "tool_calls": 1, "length": 2, "content_filter": 3}
@@ -50,7 +50,7 @@ class _Call:
     @property
     def is_whole(self) -> bool:
         """Whether the arguments are a complete JSON object. `{}` may be a placeholder for arguments that follow."""
-        return _is_object(self.arguments) and self.arguments.strip() != "{}"
+        return is_json(self.arguments, dict) and self.arguments.strip() != "{}"
 
 
 @define
@@ -69,7 +69,7 @@ class Answer:
     _usage: Any = None
     _calls: list[_Call] = field(factory=list)
     _by_index: dict[Any, _Call] = field(factory=dict)
-    _text: "_ObjectText" = field(factory=lambda: _ObjectText())
+    _text: ObjectText = field(factory=ObjectText)
     _half: str = ""
     """The first half of a surrogate pair, whose second half is in the next chunk."""
 
@@ -81,7 +81,7 @@ class Answer:
         """
         _check(value)
         message: dict[str, Any] = {}
-        choices = _objects(value.get("choices"))
+        choices = objects(value.get("choices"))
         for choice in choices:
             _join(message, self._read(choice, streamed=False))
         calls = self._take_calls(with_index=False)
@@ -104,7 +104,7 @@ class Answer:
         """
         _check(value)
         delta: dict[str, Any] = {}
-        for choice in _objects(value.get("choices")):
+        for choice in objects(value.get("choices")):
             _join(delta, self._read(choice, streamed=True))
         if self.structured and isinstance(delta.get("content"), str):
             delta["content"] = self._text.feed(delta["content"])
@@ -179,7 +179,7 @@ class Answer:
     def _take_tools(self, message: dict[str, Any], *, streamed: bool) -> None:
         parts = message.pop("tool_calls", None)
         touched: list[_Call] = []
-        for part in _objects([parts] if isinstance(parts, Mapping) else parts):
+        for part in objects([parts] if isinstance(parts, Mapping) else parts):
             touched.append(self._add(part, touched, streamed=streamed))
         legacy = message.pop("function_call", None)
         if isinstance(legacy, Mapping):
@@ -195,8 +195,8 @@ class Answer:
         """
         function = part.get("function")
         function = function if isinstance(function, Mapping) else part
-        name, arguments = _plain(function.get("name")), _arguments(function)
-        given, index = _plain(part.get("id")), part.get("index")
+        name, arguments = plain_text(function.get("name")), _arguments(function)
+        given, index = plain_text(part.get("id")), part.get("index")
         index = index if isinstance(index, int | str) else None
         call = self._by_index.get(index) if streamed else None
         if streamed and given and not name and (call is None or call.given != given):
@@ -205,7 +205,7 @@ class Answer:
         if call is None and streamed and self._calls and (not name or index is None):
             call = self._calls[-1]  # usually, only the first part of a call has a name
         # Two complete entries of one list are two calls, even if they are equal.
-        twin = bool(name) and any(call is each for each in touched) and _is_object((call and call.arguments) or "{}")
+        twin = bool(name) and any(call is each for each in touched) and is_json((call and call.arguments) or "{}", dict)
         if call is None or twin or self._begins(call, name, given, arguments):
             call = _Call(self._unique(given), name, given)
             self._calls.append(call)
@@ -269,48 +269,6 @@ class Answer:
             self.finish_reason = "tool_calls" if has_calls else "stop"
 
 
-class _ObjectText:
-    """The text of a structured answer: a JSON object is passed on as it arrives, anything else is withheld.
-
-    Text behind the object, such as the end of a code fence, is dropped.
-    """
-
-    def __init__(self) -> None:
-        self._held: list[str] | None = []
-        self._depth = 0
-        self._in_string = self._escaped = self._closed = False
-
-    def feed(self, text: str) -> str:
-        """Returns the part of the text that can be passed on."""
-        if self._held is not None:
-            if self._held or not text.lstrip().startswith("{"):
-                if self._held or text.strip():
-                    self._held.append(text)
-                return ""
-            self._held = None
-        for position, character in enumerate(text):
-            if self._closed:
-                return text[:position]
-            self._step(character)
-        return text
-
-    def rest(self) -> str:
-        """Returns the withheld text at the end: the JSON in it, else all of it."""
-        return json_within("".join(self._held)) if self._held else ""
-
-    def _step(self, character: str) -> None:
-        if self._in_string:
-            self._in_string = self._escaped or character != '"'
-            self._escaped = character == "\\" and not self._escaped
-        elif character == '"':
-            self._in_string = True
-        elif character in "{[":
-            self._depth += 1
-        elif character in "}]":
-            self._depth -= 1
-            self._closed = self._depth <= 0
-
-
 def merge_chunks(chunks: Iterable[Any]) -> dict[str, Any]:
     """Merge the chunks of a stream, as parsed, into one chat completion.
 
@@ -334,7 +292,7 @@ def merge_chunks(chunks: Iterable[Any]) -> dict[str, Any]:
 
 
 def _check(value: Mapping[str, Any]) -> None:
-    choices = _objects(value.get("choices"))
+    choices = objects(value.get("choices"))
     if value.get("error") or value.get("object") == "error" or any(choice.get("error") for choice in choices):
         raise DialectError("the upstream reported an error")
 
@@ -356,119 +314,20 @@ def _join(message: dict[str, Any], more: Mapping[str, Any]) -> None:
             message[key] = before + value if joined else value
 
 
-def call_ids(messages: Iterable[Any]) -> set[str]:
-    """The ids of the tool calls in a conversation, as chat messages."""
-    return {
-        str(call.get("id"))
-        for message in messages
-        if isinstance(message, Mapping)
-        for call in _objects(message.get("tool_calls"))
-    }
-
-
-def repair_pairs(messages: Sequence[Any]) -> list[Any]:
-    """Make each tool call of a conversation answered by exactly one tool message directly behind, with a unique id.
-
-    Clients' histories and stored memories may contain calls without ids, or ids that repeat; OpenAI rejects both.
-
-    Args:
-        messages: Chat messages; not modified.
-    """
-    repaired: list[Any] = []
-    taken: set[str] = set()
-    waiting = list(messages)
-    while waiting:
-        message = waiting.pop(0)
-        if _role(message) == "tool":
-            # Behind no call: OpenAI rejects such a message, and its content must not be lost.
-            repaired.append({"role": "user", "content": f"Result of a tool: {message.get('content')}"})
-            continue
-        calls = [dict(call) for call in _objects(message.get("tool_calls"))] if _role(message) == "assistant" else []
-        if not calls:
-            repaired.append(_without_calls(message))
-            continue
-        results = [_take_result(waiting, call, only=len(calls) == 1) for call in calls]
-        for call in calls:
-            given = _plain(call.get("id"))
-            call["id"] = given if given and given not in taken else f"call_{uuid.uuid4().hex[:24]}"
-            taken.add(call["id"])
-        repaired.append({**message, "tool_calls": calls})
-        missing = {"role": "tool", "content": "(no result)"}
-        repaired += [
-            {**(result or missing), "tool_call_id": call["id"]} for call, result in zip(calls, results, strict=True)
-        ]
-    return repaired
-
-
-def _without_calls(message: Any) -> Any:
-    """A message without an empty list of calls, which OpenAI rejects."""
-    if not isinstance(message, Mapping) or "tool_calls" not in message:
-        return message
-    return {key: value for key, value in message.items() if key != "tool_calls"}
-
-
-def _take_result(waiting: list[Any], call: Mapping[str, Any], *, only: bool) -> dict[str, Any] | None:
-    """Remove the result of a call from the messages behind it.
-
-    Args:
-        waiting: The messages behind the call.
-        call: The call.
-        only: Whether it is the only call of its message, so that a result directly behind it is its own.
-    """
-    given = _plain(call.get("id"))
-    for position, message in enumerate(waiting):
-        if _role(message) == "tool":
-            if (only and position == 0) or _plain(message.get("tool_call_id")) == given:
-                return dict(waiting.pop(position))
-        elif isinstance(message, Mapping) and message.get("tool_calls"):
-            return None  # another round: its results are its own
-    return None
-
-
-def json_within(text: str) -> str:
-    """The JSON object or array in a text: as it is, behind `</think>`, in a code fence, or between other words.
-
-    Returns the text itself if it contains none.
-    """
-    answer = text.rpartition("</think>")[2]
-    candidates = [text, answer, *_FENCE.findall(answer)]
-    spans = [(answer.find(opening), answer.rfind(closing)) for opening, closing in ("{}", "[]")]
-    # An object or array that encloses the other one begins first.
-    candidates += [answer[start : end + 1] for start, end in sorted(spans) if 0 <= start < end]
-    return next((each.strip() for each in candidates if _is_json(each)), text)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict | list)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _role(message: Any) -> str | None:
-    return message.get("role") if isinstance(message, Mapping) else None
-
-
-def _objects(value: Any) -> list[Mapping[str, Any]]:
+def objects(value: Any) -> list[Mapping[str, Any]]:
+    """The JSON objects in a list; none if it is not a list."""
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def _arguments(function: Mapping[str, Any]) -> str:
     value = next((function[key] for key in ("arguments", "parameters", "input") if function.get(key) is not None), "")
-    return _plain(value) if isinstance(value, str) else json.dumps(value)
+    return plain_text(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
     """A name or an id as text without lone surrogates, which no request could carry."""
     text = value if isinstance(value, str) else "" if value is None else str(value)
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _texts(parts: Any, depth: int = 0) -> tuple[str, str]:
@@ -489,7 +348,7 @@ def _texts(parts: Any, depth: int = 0) -> tuple[str, str]:
 
 def _usage(value: Mapping[str, Any]) -> Any:
     """The usage, which some servers put into the choice or another field."""
-    places = [value, *_objects(value.get("choices")), value.get("x_groq"), value.get("x_upstream")]
+    places = [value, *objects(value.get("choices")), value.get("x_groq"), value.get("x_upstream")]
     for place in places:
         usage = place.get("usage") if isinstance(place, Mapping) else None
         if isinstance(usage, Mapping) and usage:

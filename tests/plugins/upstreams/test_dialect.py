@@ -4,8 +4,9 @@ import copy
 import json
 
 import pytest
-from gateway_plugins.upstreams.conversation import replay_rule, with_images
-from gateway_plugins.upstreams.dialect import Answer, DialectError, call_ids, json_within, merge_chunks, repair_pairs
+from gateway_plugins.upstreams.conversation import call_ids, repair_pairs, replay_rule, with_images
+from gateway_plugins.upstreams.dialect import Answer, DialectError, merge_chunks
+from gateway_plugins.upstreams.structured_text import json_within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
