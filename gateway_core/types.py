@@ -377,13 +377,34 @@ class ReasoningDelta:
 
 
 @frozen
+class Media:
+    """An image or a file that a tool produced."""
+
+    kind: Literal["image", "file"]
+    url: str = field(repr=False)
+    """An `http(s)` or `data` URL, or the base64 data of a file."""
+    name: str = ""
+
+
+@frozen
+class Citation:
+    """A source that the answer cites."""
+
+    data: Mapping[str, Any]
+    """An annotation of the Responses API. Its indexes count characters from the start of the whole answer.
+    https://platform.openai.com/docs/api-reference/responses/object"""
+
+
+@frozen
 class ToolStarted:
-    """A tool call started in the gateway."""
+    """A tool call started in the gateway, or at the model's server."""
 
     call_id: str
     name: str
     arguments: str
-    """JSON, as the model wrote it."""
+    """JSON, as the model wrote it. Empty if unknown: a model's server reports them only when its tool has finished."""
+    hosted: Mapping[str, Any] | None = field(default=None, repr=False)
+    """For a tool that the model's server runs: the call as an output item of the Responses API, as far as known."""
 
 
 @frozen
@@ -402,6 +423,11 @@ class ToolFinished:
     call_id: str
     name: str
     output: str
+    media: tuple[Media, ...] = ()
+    arguments: str | None = None
+    """JSON, if the arguments were unknown when the call started."""
+    hosted: Mapping[str, Any] | None = field(default=None, repr=False)
+    """For a tool that the model's server ran: the call as an output item of the Responses API."""
 
 
 @frozen
@@ -453,6 +479,7 @@ class Failed:
 RunEvent = (
     TextDelta
     | ReasoningDelta
+    | Citation
     | ToolStarted
     | ToolProgress
     | ToolFinished

@@ -20,15 +20,13 @@ from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_d
 
 from gateway_core.catalog.agent_graph import reachable
 from gateway_core.errors import PluginError, RunError
+from gateway_core.runs.call_details import HOSTED_CALLS, call_id, call_name, get
 from gateway_core.runs.error_mapping import failed_tool
 from gateway_core.runs.event_relay import EventRelay
 from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
 from gateway_core.runs.workflow import with_history
 from gateway_core.sdk import compat, patches
 from gateway_core.types import Usage
-
-# Response item types of the tool calls that OpenAI's servers execute.
-_HOSTED_CALLS = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"})
 
 
 class GatewayRunner(AgentRunner):
@@ -161,11 +159,9 @@ class ScopeHooks(RunHooks[Any]):
             self._scope.models.ended(self, usage)
         if self._scope.tools is not None:
             for item in response.output:
-                if item.type in _HOSTED_CALLS:
-                    status = getattr(item, "status", None)
-                    self._scope.tools.hosted(
-                        self._scope, agent, item.type.removesuffix("_call"), item.id or "", failed=status == "failed"
-                    )
+                if item.type in HOSTED_CALLS:
+                    failed = get(item, "status") == "failed" or bool(get(item, "error"))
+                    self._scope.tools.hosted(self._scope, agent, call_name(item), call_id(item), failed=failed)
         await self._inner.on_llm_end(context, agent, response)
 
     async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:

@@ -81,6 +81,8 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
                 items.append({"type": kind, "call_id": call_id, "output": output})
             case "reasoning" | "mcp_approval_request":
                 pass  # reasoning is specific to one model; the response names the approval request by id
+            case _ if kind in _HOSTED:
+                pass  # only the server that ran the tool knows the item, and the text that follows contains the result
             case "mcp_approval_response":
                 approvals.append(
                     ApprovalAnswer(
@@ -94,6 +96,16 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
     return ParsedInput(items, given, tuple(approvals), "\n\n".join(filter(None, system)) or None)
 
 
+_HOSTED = frozenset(
+    {
+        "code_interpreter_call",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_call",
+        "mcp_list_tools",
+        "web_search_call",
+    }
+)
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
 

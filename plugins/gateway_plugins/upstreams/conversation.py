@@ -35,37 +35,40 @@ def replay_rule(replay: Replay, model: str, base_url: str) -> Callable[[Reasonin
     return should_replay
 
 
-def with_images(items: Any) -> Any:
-    """Move the images in tool outputs to a user message behind them.
+def with_media(items: Any) -> Any:
+    """Move the images and the data of files in tool outputs to a user message behind them; URLs of files become text.
 
     Args:
         items: The input of a model call: text, or items of the Responses format; not modified.
     """
-    if not isinstance(items, list) or not any(_images(item) for item in items):
+    if not isinstance(items, list) or not any(_media(item) for item in items):
         return items
     moved: list[Any] = []
     waiting: list[Mapping[str, Any]] = []
     for item in [*items, None]:
-        images = _images(item)
+        media = _media(item)
         if waiting and not (isinstance(item, Mapping) and item.get("type") == "function_call_output"):
-            text = {"type": "input_text", "text": "Images from the tool outputs above:"}
+            text = {"type": "input_text", "text": "Images and files from the tool outputs above:"}
             moved.append({"role": "user", "content": [text, *waiting]})
             waiting = []
-        if images:
-            kept = [part for part in item["output"] if part not in images]
-            kept.append({"type": "input_text", "text": f"[{len(images)} image(s), in the next user message]"})
+        if media:
+            kept = [part for part in item["output"] if part not in media]
+            for part in media:
+                kind, name = part["type"].removeprefix("input_"), part.get("filename") or ""
+                place = part.get("file_url") or "in the next user message"
+                kept.append({"type": "input_text", "text": f"[{kind} {name}: {place}]".replace(" :", ":")})
             moved.append({**item, "output": kept})
-            waiting += images
+            waiting += [part for part in media if not part.get("file_url")]
         elif item is not None:
             moved.append(item)
     return moved
 
 
-def _images(item: Any) -> list[Mapping[str, Any]]:
+def _media(item: Any) -> list[Mapping[str, Any]]:
     output = item.get("output") if isinstance(item, Mapping) and item.get("type") == "function_call_output" else None
     if not isinstance(output, list):
         return []
-    return [part for part in output if isinstance(part, Mapping) and part.get("type") == "input_image"]
+    return [part for part in output if isinstance(part, Mapping) and part.get("type") in ("input_image", "input_file")]
 
 
 def call_ids(messages: Iterable[Any]) -> set[str]:

@@ -12,6 +12,7 @@ from agents import Model, ModelResponse, ModelSettings
 from openai import OpenAIError
 
 from gateway_plugins.upstreams.circuit_breaker import is_transient_failure
+from gateway_plugins.upstreams.flat_tools import namespaces, restore, restore_streamed
 from gateway_plugins.upstreams.models import Choice
 
 logger = logging.getLogger(__name__)
@@ -36,9 +37,10 @@ class UpstreamModel(Model):
         for choice, following in self._in_order():
             adapted = choice.adapt(model_settings, tools)
             try:
-                return await choice.model.get_response(
+                response = await choice.model.get_response(
                     system_instructions, choice.prepare(input), *adapted, *rest, **named
                 )
+                return restore(response, names) if choice.chat and (names := namespaces(tools)) else response
             except OpenAIError as error:
                 if not self._fails_over(error, choice, following):
                     raise
@@ -49,7 +51,8 @@ class UpstreamModel(Model):
     ) -> AsyncIterator[Any]:
         def start(choice: Choice) -> AsyncIterator[Any]:
             adapted = choice.adapt(model_settings, tools)
-            return choice.model.stream_response(system_instructions, choice.prepare(input), *adapted, *rest, **named)
+            events = choice.model.stream_response(system_instructions, choice.prepare(input), *adapted, *rest, **named)
+            return restore_streamed(events, names) if choice.chat and (names := namespaces(tools)) else events
 
         # Without a fallback, no event passes through another generator.
         return self._stream(start) if len(self._choices) > 1 else start(self._choices[0])
@@ -75,6 +78,11 @@ class UpstreamModel(Model):
             except OpenAIError as error:
                 if held is None or not self._fails_over(error, choice, following):
                     raise
+
+    @property
+    def preferred(self) -> Choice:
+        """The model that is tried first."""
+        return self._choices[0]
 
     def get_retry_advice(self, request: Any) -> Any:
         return self._choices[0].model.get_retry_advice(request)

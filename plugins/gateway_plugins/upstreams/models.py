@@ -12,7 +12,8 @@ from attrs import frozen
 
 from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker
 from gateway_plugins.upstreams.client import ChatEndpoint, UpstreamClient
-from gateway_plugins.upstreams.conversation import replay_rule, with_images
+from gateway_plugins.upstreams.conversation import replay_rule, with_media
+from gateway_plugins.upstreams.flat_tools import flat
 from gateway_plugins.upstreams.hosted_tools import HostedTools, includes_hosted
 from gateway_plugins.upstreams.routing import Route
 
@@ -59,7 +60,7 @@ class Choice:
 
     def prepare(self, items: Any) -> Any:
         """Return the conversation of a call as the upstream supports it."""
-        return with_images(items) if self.chat else items
+        return with_media(items) if self.chat else items
 
     def adapt(self, settings: ModelSettings, tools: Any) -> tuple[ModelSettings, Any]:
         """Return the settings and the tools of a call as the upstream supports them."""
@@ -68,6 +69,8 @@ class Choice:
             tools = self.hosted.runnable(tools)
             if isinstance(settings.tool_choice, str):
                 changes["tool_choice"] = self.hosted.choice(settings.tool_choice, tools)
+        if self.chat:
+            tools = flat(tools)
         if self.drop_implied:
             implied = get_default_model_settings()
             if settings.reasoning is not None and settings.reasoning == implied.reasoning:

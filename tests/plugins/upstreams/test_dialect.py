@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from gateway_plugins.upstreams.conversation import call_ids, repair_pairs, replay_rule, with_images
+from gateway_plugins.upstreams.conversation import call_ids, repair_pairs, replay_rule, with_media
 from gateway_plugins.upstreams.dialect import Answer, DialectError, merge_chunks
 from gateway_plugins.upstreams.structured_text import json_within
 from hypothesis import given, settings
@@ -392,7 +392,7 @@ def test_images_of_tools_move_to_a_user_message():
     output = {"type": "function_call_output", "call_id": "a", "output": [text, image]}
     other = {"type": "function_call_output", "call_id": "b", "output": "plain"}
     items = [{"role": "user", "content": "x"}, output, other, {"role": "user", "content": "y"}]
-    moved = with_images(items)
+    moved = with_media(items)
     assert [item.get("type") or item["role"] for item in moved] == [
         "user",
         "function_call_output",
@@ -402,6 +402,6 @@ def test_images_of_tools_move_to_a_user_message():
     ]
     assert image not in moved[1]["output"]
     assert moved[3]["content"][1:] == [image]
-    assert with_images("text") == "text"
-    assert with_images(items[2:]) is not None
+    assert with_media("text") == "text"
+    assert with_media(items[2:]) is not None
     assert output["output"] == [text, image]
