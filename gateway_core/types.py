@@ -58,6 +58,8 @@ class ServedAgent:
     """The model that the module sets in `__gateway__`, used by its agents that set no model."""
     memory: bool = False
     """Whether the module enables chat memory: `__gateway__ = {"memory": "session"}`."""
+    structured: bool = False
+    """Whether its answer has an output type, so that the text is JSON."""
     warnings: tuple[str, ...] = ()
     """Warnings for the operator about an agent that works."""
     loaded_at: float = Factory(time.time)
@@ -242,6 +244,16 @@ class RunContext:
     """The id of the chat that the request belongs to, if the client sends one. It is unique only per principal."""
     task: str | None = None
     """The kind of a background task of a chat UI, such as `title`. Such a run does not involve the agent."""
+
+
+@frozen
+class AnswerFormat:
+    """An output format: JSON by a schema."""
+
+    name: str
+    schema: dict[str, Any] = field(repr=False)
+    strict: bool
+    """Whether the model must keep to the schema, which must then have no optional properties."""
 
 
 @frozen

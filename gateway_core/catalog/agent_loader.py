@@ -15,6 +15,7 @@ from gateway_core.catalog.export_resolver import ExportedAgent, resolve
 from gateway_core.catalog.import_probe import probe_import
 from gateway_core.catalog.load_errors import blame
 from gateway_core.catalog.mcp_connections import connect_servers
+from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.catalog.validation import check
 from gateway_core.config.settings import Config
@@ -155,5 +156,6 @@ def _served(entry: AgentEntry, offer: ExportedAgent, warnings: list[str]) -> Ser
         description=offer.description or entry.description,
         model=offer.settings.get("model"),
         memory=offer.settings.get("memory") is not None,
+        structured=isinstance(offer.runnable, AgentRunnable) and offer.runnable.agent.output_type not in (None, str),
         warnings=tuple(warnings),
     )

@@ -53,11 +53,13 @@ class Rendering:
     Args:
         max_result: Maximum number of characters shown of a tool's arguments or result.
         reasoning: Whether to show the model's own reasoning.
+        links: Whether to add links to what tools produced to the text.
     """
 
-    def __init__(self, *, max_result: int, reasoning: bool) -> None:
+    def __init__(self, *, max_result: int, reasoning: bool, links: bool) -> None:
         self._max = max_result
         self._reasoning = reasoning
+        self._links = links
         self._arguments: dict[str, str] = {}
         self._line_open = False
         self._inserted = 0
@@ -88,7 +90,7 @@ class Rendering:
         return self._media(event.media, event.name) if isinstance(event, ToolFinished) else ()
 
     def _media(self, media: Sequence[Media], tool: str) -> Sequence[Shown]:
-        links = [link for medium in media if (link := markdown_link(medium, tool))]
+        links = [link for medium in media if self._links and (link := markdown_link(medium, tool))]
         return [self._insert("\n\n".join(links) + "\n\n")] if links else ()
 
     def _insert(self, text: str) -> TextDelta:
@@ -184,9 +186,15 @@ _RENDERINGS: Mapping[RenderingName, type[Rendering]] = {
 }
 
 
-def make(name: RenderingName, config: ClientsConfig) -> Rendering:
-    """Creates the rendering for one response. A rendering has state, so each response needs its own."""
-    return _RENDERINGS[name](max_result=config.max_result, reasoning=config.reasoning != "none")
+def make(name: RenderingName, config: ClientsConfig, *, is_json: bool = False) -> Rendering:
+    """Creates the rendering for one response. A rendering has state, so each response needs its own.
+
+    Args:
+        name: The kind of rendering.
+        config: The settings `[clients]`.
+        is_json: Whether the answer is JSON, to which no link may be added.
+    """
+    return _RENDERINGS[name](max_result=config.max_result, reasoning=config.reasoning != "none", links=not is_json)
 
 
 _BLOCK = re.compile(r'<details type="(?:tool_calls|reasoning)"[^>]*>.*?</details>\s*', re.DOTALL)

@@ -127,6 +127,7 @@ class Engine:
             system=request.system,
             settings=request.settings,
             text=request.text,
+            answer_format=request.answer_format if request.task is None else None,
             hold_answers=self._config.runs.output_guardrails == "buffer",
             entry=served.entry,
             tools=self._tools,

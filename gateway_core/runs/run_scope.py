@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from gateway_core.catalog.workflow_analysis import TerminalRuns
 from gateway_core.errors import GatewayError
 from gateway_core.runs.event_channel import EventChannel
-from gateway_core.types import AgentEntry, RunContext, RunEvent, ToolInfo, Usage
+from gateway_core.types import AgentEntry, AnswerFormat, RunContext, RunEvent, ToolInfo, Usage
 
 
 @frozen
@@ -101,6 +101,8 @@ class RunScope:
     """The client's system messages, appended to the instructions of the answering agent."""
     settings: Mapping[str, Any] = field(factory=dict)
     """Sampling settings of the request, for agents that do not set them."""
+    answer_format: AnswerFormat | None = None
+    """The format of the answer, for agents without an output type."""
     hold_answers: bool = True
     """Whether an answer is held until its output guardrails have passed."""
     workflow: "WorkflowState | None" = None

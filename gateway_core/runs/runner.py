@@ -20,6 +20,7 @@ from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_d
 
 from gateway_core.catalog.agent_graph import reachable
 from gateway_core.errors import PluginError, RunError
+from gateway_core.runs import answer_format
 from gateway_core.runs.call_details import HOSTED_CALLS, call_id, call_name, get
 from gateway_core.runs.error_mapping import failed_tool
 from gateway_core.runs.event_relay import EventRelay
@@ -73,6 +74,8 @@ class GatewayRunner(AgentRunner):
                 code="needs_approval",
             )
         relay.finish(result.final_output)
+        if answers and scope.answer_format is not None and _is_complete_text(scope, result):
+            await asyncio.to_thread(answer_format.check, result.final_output, scope.answer_format)
         if workflow is not None:
             workflow.answer_text += relay.answer
             if workflow.last_output is None or not _is_step(workflow, starting_agent):
@@ -273,6 +276,12 @@ def _deeper(position: Position, *, answers: bool) -> Iterator[None]:
         yield
     finally:
         POSITION.reset(token)
+
+
+def _is_complete_text(scope: RunScope, result: Any) -> bool:
+    """Whether a run returned the text of an agent without an output type, and not only a part of it or a refusal."""
+    cut_off = scope.refused or scope.finish_reason in ("length", "content_filter")
+    return isinstance(result.final_output, str) and not cut_off
 
 
 def _with_scope(options: dict[str, Any], scope: RunScope, *, answers: bool) -> dict[str, Any]:

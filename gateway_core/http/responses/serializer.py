@@ -101,7 +101,6 @@ class ResponseWriter:
             "parallel_tool_calls": True,
             "service_tier": "default",
             "store": store,
-            "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
             "tools": [],
             "top_logprobs": 0,
