@@ -440,6 +440,8 @@ class ToolFinished:
     """JSON, if the arguments were unknown when the call started."""
     hosted: Mapping[str, Any] | None = field(default=None, repr=False)
     """For a tool that the model's server ran: the call as an output item of the Responses API."""
+    failed: bool = False
+    """Whether the call failed or was refused, so that the output is an error message."""
 
 
 @frozen

@@ -17,6 +17,8 @@ from gateway_core.types import (
     AgentChanged,
     ApprovalAsked,
     Citation,
+    Completed,
+    Failed,
     Media,
     PendingCall,
     ReasoningDelta,
@@ -134,19 +136,32 @@ class ReasoningRendering(Rendering):
 class OpenWebUIRendering(Rendering):
     """The rendering `openwebui`: a status line while a tool runs, then a collapsed block in the text."""
 
+    _open_status = ""
+
+    def show(self, events: Sequence[RunEvent]) -> Sequence[Shown]:
+        shown = super().show(events)
+        if self._open_status and events and isinstance(events[-1], Completed | Failed):
+            # Otherwise the status line would show activity for as long as the message exists.
+            shown = [*shown[:-1], _status(self._open_status, done=True, hidden=True), shown[-1]]
+            self._open_status = ""
+        return shown
+
     def _activity(self, event: _ACTIVITY) -> Sequence[Shown]:
         match event:
             case ToolStarted():
                 self._arguments[event.call_id] = event.arguments
-                return [_status(f"{_one_line(event.name)} …", done=False)]
+                self._open_status = _one_line(event.name)
+                return [_status(f"{self._open_status} …", done=False)]
             case ToolProgress():
                 return [_status(_one_line(self._cut(event.message)), done=False)]
             case ToolFinished():
                 # The block replaces the status line.
                 status = _status(_one_line(event.name), done=True, hidden=True)
+                self._open_status = ""
                 return [status, self._insert(self._block(event)), *self._media(event.media, event.name)]
             case AgentChanged():
-                return [_status(f"Agent: {_one_line(event.name)}", done=True)]
+                # In the text, the line remains after the message is complete; the next status replaces this one.
+                return [self._insert(f"*→ {_one_line(event.name)}*\n\n")]
 
     def _media(self, media: Sequence[Media], tool: str) -> Sequence[Shown]:
         # Open WebUI stores these images as files of the message, so they do not return as text in the next request.
@@ -169,6 +184,7 @@ class OpenWebUIRendering(Rendering):
         attributes = {
             "type": "tool_calls",
             "done": "true",
+            **({"status": "failed"} if event.failed else {}),
             "id": event.call_id,
             "name": event.name,
             "arguments": self._cut(_compact(event.arguments or arguments or "{}")),
@@ -198,6 +214,7 @@ def make(name: RenderingName, config: ClientsConfig, *, is_json: bool = False) -
 
 
 _BLOCK = re.compile(r'<details type="(?:tool_calls|reasoning)"[^>]*>.*?</details>\s*', re.DOTALL)
+_HANDOFF = re.compile(r"^\*→ [^\n]*\*\n\n", re.MULTILINE)
 _INLINE_IMAGE = re.compile(r"!\[([^\]]*)\]\(data:image/[^)]*\)")
 
 
@@ -206,6 +223,7 @@ def strip_blocks(text: str) -> str:
     if "](data:image/" in text:
         # As text, the data of one image would be hundreds of thousands of tokens.
         text = _INLINE_IMAGE.sub(lambda image: f"[image: {image[1]}]", text)
+    text = _HANDOFF.sub("", text)
     return _BLOCK.sub("", text) if '<details type="' in text else text
 
 
@@ -228,12 +246,13 @@ def _is_web_url(url: str) -> bool:
 
 def approval_question(event: ApprovalAsked) -> str:
     """Returns the approval request as text, to be shown in the chat."""
-    # The approver must see all arguments, so they are never truncated here.
+    # The approver must see all arguments, so they are never truncated here. The id is in a link definition, which
+    # Markdown does not display.
     calls = "\n".join(_pending_call(call) for call in event.calls)
     minutes = max(1, round(event.seconds / 60))
     return (
         f"Approval needed to continue:\n\n{calls}\n\nAnswer **approve** or **reject** within {minutes} "
-        f"minute{'s' if minutes > 1 else ''}. ({event.id})"
+        f"minute{'s' if minutes > 1 else ''}.\n\n[//]: # ({event.id})"
     )
 
 

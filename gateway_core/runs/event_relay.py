@@ -152,7 +152,8 @@ class EventRelay:
             # The output of a tool that ran here may be the run's output, even if the model wrote text next to the call.
             self._output_sent = False
         name = self._tools.get(call_id(raw), "tool")
-        self._put(ToolFinished(call_id(raw), name, output_text(output), output_media(output)))
+        failed = call_id(raw) in self._scope.failed_calls
+        self._put(ToolFinished(call_id(raw), name, output_text(output), output_media(output), failed=failed))
 
     def _finish_hosted(self, raw: Any) -> None:
         self._put(
@@ -163,6 +164,7 @@ class EventRelay:
                 hosted_media(raw),
                 arguments=call_arguments(raw),
                 hosted=as_plain(raw),
+                failed=get(raw, "status") == "failed" or bool(get(raw, "error")),
             )
         )
 

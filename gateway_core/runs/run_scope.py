@@ -129,6 +129,8 @@ class RunScope:
     """Records model calls; `None` if no plugin observes them."""
     calls: dict[int, ActiveToolCall] = field(factory=dict)
     """The active tool calls, by the `id()` of their context."""
+    failed_calls: set[str] = field(factory=set)
+    """The ids of the tool calls that failed or were refused, for which the model received an error message."""
     tool_calls: int = 0
     """Number of tool calls so far."""
     tasks: int = 0

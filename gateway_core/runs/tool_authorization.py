@@ -87,6 +87,7 @@ class ToolAuthorization:
         if error is None:
             return ToolGuardrailFunctionOutput.allow()
         self._hooks.on_tool_end(ToolCall(scope.run, tool, call_id, 0.0, "refused"))
+        scope.failed_calls.add(call_id)
         if self.refused == "fail":
             scope.fatal = error
             raise error
@@ -136,6 +137,8 @@ class ToolAuthorization:
         cause = vars(context).get(_FAILED)
         # The SDK reports a timeout only to the model.
         failed = cause is not None or (limit is not None and seconds >= limit)
+        if failed:
+            scope.failed_calls.add(getattr(context, "tool_call_id", ""))
         if failed and scope.fatal is None:  # a fatal error is already announced
             self._report_failure(scope.run, call.tool, cause, limit)
         self._end(scope, call, seconds, "error" if failed else "ok")
