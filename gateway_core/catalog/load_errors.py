@@ -104,6 +104,9 @@ def _explain(error: BaseException, source: str) -> tuple[str, str, str | None]:
     if isinstance(error, FileNotFoundError) and error.filename and not os.path.isabs(error.filename):
         hint = "relative paths are resolved against the gateway's working directory; write `Path(__file__).parent / …`"
         return "import", f"{name}: {error}", hint
+    if isinstance(error, TypeError) and "abstract class" in str(error) and "stream_response" in str(error):
+        hint = "define `stream_response` to raise NotImplementedError; the gateway then calls `get_response` instead"
+        return "import", f"{name}: {error}", hint
     if name == "OpenAIError" and _NO_KEY.search(str(error)):
         hint = "set OPENAI_API_KEY in the environment of the gateway"
         return "environment", "the module creates an OpenAI client without an API key", hint

@@ -20,7 +20,7 @@ from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_d
 
 from gateway_core.catalog.agent_graph import reachable
 from gateway_core.errors import PluginError, RunError
-from gateway_core.runs import answer_format
+from gateway_core.runs import answer_format, streaming_fallback
 from gateway_core.runs.call_details import HOSTED_CALLS, call_id, call_name, get
 from gateway_core.runs.error_mapping import failed_tool
 from gateway_core.runs.event_relay import EventRelay
@@ -210,7 +210,7 @@ class ScopeHooks(RunHooks[Any]):
 def install() -> None:
     """Install `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
     set_default_agent_runner(GatewayRunner())
-    patches.install()
+    patches.install(streaming_fallback.decorate)
 
 
 async def self_test() -> None:

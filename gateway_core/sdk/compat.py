@@ -152,6 +152,12 @@ NAMES = (
     ),
     PrivateName(
         "openai-agents",
+        "agents.run_internal.run_loop:get_model",
+        "answering streaming clients from models that do not stream",
+        "streamed requests of agents with such a model would fail",
+    ),
+    PrivateName(
+        "openai-agents",
         "agents.models.interface:Model._cleanup_on_run_end",
         "forwarding the end of a run to a wrapped model",
         "wrapped models would keep connections open after a run",

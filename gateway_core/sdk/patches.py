@@ -1,20 +1,48 @@
-"""Patches the SDK's check for tools that change during a run, so that its cost does not depend on the number of runs.
+"""Patches two functions of the SDK for the process: the check for tools that change, and the choice of a turn's model.
 
 At each turn, the SDK compares the tools of an agent across all of its active runs. With 1,000 runs, this takes 1 ms,
 five times. While no difference was found, all runs have the same tools, so a comparison with one of them is sufficient.
+
+The SDK asks no model provider for an agent whose model is an object, so only a patch can decorate such a model.
 """
 
 import operator
 from collections.abc import Callable
 from typing import Any
 
+from agents import Agent, Model, RunConfig
 from agents.run_internal import agent_tool_configuration as _checks
+from agents.run_internal import run_loop as _runs
+
+Decorate = Callable[[Model, Agent[Any], RunConfig], Model]
 
 
-def install() -> None:
-    """Install the patch for the process. Idempotent."""
+def install(decorate: Decorate) -> None:
+    """Install the patches for the process. Idempotent.
+
+    Args:
+        decorate: Returns the model to use for a turn, from the one that the SDK has chosen.
+    """
     if not isinstance(_checks._observe_tools, _Observing):
         _checks._observe_tools = _Observing(_checks._observe_tools)
+    if not isinstance(_runs.get_model, _Decorating):
+        _runs.get_model = _Decorating(_runs.get_model, decorate)
+
+
+class _Decorating:
+    """Chooses a turn's model as the SDK does, and decorates it.
+
+    Args:
+        choose: The SDK's function.
+        decorate: Decorates the model.
+    """
+
+    def __init__(self, choose: Callable[[Agent[Any], RunConfig], Model], decorate: Decorate) -> None:
+        self._choose = choose
+        self._decorate = decorate
+
+    def __call__(self, agent: Agent[Any], run_config: RunConfig) -> Model:
+        return self._decorate(self._choose(agent, run_config), agent, run_config)
 
 
 class _Observing:
