@@ -201,6 +201,7 @@ class RunningGateway:
         """Stop: end all runs, then exit the plugins' lifespans in reverse order."""
         await self.engine.drain(0)
         await self.detached_runs.close()
+        await self.engine.sandboxes.close()
         if self._builder is not None:
             await self._builder.close()
         self._builder = None

@@ -70,6 +70,7 @@ class AgentLoader:
         """Use another configuration for subsequent loads."""
         self._seconds = config.catalog.load_timeout
         self._trial = config.catalog.trial_import
+        self._sandbox = bool(config.runs.sandbox.client)
 
     async def load(self, entry: AgentEntry) -> Loaded:
         """Load an agent.
@@ -86,7 +87,7 @@ class AgentLoader:
     async def _load(self, entry: AgentEntry) -> Loaded:
         warnings: list[str] = []
         offer = await self._import(entry, warnings)
-        warnings += check(offer.runnable, entry.source)
+        warnings += check(offer.runnable, entry.source, sandbox=self._sandbox)
         warnings += self.tool_binder.bind(offer.runnable, entry)
         held = AsyncExitStack()
         try:

@@ -200,6 +200,19 @@ def _secret(value: Any, _: Any) -> Secret:
     raise ConfigError('must be text, { env = "NAME" } or { file = "path" }')
 
 
+def reveal_secrets(value: Any) -> Any:
+    """Return a value in which each `{ env = "NAME" }` and `{ file = "path" }` is replaced by the secret's text.
+
+    Raises:
+        ConfigError: A variable is not set, or a file cannot be read.
+    """
+    if isinstance(value, dict) and set(value) in ({"env"}, {"file"}):
+        return _secret(value, None).reveal()
+    if isinstance(value, dict):
+        return {key: reveal_secrets(inner) for key, inner in value.items()}
+    return [reveal_secrets(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _split(value: Any) -> list[Any]:
     if isinstance(value, EnvText):
         value = [EnvText(item.strip()) for item in value.split(",") if item.strip()]

@@ -12,6 +12,7 @@ import openai
 
 from gateway_core import errors
 from gateway_core.errors import GatewayError
+from gateway_core.sdk import sandbox_clients
 
 _CLIENT_MISTAKES = (400, 413, 422)
 _MAX_REASON = 300
@@ -70,6 +71,8 @@ def _of_sdk(error: BaseException) -> GatewayError | None:
             return errors.ToolError(f"the tool {error.tool_name} timed out after {error.timeout_seconds:g} s")
         case agents.ModelTimeoutError():
             return errors.UpstreamTimeoutError("the model call timed out")
+        case agents.UserError() if "RunConfig(sandbox=" in str(error):
+            return errors.RunError("the agent works in a sandbox, and none is configured", hint=sandbox_clients.CURE)
         case agents.UserError() if (tool := failed_tool(error)) is not None:
             return errors.ToolError(f"the tool {tool} failed")
     return None

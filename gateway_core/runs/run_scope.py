@@ -5,7 +5,7 @@ not start runs.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 from gateway_core.catalog.workflow_analysis import TerminalRuns
 from gateway_core.errors import GatewayError
 from gateway_core.runs.event_channel import EventChannel
+from gateway_core.runs.sandboxes import SandboxLease
 from gateway_core.types import AgentEntry, AnswerFormat, RunContext, RunEvent, ToolInfo, Usage
 
 
@@ -34,6 +35,9 @@ class ToolCalls(Protocol):
 
     def adopt(self, scope: "RunScope", agent: Any) -> None:
         """Bind the tools of an agent that appears at run time."""
+
+    def guard(self, tools: Iterable[Any]) -> None:
+        """Put the guard on tools that the SDK creates for a run."""
 
     async def refusal(self, scope: "RunScope", tool: ToolInfo) -> GatewayError | None:
         """The reason a tool may not be called; `None` when it may."""
@@ -125,6 +129,8 @@ class RunScope:
     """Authorizes and measures tool calls; if `None`, only open tools can be called."""
     cross_agent: AgentAuthorization | None = None
     """Authorizes other served agents that the run reaches; if `None`, all are allowed."""
+    sandbox: SandboxLease | None = None
+    """Provides workspaces for agents that work in a sandbox; `None` if no sandbox is configured."""
     models: ModelCallRecorder | None = None
     """Records model calls; `None` if no plugin observes them."""
     calls: dict[int, ActiveToolCall] = field(factory=dict)

@@ -51,7 +51,7 @@ class GatewayRunner(AgentRunner):
                 given = with_history(input, workflow, scope.text)
             workflow.runs += 1
         with _deeper(position, answers=answers):
-            options = _with_scope(options, scope, answers=answers)
+            options = _with_scope(options, scope, starting_agent, answers=answers)
             relay = EventRelay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
                 # The SDK executes the approved calls before it calls `on_agent_start`.
@@ -89,7 +89,9 @@ class GatewayRunner(AgentRunner):
         _adopt(position.scope, starting_agent)
         # The author's code reads the streamed run, and decides whether to pass its text on.
         with _deeper(position, answers=False):
-            return super().run_streamed(starting_agent, input, **_with_scope(options, position.scope, answers=False))
+            return super().run_streamed(
+                starting_agent, input, **_with_scope(options, position.scope, starting_agent, answers=False)
+            )
 
     async def _follow(
         self, relay: EventRelay, scope: RunScope, agent: Agent[Any], input: Any, options: dict[str, Any]
@@ -210,7 +212,7 @@ class ScopeHooks(RunHooks[Any]):
 def install() -> None:
     """Install `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
     set_default_agent_runner(GatewayRunner())
-    patches.install(streaming_fallback.decorate)
+    patches.install(streaming_fallback.decorate, _guard)
 
 
 async def self_test() -> None:
@@ -241,6 +243,13 @@ async def self_test() -> None:
 def _adopt(scope: RunScope, agent: Any) -> None:
     if scope.tools is not None:
         scope.tools.adopt(scope, agent)
+
+
+def _guard(tools: list[Any]) -> None:
+    """Put the guard on the tools that a sandbox gives an agent for one run."""
+    position = POSITION.get()
+    if position is not None and position.scope.tools is not None:
+        position.scope.tools.guard(tools)
 
 
 async def _permit(scope: RunScope, agent: Any) -> None:
@@ -284,12 +293,14 @@ def _is_complete_text(scope: RunScope, result: Any) -> bool:
     return isinstance(result.final_output, str) and not cut_off
 
 
-def _with_scope(options: dict[str, Any], scope: RunScope, *, answers: bool) -> dict[str, Any]:
+def _with_scope(options: dict[str, Any], scope: RunScope, agent: Agent[Any], *, answers: bool) -> dict[str, Any]:
     given = options.get("run_config")
     config = RunConfig(**given) if isinstance(given, dict) else given or RunConfig()
     changes: dict[str, Any] = {}
     if scope.provider is not None and _is_default(config.model_provider):
         changes["model_provider"] = scope.provider
+    if scope.sandbox is not None and config.sandbox is None and (sandbox := scope.sandbox.config_for(agent)):
+        changes["sandbox"] = sandbox
     if scope.system and answers and config.call_model_input_filter is None:
         changes["call_model_input_filter"] = _add_system
     if given is None:

@@ -6,7 +6,7 @@ measure it. Neither changes a tool's output or error message, which stay those o
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from agents import FunctionTool
@@ -56,6 +56,10 @@ class ToolAuthorization:
         """Bind the tools of an agent that is about to run, unless that was done when it was loaded."""
         if scope.entry is not None:
             self._tool_binder.bind_at_run(agent, scope.entry)
+
+    def guard(self, tools: Iterable[Any]) -> None:
+        """Put the guard on function tools that the SDK creates for a run, such as those of a sandbox."""
+        self._tool_binder.guard(tools)
 
     async def refusal(self, scope: RunScope, tool: ToolInfo) -> ToolRefusedError | None:
         """Authorize a tool with the plugins. Reports the decision, and a refusal as an error, which it returns."""

@@ -1,32 +1,49 @@
-"""Patches two functions of the SDK for the process: the check for tools that change, and the choice of a turn's model.
+"""Patches functions of the SDK for the process: the check for changed tools, a turn's model, and a sandbox's tools.
 
 At each turn, the SDK compares the tools of an agent across all of its active runs. With 1,000 runs, this takes 1 ms,
 five times. While no difference was found, all runs have the same tools, so a comparison with one of them is sufficient.
 
-The SDK asks no model provider for an agent whose model is an object, so only a patch can decorate such a model.
+The SDK asks no model provider for an agent whose model is an object, so only a patch can decorate such a model. The
+tools of a sandbox exist only during a run, in an agent object that the SDK shows to no hook.
 """
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
 
-from agents import Agent, Model, RunConfig
+from agents import Agent, Model, RunConfig, Tool
 from agents.run_internal import agent_tool_configuration as _checks
 from agents.run_internal import run_loop as _runs
+from agents.sandbox import SandboxAgent
 
 Decorate = Callable[[Model, Agent[Any], RunConfig], Model]
 
 
-def install(decorate: Decorate) -> None:
+def install(decorate: Decorate, guard: Callable[[list[Tool]], None]) -> None:
     """Install the patches for the process. Idempotent.
 
     Args:
         decorate: Returns the model to use for a turn, from the one that the SDK has chosen.
+        guard: Called with the tools of an agent that works in a sandbox, before each turn.
     """
     if not isinstance(_checks._observe_tools, _Observing):
         _checks._observe_tools = _Observing(_checks._observe_tools)
     if not isinstance(_runs.get_model, _Decorating):
         _runs.get_model = _Decorating(_runs.get_model, decorate)
+    if not hasattr(SandboxAgent.get_all_tools, "agent_gateway"):
+        SandboxAgent.get_all_tools = _guarding(SandboxAgent.get_all_tools, guard)  # type: ignore[method-assign]
+
+
+def _guarding(get_all_tools: Any, guard: Callable[[list[Tool]], None]) -> Any:
+    @functools.wraps(get_all_tools)
+    async def guarded(self: Any, run_context: Any) -> list[Tool]:
+        tools: list[Tool] = await get_all_tools(self, run_context)
+        guard(tools)
+        return tools
+
+    vars(guarded)["agent_gateway"] = True
+    return guarded
 
 
 class _Decorating:

@@ -1,0 +1,300 @@
+"""Agents that work in a sandbox, with the SDK's client for this machine and harmless commands in temporary folders."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from agents import Agent, RunConfig, Runner
+from agents.run_config import SandboxRunConfig
+from agents.sandbox import Manifest, SandboxAgent
+from agents.sandbox.capabilities import Shell
+from agents.sandbox.entries import File
+from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
+
+from gateway_core.hooks.specs import hookimpl
+from gateway_core.testing import call, gateway_in_memory, script
+from gateway_core.types import Decision, ToolCall
+
+HI = [{"role": "user", "content": "hi"}]
+BOTH = pytest.mark.parametrize("stream", [False, True])
+
+
+@pytest.fixture(autouse=True)
+def workspaces(tmp_path, monkeypatch):
+    """The folder that contains the workspaces."""
+    folder = tmp_path / "workspaces"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def settings(**more) -> dict:
+    return {"runs": {"sandbox": {"client": "local", **more}}}
+
+
+def worker(*turns, name="worker", **options) -> SandboxAgent:
+    return SandboxAgent(name=name, model=script(*turns), instructions="Work.", **options)
+
+
+def run(command: str):
+    return call("exec_command", cmd=command)
+
+
+def outputs(agent: Agent) -> list[str]:
+    """The outputs of the commands that an agent has run."""
+    items = agent.model.calls[-1].input
+    texts = [item["output"] for item in items if item.get("type") == "function_call_output"]
+    return [text.partition("Output:\n")[2].strip() for text in texts]
+
+
+async def ask(g, chat=None, *, model="X", stream=False, key="none"):
+    headers = {"authorization": f"Bearer {key}", **({"x-agent-gateway-session": chat} if chat else {})}
+    if stream:
+        events = await g.openai.responses.create(model=model, input="hi", stream=True, extra_headers=headers)
+        return "".join([event.delta async for event in events if event.type == "response.output_text.delta"])
+    answer = await g.openai.chat.completions.create(model=model, messages=HI, extra_headers=headers)
+    return answer.choices[0].message.content
+
+
+async def until_empty(folder: Path) -> None:
+    async with asyncio.timeout(20):
+        while list(folder.iterdir()):
+            await asyncio.sleep(0.01)
+
+
+@BOTH
+async def test_a_chat_continues_in_its_workspace(stream, workspaces):
+    agent = worker(run("echo hello > a.txt"), "One.", run("cat a.txt"), "Two.", run("ls"), "Three.")
+    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+        assert await ask(g, "chat 1", stream=stream) == "One."
+        assert await ask(g, "chat 1", stream=stream) == "Two."
+        assert outputs(agent) == ["hello"]
+        assert len(list(workspaces.iterdir())) == 1
+        assert await ask(g, "chat 2", stream=stream) == "Three."
+        assert outputs(agent) == [""]
+        assert len(list(workspaces.iterdir())) == 2
+    assert not list(workspaces.iterdir())
+
+
+async def test_a_request_without_a_chat_has_its_own_workspace(workspaces):
+    agent = worker(run("echo hello > a.txt"), "One.", run("ls"), "Two.")
+    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+        await ask(g)
+        await until_empty(workspaces)
+        await ask(g)
+        assert outputs(agent) == [""]
+        await until_empty(workspaces)
+
+
+async def test_principals_never_share_a_workspace(workspaces):
+    class Names:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl(tryfirst=True)
+        async def authenticate(self, request):
+            from gateway_core.types import Principal
+
+            return Principal(request.headers["authorization"].removeprefix("Bearer "))
+
+    agent = worker(run("echo secret > a.txt"), "One.", run("ls"), "Two.")
+    plugins = {"security": {"enabled": False}}
+    async with gateway_in_memory(
+        {"X": agent}, plugins={"names": Names}, config={**settings(), "plugins": plugins}
+    ) as g:
+        await ask(g, "same", key="alice")
+        await ask(g, "same", key="bob")
+        assert outputs(agent) == [""]
+        assert len(list(workspaces.iterdir())) == 2
+
+
+async def test_concurrent_requests_have_separate_workspaces():
+    agent = worker(*[run("echo x >> a.txt; sleep 0.2; cat a.txt")] * 3, "One.", "Two.", "Three.")
+    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+        answers = await asyncio.gather(*[ask(g, f"chat {number}") for number in range(3)])
+    assert sorted(answers) == ["One.", "Three.", "Two."]
+    for recorded in agent.model.calls[3:]:
+        assert [item["output"].splitlines()[-1] for item in recorded.input if "output" in item] == ["x"]
+
+
+async def test_idle_workspaces_are_deleted(workspaces):
+    agent = worker(run("echo hello > a.txt"), "One.", run("ls"), "Two.")
+    async with gateway_in_memory({"X": agent}, config=settings(idle="50ms")) as g:
+        await ask(g, "chat")
+        await until_empty(workspaces)
+        await ask(g, "chat")
+        assert outputs(agent) == [""]
+
+
+async def test_the_workspace_that_is_unused_for_longest_makes_room(workspaces):
+    agent = worker(*[turn for number in range(3) for turn in (run(f"echo {number} > {number}.txt"), "Done.")])
+    async with gateway_in_memory({"X": agent}, config=settings(max_workspaces=2)) as g:
+        for number in range(3):
+            await ask(g, f"chat {number}")
+        assert sorted(file.name for file in workspaces.rglob("*.txt")) == ["1.txt", "2.txt"]
+
+
+async def test_a_request_is_refused_if_all_workspaces_are_in_use(workspaces):
+    agent = worker(run("while [ ! -e ../stop ]; do sleep 0.02; done"), "One.", "Two.")
+    async with gateway_in_memory({"X": agent}, config=settings(max_workspaces=1)) as g:
+        first = asyncio.create_task(ask(g, "chat 1"))
+        async with asyncio.timeout(20):
+            while not list(workspaces.iterdir()):
+                await asyncio.sleep(0.01)
+        answer = await g.http.post("/v1/chat/completions", json={"model": "X", "messages": HI})
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "too_many_sandboxes"
+        (workspaces / "stop").touch()
+        await first
+
+
+async def test_the_environment_of_the_gateway_is_not_visible(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-gateway")
+    agent = worker(run("env"), "Done.")
+    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+        await ask(g)
+    assert "PATH=" in outputs(agent)[0]
+    assert "sk-of-the-gateway" not in outputs(agent)[0]
+
+
+async def test_agents_with_different_manifests_have_separate_workspaces():
+    manifest = Manifest(entries={"data.txt": File(content=b"of the target")})
+    target = worker(run("cat data.txt; ls"), "From the target.", name="target", default_manifest=manifest)
+    nested = worker(run("ls"), "From the tool.", name="nested")
+    agent = worker(
+        *(run("touch mine"), call("ask_nested", input="x"), call("transfer_to_target")),
+        handoffs=[target],
+        tools=[nested.as_tool("ask_nested", "Ask.")],
+    )
+    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+        assert await ask(g, "chat") == "From the target."
+    assert outputs(target)[-1] == "of the targetdata.txt"
+    assert outputs(nested) == ["mine"]
+
+
+async def test_a_plain_agent_hands_off_to_one_with_a_sandbox(workspaces):
+    target = worker(run("echo hello"), "From the target.", name="target")
+    agent = Agent(name="x", model=script("No need.", call("transfer_to_target")), handoffs=[target])
+    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+        assert await ask(g, "chat") == "No need."
+        assert not list(workspaces.iterdir())
+        assert await ask(g, "chat") == "From the target."
+    assert outputs(target)[-1] == "hello"
+
+
+async def test_an_approved_command_runs_in_the_workspace_that_the_run_paused_in(workspaces):
+    def approve(toolset):
+        async def needs_approval(context, arguments, call_id):
+            return arguments.get("cmd", "").startswith("cat")
+
+        toolset.exec_command.needs_approval = needs_approval
+
+    agent = worker(
+        *(run("echo hello > a.txt"), run("cat a.txt"), "Done."), capabilities=[Shell(configure_tools=approve)]
+    )
+    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+        question = await ask(g)
+        messages = [*HI, {"role": "assistant", "content": question}, {"role": "user", "content": "yes"}]
+        answer = await g.openai.chat.completions.create(model="X", messages=messages)
+        assert answer.choices[0].message.content == "Done."
+    assert outputs(agent)[-1] == "hello"
+
+
+class Recorder:
+    """Denies `exec_command`, and records the calls."""
+
+    calls: list[ToolCall]
+
+    def __init__(self, *_):
+        type(self).calls = []
+
+    @hookimpl
+    async def authorize_tool(self, run, tool):
+        return Decision(tool.name != "exec_command", "test", reason="not here")
+
+    @hookimpl
+    def on_tool_end(self, call):
+        self.calls.append(call)
+
+
+async def test_policies_apply_to_the_tools_of_a_sandbox(workspaces):
+    agent = worker(run("touch a.txt"), "I may not.")
+    async with gateway_in_memory({"X": agent}, plugins={"policy": Recorder}, config=settings()) as g:
+        assert await ask(g, "chat") == "I may not."
+        assert not list(workspaces.rglob("*.txt"))
+    [recorded] = Recorder.calls
+    assert (recorded.tool.name, recorded.tool.source, recorded.outcome) == ("exec_command", "sdk-native", "refused")
+    assert "not here" in agent.model.calls[-1].input[-1]["output"]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"native_tools": "refuse"},
+        {"deny_tools": ["exec_command"]},
+        {"block_tools": ["sdk-native:exec_command"]},
+        {"closed_tools": ["sdk-native"]},
+    ],
+)
+async def test_rules_of_the_operator_apply_to_the_tools_of_a_sandbox(rules, workspaces):
+    agent = worker(run("touch a.txt"), "I may not.")
+    config = {**settings(), "plugins": {"security": {"rules": {"agents": ["X"], **rules}}}}
+    async with gateway_in_memory({"X": agent}, config=config) as g:
+        assert await ask(g, "chat") == "I may not."
+    assert "may not be called" in agent.model.calls[-1].input[-1]["output"]
+
+
+async def test_a_workflow_can_bring_its_own_sandbox(workspaces):
+    agent = worker(run("echo hello"), "Done.")
+
+    async def workflow(text: str) -> str:
+        config = RunConfig(sandbox=SandboxRunConfig(client=UnixLocalSandboxClient()))
+        return (await Runner.run(agent, text, run_config=config)).final_output
+
+    own = RunConfig(sandbox=SandboxRunConfig(client=UnixLocalSandboxClient()))
+    nested = worker(run("echo nested"), "Nested.", name="nested")
+    outer = Agent(
+        name="x",
+        model=script(call("ask", input="x"), "Asked."),
+        tools=[nested.as_tool("ask", "Ask.", run_config=own)],
+    )
+    async with gateway_in_memory({"X": workflow, "Y": outer}) as g:
+        assert await ask(g) == "Done."
+        assert await ask(g, model="Y") == "Asked."
+    assert (outputs(agent), outputs(nested)) == (["hello"], ["nested"])
+
+
+async def test_a_sandbox_that_cannot_be_started_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    async with gateway_in_memory({"X": worker("Never.")}, config=settings()) as g:
+        answer = await g.http.post("/v1/chat/completions", json={"model": "X", "messages": HI})
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "sandbox_unavailable"
+    assert "absent" not in answer.text
+
+
+async def test_without_a_sandbox_the_agent_is_refused_with_the_cure():
+    sandboxed = worker("x")
+    agents = {
+        "Itself": sandboxed,
+        "Built": lambda: worker("x"),
+        "Handoff": Agent(name="x", handoffs=[sandboxed]),
+        "Tool": Agent(name="x", tools=[sandboxed.as_tool("ask", "Ask.")]),
+    }
+    async with gateway_in_memory(agents) as g:
+        broken = g.gateway.catalog.broken
+        assert set(broken) == set(agents)
+        for each in broken.values():
+            assert each.error.code == "sandbox"
+            assert '[runs.sandbox]\nclient = "docker"\noptions = { image = "python:3.12-slim" }\n' in each.error.hint
+
+
+async def test_a_run_of_a_workflow_without_a_sandbox_has_a_clear_error():
+    agent = worker("x")
+
+    async def workflow(text: str) -> str:
+        return (await Runner.run(agent, text)).final_output
+
+    async with gateway_in_memory({"X": workflow}) as g:
+        answer = await g.http.post("/v1/chat/completions", json={"model": "X", "messages": HI})
+        assert answer.json()["error"]["message"].startswith("the agent works in a sandbox, and none is configured")
