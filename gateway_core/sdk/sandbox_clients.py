@@ -43,6 +43,13 @@ _CLIENTS = {
         )
     },
 }
+# Values of the options that a client requires.
+_EXAMPLES = {
+    "image": "python:3.12-slim",
+    "sandbox_type": "e2b",
+    "app_name": "agent-gateway",
+    "worker_url": "https://sandbox.example.com",
+}
 
 
 def check_client(name: str, options: Mapping[str, Any]) -> None:
@@ -73,20 +80,24 @@ def options_of(name: str, options: Mapping[str, Any]) -> Any:
     from pydantic import ValidationError
 
     cls = _class_of(name, "ClientOptions")
-    known = [field for field in cls.model_fields if field != "type"]
-    unknown = next((key for key in options if key not in known), None)
-    if unknown is not None:
-        raise ConfigError(f"unknown key '{unknown}'", source="options", hint=f"known names: {', '.join(known)}")
+    fields = {key: field for key, field in cls.model_fields.items() if key != "type"}
+    for key in options:
+        if key not in fields:
+            known = f"known names: {', '.join(fields)}"
+            raise ConfigError(f'unknown option of "{name}"', source=f"options.{key}", hint=known)
+    for key, field in fields.items():
+        if field.is_required() and key not in options:
+            hint = f'add: options = {{ {key} = "{_EXAMPLES[key]}" }}' if key in _EXAMPLES else None
+            raise ConfigError(f'"{name}" requires the option {key}', source="client", hint=hint)
     try:
         return cls.model_validate({"type": cls.model_fields["type"].default, **options})
-    except (ValidationError, TypeError, ValueError) as error:
-        message = str(error)
-        if isinstance(error, ValidationError):
-            # Without the value, which may be a secret.
-            first = error.errors(include_url=False, include_input=False)[0]
-            message = ": ".join([".".join(map(str, first["loc"])) or name, first["msg"]])
-        hint = 'such as { image = "python:3.12-slim" }' if name == "docker" else None
-        raise ConfigError(message, source="options", hint=hint) from error
+    except ValidationError as error:
+        # Without the value, which may be a secret.
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(["options", *map(str, first["loc"])])
+        raise ConfigError(first["msg"], source=place) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error), source="options") from error
 
 
 def backend_of(name: str) -> str:

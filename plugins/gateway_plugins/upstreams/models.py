@@ -17,7 +17,9 @@ from gateway_plugins.upstreams.flat_tools import flat
 from gateway_plugins.upstreams.hosted_tools import HostedTools, includes_hosted
 from gateway_plugins.upstreams.routing import Route
 
-_CHAT_ONLY = ("seed", "stop")
+# Extra arguments that only one of the two APIs accepts. The SDK adds `context_management` for agents in a sandbox.
+_CHAT_ONLY = frozenset({"seed", "stop"})
+_RESPONSES_ONLY = frozenset({"context_management"})
 
 
 @frozen
@@ -77,11 +79,11 @@ class Choice:
                 changes["reasoning"] = None
             if settings.verbosity is not None and settings.verbosity == implied.verbosity:
                 changes["verbosity"] = None
-        if isinstance(self.model, OpenAIChatCompletionsModel):
-            if settings.include_usage is None:
-                # Most servers report the token usage of a stream only on request.
-                changes["include_usage"] = True
-        elif settings.extra_args and any(name in settings.extra_args for name in _CHAT_ONLY):
-            kept = {name: value for name, value in settings.extra_args.items() if name not in _CHAT_ONLY}
+        if isinstance(self.model, OpenAIChatCompletionsModel) and settings.include_usage is None:
+            # Most servers report the token usage of a stream only on request.
+            changes["include_usage"] = True
+        unsupported = _RESPONSES_ONLY if self.chat else _CHAT_ONLY
+        if settings.extra_args and not unsupported.isdisjoint(settings.extra_args):
+            kept = {name: value for name, value in settings.extra_args.items() if name not in unsupported}
             changes["extra_args"] = kept or None
         return (dataclasses.replace(settings, **changes) if changes else settings), tools

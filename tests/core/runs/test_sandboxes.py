@@ -11,9 +11,13 @@ from agents.sandbox.capabilities import Shell
 from agents.sandbox.entries import File
 from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
 
+from gateway_core.config.settings import load_config
+from gateway_core.errors import ConfigError
+from gateway_core.gateway import RunningGateway
 from gateway_core.hooks.specs import hookimpl
 from gateway_core.testing import call, gateway_in_memory, script
-from gateway_core.types import Decision, ToolCall
+from gateway_core.types import Decision, Principal, ToolCall
+from tests.support.upstream import FakeUpstream
 
 HI = [{"role": "user", "content": "hi"}]
 BOTH = pytest.mark.parametrize("stream", [False, True])
@@ -93,8 +97,6 @@ async def test_principals_never_share_a_workspace(workspaces):
 
         @hookimpl(tryfirst=True)
         async def authenticate(self, request):
-            from gateway_core.types import Principal
-
             return Principal(request.headers["authorization"].removeprefix("Bearer "))
 
     agent = worker(run("echo secret > a.txt"), "One.", run("ls"), "Two.")
@@ -298,3 +300,48 @@ async def test_a_run_of_a_workflow_without_a_sandbox_has_a_clear_error():
     async with gateway_in_memory({"X": workflow}) as g:
         answer = await g.http.post("/v1/chat/completions", json={"model": "X", "messages": HI})
         assert answer.json()["error"]["message"].startswith("the agent works in a sandbox, and none is configured")
+
+
+async def test_settings_that_only_responses_upstreams_know_are_not_sent_to_others():
+    with FakeUpstream() as upstream:
+        upstreams = {"up": {"base_url": upstream.base_url, "default_model": "m", "max_retries": 0}}
+        config = {**settings(), "plugins": {"upstreams": upstreams}}
+        async with gateway_in_memory({"X": SandboxAgent(name="x")}, config=config) as g:
+            messages = [{"role": "user", "content": 'call exec_command {"cmd": "echo hello"}'}]
+            answer = await g.openai.chat.completions.create(model="X", messages=messages)
+            assert answer.choices[0].message.content.endswith("hello\n")
+        bodies = [record.request.body for record in upstream.records if record.request.body]
+        assert len(bodies) == 2
+        assert not any("context_management" in body for body in bodies)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"client": "modal"}, '[runs.sandbox] client: the package of "modal" is not installed (run: pip install'),
+        ({"client": "local", "options": {"imag": "x"}}, '[runs.sandbox.options] imag: unknown option of "local"'),
+        ({"client": "nowhere"}, "one of: docker, local"),
+        ({"client": "local", "max_workspaces": 0}, "[runs.sandbox] max_workspaces: must be at least 1"),
+        ({"client": "local", "options": {"exposed_ports": {"env": "NOT_SET"}}}, "variable NOT_SET is not set"),
+    ],
+)
+def test_invalid_settings_name_the_key_and_the_cure(table, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides={"runs": {"sandbox": table}}, environ={})
+    assert message in str(caught.value)
+
+
+async def test_an_agent_is_loaded_when_a_sandbox_is_configured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "agents" / "X").mkdir(parents=True)
+    text = "from agents.sandbox import SandboxAgent\nagent = SandboxAgent(name='x')"
+    (tmp_path / "agents" / "X" / "agent.py").write_text(text)
+    file = tmp_path / "gateway.toml"
+    file.write_text("[plugins.upstreams]\nenabled = false\n")
+    async with RunningGateway(load_config(file, environ={})) as gateway:
+        assert gateway.catalog.broken["X"].error.code == "sandbox"
+        file.write_text(f'{file.read_text()}[runs.sandbox]\nclient = "local"\n')
+        assert "X" in (await gateway.reload()).agents
+        file.write_text(file.read_text().replace("local", "modal"))
+        assert "X" in (await gateway.reload()).agents
+        assert "is not installed" in str(gateway.reconfigurer.error)
