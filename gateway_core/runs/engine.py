@@ -35,6 +35,7 @@ from gateway_core.runs.request_model import RequestModelProvider
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
 from gateway_core.runs.run_stats import RunStats
+from gateway_core.runs.sandbox_lease import SandboxLease
 from gateway_core.runs.sandboxes import Sandboxes
 from gateway_core.runs.session_memory import SessionMemory, new_items
 from gateway_core.runs.tool_authorization import ToolAuthorization
@@ -136,7 +137,7 @@ class Engine:
             entry=served.entry,
             tools=self._tools,
             cross_agent=self._cross_agent,
-            sandbox=self.sandboxes.lease(request.run),
+            sandbox=SandboxLease(self.sandboxes, request.run) if self.sandboxes.client_name else None,
         )
         own, task = self._config.agent(served.id), request.task
         model, fallback = (task.model, None) if task else (own.model, served.model)

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from gateway_core.catalog.workflow_analysis import TerminalRuns
 from gateway_core.errors import GatewayError
 from gateway_core.runs.event_channel import EventChannel
-from gateway_core.runs.sandboxes import SandboxLease
+from gateway_core.runs.sandbox_lease import SandboxLease
 from gateway_core.types import AgentEntry, AnswerFormat, RunContext, RunEvent, ToolInfo, Usage
 
 

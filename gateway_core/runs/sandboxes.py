@@ -1,31 +1,27 @@
-"""The workspaces of agents that work in a sandbox: one per principal, agent and chat, created when a run needs it.
+"""Opens and deletes the workspaces of agents that work in a sandbox, within the limits of `[runs.sandbox]`.
 
-The SDK creates a sandbox for each run, and deletes it at the run's end. Here, its client returns the chat's workspace
-instead, which stays open until it has been idle for `[runs.sandbox] idle`, another one needs its place, or the gateway
-stops. The workspace of a request without a chat is deleted after its run. Agents with different manifests have separate
-workspaces in a chat.
+A workspace stays open until it has been idle for some time, another one needs its place, or the gateway stops. This
+module does not know which run may use which workspace; `runs/sandbox_lease.py` does.
 """
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from agents import Agent
-from agents.run_config import SandboxRunConfig
-from agents.sandbox import Manifest, SandboxAgent
+from agents.sandbox import Manifest
 from agents.sandbox.session import SandboxSession, SandboxSessionState
 from agents.sandbox.session.sandbox_client import BaseSandboxClient
 from agents.sandbox.snapshot import NoopSnapshotSpec
-from attrs import define
+from attrs import define, field
 
-from gateway_core.catalog.agent_graph import reachable
 from gateway_core.config.settings import SandboxConfig
+from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import GatewayError, UnavailableError
-from gateway_core.sdk import compat, sandbox_clients
-from gateway_core.types import RunContext
+from gateway_core.sdk import sandbox_clients
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +48,9 @@ class _KeptSession(SandboxSession):
     async def _aclose_dependencies(self) -> None:
         pass
 
-    async def close(self, client: BaseSandboxClient[Any]) -> None:
+    async def delete(self, client: BaseSandboxClient[Any]) -> None:
         """Stop the session, and delete its workspace."""
         try:
-            await super().run_pre_stop_hooks()
             await super().shutdown()
         finally:
             try:
@@ -65,16 +60,23 @@ class _KeptSession(SandboxSession):
 
 
 @define(eq=False)
-class _Workspace:
-    """An open workspace."""
+class Workspace:
+    """A workspace that is open, or is being opened."""
 
     key: tuple[str, ...]
-    session: _KeptSession
-    client: BaseSandboxClient[Any]
+    name: str
+    """The name of its client."""
+    opening: "asyncio.Task[_KeptSession]" = field(init=False)
+    client: BaseSandboxClient[Any] | None = None
     users: int = 0
     """Number of active runs that use it."""
     expires: float = 0.0
     """The time of the event loop from which on it is closed if it is not in use."""
+
+    @property
+    def session(self) -> _KeptSession:
+        """The session; the workspace must be open."""
+        return self.opening.result()
 
 
 class Sandboxes:
@@ -86,74 +88,71 @@ class Sandboxes:
 
     def __init__(self, config: SandboxConfig) -> None:
         self._config = config
-        self._client: BaseSandboxClient[Any] | None = None
-        self._open: dict[tuple[str, ...], _Workspace] = {}
-        self._locks: dict[tuple[str, ...], asyncio.Lock] = {}
-        self._creating = 0
+        self._clients: dict[str, BaseSandboxClient[Any]] = {}
+        self._open: dict[tuple[str, ...], Workspace] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def client_name(self) -> str:
-        """The name of the client in the settings."""
+        """The name of the client in the settings; empty if no sandbox is configured."""
         return self._config.client
 
     @property
     def count(self) -> int:
-        """Number of workspaces, including those that are being created or deleted."""
-        return len(self._open) + self._creating + len(self._closing)
+        """Number of workspaces, including those that are being opened or deleted."""
+        return len(self._open) + len(self._closing)
 
     def configure(self, config: SandboxConfig) -> None:
-        """Use other settings for the workspaces that are created or released from now on."""
-        if config.client != self._config.client:
-            self._client = None
+        """Use other settings for the workspaces that are opened or released from now on."""
         self._config = config
 
-    def lease(self, run: RunContext) -> "SandboxLease | None":
-        """Return the access of one request's run to its workspaces; `None` if no client is configured."""
-        return SandboxLease(self, run) if self._config.client else None
+    async def acquire(self, key: tuple[str, ...], source: Manifest | SandboxSessionState | None) -> Workspace:
+        """Return the workspace of a key for one more run, and open it if necessary.
 
-    async def acquire(self, key: tuple[str, ...], manifest: Manifest | None) -> _Workspace:
-        """Return the workspace of a key for one more run. Creates it if it does not exist.
+        Args:
+            key: The key of the workspace.
+            source: The manifest of a new workspace, or the state of a paused run's.
 
         Raises:
             UnavailableError: All workspaces are in use, or the sandbox cannot be started.
         """
-        lock = self._locks.setdefault(key, asyncio.Lock())
+        workspace = self._open.get(key)
+        if workspace is None:
+            workspace = self._open[key] = Workspace(key, self._config.client)
+            workspace.opening = asyncio.create_task(self._opened(workspace, source))
+            # No request awaits it if all clients have disconnected.
+            workspace.opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        workspace.users += 1
         try:
-            async with lock:
-                workspace = self._open.get(key)
-                if workspace is not None:
-                    workspace.users += 1
-                    if await workspace.session.running():
-                        return workspace
-                    self._close_soon(workspace)
-                workspace = await self._create(key, manifest)
-                workspace.users = 1
-                return workspace
-        finally:
-            if not lock.locked():
-                self._locks.pop(key, None)
+            # A client that disconnects does not interrupt it: another request may wait for the same workspace.
+            session = await asyncio.shield(workspace.opening)
+            alive = await session.running()
+        except BaseException:
+            self.release(workspace, keep=True)
+            raise
+        if alive:
+            return workspace
+        # Its server has ended it.
+        if self._open.get(key) is workspace:
+            self._close(workspace)
+        return await self.acquire(key, source)
 
-    def find(self, owner: str, session_id: object) -> _Workspace | None:
+    def find(self, owner: str, session_id: object) -> Workspace | None:
         """Return a principal's open workspace by the id of its session, for one more run."""
         for workspace in self._open.values():
-            if workspace.key[0] == owner and workspace.session.state.session_id == session_id:
+            known = workspace.key[0] == owner and workspace.opening.done()
+            if known and workspace.session.state.session_id == session_id:
                 workspace.users += 1
                 return workspace
         return None
 
-    async def adopt(self, key: tuple[str, ...], state: SandboxSessionState) -> _Workspace:
-        """Open the workspace of a paused run that is no longer open."""
-        client = await self._connected()
-        return await self._started(key, client, lambda: client.resume(state))
-
-    def release(self, workspace: _Workspace, *, keep: bool) -> None:
+    def release(self, workspace: Workspace, *, keep: bool) -> None:
         """End a run's use of a workspace, and delete the workspace if it is not to be kept."""
         workspace.users -= 1
         if workspace.users > 0 or self._open.get(workspace.key) is not workspace:
             return
         if not keep:
-            self._close_soon(workspace)
+            self._close(workspace)
             return
         loop = asyncio.get_running_loop()
         workspace.expires = loop.time() + self._config.idle
@@ -162,181 +161,101 @@ class Sandboxes:
     async def close(self) -> None:
         """Delete all workspaces."""
         for workspace in list(self._open.values()):
-            self._close_soon(workspace)
+            self._close(workspace)
         while self._closing:
             await asyncio.wait(self._closing)
 
-    def _expire(self, workspace: _Workspace) -> None:
+    def _expire(self, workspace: Workspace) -> None:
         now = asyncio.get_running_loop().time()
         if not workspace.users and now >= workspace.expires and self._open.get(workspace.key) is workspace:
-            self._close_soon(workspace)
+            self._close(workspace)
 
-    async def _create(self, key: tuple[str, ...], manifest: Manifest | None) -> _Workspace:
-        client = await self._connected()
-        options = sandbox_clients.options_of(self._config.client, self._config.options)
-        create = partial(client.create, snapshot=NoopSnapshotSpec(), manifest=manifest, options=options)
-        return await self._started(key, client, create)
-
-    async def _started(
-        self, key: tuple[str, ...], client: BaseSandboxClient[Any], create: Callable[[], Awaitable[SandboxSession]]
-    ) -> _Workspace:
-        """Create a session, and start it."""
-        await self._make_room()
-        self._creating += 1
+    async def _opened(self, workspace: Workspace, source: Manifest | SandboxSessionState | None) -> _KeptSession:
+        """Create the session of a workspace, and start it."""
+        name = workspace.name
         session: Any = None
         try:
-            session = await create()
+            await self._make_room(workspace)
+            client = workspace.client = await self._connected(name)
+            if isinstance(source, SandboxSessionState):
+                session = await _apart(name, partial(client.resume, source))
+            else:
+                options = sandbox_clients.options_of(name, self._config.options)
+                create = partial(client.create, snapshot=NoopSnapshotSpec(), manifest=source, options=options)
+                session = await _apart(name, create)
             session.__class__ = _KeptSession
             await session.start()
         except BaseException as error:
+            if self._open.get(workspace.key) is workspace:
+                del self._open[workspace.key]
             if session is not None:
-                await _delete(session, client)
-            if isinstance(error, Exception):
-                raise self._unavailable(error) from error
+                await _delete(session, client, name)
+            if isinstance(error, Exception) and not isinstance(error, GatewayError):
+                raise _unavailable(error) from error
             raise
-        finally:
-            self._creating -= 1
-        workspace = self._open[key] = _Workspace(key, session, client)
-        return workspace
+        opened: _KeptSession = session
+        return opened
 
-    async def _make_room(self) -> None:
-        """Wait until a workspace may be created: the one that is unused for longest is deleted if there are too many.
+    async def _make_room(self, new: Workspace) -> None:
+        """Wait until a workspace may be opened: the one that is unused for longest is deleted if there are too many.
 
         Raises:
             UnavailableError: All are in use.
         """
-        while self.count >= self._config.max_workspaces:
+        while self.count > self._config.max_workspaces:
             if not self._closing:
-                unused = [workspace for workspace in self._open.values() if not workspace.users]
+                unused = [each for each in self._open.values() if each is not new and not each.users]
                 if not unused:
                     raise UnavailableError(
                         "all sandbox workspaces are in use; retry later", code="too_many_sandboxes", retry_after=1
                     )
-                self._close_soon(min(unused, key=lambda workspace: workspace.expires))
+                self._close(min(unused, key=lambda each: each.expires))
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _connected(self) -> BaseSandboxClient[Any]:
-        if self._client is None:
-            try:
-                client = await asyncio.to_thread(sandbox_clients.create_client, self._config.client)
-            except Exception as error:
-                raise self._unavailable(error) from error
-            self._client = self._client or client
-        return self._client
+    async def _connected(self, name: str) -> BaseSandboxClient[Any]:
+        if name not in self._clients:
+            client = await DaemonThread(lambda: sandbox_clients.create_client(name)).result()
+            self._clients.setdefault(name, client)
+        return self._clients[name]
 
-    def _unavailable(self, error: Exception) -> GatewayError:
-        if isinstance(error, GatewayError):
-            return error
-        logger.warning("cannot start a sandbox: %s: %s", type(error).__name__, str(error)[:300])
-        return UnavailableError(
-            "the agent's sandbox cannot be started",
-            code="sandbox_unavailable",
-            hint=f"check {sandbox_clients.TABLE}, and that its server can be reached; the gateway's log has the reason",
-        )
-
-    def _close_soon(self, workspace: _Workspace) -> None:
+    def _close(self, workspace: Workspace) -> None:
+        """Delete a workspace in the background."""
         self._open.pop(workspace.key, None)
-        task = asyncio.get_running_loop().create_task(_delete(workspace.session, workspace.client))
+        task = asyncio.get_running_loop().create_task(self._end(workspace))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    async def _end(self, workspace: Workspace) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                session = await workspace.opening
+        except Exception:
+            return  # it was not opened
+        if workspace.client is not None:
+            await _delete(session, workspace.client, workspace.name)
 
-async def _delete(session: _KeptSession, client: BaseSandboxClient[Any]) -> None:
+
+async def _delete(session: _KeptSession, client: BaseSandboxClient[Any], name: str) -> None:
     try:
         async with asyncio.timeout(_CLOSE_SECONDS):
-            await session.close(client)
+            # The terminals belong to this event loop.
+            await session.pty_terminate_all()
+            await _apart(name, partial(session.delete, client))
     except Exception as error:
         logger.warning("cannot delete a sandbox: %s: %s", type(error).__name__, str(error)[:300])
 
 
-class SandboxLease:
-    """The use of workspaces by one request's run, including its nested runs.
-
-    Args:
-        sandboxes: The workspaces of the gateway.
-        run: The run.
-    """
-
-    def __init__(self, sandboxes: Sandboxes, run: RunContext) -> None:
-        self._sandboxes = sandboxes
-        self._run = run
-        self._used: dict[tuple[str, ...], _Workspace] = {}
-        self._config = SandboxRunConfig(client=_LeaseClient(self, sandboxes.client_name), snapshot=NoopSnapshotSpec())
-        self.paused = False
-        """Whether the run waits for an approval, after which it continues in the same workspaces."""
-
-    def config_for(self, agent: Agent[Any]) -> SandboxRunConfig | None:
-        """Return the SDK's configuration of a run that starts with an agent; `None` if it needs no sandbox."""
-        sandboxed = [each for each in reachable(agent) if isinstance(each, SandboxAgent)]
-        for each in sandboxed:
-            compat.share_sandbox_agent(each)
-        return self._config if sandboxed else None
-
-    async def open(self, manifest: Manifest | None) -> SandboxSession:
-        """Return the session of the chat's workspace for agents with this manifest."""
-        key = self._key(_digest(manifest))
-        if key not in self._used:
-            workspace = await self._sandboxes.acquire(key, manifest)
-            if self._used.setdefault(key, workspace) is workspace:
-                return workspace.session
-            workspace.users -= 1  # a nested run has opened it in the meantime
-        return self._used[key].session
-
-    async def resume(self, state: SandboxSessionState) -> SandboxSession:
-        """Return the session with which a paused run continues."""
-        owner, key = self._run.principal.id, self._key(str(state.session_id))
-        for workspace in self._used.values():
-            if workspace.session.state.session_id == state.session_id:
-                return workspace.session
-        found = self._sandboxes.find(owner, state.session_id)
-        if found is None:
-            found = await self._sandboxes.adopt(key, state)
-            found.users = 1
-        self._used[found.key] = found
-        return found.session
-
-    def release(self) -> None:
-        """End the run's use of its workspaces."""
-        used, self._used = self._used, {}
-        for workspace in used.values():
-            self._sandboxes.release(workspace, keep=self.paused or self._run.session_id is not None)
-
-    def _key(self, part: str) -> tuple[str, ...]:
-        run = self._run
-        chat = ("chat", run.session_id) if run.session_id is not None else ("request", run.request_id)
-        return (run.principal.id, run.agent_id, *chat, part)
+async def _apart(name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Await a call of a client: in a thread with its own event loop if the client blocks."""
+    if not sandbox_clients.is_blocking(name):
+        return await work()
+    return await DaemonThread(lambda: asyncio.run(work())).result()
 
 
-class _LeaseClient(BaseSandboxClient[Any]):
-    """Gives the SDK the sessions of a lease in place of new ones.
-
-    Args:
-        lease: The lease.
-        name: The name of the client of the sessions.
-    """
-
-    supports_default_options = True
-
-    def __init__(self, lease: SandboxLease, name: str) -> None:
-        self._lease = lease
-        self._name = name
-        self.backend_id = sandbox_clients.backend_of(name)
-
-    async def create(
-        self, *, snapshot: Any = None, manifest: Manifest | None = None, options: Any = None
-    ) -> SandboxSession:
-        return await self._lease.open(manifest)
-
-    async def resume(self, state: SandboxSessionState) -> SandboxSession:
-        return await self._lease.resume(state)
-
-    async def delete(self, session: SandboxSession) -> SandboxSession:
-        return session
-
-    def deserialize_session_state(self, payload: dict[str, object]) -> SandboxSessionState:
-        state: SandboxSessionState = sandbox_clients.state_of(self._name, payload)
-        return state
-
-
-def _digest(manifest: Manifest | None) -> str:
-    return hashlib.sha256(manifest.model_dump_json().encode()).hexdigest() if manifest is not None else ""
+def _unavailable(error: Exception) -> UnavailableError:
+    logger.warning("cannot start a sandbox: %s: %s", type(error).__name__, str(error)[:300])
+    return UnavailableError(
+        "the agent's sandbox cannot be started",
+        code="sandbox_unavailable",
+        hint=f"check {sandbox_clients.TABLE}, and that its server can be reached; the gateway's log has the reason",
+    )

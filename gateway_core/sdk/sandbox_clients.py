@@ -25,10 +25,12 @@ class _Client:
     """The prefix of its classes."""
     package: str | None = None
     """The module that its extra installs; `None` if it needs no extra."""
+    blocking: bool = False
+    """Whether its coroutine functions block the event loop, such as until an image is pulled or a container stops."""
 
 
 _CLIENTS = {
-    "docker": _Client("agents.sandbox.sandboxes.docker", "Docker", "docker"),
+    "docker": _Client("agents.sandbox.sandboxes.docker", "Docker", "docker", blocking=True),
     LOCAL: _Client("agents.sandbox.sandboxes.unix_local", "UnixLocal"),
     **{
         extra: _Client(f"agents.extensions.sandbox.{extra}", name, package)
@@ -98,6 +100,11 @@ def options_of(name: str, options: Mapping[str, Any]) -> Any:
         raise ConfigError(first["msg"], source=place) from None
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error), source="options") from error
+
+
+def is_blocking(name: str) -> bool:
+    """Whether the coroutine functions of a client block the event loop."""
+    return _CLIENTS[name].blocking
 
 
 def backend_of(name: str) -> str:

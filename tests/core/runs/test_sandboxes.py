@@ -1,6 +1,7 @@
 """Agents that work in a sandbox, with the SDK's client for this machine and harmless commands in temporary folders."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from agents.sandbox import Manifest, SandboxAgent
 from agents.sandbox.capabilities import Shell
 from agents.sandbox.entries import File
 from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
+from agents.testing import ScriptedModel, assistant_message
+from openai.types.responses import ResponseCustomToolCall
 
 from gateway_core.config.settings import load_config
 from gateway_core.errors import ConfigError
@@ -244,6 +247,65 @@ async def test_rules_of_the_operator_apply_to_the_tools_of_a_sandbox(rules, work
     async with gateway_in_memory({"X": agent}, config=config) as g:
         assert await ask(g, "chat") == "I may not."
     assert "may not be called" in agent.model.calls[-1].input[-1]["output"]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_rules_apply_to_the_patch_editor_of_a_sandbox(allowed, workspaces):
+    patch = "*** Begin Patch\n*** Add File: a.txt\n+hello\n*** End Patch"
+    edit = ResponseCustomToolCall(type="custom_tool_call", name="apply_patch", call_id="call_patch", input=patch)
+    agent = SandboxAgent(name="x", model=ScriptedModel([[edit], [assistant_message("Done.")]]))
+    rules = {"agents": ["X"], "deny_tools": [] if allowed else ["apply_patch"]}
+    async with gateway_in_memory({"X": agent}, config={**settings(), "plugins": {"security": {"rules": rules}}}) as g:
+        body = {"model": "X", "messages": HI}
+        answer = await g.http.post("/v1/chat/completions", json=body, headers={"x-agent-gateway-session": "chat"})
+        assert answer.status_code == (200 if allowed else 403)
+        assert [file.read_text() for file in workspaces.rglob("a.txt")] == (["hello"] if allowed else [])
+
+
+async def test_a_client_that_blocks_does_not_block_the_event_loop(workspaces, monkeypatch):
+    class Blocking(UnixLocalSandboxClient):
+        async def create(self, **options):
+            time.sleep(0.5)
+            return await super().create(**options)
+
+        async def delete(self, session):
+            time.sleep(0.5)
+            return await super().delete(session)
+
+    monkeypatch.setattr("gateway_core.sdk.sandbox_clients.is_blocking", lambda name: True)
+    monkeypatch.setattr("gateway_core.sdk.sandbox_clients.create_client", lambda name: Blocking())
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    agent = worker(run("echo hello"), "Done.")
+    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+        ticking = asyncio.create_task(tick())
+        assert await ask(g) == "Done."
+        before, ticks = ticks, 0
+        await until_empty(workspaces)
+        ticking.cancel()
+    assert outputs(agent) == ["hello"]
+    assert before > 10
+    assert ticks > 10
+
+
+async def test_a_client_that_disconnects_leaves_the_workspace_to_the_chat(workspaces):
+    agent = worker(run("touch a.txt; while [ ! -e ../stop ]; do sleep 0.02; done"), run("ls"), "Done.")
+    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+        first = asyncio.create_task(ask(g, "chat"))
+        async with asyncio.timeout(20):
+            while not list(workspaces.rglob("a.txt")):
+                await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.wait([first])
+        (workspaces / "stop").touch()
+        assert await ask(g, "chat") == "Done."
+        assert outputs(agent) == ["a.txt"]
 
 
 async def test_a_workflow_can_bring_its_own_sandbox(workspaces):
