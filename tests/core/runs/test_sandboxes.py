@@ -187,7 +187,8 @@ async def test_a_plain_agent_hands_off_to_one_with_a_sandbox(workspaces):
     assert outputs(target)[-1] == "hello"
 
 
-async def test_an_approved_command_runs_in_the_workspace_that_the_run_paused_in(workspaces):
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_an_approved_command_runs_in_the_workspace_that_the_run_paused_in(deleted, workspaces):
     def approve(toolset):
         async def needs_approval(context, arguments, call_id):
             return arguments.get("cmd", "").startswith("cat")
@@ -197,12 +198,15 @@ async def test_an_approved_command_runs_in_the_workspace_that_the_run_paused_in(
     agent = worker(
         *(run("echo hello > a.txt"), run("cat a.txt"), "Done."), capabilities=[Shell(configure_tools=approve)]
     )
-    async with gateway_in_memory({"X": agent}, config=settings()) as g:
+    async with gateway_in_memory({"X": agent}, config=settings(idle="50ms" if deleted else "1m")) as g:
         question = await ask(g)
+        if deleted:
+            await until_empty(workspaces)
         messages = [*HI, {"role": "assistant", "content": question}, {"role": "user", "content": "yes"}]
         answer = await g.openai.chat.completions.create(model="X", messages=messages)
         assert answer.choices[0].message.content == "Done."
-    assert outputs(agent)[-1] == "hello"
+    assert outputs(agent)[-1] == ("cat: a.txt: No such file or directory" if deleted else "hello")
+    assert not list(workspaces.iterdir())
 
 
 class Recorder:
