@@ -189,9 +189,9 @@ NAMES = (
     ),
     PrivateName(
         "openai",
-        "openai:AsyncOpenAI._process_response_data",
-        "recording why a model's answer ended",
-        "answers cut off at their token limit would be reported as complete",
+        "openai:AsyncOpenAI._make_status_error",
+        "reporting errors that upstreams send within an answer",
+        "their status and code would not reach the client",
     ),
     PrivateName(
         "openai",

@@ -53,7 +53,6 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
     given: list[Item] = []
     approvals: list[ApprovalAnswer] = []
     system: list[str] = []
-    calls: set[str] = set()
     for position, item in enumerate(value):
         path = f"input[{position}]"
         json_fields.an_object(item, path)
@@ -65,18 +64,13 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
             case "function_call":
                 call = {
                     "type": "function_call",
-                    "call_id": json_fields.required_text(item, "call_id", f"{path}."),
+                    "call_id": json_fields.text(item, "call_id", f"{path}.") or "",
                     "name": json_fields.required_text(item, "name", f"{path}."),
                     "arguments": json_fields.text(item, "arguments", f"{path}.") or "{}",
                 }
-                calls.add(call["call_id"])
                 items.append(call)
             case "function_call_output":
-                call_id = json_fields.required_text(item, "call_id", f"{path}.")
-                if call_id not in calls:
-                    raise InvalidRequestError(
-                        f"'{path}.call_id' does not match an earlier function call", param=f"{path}.call_id"
-                    )
+                call_id = json_fields.text(item, "call_id", f"{path}.") or ""
                 output = plain_text(item.get("output"), f"{path}.output", ("input_text", "output_text"))
                 items.append({"type": kind, "call_id": call_id, "output": output})
             case "reasoning" | "mcp_approval_request":

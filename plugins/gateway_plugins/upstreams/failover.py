@@ -4,7 +4,7 @@ Output that was already streamed is never repeated.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -38,7 +38,7 @@ class UpstreamModel(Model):
             adapted = choice.adapt(model_settings, tools)
             try:
                 response = await choice.model.get_response(
-                    system_instructions, choice.prepare(input), *adapted, *rest, **named
+                    system_instructions, _prepared(choice, input, named), *adapted, *rest, **named
                 )
                 return restore(response, names) if choice.chat and (names := namespaces(tools)) else response
             except OpenAIError as error:
@@ -51,7 +51,8 @@ class UpstreamModel(Model):
     ) -> AsyncIterator[Any]:
         def start(choice: Choice) -> AsyncIterator[Any]:
             adapted = choice.adapt(model_settings, tools)
-            events = choice.model.stream_response(system_instructions, choice.prepare(input), *adapted, *rest, **named)
+            items = _prepared(choice, input, named)
+            events = choice.model.stream_response(system_instructions, items, *adapted, *rest, **named)
             return restore_streamed(events, names) if choice.chat and (names := namespaces(tools)) else events
 
         # Without a fallback, no event passes through another generator.
@@ -110,3 +111,9 @@ class UpstreamModel(Model):
             f" for {seconds:g} s" if seconds else "",
         )
         return True
+
+
+def _prepared(choice: Choice, items: Any, named: Mapping[str, Any]) -> Any:
+    # With a conversation that the server keeps, the items are only a part of it.
+    kept = not choice.chat and (named.get("previous_response_id") or named.get("conversation_id"))
+    return items if kept else choice.prepare(items)

@@ -10,8 +10,10 @@ from agents import Model, ModelSettings, OpenAIChatCompletionsModel, OpenAIRespo
 from agents.models.default_models import get_default_model_settings, gpt_5_reasoning_settings_required
 from attrs import frozen
 
+from gateway_core import pair_calls
+from gateway_plugins.upstreams.chat_api import ChatEndpoint
 from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker
-from gateway_plugins.upstreams.client import ChatEndpoint, UpstreamClient
+from gateway_plugins.upstreams.client import UpstreamClient
 from gateway_plugins.upstreams.conversation import replay_rule, with_media
 from gateway_plugins.upstreams.flat_tools import flat
 from gateway_plugins.upstreams.hosted_tools import HostedTools, includes_hosted
@@ -62,6 +64,7 @@ class Choice:
 
     def prepare(self, items: Any) -> Any:
         """Return the conversation of a call as the upstream supports it."""
+        items = pair_calls(items)
         return with_media(items) if self.chat else items
 
     def adapt(self, settings: ModelSettings, tools: Any) -> tuple[ModelSettings, Any]:
