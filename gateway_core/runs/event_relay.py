@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
 from agents import Agent
 from agents.items import (
     HandoffOutputItem,
@@ -18,6 +19,7 @@ from agents.items import (
     ToolCallItem,
     ToolCallOutputItem,
 )
+from pydantic import TypeAdapter
 
 from gateway_core.runs.call_details import (
     HOSTED_CALLS,
@@ -35,6 +37,7 @@ from gateway_core.runs.run_scope import RunScope
 from gateway_core.types import AgentChanged, Citation, ReasoningDelta, TextDelta, ToolFinished, ToolStarted
 
 PARAGRAPH = "\n\n"
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 _REASONING = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 # Whether a shell runs here or at the model's server is known only when the server sends its output.
 _PERHAPS_HOSTED = ("program", "shell_call")
@@ -282,21 +285,14 @@ def as_text(value: Any) -> str:
 
 
 def _as_json(value: Any) -> str:
-    dump = getattr(value, "model_dump_json", None)
-    if callable(dump):
-        return str(dump())
     try:
-        return json.dumps(value, ensure_ascii=False, default=_jsonable)
-    except (TypeError, ValueError):
+        return json.dumps(_ANY.dump_python(value, mode="json", fallback=_fields), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
         return str(value)
 
 
-def _jsonable(value: Any) -> Any:
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return dump(mode="json")
-    fields = getattr(value, "__dataclass_fields__", None)
-    return {name: getattr(value, name) for name in fields} if fields else str(value)
+def _fields(value: Any) -> Any:
+    return attrs.asdict(value) if attrs.has(type(value)) else str(value)
 
 
 def _refusal(message: Any) -> str:

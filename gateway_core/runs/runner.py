@@ -23,7 +23,7 @@ from gateway_core.errors import PluginError, RunError
 from gateway_core.runs import answer_format, streaming_fallback
 from gateway_core.runs.call_details import HOSTED_CALLS, call_id, call_name, get
 from gateway_core.runs.error_mapping import failed_tool
-from gateway_core.runs.event_relay import EventRelay
+from gateway_core.runs.event_relay import EventRelay, output_text
 from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
 from gateway_core.runs.workflow import with_history
 from gateway_core.sdk import compat, patches
@@ -212,7 +212,7 @@ class ScopeHooks(RunHooks[Any]):
 def install() -> None:
     """Install `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
     set_default_agent_runner(GatewayRunner())
-    patches.install(streaming_fallback.decorate, _guard)
+    patches.install(streaming_fallback.decorate, _guard, output_text)
 
 
 async def self_test() -> None:

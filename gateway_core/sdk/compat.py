@@ -177,6 +177,12 @@ NAMES = (
     ),
     PrivateName(
         "openai-agents",
+        "agents.run_internal.turn_resolution:check_for_final_output_from_tools",
+        "returning outputs of tools that end a run as JSON",
+        "clients would read Python's notation of a dict or an object",
+    ),
+    PrivateName(
+        "openai-agents",
         "agents.models.interface:Model._cleanup_on_run_end",
         "forwarding the end of a run to a wrapped model",
         "wrapped models would keep connections open after a run",

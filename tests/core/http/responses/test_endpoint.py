@@ -505,7 +505,7 @@ async def test_input_items_reach_the_model():
         ({"input": [{"role": "user", "content": None}]}, "input[0].content"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": [{"type": "video"}]}]}, "input[0].content[0].type"),
-        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input[0].call_id"),
+        ({"input": [{"type": "function_call_output", "call_id": 1, "output": "x"}]}, "input[0].call_id"),
         ({"background": 1}, "background"),
         ({"background": True, "stream": True}, "stream"),
         ({"background": True, "store": False}, "store"),
