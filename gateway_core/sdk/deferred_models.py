@@ -1,6 +1,6 @@
 """Completes the pydantic models of the official client, which it otherwise builds at their first use, during a run.
 
-Building takes a quarter of a second in total, during which the event loop would serve no one else.
+Building takes a quarter of a second in total, during which the event loop would not serve any other request.
 """
 
 import functools

@@ -64,6 +64,13 @@ class EventReader:
         Raises:
             DialectError: A line of a stream is too long.
         """
+        if piece.startswith(b"data: ") and piece.endswith(b"\n\n") and not (self._rest or self._data or self._raw):
+            data = piece[6:-2]
+            if b"\n" not in data and b"\r" not in data and not self._name:
+                # The usual piece: one event.
+                self.is_stream = self._began = True
+                yield Event("", data)
+                return
         if self._rest and self._rest[-1].endswith(b"\r"):
             # A CRLF may be split between two pieces.
             piece = self._rest.pop() + piece
@@ -78,7 +85,14 @@ class EventReader:
         self._rest, self._rest_size = [], 0
         self._keep(lines.pop())
         for line in lines:
-            yield from self._line(line)
+            if line.startswith(b"data: ") and not self._data:  # the usual lines
+                self.is_stream = self._began = True
+                self._data.append(line[6:])
+            elif not line and len(self._data) == 1:
+                yield Event(self._name, self._data.pop())
+                self._name = ""
+            else:
+                yield from self._line(line)
 
     def end(self) -> Iterator[Event]:
         """Yield the events that the end of the body completes. Many servers omit the last empty line.
