@@ -167,7 +167,7 @@ class UpstreamProvider:
         if tool not in dropped:
             dropped.add(tool)
             logger.warning(
-                "agent %s runs without its hosted tool %s, which is not available at upstream %s",
+                "agent %s runs without its tool %s, which is not available at upstream %s",
                 agent_id,
                 tool,
                 upstream,

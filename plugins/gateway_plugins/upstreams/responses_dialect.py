@@ -21,6 +21,8 @@ _TERMINAL = frozenset(
 _UNTYPED = "response"
 """Stands for the type of a response that is not in an event."""
 _CALLS = frozenset({"function_call", "tool_call", "function"})
+_CALL_EXTRAS = ("caller", "namespace")
+"""Fields of calls that only OpenAI's own servers send."""
 _TEXT = frozenset({"output_text", "text", "input_text"})
 _FAILED = frozenset({"failed", "cancelled", "canceled", "error"})
 _EARLY = frozenset({"in_progress", "queued"})
@@ -73,6 +75,8 @@ class ResponseAnswer:
     """The text that was passed on."""
     _reasoned: bool = False
     """Whether reasoning was passed on."""
+    _messages_done: int = 0
+    """Number of messages whose end was passed on."""
     _number: int = 0
 
     def event(self, value: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -135,6 +139,9 @@ class ResponseAnswer:
             self.finish_reason = reason if reason in ("length", "content_filter") else "length"
         output = self._output(objects(given.get("output")))
         missing = [*self._missing_reasoning(output), *self._missing_text(output)]
+        # The citations of a message are at its end.
+        for message in [item for item in output if item["type"] == "message"][self._messages_done :]:
+            missing.append(self._at({"type": "response.output_item.done", "output_index": 0, "item": message}))
         known = {key: each for key, each in given.items() if each is not None}
         self.response = {
             **_DEFAULTS,
@@ -243,6 +250,8 @@ class ResponseAnswer:
             events = self._start(item) if self._message is None else []
             events += self._rest(_text_of(_normal_items(item)), "response.output_text.delta")
             begun, self._message = self._message, None
+            self._messages_done += 1
+            events.append(self._at({**value, "item": _normal_items(item)[0]}))
         elif item.get("type") in _OWN:
             same = [each for each in self._pending if each.get("type") == item.get("type")]
             begun = next((each for each in same if each.get("id") == item.get("id")), same[0] if same else None)
@@ -317,6 +326,7 @@ def _normal_items(item: Mapping[str, Any]) -> list[dict[str, Any]]:
         function = function if isinstance(function, Mapping) else item
         return [
             {
+                **{name: item[name] for name in _CALL_EXTRAS if item.get(name)},
                 "type": "function_call",
                 "id": item.get("id"),
                 "call_id": plain_text(item.get("call_id")) or plain_text(item.get("id")),
