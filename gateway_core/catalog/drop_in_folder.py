@@ -80,7 +80,7 @@ class _Search:
             self._reject(folder, f"could not be read: {error.strerror}")
             return
         for path in children:
-            if path.name.startswith((".", "_")) or not self._is_inside(path):
+            if path.name.startswith((".", "_")) or not self._is_inside(path) or _leads_back(path):
                 continue
             if os.path.isdir(path):
                 if path.name in SKIPPED_FOLDERS:
@@ -127,6 +127,11 @@ class _Search:
 
     def _reject(self, path: Path, problem: str, hint: str | None = None) -> None:
         self._report(DiscoveryError(problem, source=str(path), hint=hint))
+
+
+def _leads_back(path: Path) -> bool:
+    """Whether a path is a link to a folder that contains it, below which everything would be found again."""
+    return path.is_symlink() and os.path.realpath(path) in {os.path.realpath(folder) for folder in path.parents}
 
 
 def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result | None]]:

@@ -10,21 +10,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from gateway_core.catalog.module_isolation import is_private, public_names
+from gateway_core.catalog.missing_modules import explain_import
 from gateway_core.daemon_thread import ThreadExitError
 from gateway_core.errors import GatewayError, LoadError
 
-# Modules whose distribution has another name. The module's name may be another project's name on the package index.
-_DISTRIBUTIONS = {
-    "bs4": "beautifulsoup4",
-    "cv2": "opencv-python",
-    "dateutil": "python-dateutil",
-    "dotenv": "python-dotenv",
-    "guardrails": "openai-guardrails",
-    "PIL": "pillow",
-    "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
-}
 REALTIME_HINT = (
     "the gateway serves text over HTTP: export an `Agent` with the same instructions and tools, and run the voice "
     "agent with `RealtimeRunner` in a separate process"
@@ -54,7 +43,7 @@ def diagnose(error: BaseException, source: str) -> GatewayError:
         text: str | None = linecache.getline(error.filename, error.lineno or 0).strip()
     else:
         file, line, text = blame(traceback.extract_tb(error.__traceback__), source)
-    code, message, hint = _explain(error, source)
+    code, message, hint = _explain(error, source, (file, line))
     diagnosis = LoadError(
         message,
         source=file or source,
@@ -75,7 +64,7 @@ def blame(stack: traceback.StackSummary, source: str) -> tuple[str | None, int |
     return (own[-1].filename, own[-1].lineno, own[-1].line) if own else (None, None, None)
 
 
-def _explain(error: BaseException, source: str) -> tuple[str, str, str | None]:
+def _explain(error: BaseException, source: str, place: tuple[str | None, int | None]) -> tuple[str, str, str | None]:
     name = type(error).__name__
     if isinstance(error, SyntaxError):
         newer = sys.version_info < (3, 12) and _NEW_F_STRING.search(str(error.msg))
@@ -87,16 +76,11 @@ def _explain(error: BaseException, source: str) -> tuple[str, str, str | None]:
             hint = "fix the syntax error"
         return "syntax", f"{name}: {error.msg}", hint
     if isinstance(error, ModuleNotFoundError):
-        package = (error.name or "").partition(".")[0]
-        if is_private(package):
-            sibling = (error.name or "").partition(".")[2]
-            return "import", f"the agent's folder has no module '{sibling}'", "create it, or fix the import"
         stack = traceback.extract_tb(error.__traceback__)
         if any(Path(frame.filename).parts[-3:-1] == ("agents", "realtime") for frame in stack):
             return "export", "the module defines a voice agent (RealtimeAgent)", REALTIME_HINT
-        return "dependency", f"the module '{error.name}' is not installed", _how_to_find(package, source)
     if isinstance(error, ImportError):
-        return "import", f"{name}: {public_names(str(error))}", None
+        return explain_import(error, source, *place)
     if isinstance(error, SystemExit):
         hint = "move the call under `if __name__ == '__main__':`"
         return "import", "the module calls exit() when it is imported", hint
@@ -118,20 +102,6 @@ def _explain(error: BaseException, source: str) -> tuple[str, str, str | None]:
         hint = "set OPENAI_API_KEY in the environment of the gateway"
         return "environment", "the module creates an OpenAI client without an API key", hint
     return "import", f"{name}: {error}", None
-
-
-def _how_to_find(package: str, source: str) -> str | None:
-    if not package:
-        return None
-    if known := _DISTRIBUTIONS.get(package):
-        return f"pip install {known}"
-    file = Path(source)
-    if file.is_file() and file.with_name(f"{package}.py").is_file():
-        return (
-            f"a single-file agent cannot import other files: move it to {file.stem}/agent.py, and {package}.py to "
-            f"{file.stem}/"
-        )
-    return f"pip install {package}; if it is your own module, put {package}.py into the agent's folder"
 
 
 def _raised_by_environ(error: KeyError) -> bool:

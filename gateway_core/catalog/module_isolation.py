@@ -16,7 +16,6 @@ import itertools
 import re
 import sys
 import threading
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.resources.abc import TraversableResources
@@ -26,11 +25,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from gateway_core.catalog.import_scope import OUTER, ImportScope
 from gateway_core.catalog.safe_ast import compile_tree, parse
-
-# A sibling may shadow an installed package, as it does for a script, but never one of these: a folder of agents is
-# often called `agents`, and `import agents` must still import the SDK.
-NEVER_SIBLINGS = frozenset({"agents", "openai", "gateway_core", "__main__"}) | sys.stdlib_module_names
 
 _PREFIX = "gateway_agent_"
 _numbers = itertools.count(1)
@@ -59,58 +55,30 @@ class IsolatedModule:
         _forget(self.package)
 
 
-@frozen
-class _Package:
-    name: str
-    file: Path
-    folder: Path | None
-    shared: Path | None
-
-    @property
-    def main(self) -> str:
-        """The file's module name within the package; empty if the file is the package itself."""
-        return "" if self.file.name == "__init__.py" else self.file.stem.replace(".", "_")
-
-    def find(self, parts: Sequence[str]) -> Path | None:
-        """Return the file or folder of a sibling; the module's own folder takes precedence over the shared one."""
-        if not parts:
-            return None
-        for base in self._bases(parts[0]):
-            place = base.joinpath(*parts)
-            if (place / "__init__.py").is_file():
-                return place
-            if (source := place.with_name(f"{place.name}.py")).is_file():
-                return source
-            if place.is_dir() and any(place.rglob("*.py")):
-                return place
-        return None
-
-    def _bases(self, first: str) -> list[Path]:
-        own = [self.folder] if self.folder is not None else []
-        return [*own, self.shared] if self.shared is not None and first.startswith("_") else own
-
-
 class _Finder(MetaPathFinder):
     """Finds the modules of private packages only."""
 
     def __init__(self) -> None:
-        self.packages: dict[str, _Package] = {}
+        self.scopes: dict[str, ImportScope] = {}
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         first, *parts = fullname.split(".")
-        package = self.packages.get(first)
-        if package is None:
+        scope = self.scopes.get(first)
+        if scope is None:
             return None
-        if package.main and parts == [package.main]:
-            return _spec(fullname, package.file, package)
-        place = package.file.parent if not parts else package.find(parts)
+        if scope.main and parts == [scope.main]:
+            return _spec(fullname, scope.file, scope)
+        place = scope.file.parent if not parts else scope.find(parts)
         if place is None:
+            if scope.link_outside(parts):
+                # Otherwise the standard finder would find it.
+                raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
             return None
-        if not parts and package.main:
-            return _folder_spec(fullname, package.folder or place, importable=package.folder is not None)
-        if place.is_dir() and not (place / "__init__.py").is_file():
-            return _folder_spec(fullname, place)
-        return _spec(fullname, place, package)
+        if not parts and scope.main:
+            return _root_spec(fullname, scope)
+        if parts == [OUTER] or (place.is_dir() and not (place / "__init__.py").is_file()):
+            return _folder_spec(fullname, _FolderLoader(place))
+        return _spec(fullname, place, scope)
 
 
 _FINDER = _Finder()
@@ -119,16 +87,16 @@ _FINDER = _Finder()
 class _Loader(SourceFileLoader):
     """Compiles from source each time, and rewrites imports of siblings."""
 
-    def __init__(self, fullname: str, path: str, package: _Package) -> None:
+    def __init__(self, fullname: str, path: str, scope: ImportScope) -> None:
         super().__init__(fullname, path)
-        self._package = package
+        self._scope = scope
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
         return self.source_to_code(self.get_data(path), path)
 
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]
-        return compile_tree(_PrivateImports(self._package).visit(parse(data, path)), path)
+        return compile_tree(_PrivateImports(self._scope, Path(path)).visit(parse(data, path)), path)
 
 
 class _FolderLoader(Loader, TraversableResources):
@@ -147,41 +115,64 @@ class _FolderLoader(Loader, TraversableResources):
         return self._folder
 
 
+class _RootLoader(_FolderLoader):
+    """Loads the folder of a file. Its `__init__.py` runs only if a module takes a name from it."""
+
+    def __init__(self, scope: ImportScope) -> None:
+        assert scope.folder is not None
+        super().__init__(scope.folder)
+        self._scope = scope
+
+    def exec_module(self, module: ModuleType) -> None:
+        source = self._folder / "__init__.py"
+        if not source.is_file() or self._scope.leaves(source):
+            return
+
+        def getattr_(name: str) -> Any:
+            if name.startswith("__") or self._scope.find([name]) is not None or vars(module).get("__file__"):
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+            module.__file__ = str(source)
+            exec(_Loader(module.__name__, str(source), self._scope).get_code(module.__name__), vars(module))  # noqa: S102
+            return getattr(module, name)
+
+        vars(module)["__getattr__"] = getattr_
+
+
 class _PrivateImports(ast.NodeTransformer):
     """Rewrites absolute imports of siblings to absolute imports from the private package. Keeps line numbers."""
 
-    def __init__(self, package: _Package) -> None:
-        self._package = package
+    def __init__(self, scope: ImportScope, file: Path) -> None:
+        self._scope = scope
+        self._file = file
 
     def visit(self, node: ast.AST) -> Any:
         # Expressions contain no import statements, and a long one (a sum of 600 terms) exceeds the recursion limit.
         return node if isinstance(node, ast.expr) else super().visit(node)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
-        if node.level == 0 and node.module and self._is_sibling(node.module):
-            node.module = f"{self._package.name}.{node.module}"
+        if node.level == 0 and node.module:
+            wanted = [alias.name for alias in node.names]
+            node.module = self._scope.private_name(node.module, wanted) or node.module
+        elif node.level and (private := self._scope.relative_name(self._file, node.level, node.module)):
+            node.module, node.level = private, 0
         return node
 
     def visit_Import(self, node: ast.Import) -> Any:
-        if not any(self._is_sibling(alias.name) for alias in node.names):
+        if not any(self._scope.private_name(alias.name) for alias in node.names):
             return node
         statements = [statement for alias in node.names for statement in self._import(alias)]
         return [ast.fix_missing_locations(ast.copy_location(statement, node)) for statement in statements]
 
     def _import(self, alias: ast.alias) -> list[ast.stmt]:
-        if not self._is_sibling(alias.name):
+        private = self._scope.private_name(alias.name)
+        if private is None:
             return [ast.Import([alias])]
-        private = f"{self._package.name}.{alias.name}"
         first = alias.name.partition(".")[0]
         if alias.asname or first == alias.name:
             return [ast.Import([ast.alias(private, alias.asname or first)])]
         # `import sub.deep` imports the whole path, but binds only its first part.
         whole = ast.Expr(ast.Call(ast.Name("__import__", ast.Load()), [ast.Constant(private)], []))
-        return [whole, ast.Import([ast.alias(f"{self._package.name}.{first}", first)])]
-
-    def _is_sibling(self, name: str) -> bool:
-        first = name.partition(".")[0]
-        return first not in NEVER_SIBLINGS and self._package.find([first]) is not None
+        return [whole, ast.Import([ast.alias(self._scope.private_name(first) or first, first)])]
 
 
 def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | None = None) -> IsolatedModule:
@@ -191,7 +182,8 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
         file: The file to import; an `__init__.py` is imported as a package.
         folder: The folder whose files are siblings of the module; `None` for no siblings.
         name: Readable part of the private name, such as an agent's id.
-        shared: A folder whose modules with a leading `_` are siblings, too; each loaded module gets its own copy.
+        shared: The drop-in folder. Its modules with a leading `_`, and those of the folders above the module's own, can
+            be imported, too; each loaded module gets its own copy.
 
     Raises:
         BaseException: Any exception that the file raises, unchanged; its modules are then removed from `sys.modules`.
@@ -204,14 +196,14 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
     readable = re.sub(r"\W+", "_", name).strip("_")
     # Absolute, so that lazy imports of siblings work after the working directory has changed.
     file, folder, shared = file.absolute(), folder and folder.absolute(), shared and shared.absolute()
-    package = _Package(f"{_PREFIX}{readable}_{next(_numbers)}", file, folder, shared)
-    _FINDER.packages[package.name] = package
+    scope = ImportScope(f"{_PREFIX}{readable}_{next(_numbers)}", file, folder, shared)
+    _FINDER.scopes[scope.package] = scope
     try:
-        module = importlib.import_module(f"{package.name}.{package.main}" if package.main else package.name)
+        module = importlib.import_module(f"{scope.package}.{scope.main}" if scope.main else scope.package)
     except BaseException:
-        _forget(package.name)
+        _forget(scope.package)
         raise
-    return IsolatedModule(module, package.name)
+    return IsolatedModule(module, scope.package)
 
 
 def is_private(package: str) -> bool:
@@ -221,11 +213,11 @@ def is_private(package: str) -> bool:
 
 def public_names(text: str) -> str:
     """Replace private module names in a text by the names that the author uses."""
-    return re.sub(rf"\b{_PREFIX}\w+?_\d+\.", "", text)
+    return re.sub(rf"\b{_PREFIX}\w+?_\d+\.(?:{OUTER}\.)?", "", text)
 
 
 def _forget(package: str) -> None:
-    _FINDER.packages.pop(package, None)
+    _FINDER.scopes.pop(package, None)
     for name in _names(package):
         sys.modules.pop(name, None)
 
@@ -235,14 +227,22 @@ def _names(package: str) -> list[str]:
     return [name for name in list(sys.modules) if name == package or name.startswith(f"{package}.")]
 
 
-def _spec(fullname: str, place: Path, package: _Package) -> ModuleSpec | None:
+def _spec(fullname: str, place: Path, scope: ImportScope) -> ModuleSpec | None:
     file = place / "__init__.py" if place.is_dir() else place
-    loader = _Loader(fullname, str(file), package)
+    loader = _Loader(fullname, str(file), scope)
     folders = [str(file.parent)] if file.name == "__init__.py" else None
     return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=folders)
 
 
-def _folder_spec(fullname: str, folder: Path, *, importable: bool = True) -> ModuleSpec:
-    spec = ModuleSpec(fullname, _FolderLoader(folder), is_package=True)
-    spec.submodule_search_locations = [str(folder)] if importable else []
+def _root_spec(fullname: str, scope: ImportScope) -> ModuleSpec:
+    if scope.folder is not None:
+        return _folder_spec(fullname, _RootLoader(scope))
+    spec = _folder_spec(fullname, _FolderLoader(scope.file.parent))
+    spec.submodule_search_locations = []  # the other files of its folder are not its submodules
+    return spec
+
+
+def _folder_spec(fullname: str, loader: "_FolderLoader") -> ModuleSpec:
+    spec = ModuleSpec(fullname, loader, is_package=True)
+    spec.submodule_search_locations = [str(loader.files())]
     return spec

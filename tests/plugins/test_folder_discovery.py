@@ -143,3 +143,35 @@ def test_a_package_file_at_the_top_level_is_reported(write, scan):
     write("A/agent.py")
     assert list(scan()) == ["A"]
     assert "shadow the SDK's package" in scan.reported[0].message
+
+
+@pytest.mark.parametrize(
+    "statement", ["from ..plans import x", "import plans", "from .. import (\n    more,\n    plans)"]
+)
+def test_a_module_above_the_agents_folder_changes_the_agents_that_import_it(write, scan, statement):
+    write("proj/one/agent.py", SDK + statement)
+    write("proj/two/agent.py")
+    plans, deeper = write("proj/plans.py", "from . import deeper"), write("proj/deeper.py", "x = 1")
+    before = scan()
+    for file in plans, deeper:
+        file.write_text(f"{file.read_text()}\n# changed")
+        after = scan()
+        assert {agent for agent in after if after[agent] != before[agent]} == {"proj/one"}
+        before = after
+
+
+def test_a_link_to_a_folder_above_it_adds_no_agents(write, scan, tmp_path):
+    write("One/agent.py")
+    write("labs/Two/agent.py")
+    root = tmp_path / "agents"
+    for link, target in (
+        ("loop", root),
+        ("labs/loop", root),
+        ("labs/dot", root / "labs"),
+        ("One/loop", root),
+        ("pair/a/link", root / "pair/b"),
+        ("pair/b/link", root / "pair/a"),
+    ):
+        (root / link).parent.mkdir(parents=True, exist_ok=True)
+        (root / link).symlink_to(target, target_is_directory=True)
+    assert list(scan()) == ["labs/Two", "One"]

@@ -7,17 +7,19 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
-from gateway_core import DiscoveryError, FoundAgent, GatewayError, agent_files, find_agents
+from gateway_core import DiscoveryError, FoundAgent, GatewayError, agent_files, find_agents, is_ignored_file
 
 # Larger files (models, databases) are not read at each scan: the digest covers their size and time instead.
 _READ_LIMIT = 1024 * 1024
 _CLOCK_TICK_NS = 100_000_000
 _PRIVATE_NAME = re.compile(rb"(?<!\w)_\w+")
+_IMPORT = re.compile(rb"^[ \t]*(?:from|import)\b[^\n(;]*(?:\([^)]*\))?", re.MULTILINE)
+_WORD = re.compile(rb"\w+")
 
 
 class Scanner:
@@ -37,20 +39,18 @@ class Scanner:
         """Return the digest of each agent, sorted by id."""
         if not self._root.is_dir():
             return {}
+        root = self._root.resolve()
         seen: set[str] = set()
-        shared = self._shared(self._root.resolve(), seen)
-        digests = {agent: self._digest(agent, shared, seen) for agent in find_agents(self._root, self._report)}
+        modules = _Modules(lambda path: self._contents(path if path.is_dir() else path.parent, path, seen))
+        shared = {os.fsencode(path.stem): path for path in _importable(root, "_") if self._inside(path, root)}
+        for path in shared.values():
+            modules.contents(path)
+        digests = {
+            agent: self._digest(agent, modules, [*_above(agent, root), shared], seen)
+            for agent in find_agents(self._root, self._report)
+        }
         self._known = {path: value for path, value in self._known.items() if path in seen}
         return digests
-
-    def _shared(self, root: Path, seen: set[str]) -> dict[bytes, bytes]:
-        """Return the digests of shared modules, such as `_shared/`, by name, including the modules they mention."""
-        modules = {
-            path.stem.encode(): self._contents(path if path.is_dir() else path.parent, path, seen)
-            for path in sorted(path for path in root.iterdir() if path.name.startswith("_"))
-            if path.name != "__pycache__" and self._inside(path, root) and (path.is_dir() or path.suffix == ".py")
-        }
-        return {name: _combined_digest(_dependencies(name, modules), modules) for name in modules}
 
     def _inside(self, path: Path, root: Path) -> bool:
         if path.is_symlink() and not path.resolve().is_relative_to(root):
@@ -59,12 +59,14 @@ class Scanner:
             return False
         return True
 
-    def _digest(self, agent: FoundAgent, shared: dict[bytes, bytes], seen: set[str]) -> str:
+    def _digest(
+        self, agent: FoundAgent, modules: "_Modules", outside: Sequence[Mapping[bytes, Path]], seen: set[str]
+    ) -> str:
         contents = self._contents(agent.folder or agent.file.parent, agent.folder or agent.file, seen)
         digest = hashlib.sha256(contents.digest)
-        # A change of a shared module changes the agents that mention its name.
-        for name in sorted(contents.mentions & shared.keys()) if shared else ():
-            digest.update(shared[name])
+        # A change of a module outside the agent's folder changes the agents that mention its name.
+        for path in modules.mentioned(contents.mentions, outside):
+            digest.update(modules.contents(path).digest)
         return digest.hexdigest()
 
     def _contents(self, base: Path, place: Path, seen: set[str]) -> "_Contents":
@@ -87,8 +89,8 @@ class Scanner:
             content = Path(path).read_bytes() if status.st_size <= _READ_LIMIT else repr(stamp).encode()
         except OSError:  # removed or unreadable: the digest changes once it is readable again
             return _UNREADABLE
-        mentions = _PRIVATE_NAME.findall(content) if path.endswith(".py") else ()
-        value = _Contents(hashlib.sha256(content).digest(), frozenset(mentions))
+        mentions = _mentions(content) if path.endswith(".py") else frozenset[bytes]()
+        value = _Contents(hashlib.sha256(content).digest(), mentions)
         # Two writes within one clock tick of the file system have the same stamp.
         if abs(time.time_ns() - status.st_mtime_ns) > _CLOCK_TICK_NS:
             self._known[path] = (stamp, value)
@@ -97,24 +99,57 @@ class Scanner:
 
 @frozen
 class _Contents:
-    """The digest of some files, and the private names in them."""
+    """The digest of some files, and the names in them that may be those of modules outside the agent's folder."""
 
     digest: bytes
     mentions: frozenset[bytes]
-    """Names in the source code that begin with `_`."""
+    """Names in the source code that begin with `_`, and the words of import statements."""
 
 
 _UNREADABLE = _Contents(b"unreadable", frozenset())
 
 
-def _dependencies(name: bytes, modules: dict[bytes, _Contents]) -> set[bytes]:
-    """Return a shared module and all shared modules that it mentions, directly or indirectly."""
-    reachable, new = set[bytes](), {name}
-    while new:
-        reachable |= new
-        new = {found for one in new for found in modules[one].mentions & modules.keys()} - reachable
-    return reachable
+class _Modules:
+    """The modules outside the agents' folders. Each is read once per scan, when an agent mentions it."""
+
+    def __init__(self, read: Callable[[Path], _Contents]) -> None:
+        self._read = read
+        self._contents: dict[Path, _Contents] = {}
+
+    def contents(self, path: Path) -> _Contents:
+        if path not in self._contents:
+            self._contents[path] = self._read(path)
+        return self._contents[path]
+
+    def mentioned(self, names: frozenset[bytes], places: Sequence[Mapping[bytes, Path]]) -> list[Path]:
+        """Return the modules that are mentioned directly or indirectly, sorted.
+
+        Args:
+            names: The names that the agent mentions.
+            places: The modules that it can import, by name.
+        """
+        found, new = set[Path](), names
+        while new:
+            reached = {place[name] for place in places for name in new & place.keys()} - found
+            found |= reached
+            new = frozenset[bytes]().union(*(self.contents(path).mentions for path in reached))
+        return sorted(found)
 
 
-def _combined_digest(names: set[bytes], modules: dict[bytes, _Contents]) -> bytes:
-    return hashlib.sha256(b"".join(modules[name].digest for name in sorted(names))).digest()
+def _above(agent: FoundAgent, root: Path) -> list[Mapping[bytes, Path]]:
+    """Return the modules of each folder above an agent, up to but without the drop-in folder."""
+    own = agent.folder or agent.file
+    folders = [path for path in own.parents if path != root and path.is_relative_to(root)]
+    return [{os.fsencode(path.stem): path for path in _importable(folder) if path != own} for folder in folders]
+
+
+def _importable(folder: Path, prefix: str = "") -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.startswith(prefix))
+    paths = [folder / name for name in names if name != "__pycache__" and not is_ignored_file(name)]
+    return [path for path in paths if path.suffix == ".py" or path.is_dir()]
+
+
+def _mentions(source: bytes) -> frozenset[bytes]:
+    words = (name for statement in _IMPORT.findall(source) for name in _WORD.findall(statement))
+    return frozenset([*_PRIVATE_NAME.findall(source), *words])

@@ -390,3 +390,142 @@ def test_failed_loads_are_freed_too(write):
         assert len(alive) == 0
     finally:
         del sys.seen_helpers
+
+
+PACKAGED = {
+    "health_pkg/agent.py": "",
+    "health_pkg/tools/plan.py": "value = 1\nclass Plan: pass",
+    "health_pkg/context.py": "from .tools.plan import Plan\nfrom health_pkg.tools.plan import Plan as Same",
+    "proj/shared.py": "value = 1\nfrom . import settings\nfrom proj.pkg.tools import value as inner",
+    "proj/settings.py": "value = 1",
+    "proj/common/__init__.py": "value = 1",
+    "proj/pkg/agent.py": "",
+    "proj/pkg/tools.py": "value = 1\nfrom ..settings import value",
+    "proj/single.py": "",
+    "srced/agent.py": "",
+    "srced/src/x_pkg/tools.py": "from x_pkg.more import value\nfrom src.x_pkg.more import value",
+    "srced/src/x_pkg/more.py": "value = 1",
+    "_shared/values.py": "value = 1",
+    "other/tools.py": "value = 1",
+}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A drop-in folder with several layouts of projects."""
+    root = tmp_path / "dropped"
+    for name, text in PACKAGED.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def load_in(root, folder, statement, name="agent.py"):
+    file = root / folder / name
+    file.write_text(statement)
+    return load_isolated(file, folder=file.parent if name == "agent.py" else None, name=folder, shared=root)
+
+
+@pytest.mark.parametrize(
+    ("folder", "statement"),
+    [
+        ("health_pkg", "from health_pkg.tools.plan import value"),
+        ("health_pkg", "from health_pkg.tools import plan; value = plan.value"),
+        ("health_pkg", "from health_pkg import context; value = context.Plan is context.Same"),
+        ("health_pkg", "import health_pkg.tools.plan; value = health_pkg.tools.plan.value"),
+        ("health_pkg", "import health_pkg.tools.plan as plan; value = plan.value"),
+        ("health_pkg", "import health_pkg\nimport tools.plan\nvalue = health_pkg.tools.plan.value"),
+        ("srced", "from x_pkg.tools import value"),
+        ("srced", "from src.x_pkg.tools import value"),
+        ("srced", "import x_pkg.more; value = x_pkg.more.value"),
+        ("proj/pkg", "from pkg.tools import value"),
+        ("proj/pkg", "from proj.pkg.tools import value"),
+        ("proj/pkg", "from ..shared import value"),
+        ("proj/pkg", "from .. import shared; value = shared.value"),
+        ("proj/pkg", "from ..common import value"),
+        ("proj/pkg", "from shared import value"),
+        ("proj/pkg", "from proj.shared import value"),
+        ("proj/pkg", "import proj.shared; value = proj.shared.value"),
+        ("proj/pkg", "from proj import shared; value = shared.value"),
+        ("proj/pkg", "from shared import inner as value"),
+        ("proj/pkg", "from .tools import value"),
+        ("health_pkg", "from .._shared.values import value"),
+        ("health_pkg", "from .. import _shared\nfrom .._shared import values\nvalue = values.value"),
+    ],
+)
+def test_every_layout_of_a_project(tree, folder, statement):
+    loaded = load_in(tree, folder, statement)
+    assert loaded.module.value == 1
+    assert sum(file.name == "tools.py" for file in loaded.files) <= 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["from shared import value", "from .shared import value", "from proj.shared import value", "import common as m"],
+)
+def test_a_single_file_in_a_folder_finds_the_files_beside_it(tree, statement):
+    load_in(tree, "proj", statement, name="single.py")
+
+
+@pytest.mark.parametrize("folder", ["health_pkg", "proj/pkg"])
+@pytest.mark.parametrize(
+    "statement", ["import other.tools", "from ..other import tools", "from other.tools import value"]
+)
+def test_other_agents_folders_are_not_importable(tree, folder, statement):
+    with pytest.raises(ImportError):
+        load_in(tree, folder, statement)
+
+
+def test_an_installed_package_precedes_the_folder_of_its_name(tree):
+    (tree / "attrs").mkdir()
+    assert load_in(tree, "attrs", "from attrs import frozen").module.frozen is not None
+    (tree / "attrs" / "attrs.py").write_text("frozen = 'own'")
+    assert load_in(tree, "attrs", "from attrs import frozen").module.frozen == "own"
+
+
+def test_a_folder_named_like_a_package_that_is_not_installed(tree):
+    (tree / "not_there").mkdir()
+    with pytest.raises(ModuleNotFoundError, match="not_there"):
+        load_in(tree, "not_there", "from not_there import Client")
+
+
+def test_the_init_file_beside_an_agent_runs_only_if_a_name_is_taken_from_it(tree):
+    (tree / "health_pkg" / "__init__.py").write_text("from .tools.plan import value\nnames = __name__, __file__")
+    module = load_in(tree, "health_pkg", "from health_pkg import value").module
+    assert module.value == 1
+    (tree / "health_pkg" / "__init__.py").write_text("raise RuntimeError('it ran')")
+    load_in(tree, "health_pkg", "from . import tools\nfrom health_pkg import context")
+    with pytest.raises(RuntimeError, match="it ran"):
+        load_in(tree, "health_pkg", "from . import value")
+
+
+def test_two_agents_above_which_the_same_names_exist(tree):
+    for project in ("one", "two"):
+        (tree / project / "pkg").mkdir(parents=True)
+        (tree / project / "shared.py").write_text(f"value = {project!r}")
+    loaded = [load_in(tree, f"{project}/pkg", "from ..shared import value") for project in ("one", "two")]
+    assert [one.module.value for one in loaded] == ["one", "two"]
+    assert "shared" not in sys.modules
+
+
+def test_a_link_to_a_file_outside_the_drop_in_folder_is_not_imported(tree, tmp_path):
+    (tmp_path / "secret.py").write_text("value = 1")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "part.py").write_text("value = 1")
+    (tree / "health_pkg" / "secret.py").symlink_to(tmp_path / "secret.py")
+    (tree / "health_pkg" / "whole").symlink_to(tmp_path / "whole")
+    (tree / "health_pkg" / "within.py").symlink_to(tree / "_shared" / "values.py")
+    for statement in ("import secret", "from . import secret", "import whole.part", "from .whole.part import value"):
+        with pytest.raises(ImportError):
+            load_in(tree, "health_pkg", statement)
+    assert load_in(tree, "health_pkg", "from within import value").module.value == 1
+
+
+@pytest.mark.parametrize("place", ["health_pkg/.env", ".env"])
+def test_load_dotenv_finds_the_file_as_for_a_script(tree, place, monkeypatch):
+    monkeypatch.setenv("COLOR_OF_TEST", "none")  # restored at the end
+    monkeypatch.delenv("COLOR_OF_TEST")
+    (tree / place).write_text("COLOR_OF_TEST=blue\n")
+    text = "import os\nfrom dotenv import load_dotenv\nload_dotenv()\nvalue = os.environ['COLOR_OF_TEST']"
+    assert load_in(tree, "health_pkg", text).module.value == "blue"
