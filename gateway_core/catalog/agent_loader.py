@@ -13,9 +13,10 @@ from attrs import frozen
 
 from gateway_core.catalog.export_resolver import ExportedAgent, resolve
 from gateway_core.catalog.import_probe import probe_import
-from gateway_core.catalog.load_errors import blame
+from gateway_core.catalog.load_errors import blame, diagnose
 from gateway_core.catalog.mcp_connections import connect_servers
 from gateway_core.catalog.runnables import AgentRunnable
+from gateway_core.catalog.module_isolation import interruption
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.catalog.validation import check
 from gateway_core.config.settings import Config
@@ -24,13 +25,13 @@ from gateway_core.errors import LoadError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.observability.log_context import in_log_context
 from gateway_core.sdk.global_settings import GlobalSettings
-from gateway_core.types import AgentEntry, ServedAgent, Usage
+from gateway_core.types import AgentEntry, ServedAgent
 
 
 class ImportScope(Protocol):
     """The scope of runs that a module starts during its import."""
 
-    usage: Usage
+    rejected_runs: int
 
 
 @frozen
@@ -110,15 +111,14 @@ class AgentLoader:
             try:
                 # The trial import has a separate timeout of the same length.
                 async with asyncio.timeout(self._seconds * (2 if self._trial else 1)):
-                    return await resolve(await thread.result(), entry.source)
+                    return await _resolve(await thread.result(), entry.source, warnings)
             except TimeoutError:
                 raise self._timeout_error(entry, thread) from None
             finally:
                 warnings += [f"importing it changed {name}; reverted" for name in self._settings.restore()]
-                if scope.usage.requests:
+                if scope.rejected_runs and not warnings:
                     warnings.append(
-                        f"importing it called a model {scope.usage.requests} times; move these calls under "
-                        "`if __name__ == '__main__':`"
+                        "importing it runs an agent, which fails; move the run under `if __name__ == '__main__':`"
                     )
 
     def _timeout_error(self, entry: AgentEntry, thread: DaemonThread[object]) -> LoadError:
@@ -131,6 +131,20 @@ class AgentLoader:
             hint="move code that waits for input or for a server out of the module's top level",
             code="timeout",
         )
+
+
+async def _resolve(exported: object, source: str, warnings: list[str]) -> ExportedAgent:
+    """Resolve the export of a module, also if its import ended early."""
+    stopped = interruption(exported)
+    if stopped is None:
+        return await resolve(exported, source)
+    try:
+        offer = await resolve(exported, source)
+    except LoadError:
+        raise stopped from None
+    diagnosis = diagnose(stopped, source)
+    warnings.append(f"{diagnosis}; the lines below it were not executed")
+    return offer
 
 
 async def _open(offer: ExportedAgent, held: AsyncExitStack) -> list[str]:

@@ -10,6 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from gateway_core.catalog.import_stop import CURE, message_of, top_level
 from gateway_core.catalog.missing_modules import explain_import
 from gateway_core.daemon_thread import ThreadExitError
 from gateway_core.errors import GatewayError, LoadError
@@ -42,7 +43,8 @@ def diagnose(error: BaseException, source: str) -> GatewayError:
         line = error.lineno
         text: str | None = linecache.getline(error.filename, error.lineno or 0).strip()
     else:
-        file, line, text = blame(traceback.extract_tb(error.__traceback__), source)
+        stack = traceback.extract_tb(error.__traceback__)
+        file, line, text = blame(top_level(stack) if message_of(error) else stack, source)
     code, message, hint = _explain(error, source, (file, line))
     diagnosis = LoadError(
         message,
@@ -79,6 +81,8 @@ def _explain(error: BaseException, source: str, place: tuple[str | None, int | N
         stack = traceback.extract_tb(error.__traceback__)
         if any(Path(frame.filename).parts[-3:-1] == ("agents", "realtime") for frame in stack):
             return "export", "the module defines a voice agent (RealtimeAgent)", REALTIME_HINT
+    if script := message_of(error):
+        return "import", script, CURE
     if isinstance(error, ImportError):
         return explain_import(error, source, *place)
     if isinstance(error, SystemExit):
@@ -89,9 +93,6 @@ def _explain(error: BaseException, source: str, place: tuple[str | None, int | N
     if isinstance(error, KeyError) and _raised_by_environ(error):
         hint = "set it in the environment of the gateway"
         return "environment", f"the environment variable {error.args[0]} is not set", hint
-    if isinstance(error, EOFError):
-        hint = "the gateway has no interactive input; move input() under `if __name__ == '__main__':`"
-        return "import", f"{name}: {error}", hint
     if isinstance(error, FileNotFoundError) and error.filename and not os.path.isabs(error.filename):
         hint = "relative paths are resolved against the gateway's working directory; write `Path(__file__).parent / …`"
         return "import", f"{name}: {error}", hint

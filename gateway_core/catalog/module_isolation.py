@@ -26,6 +26,7 @@ from typing import Any
 from attrs import field, frozen
 
 from gateway_core.catalog.import_scope import OUTER, ImportScope
+from gateway_core.catalog.import_stop import message_of
 from gateway_core.catalog.safe_ast import compile_tree, parse
 
 _PREFIX = "gateway_agent_"
@@ -90,6 +91,17 @@ class _Loader(SourceFileLoader):
     def __init__(self, fullname: str, path: str, scope: ImportScope) -> None:
         super().__init__(fullname, path)
         self._scope = scope
+        self.interruption: BaseException | None = None
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            super().exec_module(module)
+        except BaseException as error:
+            scope = self._scope
+            main = f"{scope.package}.{scope.main}" if scope.main else scope.package
+            if module.__name__ != main or message_of(error) is None:
+                raise
+            self.interruption = error
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
@@ -185,8 +197,10 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
         shared: The drop-in folder. Its modules with a leading `_`, and those of the folders above the module's own, can
             be imported, too; each loaded module gets its own copy.
 
+    The import ends at a statement of the file that runs an agent; `interruption` returns the exception.
+
     Raises:
-        BaseException: Any exception that the file raises, unchanged; its modules are then removed from `sys.modules`.
+        BaseException: Any other exception of the file, unchanged; its modules are then removed from `sys.modules`.
     """
     with _installing:
         if _FINDER not in sys.meta_path:
@@ -204,6 +218,12 @@ def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | 
         _forget(scope.package)
         raise
     return IsolatedModule(module, scope.package)
+
+
+def interruption(module: object) -> BaseException | None:
+    """Return the exception that ended the import of a module early, at its script part (see `import_stop`)."""
+    loader = getattr(getattr(module, "__spec__", None), "loader", None)
+    return loader.interruption if isinstance(loader, _Loader) else None
 
 
 def is_private(package: str) -> bool:

@@ -161,9 +161,9 @@ class Engine:
 
     @contextmanager
     def importing(self, entry: AgentEntry) -> Iterator[RunScope]:
-        """Set the scope for a module's import: runs started during it use the gateway's models and event loop."""
+        """Set the scope for a module's import, in which runs are rejected."""
         run = RunContext(f"import_{entry.id}", Principal("gateway"), entry.id)
-        scope = RunScope(run, self._hooks.model_provider(run, entry), live=False, tools=self._tools)
+        scope = RunScope(run, None, live=False, importing=True)
         token = POSITION.set(Position(scope, 0))
         try:
             yield scope

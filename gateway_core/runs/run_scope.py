@@ -141,6 +141,10 @@ class RunScope:
     """Number of tool calls so far."""
     tasks: int = 0
     """Number of active tasks that were started in this scope."""
+    importing: bool = False
+    """Whether a module is being imported, which must not run agents."""
+    rejected_runs: int = 0
+    """Number of runs that were rejected because a module was being imported."""
     fatal: GatewayError | None = None
     """The error that ends the run, even if the agent's code catches it."""
 

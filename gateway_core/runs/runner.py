@@ -19,6 +19,7 @@ from agents.models.openai_provider import OpenAIProvider
 from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_default_agent_runner
 
 from gateway_core.catalog.agent_graph import reachable
+from gateway_core.catalog.import_stop import RunAtImportError
 from gateway_core.errors import PluginError, RunError
 from gateway_core.runs import answer_format, streaming_fallback
 from gateway_core.runs.call_details import HOSTED_CALLS, call_id, call_name, get
@@ -38,6 +39,7 @@ class GatewayRunner(AgentRunner):
         if position is None:
             return await super().run(starting_agent, input, **options)
         scope = position.scope
+        _reject_at_import(scope)
         if asyncio.get_running_loop() is not scope.loop:
             # A synchronous tool called `run_sync` in its thread. The models' connections belong to the gateway's loop.
             coroutine = self.run(starting_agent, input, **options)
@@ -82,10 +84,17 @@ class GatewayRunner(AgentRunner):
                 workflow.last_output = result.final_output
         return result
 
+    def run_sync(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
+        position = POSITION.get()
+        if position is not None:
+            _reject_at_import(position.scope)
+        return super().run_sync(starting_agent, input, **options)
+
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
         position = POSITION.get()
         if position is None:
             return super().run_streamed(starting_agent, input, **options)
+        _reject_at_import(position.scope)
         _adopt(position.scope, starting_agent)
         # The author's code reads the streamed run, and decides whether to pass its text on.
         with _deeper(position, answers=False):
@@ -118,6 +127,12 @@ class GatewayRunner(AgentRunner):
                 # Leaving the loop does not stop the SDK: the run would continue, and be billed.
                 result.cancel()
         return result
+
+
+def _reject_at_import(scope: RunScope) -> None:
+    if scope.importing:
+        scope.rejected_runs += 1
+        raise RunAtImportError
 
 
 class ScopeHooks(RunHooks[Any]):

@@ -718,20 +718,67 @@ async def ended(process: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "asks_at_import", "call", "said"),
+    ("name", "line", "call", "said"),
     [
-        ("haiku", "Write a haiku about recursion in programming.", "say: calls itself", "calls itself"),
-        ("script", "What's the weather in Tokyo?", 'call get_weather {"city": "Oslo"}', "tool said: Oslo is sunny"),
+        ("haiku", 5, "say: calls itself", "calls itself"),
+        ("script", 21, 'call get_weather {"city": "Oslo"}', "tool said: Oslo is sunny"),
+        ("prints_answers", 13, "say: hola", "hola"),
+        ("own_call", 14, "say: here", "here"),
+        ("chat_loop", 6, "say: you say", "you say"),
     ],
 )
 async def test_a_script_that_runs_its_agent_when_it_is_imported_is_served(
-    drop_in, stream, name, asks_at_import, call, said
+    drop_in, stream, name, line, call, said, monkeypatch
 ):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     async with drop_in(name, stream=stream) as served:
-        assert [record.request.user_text for record in served.records] == [asks_at_import]
+        assert served.records == [], "a run at import fails at once"
+        [note] = served.gateway.gateway.catalog.agents[name].warnings
+        assert note.startswith(f"{served.folder / name}.py:{line}: ")
+        assert "move this line under `if __name__ == '__main__':`" in note
+        assert "the lines below it were not executed" in note
         answer = await served.ask(name, call)
         assert answer.text == said
-        assert answer.prompt_tokens == prompt_tokens(served.records[1:]), "the tokens of the import are not counted"
+        assert answer.prompt_tokens == prompt_tokens(served.records)
+
+
+async def test_a_script_whose_agents_follow_its_run_is_diagnosed(tmp_path):
+    (tmp_path / "early.py").write_text(EARLY_RUN)
+    async with gateway_in_memory(folder=tmp_path) as g:
+        error = g.gateway.catalog.broken["early"].error
+        assert (error.message, error.line) == ("the module runs an agent when it is imported", 7)
+        assert error.hint == "move this line under `if __name__ == '__main__':`"
+    moved = EARLY_RUN.replace("print(", "if __name__ == '__main__':\n    print(")
+    (tmp_path / "early.py").write_text(moved)
+    async with gateway_in_memory(folder=tmp_path) as g:
+        assert list(g.gateway.catalog.agents) == ["early"]
+
+
+EARLY_RUN = """from agents import Agent, Runner
+
+def make():
+    return Agent(name="Early")
+
+
+print(Runner.run_sync(make(), "hello"))
+agent = make()
+"""
+
+
+async def test_a_script_that_catches_the_failure_of_its_run_is_served_with_a_note(tmp_path):
+    text = EARLY_RUN.replace("print(", "try:\n    print(").replace(
+        "agent =", "except Exception as e: print(e)\nagent ="
+    )
+    (tmp_path / "early.py").write_text(text)
+    async with gateway_in_memory(folder=tmp_path) as g:
+        [note] = g.gateway.catalog.agents["early"].warnings
+        assert note.startswith("importing it runs an agent, which fails")
+
+
+async def test_other_failures_of_a_module_do_not_serve_a_part_of_it(tmp_path):
+    (tmp_path / "half.py").write_text("from agents import Agent\nagent = Agent(name='a')\nundefined_name\n")
+    async with gateway_in_memory(folder=tmp_path) as g:
+        assert "NameError" in g.gateway.catalog.broken["half"].error.message
 
 
 async def test_a_module_that_waits_for_input_times_out_and_its_line_is_reported(tmp_path, monkeypatch):
@@ -764,8 +811,8 @@ async def test_all_modules_are_served_together(tmp_path, monkeypatch):
     with FakeUpstream() as fake:
         config = {"plugins": {"upstreams": {"fake": {"base_url": fake.base_url}}}}
         async with gateway_in_memory(folder=root, config=config) as g:
-            assert set(g.gateway.catalog.broken) == {"chat_loop", *unreadable}
-            assert len(g.gateway.catalog.agents) >= 24
+            assert set(g.gateway.catalog.broken) == unreadable
+            assert len(g.gateway.catalog.agents) >= 27
             assert os.environ["OPENAI_API_KEY"] == "none"
             agents = dict(g.gateway.catalog.agents)
             catalog = await g.gateway.reload()

@@ -524,6 +524,8 @@ def test_a_link_to_a_file_outside_the_drop_in_folder_is_not_imported(tree, tmp_p
 
 @pytest.mark.parametrize("place", ["health_pkg/.env", ".env"])
 def test_load_dotenv_finds_the_file_as_for_a_script(tree, place, monkeypatch):
+    # Without the attribute, `find_dotenv` takes the process for an interactive session, as in a worker of the tests.
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     monkeypatch.setenv("COLOR_OF_TEST", "none")  # restored at the end
     monkeypatch.delenv("COLOR_OF_TEST")
     (tree / place).write_text("COLOR_OF_TEST=blue\n")
