@@ -101,7 +101,7 @@ class AgentLoader:
 
     async def _import(self, entry: AgentEntry, warnings: list[str]) -> ExportedAgent:
         def call() -> object:
-            self._hooks.admit_agent(entry)
+            warnings.extend(self._hooks.admit_agent(entry))
             if self._trial and entry.probe_command:
                 probe_import(entry.probe_command, entry.source, self._seconds)
             return entry.load()
@@ -111,15 +111,16 @@ class AgentLoader:
             try:
                 # The trial import has a separate timeout of the same length.
                 async with asyncio.timeout(self._seconds * (2 if self._trial else 1)):
-                    return await _resolve(await thread.result(), entry.source, warnings)
+                    exported = await thread.result()
+                    offer = await _resolve(exported, entry.source, warnings)
+                if scope.rejected_runs and interruption(exported) is None:
+                    cure = "move the run under `if __name__ == '__main__':`"
+                    warnings.append(f"importing it runs an agent, which fails; {cure}")
+                return offer
             except TimeoutError:
                 raise self._timeout_error(entry, thread) from None
             finally:
                 warnings += [f"importing it changed {name}; reverted" for name in self._settings.restore()]
-                if scope.rejected_runs and not warnings:
-                    warnings.append(
-                        "importing it runs an agent, which fails; move the run under `if __name__ == '__main__':`"
-                    )
 
     def _timeout_error(self, entry: AgentEntry, thread: DaemonThread[object]) -> LoadError:
         file, line, text = blame(thread.stack(), entry.source)

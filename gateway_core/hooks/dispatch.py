@@ -210,10 +210,9 @@ class Hooks:
                 logger.exception("plugin %s failed in watch_paths", plugin)
         return paths
 
-    def admit_agent(self, entry: AgentEntry) -> None:
-        """Call every plugin. The first exception rejects the agent and is propagated."""
-        for _, call in self._implementations["admit_agent"]:
-            call(entry)
+    def admit_agent(self, entry: AgentEntry) -> list[str]:
+        """Return the concatenated notes. The first exception rejects the agent and is propagated."""
+        return [note for _, call in self._implementations["admit_agent"] for note in call(entry) or ()]
 
     def substitutes(self, tool: "Tool", entry: AgentEntry) -> list[str]:
         """Return the concatenated results."""

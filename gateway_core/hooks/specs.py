@@ -166,9 +166,10 @@ class Hookspecs:
         concatenated. An exception is logged, and does not affect the paths of other plugins."""
 
     @hookspec
-    def admit_agent(self, entry: AgentEntry) -> None:
+    def admit_agent(self, entry: AgentEntry) -> Iterable[str] | None:
         """Admit or reject an agent before its code is imported. Called before each load, in a worker thread. Every
-        plugin is called until one rejects the agent by raising a `LoadError`, which becomes the agent's diagnosis."""
+        plugin is called until one rejects the agent by raising a `LoadError`, which becomes the agent's diagnosis. The
+        returned notes for operators are added to the warnings of the agent."""
 
     @hookspec
     def substitutes(self, tool: "Tool", entry: AgentEntry) -> Iterable[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from gateway_core import AgentEntry, Gateway, hookimpl
-from gateway_plugins.requirements.checking import check_python, problems_of, unmet_error
+from gateway_plugins.requirements.checking import check_python, notes_of, problems_of, unmet_error
 from gateway_plugins.requirements.command import deps
 from gateway_plugins.requirements.declarations import Declaration
 from gateway_plugins.requirements.installing import InstallError, install
@@ -43,20 +43,25 @@ class Requirements:
         self._settings = config
 
     @hookimpl
-    def admit_agent(self, entry: AgentEntry) -> None:
-        """Rejects an agent whose requirements are not met, with all problems and the command that installs them."""
+    def admit_agent(self, entry: AgentEntry) -> Iterable[str]:
+        """Rejects an agent whose requirements are not met, with all problems and the command that installs them.
+
+        Returns:
+            Notes about lines that are not checked.
+        """
         if not self._settings.check:
-            return
+            return []
         declaration = read_declaration(entry.id, Path(entry.source), entry.folder)
         self._declared.pop(entry.id, None)
         if declaration.is_empty:
-            return
+            return []
         self._declared[entry.id] = declaration
         if self._settings.auto_install:
             self._install(declaration)
         error = unmet_error(declaration)
         if error is not None:
             raise error
+        return notes_of(declaration)
 
     @hookimpl
     def commands(self) -> Iterable[click.Command]:
@@ -86,8 +91,8 @@ class Requirements:
             problems = problems_of(declaration)
             if not problems or check_python(declaration):
                 return  # the check that follows reports the wrong Python
-            if declaration.rejected:
-                raise declaration.rejected[0].error
+            if declaration.obstacles:
+                raise declaration.obstacles[0].error
             others = [other for other in self._present() if other.agent_id != declaration.agent_id]
             logger.warning("installing for agent %s: %s", declaration.agent_id, "; ".join(problems))
             source = self._settings.allow_source

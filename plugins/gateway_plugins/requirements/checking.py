@@ -1,8 +1,10 @@
 """Compares what an agent declares with the metadata of the installed distributions: offline, and without a process."""
 
 import platform
+import re
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -11,7 +13,10 @@ from packaging.version import InvalidVersion
 from gateway_core import LoadError
 from gateway_plugins.requirements.declarations import Declaration, Declared, Location
 
+GATEWAY = "agent-gateway"
 OK = "ok"
+_MAX_NOTES = 5
+_NAME = re.compile(r"[\w.-]+")
 
 
 def check(declaration: Declaration) -> list[tuple[Declared, str]]:
@@ -46,16 +51,49 @@ def problems_of(declaration: Declaration) -> dict[str, Location]:
 
 def unmet_error(declaration: Declaration) -> LoadError | None:
     """The error that keeps an agent from loading and lists all problems; `None` when its requirements are met."""
-    for rejected in declaration.rejected:
-        if rejected.malformed:
-            return rejected.error
     problems = problems_of(declaration)
-    if not problems:
-        return None
+    fixed = _conflicts_with_gateway(declaration)
+    if problems.keys() <= fixed.keys():
+        return None  # the agent may work with the versions of the gateway
     hint = f"run: {declaration.install_command}"
+    if obstacles := [*(rejected.error for rejected in declaration.obstacles), *fixed.values()]:
+        lines = dict.fromkeys(f"{Path(str(each.source)).name}:{each.line}" for each in obstacles)
+        hint = f"fix or remove {_first(list(lines), 'line')}, then {hint}"
     if declaration.python and check_python(declaration):
         hint = f"run the gateway on Python {declaration.python.specifier}"
     return next(iter(problems.values())).error(f"requirements are not met: {'; '.join(problems)}", hint)
+
+
+def notes_of(declaration: Declaration) -> list[str]:
+    """What an operator should know about a declaration that does not keep the agent from loading."""
+    errors = [*(rejected.error for rejected in declaration.rejected), *_conflicts_with_gateway(declaration).values()]
+    shown = [str(error) for error in errors[:_MAX_NOTES]]
+    return [*shown, f"and {len(errors) - _MAX_NOTES} more lines of this kind"] if errors[_MAX_NOTES:] else shown
+
+
+def _conflicts_with_gateway(declaration: Declaration) -> dict[str, LoadError]:
+    """The problems with versions of the gateway's own requirements, which cannot be installed in other versions."""
+    own = {canonicalize_name(need.name) for need in needs_of_the_gateway()}
+    hint = "remove the version if the agent works with the installed one"
+    return {
+        problem: location.error(f"{problem}, which the gateway requires", hint)
+        for problem, location in problems_of(declaration).items()
+        if ": conflicts with installed" in problem and canonicalize_name(_NAME.match(problem)[0]) in own  # type: ignore[index]
+    }
+
+
+def _first(items: list[str], kind: str) -> str:
+    more = len(items) - _MAX_NOTES
+    return ", ".join(items[:_MAX_NOTES]) + (f" and {more} more {kind}s" if more > 0 else "")
+
+
+def needs_of_the_gateway() -> list[Requirement]:
+    """The gateway's own requirements. It shares the environment with the agents, and none of them may break it."""
+    try:
+        needs = [Requirement(text) for text in distribution(GATEWAY).requires or ()]
+    except PackageNotFoundError:
+        return []  # it runs from a source tree
+    return [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
 
 
 def _problem(requirement: Requirement, followed: set[tuple[str, str]]) -> str | None:

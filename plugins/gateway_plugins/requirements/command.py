@@ -48,7 +48,7 @@ def install(wanted: str | None, dry_run: bool, agents: Path | None, file: Path |
         for agent in find_agents(folder, lambda error: click.echo(f"ignored: {error}", err=True))
     ]
     chosen = _choose(found, wanted)
-    _stop(line for declaration in chosen for rejected in declaration.rejected for line in _lines(rejected))
+    _stop(line for declaration in chosen for rejected in declaration.obstacles for line in _lines(rejected))
     if not any(declaration.requirements for declaration in chosen):
         click.echo("No requirements are declared.")
     for declaration in chosen:

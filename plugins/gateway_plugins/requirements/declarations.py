@@ -70,10 +70,12 @@ class Declared:
 
 @frozen
 class Rejected:
-    """A line that keeps `deps install` from installing, and a malformed one also the agent from loading."""
+    """A line that is not checked, and that keeps `deps install` from installing unless it is ignored."""
 
     error: LoadError
     malformed: bool = False
+    ignored: bool = False
+    """Whether nothing is to be installed for it."""
 
 
 @frozen
@@ -102,6 +104,11 @@ class Declaration:
     def is_empty(self) -> bool:
         """Whether it contains no requirement."""
         return not (self.requirements or self.constraints or self.python or self.rejected)
+
+    @property
+    def obstacles(self) -> tuple[Rejected, ...]:
+        """The lines that keep `deps install` from installing."""
+        return tuple(rejected for rejected in self.rejected if not rejected.ignored)
 
     @property
     def install_command(self) -> str:

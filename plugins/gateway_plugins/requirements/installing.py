@@ -11,16 +11,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib import invalidate_caches
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import uv
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from gateway_plugins.requirements.checking import GATEWAY, needs_of_the_gateway
 from gateway_plugins.requirements.declarations import Declaration, hide_credentials
 
-GATEWAY = "agent-gateway"
 _WORD = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?")
 _PIP_SETTINGS = {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE"}
 _UV_SETTINGS = {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_CONFIG_FILE"}
@@ -64,7 +63,7 @@ def install(
     limits += [one for agent in [*chosen, *others] for one in agent.constraints]
     files = {
         "hashed.txt": [one.line for one in hashed],
-        "requirements.txt": [*(one.line for ones in required for one in ones), *map(str, _needs_of_the_gateway())],
+        "requirements.txt": [*(one.line for ones in required for one in ones), *map(str, needs_of_the_gateway())],
         "constraints.txt": [f"{one.project}{one.requirement.specifier}" for one in limits if one.applies],
         # uv searches the parent folders for settings, where anyone may have written; this file ends the search.
         "uv.toml": [],
@@ -117,7 +116,7 @@ def _explain(message: str, chosen: Sequence[Declaration], others: Sequence[Decla
     """The requirements on the projects that uv's message mentions, with their locations, and what to do."""
     own = list(_claims(chosen))
     claims = [*own, *_claims(others)]
-    claims += [(need, f"  the gateway requires {need} (dependency of {GATEWAY})") for need in _needs_of_the_gateway()]
+    claims += [(need, f"  the gateway requires {need} (dependency of {GATEWAY})") for need in needs_of_the_gateway()]
     names = {canonicalize_name(need.name) for need, _ in own}
     mentioned = {canonicalize_name(word) for word in _WORD.findall(message)}
     if not mentioned & names:
@@ -134,12 +133,3 @@ def _claims(agents: Sequence[Declaration]) -> Iterator[tuple[Requirement, str]]:
         for one in [*agent.requirements, *agent.constraints]:
             if one.applies:
                 yield one.requirement, f"  agent {agent.agent_id} requires {one.requirement} ({one.location})"
-
-
-def _needs_of_the_gateway() -> list[Requirement]:
-    """The gateway's own requirements. It shares the environment with the agents, and none of them may break it."""
-    try:
-        needs = [Requirement(text) for text in distribution(GATEWAY).requires or ()]
-    except PackageNotFoundError:
-        return []  # it runs from a source tree
-    return [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]

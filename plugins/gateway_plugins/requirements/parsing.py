@@ -5,8 +5,10 @@ stricter than pip's and uv's, which follow options in a file, expand environment
 folder that a line names.
 """
 
+import codecs
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,9 @@ INLINE_BYTES = 64 * 1024
 _MAX_CHARACTERS = 2000
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _COMMENT = re.compile(r"(^|\s)#.*$")
-_CONSTRAINTS = re.compile(r"(?:-c\s+|--constraint(?:\s+|=))(\S+)")
+_CONSTRAINTS = re.compile(r"(?:-c\s*|--constraint(?:\s+|=))(\S+)")
+_INCLUDED = re.compile(r"(?:-r\s*|--requirement(?:\s+|=))(\S+)")
+_MAX_INCLUDED = 20
 _HASH = re.compile(r"--hash=(sha256:[0-9a-fA-F]{64}|sha384:[0-9a-fA-F]{96}|sha512:[0-9a-fA-F]{128})")
 # A URL, a path, or a name that installers take for a file in the working directory.
 _PLACE = re.compile(
@@ -36,6 +40,10 @@ _BLOCK = re.compile(r"^# /// script[ \t]*\n((?:#(?:| [^\n]*)\n)*)# ///[ \t]*$", 
 _BY_NAME = "name a project and its versions, such as requests>=2; the operator configures the package index"
 _PEP_508 = "write a project and its versions, such as requests>=2,<3"
 _PEP_723 = "fix the block that begins with '# /// script'"
+
+_NOT_NEEDED = {
+    "agents": ("the project 'agents' is not the SDK; openai-agents is installed", "write openai-agents"),
+}
 
 Item = Declared | PythonRequirement | Rejected
 
@@ -63,8 +71,15 @@ def read_declaration(agent_id: str, file: Path, folder: Path | None) -> Declarat
     )
 
 
-def _requirements(file: Path, folder: Path, named_at: Location | None = None) -> Iterator[Item]:
-    """The lines of a requirements file, or of the constraints file that a line names."""
+def _requirements(
+    file: Path,
+    folder: Path,
+    named_at: Location | None = None,
+    *,
+    constraints: bool = False,
+    seen: frozenset[Path] = frozenset(),
+) -> Iterator[Item]:
+    """The lines of a requirements file, or of the file that a line of it names."""
     try:
         text = _read(file, folder)
     except (OSError, ValueError) as error:
@@ -73,12 +88,18 @@ def _requirements(file: Path, folder: Path, named_at: Location | None = None) ->
         yield Rejected(location.error(f"the file {file.name} {problem}", hint), malformed=named_at is None)
         return
     for line, location in _logical_lines(text, file):
-        constraints = None if named_at else _CONSTRAINTS.fullmatch(line)
-        if constraints:
-            yield from _requirements(folder / constraints[1], folder, location)
+        limits = None if constraints else _CONSTRAINTS.fullmatch(line)
+        if limits:
+            yield from _requirements(file.parent / limits[1], folder, location, constraints=True)
+            continue
+        included = None if constraints else _INCLUDED.fullmatch(line)
+        if included:
+            inner = (file.parent / included[1]).resolve()
+            if inner not in seen and len(seen) < _MAX_INCLUDED:
+                yield from _requirements(inner, folder, location, seen=seen | {file.resolve(), inner})
             continue
         item = _parse_line(line, location)
-        if named_at and isinstance(item, Declared):
+        if constraints and isinstance(item, Declared):
             item = evolve(item, constraint=True)
             if item.hashes or item.requirement.extras:
                 reason = "a constraint cannot have hashes or extras"
@@ -97,7 +118,9 @@ def _read(file: Path, folder: Path) -> str:
     if len(content) > MAX_BYTES:
         raise ValueError(f"is larger than {MAX_BYTES} bytes")
     try:
-        return content.decode("utf-8-sig")
+        # PowerShell writes UTF-16 with `pip freeze > requirements.txt`.
+        utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8 text") from None
 
@@ -143,6 +166,9 @@ def _parse_requirement(text: str, location: Location) -> Declared | Rejected:
         try:
             declared = Declared(Requirement(text), location)
             declared.applies  # noqa: B018 - some invalid markers are only found by evaluating them
+            if (note := _NOT_NEEDED.get(declared.project)) or declared.requirement.name in sys.stdlib_module_names:
+                reason, hint = note or (f"{declared.requirement.name} is a part of Python", "remove the line")
+                return Rejected(location.error(reason, hint), ignored=True)
             if declared.requirement.url is None:
                 return declared
             return Rejected(location.error(f"installing {declared.project} from a URL is not accepted", _BY_NAME))

@@ -721,7 +721,7 @@ async def ended(process: int) -> None:
     ("name", "line", "call", "said"),
     [
         ("haiku", 5, "say: calls itself", "calls itself"),
-        ("script", 21, 'call get_weather {"city": "Oslo"}', "tool said: Oslo is sunny"),
+        ("script", 20, 'call get_weather {"city": "Oslo"}', "tool said: Oslo is sunny"),
         ("prints_answers", 13, "say: hola", "hola"),
         ("own_call", 14, "say: here", "here"),
         ("chat_loop", 6, "say: you say", "you say"),

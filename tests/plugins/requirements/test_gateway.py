@@ -41,7 +41,8 @@ async def test_an_unmet_requirement_keeps_only_its_agent_out(folder, no_process)
         assert error.source == str(folder / "Bad" / "requirements.txt")
         assert "attrs<1: conflicts with installed attrs 2" in error.message
         assert "no-such-project-here>=2: missing" in error.message
-        assert error.hint == f"run: agent-gateway deps install --agent Bad --agents {folder}"
+        command = f"agent-gateway deps install --agent Bad --agents {folder}"
+        assert error.hint == f"fix or remove requirements.txt:3, then run: {command}"
         answer = await g.openai.chat.completions.create(model="Good", messages=ASK)
         assert answer.choices[0].message.content == "hello"
         facts = g.gateway.hooks.describe()["requirements"]
@@ -71,11 +72,62 @@ async def test_another_python_is_reported_with_another_hint(folder):
     assert (error.line, error.hint) == (2, "run the gateway on Python >=4")
 
 
-async def test_a_malformed_line_is_reported_with_its_line(folder):
-    (folder / "Bad" / "requirements.txt").write_text("attrs\nattrs >> 1\n")
+async def test_a_malformed_line_is_a_note_with_its_line(folder):
+    file = folder / "Bad" / "requirements.txt"
+    file.write_text("attrs\nattrs >> 1\n")
+    async with gateway(folder) as g:
+        [note] = g.gateway.catalog.agents["Bad"].warnings
+    assert note.startswith(f"{file}:2: invalid requirement")
+
+
+AS_PEOPLE_WRITE = """\
+# the SDK
+agents
+asyncio
+sqlite3 ; python_version >= "3.8"
+typing  # for older versions
+openai-agents==0.0.7
+openai>=1.66,<2
+attrs>=20  # inline
+-r more/base.txt
+-e .
+./libs/mine
+numpy @ file:///croot/numpy_and_numpy_base/work
+git+https://example.test/acme/kit.git
+--extra-index-url https://wheels.example.test/cpu
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom"])
+async def test_requirements_as_people_write_them_are_notes(folder, encoding, no_process):
+    text = AS_PEOPLE_WRITE.replace("\n", "\r\n")
+    content = b"\xff\xfe" + text.encode("utf-16-le") if encoding == "utf-16-le-bom" else text.encode(encoding)
+    (folder / "Bad" / "requirements.txt").write_bytes(content)
+    (folder / "Bad" / "more").mkdir()
+    (folder / "Bad" / "more" / "base.txt").write_text("pydantic\n-r ../requirements.txt\n-r base.txt\n")
+    async with gateway(folder) as g:
+        assert not g.gateway.catalog.broken, [str(b.error) for b in g.gateway.catalog.broken.values()]
+        notes = g.gateway.catalog.agents["Bad"].warnings
+    assert "requirements.txt:2: the project 'agents' is not the SDK" in notes[0]
+    assert "requirements.txt:3: asyncio is a part of Python (remove the line)" in notes[1]
+    assert notes[-1] == "and 6 more lines of this kind"
+
+
+async def test_a_missing_requirement_in_an_included_file_is_found(folder):
+    (folder / "Bad" / "requirements.txt").write_text("-r base.txt\n")
+    (folder / "Bad" / "base.txt").write_text("attrs\nno-such-project-here\n")
     async with gateway(folder) as g:
         error = g.gateway.catalog.broken["Bad"].error
-    assert (error.line, error.source_line, error.code) == (2, "attrs >> 1", "dependency")
+    assert (error.source, error.line) == (str(folder / "Bad" / "base.txt"), 2)
+
+
+async def test_the_cure_names_the_lines_that_keep_the_command_from_installing(folder):
+    (folder / "Bad" / "requirements.txt").write_text("no-such-project-here\nasyncio\n-e .\nopenai<1\nnumpy=1\n")
+    async with gateway(folder) as g:
+        error = g.gateway.catalog.broken["Bad"].error
+    lines = "requirements.txt:3, requirements.txt:5, requirements.txt:4"
+    command = f"agent-gateway deps install --agent Bad --agents {folder}"
+    assert error.hint == f"fix or remove {lines}, then run: {command}"
 
 
 async def test_lines_that_only_an_installer_minds_do_not_keep_an_agent_out(folder, no_process):
@@ -106,7 +158,7 @@ async def test_auto_install_starts_nothing_for_a_hostile_file(folder, no_process
     (folder / "Bad" / "requirements.txt").write_text("no-such-project-here\n-r /etc/passwd\n")
     async with gateway(folder, auto_install=True) as g:
         error = g.gateway.catalog.broken["Bad"].error
-        assert (error.line, error.message) == (2, "the option -r is not accepted in a requirements file")
+        assert (error.line, error.message) == (2, "the file passwd is outside the agent's folder")
         assert list(g.gateway.catalog.agents) == ["Good"]
 
 

@@ -153,7 +153,7 @@ def test_a_line_that_is_clear_and_rejected_says_why(read, line, expected):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("attrs\n".encode("utf-16"), "not UTF-8"),
+        (b"attrs\n\xff", "not UTF-8"),
         (b"#" * (1024 * 1024 + 1), "larger than"),
     ],
 )
