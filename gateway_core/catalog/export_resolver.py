@@ -14,6 +14,7 @@ from agents import Agent
 from attrs import field, frozen
 
 from gateway_core.catalog.agent_graph import neighbors
+from gateway_core.catalog.agents_nearby import how_to_export
 from gateway_core.catalog.runnables import AgentRunnable, InputKind, Runnable, WorkflowRunnable
 from gateway_core.catalog.safe_ast import parse
 from gateway_core.catalog.unsupported_exports import refuse
@@ -126,9 +127,8 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
         )
     for name, value in names.items():
         refuse(value, f"`{name}`", source)
-    raise LoadError(
-        f"the module exports no Agent; {_top_level_names(names)}", source=source, hint=HOW_TO, code="export"
-    )
+    hint = how_to_export(source, (*AGENT_NAMES, *ENTRY_NAMES)) or HOW_TO
+    raise LoadError(f"the module exports no Agent; {_top_level_names(names)}", source=source, hint=hint, code="export")
 
 
 async def _from_object(exported: object, source: str) -> Runnable:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -53,8 +53,9 @@ def config(file: Path | None, agents: Path | None, as_json: bool) -> None:
 @as_json
 def agents(file: Path | None, agents: Path | None, as_json: bool) -> None:
     """List the agents, including broken ones."""
+    output = _take_stdout()
     catalog, _ = _load(file, agents)
-    _print(_rows(catalog), as_json)
+    _print(_rows(catalog), as_json, output)
 
 
 @click.command()
@@ -67,12 +68,15 @@ def check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json
     Without PATHS, check all agents. The exit status is 1 if any agent is broken.
     """
     compat.check()
-    status = _in_child(lambda: _check(paths, file, agents, as_json, trial=False))
+    output = _take_stdout()
+    status = _in_child(lambda: _check(paths, file, agents, as_json, output, trial=False))
     # A module exited the child process. Import each module in a separate process to find it, which is slower.
-    sys.exit(_check(paths, file, agents, as_json, trial=True) if status is None else status)
+    sys.exit(_check(paths, file, agents, as_json, output, trial=True) if status is None else status)
 
 
-def _check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json: bool, *, trial: bool) -> int:
+def _check(
+    paths: Sequence[Path], file: Path | None, agents: Path | None, as_json: bool, output: TextIO, *, trial: bool
+) -> int:
     """Print the table and return the exit status."""
     rows: list[dict[str, Any]] = []
     places: list[tuple[Path | None, str | None]] = [_place(path) for path in paths] or [(agents, None)]
@@ -80,8 +84,25 @@ def _check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_jso
         catalog, reported = _load(file, folder, installed=not paths, trial=trial)
         rows += [row for row in _rows(catalog) if only is None or row["model"] == only]
         rows += [{"model": "-", "state": "refused", "source": source, "diagnosis": text} for source, text in reported]
-    _print(rows, as_json)
+    _print(rows, as_json, output)
     return int(any(row["state"] != "ok" for row in rows))
+
+
+def _take_stdout() -> TextIO:
+    """Return the standard output, and send to standard error what the agents' modules print, also when they exit.
+
+    Their libraries and processes may write to the descriptor itself, so the descriptor is redirected.
+    """
+    output = sys.stdout
+    try:
+        descriptor = output.fileno()
+    except (OSError, ValueError):  # replaced by a stream without a descriptor
+        sys.stdout = sys.stderr
+        return output
+    output.flush()
+    taken = open(os.dup(descriptor), "w", encoding=output.encoding, errors=output.errors)  # noqa: SIM115
+    os.dup2(sys.stderr.fileno(), descriptor)
+    return taken
 
 
 def _in_child(work: Callable[[], int]) -> int | None:
@@ -160,18 +181,20 @@ def _rows(catalog: Catalog) -> list[dict[str, Any]]:
     return served + broken
 
 
-def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
+def _print(rows: Sequence[dict[str, Any]], as_json: bool, output: TextIO | None = None) -> None:
+    for line in [json.dumps(rows, indent=2)] if as_json else _lines(rows):
+        click.echo(line, file=output)
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
     if not rows:
-        click.echo("none")
+        yield "none"
         return
     columns = [column for column in rows[0] if column != "details"]
     cells = [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
     for line in [columns, *cells]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
 def _cell(value: Any) -> str:

@@ -127,6 +127,42 @@ def test_check_finds_the_module_that_exits_the_process(run, tmp_path):
     assert rows["Good"]["state"] == "ok"
 
 
+NOISY = """
+import atexit, logging, os, subprocess, sys
+from agents import Agent
+
+console = sys.stdout  # as a console or a log handler keeps it
+logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
+logging.info("a log line")
+print("printed")
+sys.stdout.write("written\\n")
+sys.__stdout__.write("the original\\n")
+os.write(1, b"to the descriptor\\n")
+subprocess.run([sys.executable, "-c", "print('of a process')"], check=True)
+os.system("echo of a shell")
+atexit.register(lambda: print("at exit", file=console))
+agent = Agent(name="Noisy")
+
+def setup():
+    print("in setup")
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "agents"])
+@pytest.mark.parametrize("more", ["", "os._exit(0)\n"])
+def test_json_is_all_that_is_on_standard_output(tmp_path, command, more):
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "noisy.py").write_text(NOISY)
+    if command == "check" and more:
+        (tmp_path / "agents" / "exits.py").write_text(NOISY + more)
+    done = subprocess.run([str(COMMAND), command, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    rows = {row["model"]: row["state"] for row in json.loads(done.stdout)}
+    assert rows["noisy"] == "ok"
+    assert rows.get("exits", "broken") == "broken"
+    for text in ("a log line", "printed", "written", "the original", "to the descriptor", "of a process", "of a shell"):
+        assert text in done.stderr
+
+
 def test_plugins_lists_state_order_and_hooks(run, tmp_path):
     (tmp_path / "gateway.toml").write_text("[plugins.error_recorder]\nenabled = false\n")
     rows = json.loads(run("plugins", "--json"))

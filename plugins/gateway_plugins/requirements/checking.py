@@ -65,7 +65,7 @@ def unmet_error(declaration: Declaration) -> LoadError | None:
 
 
 def notes_of(declaration: Declaration) -> list[str]:
-    """What an operator should know about a declaration that does not keep the agent from loading."""
+    """Notes for operators about the parts of a declaration that do not keep the agent from loading."""
     errors = [*(rejected.error for rejected in declaration.rejected), *_conflicts_with_gateway(declaration).values()]
     shown = [str(error) for error in errors[:_MAX_NOTES]]
     return [*shown, f"and {len(errors) - _MAX_NOTES} more lines of this kind"] if errors[_MAX_NOTES:] else shown

@@ -75,7 +75,7 @@ class Rejected:
     error: LoadError
     malformed: bool = False
     ignored: bool = False
-    """Whether nothing is to be installed for it."""
+    """Whether it requires no installation."""
 
 
 @frozen

@@ -126,6 +126,28 @@ async def test_a_diagnosis_has_a_hint(folder, text, hint):
         assert hint in g.gateway.catalog.broken["One"].error.hint
 
 
+@pytest.mark.parametrize("exporting", ["", '"""A package."""\n__version__ = "1"\n', "from . import helpers\n"])
+async def test_an_init_file_beside_modules_with_agents(tmp_path, exporting):
+    package = tmp_path / "Pack"
+    (package / "sub").mkdir(parents=True)
+    (package / "__init__.py").write_text(exporting)
+    (package / "helpers.py").write_text("from agents import function_tool\n")
+    (package / "writer.py").write_text("from agents import Agent\nwriter = Agent(name='w')\n")
+    (package / "sub" / "flow.py").write_text(
+        "import agents\nfirst = agents.Agent(name='f')\nmain_agent: object = agents.Agent[str](name='m')\n"
+    )
+    async with gateway_in_memory(folder=tmp_path) as g:
+        hint = g.gateway.catalog.broken["Pack"].error.hint
+        assert "these files have agents: sub/flow.py, writer.py; " in hint
+        assert "write `from .sub.flow import main_agent` into __init__.py, or delete __init__.py" in hint
+        (package / "__init__.py").write_text("from .sub.flow import main_agent\n")
+        await g.gateway.reload()
+        assert g.gateway.catalog.agents["Pack"].runnable.agent.name == "m"
+        (package / "__init__.py").unlink()
+        await g.gateway.reload()
+        assert {*g.gateway.catalog.agents} == {"Pack/sub/flow", "Pack/writer"}
+
+
 async def test_the_hint_for_a_single_file_with_a_helper_is_to_make_a_folder(tmp_path):
     (tmp_path / "quick.py").write_text("from agents import Agent\nfrom prompts import TEXT\n")
     (tmp_path / "prompts.py").write_text("TEXT = 'x'\n")
