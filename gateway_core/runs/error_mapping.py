@@ -13,6 +13,7 @@ import openai
 from gateway_core import errors
 from gateway_core.errors import GatewayError
 from gateway_core.sdk import sandbox_clients
+from gateway_core.runs.own_client import name_own_client
 
 _CLIENT_MISTAKES = (400, 413, 422)
 _MAX_REASON = 300
@@ -53,6 +54,8 @@ def as_gateway_error(error: BaseException) -> GatewayError:
     found = _of_sdk(error) or _of_client(error) or _unknown(error)
     if isinstance(error, openai.APIError) and not isinstance(error, openai.APIConnectionError):
         found.upstream = _reason(error)
+    if isinstance(error, openai.APIError):
+        name_own_client(found, error)
     found.__cause__ = error
     return found
 
