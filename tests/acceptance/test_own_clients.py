@@ -32,6 +32,11 @@ SHAPES = {
 }
 
 
+def ask(server, model, stream):
+    messages = [{"role": "user", "content": "hello"}]
+    return [*server.client().chat.completions.create(model=model, messages=messages, stream=stream)]
+
+
 def test_an_own_client_that_fails_is_named(tmp_path):
     with FakeUpstream(lambda _: error_reply(401)) as strict, FakeUpstream(lambda _: error_reply(401)) as upstream:
         servers = {
@@ -53,10 +58,7 @@ def test_an_own_client_that_fails_is_named(tmp_path):
                     model = f"{kind}_{shape}"
                     for stream in (False, True):
                         with pytest.raises(openai.APIError) as raised:
-                            answer = server.client().chat.completions.create(
-                                model=model, messages=[{"role": "user", "content": "hello"}], stream=stream
-                            )
-                            list(answer)
+                            ask(server, model, stream)
                         assert "the agent's own client" in str(raised.value), model
                         assert where not in str(raised.value), model
                         assert "sk-hard" not in str(raised.value), model
@@ -65,4 +67,4 @@ def test_an_own_client_that_fails_is_named(tmp_path):
                     assert "sk-hard" not in line
                     assert ("cannot be resolved" in line) == (kind == "dns"), line
             with pytest.raises(openai.APIError, match="the upstream rejected the gateway's credential"):
-                server.client().chat.completions.create(model="plain", messages=[{"role": "user", "content": "hello"}])
+                ask(server, "plain", stream=False)
