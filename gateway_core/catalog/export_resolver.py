@@ -8,13 +8,14 @@ import ast
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, TypeGuard, get_args, get_type_hints
+from typing import Any, TypeGuard, get_type_hints
 
 from agents import Agent
 from attrs import field, frozen
 
 from gateway_core.catalog.agent_graph import neighbors
 from gateway_core.catalog.agents_nearby import how_to_export
+from gateway_core.catalog.context_types import context_factory
 from gateway_core.catalog.runnables import AgentRunnable, InputKind, Runnable, WorkflowRunnable
 from gateway_core.catalog.safe_ast import parse
 from gateway_core.catalog.unsupported_exports import refuse
@@ -177,26 +178,7 @@ def _agents_in(names: dict[str, Any]) -> list[Agent[Any]]:
 
 
 def _agent(agent: Agent[Any], build_context: Callable[..., Any] | None) -> AgentRunnable:
-    return AgentRunnable(agent, build_context or _context_type(agent))
-
-
-def declared_context(agent: Agent[Any]) -> type | None:
-    """Return the `T` of an `Agent[T]` if `T` is a class."""
-    declared = next(iter(get_args(getattr(agent, "__orig_class__", None))), None)
-    return declared if inspect.isclass(declared) else None
-
-
-def _context_type(agent: Agent[Any]) -> Callable[..., Any] | None:
-    """Return a factory for the `T` of an `Agent[T]` if `T` can be instantiated without arguments."""
-    declared = declared_context(agent)
-    if declared is None or inspect.isabstract(declared) or getattr(declared, "_is_protocol", False):
-        return None
-    try:
-        parameters = inspect.signature(declared).parameters.values()
-    except ValueError:  # types implemented in C may have no signature
-        return None
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    return None if required else lambda: declared()
+    return AgentRunnable(agent, build_context or context_factory(agent))
 
 
 def _is_async_function(function: object) -> TypeGuard[Callable[..., Any]]:

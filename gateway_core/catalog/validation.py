@@ -11,6 +11,7 @@ from agents.sandbox import SandboxAgent
 
 from gateway_core.catalog.agent_graph import reachable
 from gateway_core.catalog.export_resolver import declared_context
+from gateway_core.catalog.context_types import context_warnings
 from gateway_core.catalog.runnables import AgentRunnable, Runnable
 from gateway_core.catalog.unsupported_exports import part_of_temporal
 from gateway_core.errors import LoadError
@@ -96,9 +97,4 @@ def _instructions(agent: Agent[Any]) -> tuple[str, str] | None:
 def _context(runnable: Runnable) -> list[str]:
     if not isinstance(runnable, AgentRunnable) or runnable.build_context is not None:
         return []
-    declared = declared_context(runnable.agent)
-    if declared is None or declared in (*RunContext.__mro__, type(None)):
-        return []
-    name = declared.__name__
-    problem = f"its context type {name} cannot be created without arguments, so its tools receive none"
-    return [f"{problem}; define `build_context(run)`"]
+    return context_warnings(runnable.agent)
