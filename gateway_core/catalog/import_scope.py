@@ -115,8 +115,7 @@ class ImportScope:
         """Whether the own folder has a module, or as a package the names that an import takes from it."""
         if rest or self.folder is None:
             return self.find(rest) is not None
-        is_package = not wanted or (self.folder / "__init__.py").is_file()
-        return is_package or any(self.find([name]) is not None for name in wanted)
+        return (self.folder / "__init__.py").is_file() or any(self.find([name]) is not None for name in wanted)
 
     def _at(self, base: Path | None, parts: Sequence[str]) -> Path | None:
         if base is None:

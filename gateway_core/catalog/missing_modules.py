@@ -68,7 +68,7 @@ def _own(folder: Path, source: Path, name: str, *, is_from: bool) -> str | None:
     if package in NEVER_SIBLINGS:
         written = _written([package, *filter(None, rest.split("."))], is_from=is_from, dots=".")
         return f"`{package}` is also the name of an installed package; write `{written}`" if is_module else None
-    if package == folder.name and rest:
+    if package == folder.name and rest and distribution_of([name]) is None:
         return f"the folder {package} has no module '{rest}'; create it, or fix the import"
     for place in _below(folder):
         parts = place.relative_to(folder).with_suffix("").parts

@@ -184,7 +184,7 @@ class _PrivateImports(ast.NodeTransformer):
             return [ast.Import([ast.alias(private, alias.asname or first)])]
         # `import sub.deep` imports the whole path, but binds only its first part.
         whole = ast.Expr(ast.Call(ast.Name("__import__", ast.Load()), [ast.Constant(private)], []))
-        return [whole, ast.Import([ast.alias(self._scope.private_name(first) or first, first)])]
+        return [whole, ast.Import([ast.alias(private.removesuffix(alias.name.removeprefix(first)), first)])]
 
 
 def load_isolated(file: Path, *, folder: Path | None, name: str, shared: Path | None = None) -> IsolatedModule:

@@ -56,6 +56,11 @@ def test_the_distribution_of_a_known_module(failure, statement, distribution):
     assert (error.code, error.hint) == ("dependency", f"pip install {distribution}")
 
 
+@pytest.mark.parametrize("statement", ["import docx", "from docx import Document", "from docx.shared import Pt"])
+def test_a_folder_with_the_name_of_the_missing_distribution(failure, statement):
+    assert failure(statement, name="docx/agent.py").hint == "pip install python-docx"
+
+
 @pytest.mark.parametrize(
     "statement",
     ["import acme_weather", "from google.nonesuch import x", "import azure.nonesuch", "from acme import tools"],

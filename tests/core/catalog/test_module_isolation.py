@@ -435,7 +435,6 @@ def load_in(root, folder, statement, name="agent.py"):
         ("health_pkg", "from health_pkg import context; value = context.Plan is context.Same"),
         ("health_pkg", "import health_pkg.tools.plan; value = health_pkg.tools.plan.value"),
         ("health_pkg", "import health_pkg.tools.plan as plan; value = plan.value"),
-        ("health_pkg", "import health_pkg\nimport tools.plan\nvalue = health_pkg.tools.plan.value"),
         ("srced", "from x_pkg.tools import value"),
         ("srced", "from src.x_pkg.tools import value"),
         ("srced", "import x_pkg.more; value = x_pkg.more.value"),
