@@ -1,6 +1,6 @@
 """Determines which files a module of a drop-in folder can import, and their names in its private package.
 
-The search path of a module is: its own folder; `src` in it; the folders above it, up to the drop-in folder. In the
+The search path of a module is: its own folder, the folders above it up to the drop-in folder, and `src` in each. In the
 drop-in folder itself only modules with a leading `_`, and the folder that contains the module, can be imported. An
 installed package takes precedence over the folders above.
 
@@ -10,7 +10,7 @@ Each file has one private name, by whichever way it is imported: `package.sub.mo
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 from attrs import frozen
@@ -66,7 +66,7 @@ class ImportScope:
             return None
         if self.folder is not None and first == self.folder.name:
             return self._named(*rest) if self._has(rest, wanted) else None
-        for place in above:
+        for place in (base for folder in above for base in (folder, folder / _SOURCE_FOLDER)):
             if self._at(place, [first]) is not None:
                 return self._outer_name([*self._parts(place), first, *rest])
         if above and above[-1].name == first:
@@ -158,5 +158,8 @@ class ImportScope:
 
 def is_installed(name: str) -> bool:
     """Whether a package or module is installed. A namespace package does not count."""
-    spec = PathFinder.find_spec(name)
+    try:
+        spec = find_spec(name)
+    except ValueError:  # a module without a specification
+        return True
     return spec is not None and spec.origin is not None

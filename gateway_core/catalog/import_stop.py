@@ -6,8 +6,11 @@ the agents that are already defined can be served.
 
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
-CURE = "move this line under `if __name__ == '__main__':`"
+from gateway_core.catalog.safe_ast import parse
+
+CURE = "move this statement under `if __name__ == '__main__':`"
 
 
 class RunAtImportError(RuntimeError):
@@ -17,23 +20,35 @@ class RunAtImportError(RuntimeError):
         super().__init__("the module runs an agent when it is imported")
 
 
-def message_of(error: BaseException) -> str | None:
-    """Return what the script part of a module did, if an exception (or one that it replaced) is due to that."""
+def script_failure(error: BaseException) -> tuple[BaseException, str] | None:
+    """Return the failure of a script part that an exception is, or that it replaced, and the message for it."""
     for one in _chain(error):
         if isinstance(one, RunAtImportError):
-            return str(one)
+            return one, str(one)
         if isinstance(one, EOFError):
-            return "the module waits for input() when it is imported"
+            return one, "the module waits for input() when it is imported"
         # The class without importing the client.
         if any((cls.__module__.partition(".")[0], cls.__name__) == ("openai", "APIError") for cls in type(one).__mro__):
-            return f"the module calls a model when it is imported ({type(one).__name__})"
+            return one, f"the module calls a model when it is imported ({type(one).__name__})"
     return None
 
 
 def top_level(stack: traceback.StackSummary) -> traceback.StackSummary:
-    """Return the part of a stack up to the innermost statement at the top level of a module."""
-    last = max((index for index, frame in enumerate(stack) if frame.name == "<module>"), default=len(stack) - 1)
-    return traceback.StackSummary.from_list(stack[: last + 1])
+    """Return a stack that ends with the whole statement at the top level of a module that is the innermost one."""
+    last = max((index for index, frame in enumerate(stack) if frame.name == "<module>"), default=None)
+    if last is None:
+        return stack
+    frame = stack[last]
+    line = _first_line(frame.filename, frame.lineno or 0)
+    return traceback.StackSummary.from_list([*stack[:last], traceback.FrameSummary(frame.filename, line, frame.name)])
+
+
+def _first_line(file: str, line: int) -> int:
+    try:
+        body = parse(Path(file).read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return line
+    return next((node.lineno for node in body if node.lineno <= line <= (node.end_lineno or node.lineno)), line)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

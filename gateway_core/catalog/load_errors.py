@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from gateway_core.catalog.import_stop import CURE, message_of, top_level
+from gateway_core.catalog.import_stop import CURE, script_failure, top_level
 from gateway_core.catalog.missing_modules import explain_import
 from gateway_core.daemon_thread import ThreadExitError
 from gateway_core.errors import GatewayError, LoadError
@@ -43,8 +43,9 @@ def diagnose(error: BaseException, source: str) -> GatewayError:
         line = error.lineno
         text: str | None = linecache.getline(error.filename, error.lineno or 0).strip()
     else:
-        stack = traceback.extract_tb(error.__traceback__)
-        file, line, text = blame(top_level(stack) if message_of(error) else stack, source)
+        script = script_failure(error)
+        stack = traceback.extract_tb((script[0] if script else error).__traceback__)
+        file, line, text = blame(top_level(stack) if script else stack, source)
     code, message, hint = _explain(error, source, (file, line))
     diagnosis = LoadError(
         message,
@@ -83,6 +84,8 @@ def _explain(error: BaseException, source: str, place: tuple[str | None, int | N
             return "export", "the module defines a voice agent (RealtimeAgent)", REALTIME_HINT
     if script := message_of(error):
         return "import", script, CURE
+    if script := script_failure(error):
+        return "import", script[1], CURE
     if isinstance(error, ImportError):
         return explain_import(error, source, *place)
     if isinstance(error, SystemExit):

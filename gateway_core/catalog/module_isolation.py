@@ -26,7 +26,7 @@ from typing import Any
 from attrs import field, frozen
 
 from gateway_core.catalog.import_scope import OUTER, ImportScope
-from gateway_core.catalog.import_stop import message_of
+from gateway_core.catalog.import_stop import script_failure
 from gateway_core.catalog.safe_ast import compile_tree, parse
 
 _PREFIX = "gateway_agent_"
@@ -99,7 +99,7 @@ class _Loader(SourceFileLoader):
         except BaseException as error:
             scope = self._scope
             main = f"{scope.package}.{scope.main}" if scope.main else scope.package
-            if module.__name__ != main or message_of(error) is None:
+            if module.__name__ != main or script_failure(error) is None:
                 raise
             self.interruption = error
 

@@ -26,7 +26,7 @@ BROKEN = {
     "linked": ("from agents import Agent\nfrom .outside import value\n", "copy the target"),
     "early": (
         "import openai\nopenai.OpenAI(base_url='http://127.0.0.1:9', api_key='k', max_retries=0).models.list()\n",
-        "move this line under",
+        "move this statement under",
     ),
 }
 

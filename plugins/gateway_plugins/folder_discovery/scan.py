@@ -140,7 +140,8 @@ def _above(agent: FoundAgent, root: Path) -> list[Mapping[bytes, Path]]:
     """Return the modules of each folder above an agent, up to but without the drop-in folder."""
     own = agent.folder or agent.file
     folders = [path for path in own.parents if path != root and path.is_relative_to(root)]
-    return [{os.fsencode(path.stem): path for path in _importable(folder) if path != own} for folder in folders]
+    places = [place for folder in folders for place in (folder, folder / "src") if place.is_dir()]
+    return [{os.fsencode(path.stem): path for path in _importable(place) if path != own} for place in places]
 
 
 def _importable(folder: Path, prefix: str = "") -> list[Path]:

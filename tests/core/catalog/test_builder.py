@@ -110,7 +110,7 @@ async def test_a_broken_module_affects_no_other_agent(folder, text, code, messag
     ("text", "hint"),
     [
         ("open('prompt.md')", "relative paths are resolved against the gateway's working directory"),
-        ("raise EOFError", "move this line under `if __name__"),
+        ("raise EOFError", "move this statement under `if __name__"),
         ("x = 'caf\xe9'", "save the file as UTF-8"),
         ("import nowhere_to_be_found", "put nowhere_to_be_found.py into the agent's folder"),
         ("x = (", "fix the syntax error"),

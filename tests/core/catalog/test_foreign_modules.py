@@ -722,9 +722,9 @@ async def ended(process: int) -> None:
     [
         ("haiku", 5, "say: calls itself", "calls itself"),
         ("script", 20, 'call get_weather {"city": "Oslo"}', "tool said: Oslo is sunny"),
-        ("prints_answers", 13, "say: hola", "hola"),
+        ("prints_answers", 12, "say: hola", "hola"),
         ("own_call", 14, "say: here", "here"),
-        ("chat_loop", 6, "say: you say", "you say"),
+        ("chat_loop", 5, "say: you say", "you say"),
     ],
 )
 async def test_a_script_that_runs_its_agent_when_it_is_imported_is_served(
@@ -735,7 +735,7 @@ async def test_a_script_that_runs_its_agent_when_it_is_imported_is_served(
         assert served.records == [], "a run at import fails at once"
         [note] = served.gateway.gateway.catalog.agents[name].warnings
         assert note.startswith(f"{served.folder / name}.py:{line}: ")
-        assert "move this line under `if __name__ == '__main__':`" in note
+        assert "move this statement under `if __name__ == '__main__':`" in note
         assert "the lines below it were not executed" in note
         answer = await served.ask(name, call)
         assert answer.text == said
@@ -747,7 +747,7 @@ async def test_a_script_whose_agents_follow_its_run_is_diagnosed(tmp_path):
     async with gateway_in_memory(folder=tmp_path) as g:
         error = g.gateway.catalog.broken["early"].error
         assert (error.message, error.line) == ("the module runs an agent when it is imported", 7)
-        assert error.hint == "move this line under `if __name__ == '__main__':`"
+        assert error.hint == "move this statement under `if __name__ == '__main__':`"
     moved = EARLY_RUN.replace("print(", "if __name__ == '__main__':\n    print(")
     (tmp_path / "early.py").write_text(moved)
     async with gateway_in_memory(folder=tmp_path) as g:

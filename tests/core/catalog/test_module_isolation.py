@@ -467,6 +467,10 @@ def test_a_single_file_in_a_folder_finds_the_files_beside_it(tree, statement):
     load_in(tree, "proj", statement, name="single.py")
 
 
+def test_a_single_file_finds_the_packages_in_the_source_folder_of_its_project(tree):
+    assert load_in(tree, "srced", "from x_pkg.tools import value", name="run_it.py").module.value == 1
+
+
 @pytest.mark.parametrize("folder", ["health_pkg", "proj/pkg"])
 @pytest.mark.parametrize(
     "statement", ["import other.tools", "from ..other import tools", "from other.tools import value"]
