@@ -15,8 +15,8 @@ from gateway_core.catalog.export_resolver import ExportedAgent, resolve
 from gateway_core.catalog.import_probe import probe_import
 from gateway_core.catalog.load_errors import blame, diagnose
 from gateway_core.catalog.mcp_connections import connect_servers
-from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.catalog.module_isolation import interruption
+from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.catalog.validation import check
 from gateway_core.config.settings import Config

@@ -82,8 +82,6 @@ def _explain(error: BaseException, source: str, place: tuple[str | None, int | N
         stack = traceback.extract_tb(error.__traceback__)
         if any(Path(frame.filename).parts[-3:-1] == ("agents", "realtime") for frame in stack):
             return "export", "the module defines a voice agent (RealtimeAgent)", REALTIME_HINT
-    if script := message_of(error):
-        return "import", script, CURE
     if script := script_failure(error):
         return "import", script[1], CURE
     if isinstance(error, ImportError):

@@ -10,14 +10,12 @@ from agents import Agent, AgentOutputSchema, AgentOutputSchemaBase, FunctionTool
 from agents.sandbox import SandboxAgent
 
 from gateway_core.catalog.agent_graph import reachable
-from gateway_core.catalog.export_resolver import declared_context
 from gateway_core.catalog.context_types import context_warnings
 from gateway_core.catalog.runnables import AgentRunnable, Runnable
 from gateway_core.catalog.unsupported_exports import part_of_temporal
 from gateway_core.errors import LoadError
 from gateway_core.sdk import compat
 from gateway_core.sdk.sandbox_clients import CURE
-from gateway_core.types import RunContext
 
 SANDBOX = "sandbox"
 """The code of the error for an agent that needs a sandbox, if none is configured."""

@@ -12,8 +12,8 @@ import openai
 
 from gateway_core import errors
 from gateway_core.errors import GatewayError
-from gateway_core.sdk import sandbox_clients
 from gateway_core.runs.own_client import name_own_client
+from gateway_core.sdk import sandbox_clients
 
 _CLIENT_MISTAKES = (400, 413, 422)
 _MAX_REASON = 300
