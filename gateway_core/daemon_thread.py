@@ -26,13 +26,14 @@ class DaemonThread(Generic[T]):
 
     Args:
         call: The function to call. It runs in a copy of the current context variables.
+        name: The name of the thread.
     """
 
-    def __init__(self, call: Callable[[], T]) -> None:
+    def __init__(self, call: Callable[[], T], *, name: str = "agent-load") -> None:
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[T] = self._loop.create_future()
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=self._work, args=(context, call), name="agent-load", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(context, call), name=name, daemon=True)
         self._thread.start()
 
     async def result(self) -> T:

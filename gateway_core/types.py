@@ -62,6 +62,8 @@ class ServedAgent:
     """Whether its answer has an output type, so that the text is JSON."""
     warnings: tuple[str, ...] = ()
     """Warnings for the operator about an agent that works."""
+    export: str = ""
+    """The export of the module that is served, such as `agent`, `build_agent()` or `main()`."""
     loaded_at: float = Factory(time.time)
     """Seconds since the epoch."""
 
@@ -110,6 +112,14 @@ class Catalog:
     @_ids.default
     def _fold_ids(self) -> Mapping[str, str]:
         return {agent_id.casefold(): agent_id for agent_id in (*self.broken, *self.agents)}
+
+    def failure_of(self, served: ServedAgent) -> BrokenAgent | None:
+        """Return the failure of a newer version of a served agent, or of the module that it is one of several of."""
+        for agent_id in (served.id, served.entry.namespace):
+            failure = self.broken.get(agent_id)
+            if failure is not None and failure.source == served.entry.source:
+                return failure
+        return None
 
     def resolve(self, name: str) -> str | None:
         """Resolve a model name to an id. Case-insensitive. The prefix `default/` is optional for top-level agents."""

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from gateway_core.catalog.export_resolver import ExportedAgent, resolve
+from gateway_core.catalog.chosen_export import Chosen, locate
+from gateway_core.catalog.export_resolver import ExportedAgent, Exports, resolve
 from gateway_core.catalog.import_probe import probe_import
 from gateway_core.catalog.load_errors import blame, diagnose
 from gateway_core.catalog.mcp_connections import connect_servers
@@ -36,9 +37,10 @@ class ImportScope(Protocol):
 
 @frozen
 class Loaded:
-    """A loaded agent and the resources held open for it."""
+    """The agents of a loaded module, and the resources held open for them."""
 
-    served: ServedAgent
+    served: tuple[ServedAgent, ...]
+    """One agent under the id of the entry, or several agents of equal rank, each under its own id."""
     held: AsyncExitStack
 
 
@@ -72,9 +74,14 @@ class AgentLoader:
         self._seconds = config.catalog.load_timeout
         self._trial = config.catalog.trial_import
         self._sandbox = bool(config.runs.sandbox.client)
+        self._agent_config = config.agent
+
+    def chosen(self, entry: AgentEntry) -> str | None:
+        """Return `[agents.NAME] entry`: the object that the operator chose to serve."""
+        return self._agent_config(entry.id).entry
 
     async def load(self, entry: AgentEntry) -> Loaded:
-        """Load an agent.
+        """Load a module.
 
         Raises:
             LoadError: The load timed out, the import is not allowed, the module exports no agent, or the agent
@@ -88,8 +95,15 @@ class AgentLoader:
     async def _load(self, entry: AgentEntry) -> Loaded:
         warnings: list[str] = []
         offer = await self._import(entry, warnings)
-        warnings += check(offer.runnable, entry.source, sandbox=self._sandbox)
-        warnings += self.tool_binder.bind(offer.runnable, entry)
+        found = []
+        for each in offer.agents:
+            own = evolve(entry, id=f"{entry.id}/{each.export}") if each.variant else entry
+            notes = [
+                *each.notes,
+                *check(each.runnable, entry.source, sandbox=self._sandbox),
+                *self.tool_binder.bind(each.runnable, own),
+            ]
+            found.append((own, each, notes))
         held = AsyncExitStack()
         try:
             async with asyncio.timeout(self._seconds):
@@ -97,22 +111,26 @@ class AgentLoader:
         except BaseException:
             await held.aclose()
             raise
-        return Loaded(_served(entry, offer, warnings), held)
+        served = tuple(_served(own, each, offer, [*warnings, *notes]) for own, each, notes in found)
+        return Loaded(served, held)
 
-    async def _import(self, entry: AgentEntry, warnings: list[str]) -> ExportedAgent:
-        def call() -> object:
+    async def _import(self, entry: AgentEntry, warnings: list[str]) -> Exports:
+        path = self.chosen(entry)
+
+        def call() -> tuple[object, Chosen | None]:
             warnings.extend(self._hooks.admit_agent(entry))
             if self._trial and entry.probe_command:
                 probe_import(entry.probe_command, entry.source, self._seconds)
-            return entry.load()
+            exported = entry.load()
+            return exported, locate(exported, path, entry.source) if path is not None else None
 
         with self._importing(entry) as scope:
             thread = DaemonThread(call)
             try:
                 # The trial import has a separate timeout of the same length.
                 async with asyncio.timeout(self._seconds * (2 if self._trial else 1)):
-                    exported = await thread.result()
-                    offer = await _resolve(exported, entry.source, warnings)
+                    exported, chosen = await thread.result()
+                    offer = await _resolve(exported, chosen, entry, warnings)
                 if scope.rejected_runs and interruption(exported) is None:
                     cure = "move the run under `if __name__ == '__main__':`"
                     warnings.append(f"importing it runs an agent, which fails; {cure}")
@@ -122,7 +140,7 @@ class AgentLoader:
             finally:
                 warnings += [f"importing it changed {name}; reverted" for name in self._settings.restore()]
 
-    def _timeout_error(self, entry: AgentEntry, thread: DaemonThread[object]) -> LoadError:
+    def _timeout_error(self, entry: AgentEntry, thread: DaemonThread[Any]) -> LoadError:
         file, line, text = blame(thread.stack(), entry.source)
         return LoadError(
             f"importing the module timed out after {self._seconds:g} s",
@@ -134,27 +152,27 @@ class AgentLoader:
         )
 
 
-async def _resolve(exported: object, source: str, warnings: list[str]) -> ExportedAgent:
-    """Resolve the export of a module, also if its import ended early."""
+async def _resolve(exported: object, chosen: Chosen | None, entry: AgentEntry, warnings: list[str]) -> Exports:
+    """Resolve the exports of a module, also if its import ended early."""
     stopped = interruption(exported)
     if stopped is None:
-        return await resolve(exported, source)
+        return await resolve(exported, entry.source, name=entry.id, chosen=chosen)
     try:
-        offer = await resolve(exported, source)
+        offer = await resolve(exported, entry.source, name=entry.id, chosen=chosen)
     except LoadError:
         raise stopped from None
-    diagnosis = diagnose(stopped, source)
+    diagnosis = diagnose(stopped, entry.source)
     warnings.append(f"{diagnosis}; the lines below it were not executed")
     return offer
 
 
-async def _open(offer: ExportedAgent, held: AsyncExitStack) -> list[str]:
+async def _open(offer: Exports, held: AsyncExitStack) -> list[str]:
     """Call the module's `setup` and connect its agents' MCP servers. Returns warnings for the operator."""
     if offer.setup is not None:
         await _call(offer.setup)
     if offer.teardown is not None:
         held.push_async_callback(_call, offer.teardown)
-    return await connect_servers(offer.runnable.agents, held)
+    return await connect_servers(offer.reachable, held)
 
 
 async def _call(function: Callable[[], Any]) -> None:
@@ -163,15 +181,18 @@ async def _call(function: Callable[[], Any]) -> None:
         await result
 
 
-def _served(entry: AgentEntry, offer: ExportedAgent, warnings: list[str]) -> ServedAgent:
+def _served(entry: AgentEntry, found: ExportedAgent, offer: Exports, warnings: list[str]) -> ServedAgent:
     name = offer.settings.get("display_name")
+    if name and found.variant:
+        name = f"{name} ({found.export})"
     return ServedAgent(
         entry,
-        offer.runnable,
+        found.runnable,
         display_name=str(name) if name else entry.id,
-        description=offer.description or entry.description,
+        description=found.description or entry.description,
+        export=found.export,
         model=offer.settings.get("model"),
         memory=offer.settings.get("memory") is not None,
-        structured=isinstance(offer.runnable, AgentRunnable) and offer.runnable.agent.output_type not in (None, str),
+        structured=isinstance(found.runnable, AgentRunnable) and found.runnable.agent.output_type not in (None, str),
         warnings=tuple(warnings),
     )

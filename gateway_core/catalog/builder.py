@@ -10,8 +10,10 @@ import re
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
+
+from attrs import evolve
 
 from gateway_core.catalog.agent_loader import AgentLoader
 from gateway_core.catalog.load_errors import diagnose
@@ -47,6 +49,8 @@ class CatalogBuilder:
         self._hooks = hooks
         self._loader = loader
         self._announce = announce
+        self._modules: dict[str, tuple[ServedAgent, ...]] = {}
+        """The agents served for each entry, by the entry's id."""
         self._lock = asyncio.Lock()
         self._held: set[AsyncExitStack] = set()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -67,19 +71,23 @@ class CatalogBuilder:
             importlib.invalidate_caches()
             problems: list[GatewayError] = []
             found = await DaemonThread(lambda: self._hooks.discover_agents(problems.append)).result()
-            entries = _distinct(found, problems.append)
-            self._report(problems)
+            entries = [self._with_choice(entry) for entry in _distinct(found, problems.append)]
+            taken = {entry.id.casefold(): entry.source for entry in entries}
             self._loader.tool_binder.refresh()
             agents: dict[str, ServedAgent] = {}
             broken: dict[str, BrokenAgent] = {}
+            modules: dict[str, tuple[ServedAgent, ...]] = {}
             for entry in entries:
-                served, failure = await self._serve(entry, again=entry.id == again)
-                if served is None and failure is not None and self.show_broken:
-                    served = self._diagnosis(entry, failure)
-                if served is not None:
-                    agents[entry.id] = served
+                serving = self._modules.get(entry.id, ())
+                served, failure = await self._serve(entry, again=again in (entry.id, *(each.id for each in serving)))
+                if not served and failure is not None and self.show_broken:
+                    served = (self._diagnosis(entry, failure),)
+                modules[entry.id] = served
+                agents |= {each.id: each for each in _without_conflicts(served, entry, taken, problems.append)}
                 if failure is not None:
                     broken[entry.id] = failure
+            self._modules = modules
+            self._report(problems)
             if self.current.generation == 0 or not _same(agents, broken, self.current):
                 seconds = time.perf_counter() - began
                 self.current = Catalog(agents, broken, self.current.generation + 1, seconds)
@@ -94,19 +102,24 @@ class CatalogBuilder:
                 self._announce(problem)
             self._reported.add(key)
 
-    async def _serve(self, entry: AgentEntry, *, again: bool) -> tuple[ServedAgent | None, BrokenAgent | None]:
-        """Return the agent to serve for an entry, and the load failure of its newest version."""
-        serving = self.current.agents.get(entry.id)
-        if isinstance(getattr(serving, "runnable", None), DiagnosisRunnable):
-            serving = None
+    def _with_choice(self, entry: AgentEntry) -> AgentEntry:
+        """Return an entry whose digest covers the operator's choice, so that a new choice loads it again."""
+        chosen = self._loader.chosen(entry)
+        return entry if chosen is None else evolve(entry, digest=f"{entry.digest} {chosen}")
+
+    async def _serve(self, entry: AgentEntry, *, again: bool) -> tuple[tuple[ServedAgent, ...], BrokenAgent | None]:
+        """Return the agents to serve for an entry, and the load failure of its newest version."""
+        serving = self._modules.get(entry.id, ())
+        if any(isinstance(each.runnable, DiagnosisRunnable) for each in serving):
+            serving = ()
         tried = self.current.broken.get(entry.id)
         if tried is not None and (again or tried.digest != entry.digest):
             tried = None
         if tried is not None and tried.error.code not in _FIXED_ELSEWHERE:
             return serving, tried
         try:
-            unchanged = serving is not None and serving.entry.digest == entry.digest and not again
-            if serving is not None and unchanged and self._loader.tool_binder.rebind(serving):
+            unchanged = bool(serving) and serving[0].entry.digest == entry.digest and not again
+            if unchanged and all(self._loader.tool_binder.rebind(each) for each in serving):
                 return serving, None
             return await self._load(entry), None
         except Exception as error:
@@ -124,17 +137,17 @@ class CatalogBuilder:
             return serving
         return _as_diagnosis(entry, failure)
 
-    async def _load(self, entry: AgentEntry) -> ServedAgent:
+    async def _load(self, entry: AgentEntry) -> tuple[ServedAgent, ...]:
         loaded = await self._loader.load(entry)
-        self.loads[entry.id] += 1
-        self._hold(loaded.served, loaded.held)
+        self.loads.update(each.id for each in loaded.served)
+        self._hold(loaded.served, entry.unload, loaded.held)
         return loaded.served
 
-    def _hold(self, served: ServedAgent, held: AsyncExitStack) -> None:
-        """Hold an agent's resources until its last run releases it, or the gateway stops."""
+    def _hold(self, served: tuple[ServedAgent, ...], unload: Callable[[], None] | None, held: AsyncExitStack) -> None:
+        """Hold a module's resources until the last run of its agents releases them, or the gateway stops."""
         self._held.add(held)
-        unload = served.entry.unload
         loop = asyncio.get_running_loop()
+        in_use = len(served)
 
         async def retire() -> None:
             self._held.discard(held)
@@ -143,6 +156,10 @@ class CatalogBuilder:
                 unload()
 
         def start() -> None:
+            nonlocal in_use
+            in_use -= 1
+            if in_use:
+                return
             task = loop.create_task(retire())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
@@ -153,11 +170,13 @@ class CatalogBuilder:
                 loop.call_soon_threadsafe(start)
 
         # Each run holds a reference to its agent.
-        weakref.finalize(served, gone).atexit = False
+        for each in served:
+            weakref.finalize(each, gone).atexit = False
 
     async def close(self) -> None:
         """Release all agents and close their resources."""
         self.current = Catalog()
+        self._modules = {}
         for held in [*self._held]:
             await held.aclose()
         self._held.clear()
@@ -187,6 +206,25 @@ def _distinct(entries: Iterable[AgentEntry], report: Callable[[GatewayError], No
                 )
             )
     return list(first.values())
+
+
+def _without_conflicts(
+    served: Iterable[ServedAgent], entry: AgentEntry, taken: dict[str, str], report: Callable[[GatewayError], None]
+) -> Iterator[ServedAgent]:
+    """Yield the agents of a module whose ids are free. Ids of entries precede those of a module's several agents."""
+    for each in served:
+        other = None if each.id == entry.id else taken.get(each.id.casefold())
+        if other is None:
+            taken[each.id.casefold()] = entry.source
+            yield each
+        else:
+            report(
+                DiscoveryError(
+                    f"the name '{each.id}' is already used by {other}",
+                    source=entry.source,
+                    hint=f"rename the variable {each.export}",
+                )
+            )
 
 
 def _same(agents: Mapping[str, ServedAgent], broken: Mapping[str, BrokenAgent], catalog: Catalog) -> bool:

@@ -1,23 +1,29 @@
-"""Resolves the runnable that a module, or the object of an entry point, exports.
+"""Resolves what a module, or the object of an entry point, exports: one runnable, or several agents of equal rank.
 
-Exports are identified by type as well as by name. If a module exports no agent, or several, the error lists the names
-found. This module does not import modules, and calls no exported object except a factory.
+Exports are identified by type as well as by name. If a module exports no agent, the error names the places that create
+one, and what to do. This module does not import modules, and calls no exported object except a factory.
 """
 
-import ast
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, TypeGuard, get_type_hints
+from typing import Any
 
 from agents import Agent
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from gateway_core.catalog.agent_graph import neighbors
-from gateway_core.catalog.agents_nearby import how_to_export
-from gateway_core.catalog.context_types import context_factory
+from gateway_core.catalog.chosen_export import Chosen, choose
+from gateway_core.catalog.missing_export import no_export, table_key
+from gateway_core.catalog.runnable_factory import (
+    agent_runnable,
+    build_agent,
+    is_async_function,
+    required_parameters,
+    workflow_runnable,
+)
 from gateway_core.catalog.runnables import AgentRunnable, InputKind, Runnable, WorkflowRunnable
-from gateway_core.catalog.safe_ast import parse
+from gateway_core.catalog.script_analysis import MAIN, Script
 from gateway_core.catalog.unsupported_exports import refuse
 from gateway_core.errors import LoadError
 
@@ -26,18 +32,28 @@ ENTRY_NAMES = ("starting_agent", "triage_agent", "start_agent", "main_agent")
 FACTORY = "build_agent"
 WORKFLOW = "run_workflow"
 FUNCTIONS = ("stream", "run")
-HOW_TO = (
-    "define at the top level an Agent named `agent`, a function `build_agent()` that returns an Agent, "
-    "or a coroutine function `run_workflow`"
-)
 
 
 @frozen
 class ExportedAgent:
-    """A resolved export with its description, settings and lifespan functions."""
+    """A runnable to serve."""
 
     runnable: Runnable
+    export: str
+    """The name of the export, such as `agent`, `build_agent()` or `main()`."""
     description: str = ""
+    notes: tuple[str, ...] = ()
+    """Notes for the operator about the choice."""
+    variant: bool = False
+    """Whether it is one of several agents of equal rank, each served under its own id."""
+
+
+@frozen
+class Exports:
+    """The resolved exports of a module, with its settings and lifespan functions."""
+
+    agents: tuple[ExportedAgent, ...]
+    """One, or several agents of which none is marked as the one to serve."""
     settings: dict[str, Any] = field(factory=dict)
     """The module's `__gateway__`."""
     setup: Callable[[], Any] | None = None
@@ -45,29 +61,48 @@ class ExportedAgent:
     teardown: Callable[[], Any] | None = None
     """The module's `teardown`, called after its last run."""
 
+    @property
+    def reachable(self) -> list[Agent[Any]]:
+        """Every agent that a run can reach, each once."""
+        found = {id(agent): agent for each in self.agents for agent in each.runnable.agents}
+        return list(found.values())
 
-async def resolve(exported: object, source: str) -> ExportedAgent:
-    """Resolve the runnable to serve.
+
+async def resolve(exported: object, source: str, *, name: str = "NAME", chosen: Chosen | None = None) -> Exports:
+    """Resolve what to serve.
 
     Args:
         exported: A module, an Agent, a factory, or a workflow function.
         source: The location of the export, for errors.
+        name: The agent's id, for notes and hints.
+        chosen: The object that the operator chose; takes precedence.
 
     Raises:
-        LoadError: The module exports nothing to serve, or several agents of which none is marked as the one to serve.
+        LoadError: The module exports nothing to serve.
         Exception: Any exception that a factory raises.
     """
-    if isinstance(exported, ModuleType):
-        runnable = await _from_module(exported, source)
-        settings = getattr(exported, "__gateway__", {})
-        if not isinstance(settings, dict):
-            raise LoadError("`__gateway__` must be a dict", source=source, code="export")
-        _check_memory(settings, runnable, source)
-        description = settings.get("description") or _description(runnable) or _first_line(exported.__doc__)
-        setup, teardown = (_lifespan_function(exported, name) for name in ("setup", "teardown"))
-        return ExportedAgent(runnable, str(description), settings, setup, teardown)
-    runnable = await _from_object(exported, source)
-    return ExportedAgent(runnable, _description(runnable))
+    if not isinstance(exported, ModuleType):
+        return Exports((await _from_object(exported, source),))
+    names = {name: value for name, value in vars(exported).items() if not name.startswith("__")}
+    context = names.get("build_context") if callable(names.get("build_context")) else None
+    if chosen is not None:
+        runnable = await choose(chosen, _agents_in(names), context, source)
+        label = chosen.path if isinstance(chosen.value, Agent) else f"{chosen.path}()"
+        found = [ExportedAgent(runnable, label)]
+    else:
+        found = await _from_module(exported, names, context, source, name)
+    settings = getattr(exported, "__gateway__", {})
+    if not isinstance(settings, dict):
+        raise LoadError("`__gateway__` must be a dict", source=source, code="export")
+    for each in found:
+        _check_memory(settings, each.runnable, source)
+    fallback = _first_line(exported.__doc__)
+    agents = tuple(
+        evolve(each, description=str(settings.get("description") or _description(each.runnable) or fallback))
+        for each in found
+    )
+    setup, teardown = (_lifespan_function(exported, name) for name in ("setup", "teardown"))
+    return Exports(agents, settings, setup, teardown)
 
 
 def _check_memory(settings: dict[str, Any], runnable: Runnable, source: str) -> None:
@@ -88,15 +123,16 @@ def _check_memory(settings: dict[str, Any], runnable: Runnable, source: str) -> 
         )
 
 
-async def _from_module(module: ModuleType, source: str) -> Runnable:
-    names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
-    if _is_async_function(names.get(WORKFLOW)):
-        return _workflow(names[WORKFLOW], names.get("WorkflowInput"), _agents_in(names))
-    context = names.get("build_context") if callable(names.get("build_context")) else None
-    for name in AGENT_NAMES:
-        if isinstance(names.get(name), Agent):
-            return _agent(names[name], context)
-        refuse(names.get(name), f"`{name}`", source)
+async def _from_module(
+    module: ModuleType, names: dict[str, Any], context: Callable[..., Any] | None, source: str, name: str
+) -> list[ExportedAgent]:
+    agents = _agents_in(names)
+    if is_async_function(names.get(WORKFLOW)):
+        return [ExportedAgent(_workflow(names[WORKFLOW], agents, names.get("WorkflowInput")), f"{WORKFLOW}()")]
+    for preferred in AGENT_NAMES:
+        if isinstance(names.get(preferred), Agent):
+            return [_only(module, names[preferred], preferred, context, name)]
+        refuse(names.get(preferred), f"`{preferred}`", source)
     if inspect.isfunction(names.get(WORKFLOW)):
         # Without this error, an agent of the workflow would be served on its own.
         raise LoadError(
@@ -105,41 +141,97 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
             hint=f"define `async def {WORKFLOW}`, and `await Runner.run(…)` in it",
             code="export",
         )
-    for name in FUNCTIONS:
-        if _takes_messages(names.get(name), module):
-            return WorkflowRunnable(names[name], InputKind.MESSAGES, agents=tuple(_agents_in(names)))
+    for function in FUNCTIONS:
+        if _takes_messages(names.get(function), module):
+            runnable = WorkflowRunnable(names[function], InputKind.MESSAGES, agents=tuple(agents))
+            return [ExportedAgent(runnable, f"{function}()")]
     candidates = _distinct({name: value for name, value in names.items() if isinstance(value, Agent)})
-    for name in ENTRY_NAMES:
-        if name in candidates:
-            return _agent(candidates[name], context)
+    for preferred in ENTRY_NAMES:
+        if preferred in candidates:
+            return [_only(module, candidates[preferred], preferred, context, name)]
     entries = _entries(candidates)
-    if len(entries) > 1:
-        entries = starting_agents(module, entries)
     if len(entries) == 1:
-        return _agent(candidates[entries[0]], context)
+        return [_only(module, candidates[entries[0]], entries[0], context, name)]
+    script = Script(module)
+    entries = _narrowed(entries, script)
+    if len(entries) == 1:
+        return [_only(module, candidates[entries[0]], entries[0], context, name)]
     if callable(names.get(FACTORY)):
-        return _agent(await _build(names[FACTORY], FACTORY, source), context)
+        agent = await build_agent(names[FACTORY], FACTORY, source)
+        return [ExportedAgent(agent_runnable(agent, context), f"{FACTORY}()")]
+    if not entries:
+        factories = [each for each in script.factories() if _is_own(module, each)]
+        if len(factories) == 1:
+            agent = await build_agent(names[factories[0]], factories[0], source)
+            return [ExportedAgent(agent_runnable(agent, context), f"{factories[0]}()")]
+    main = script.main()
+    plan = script.plan(main)
+    if plan.runs and plan.obstacle is None and _is_own(module, main):
+        note = f"{main}() runs for each request, and its first run takes the user's message"
+        return [ExportedAgent(workflow_runnable(names[main], agents), f"{main}()", notes=(note,))]
     if entries:
+        return _tie({each: candidates[each] for each in entries}, context, source, name)
+    for each, value in names.items():
+        refuse(value, f"`{each}`", source)
+    raise no_export(module, script, plan, names, source, name, (*AGENT_NAMES, *ENTRY_NAMES))
+
+
+def _only(
+    module: ModuleType, agent: Agent[Any], variable: str, context: Callable[..., Any] | None, name: str
+) -> ExportedAgent:
+    """Return the agent that the module marks, with a note if its main function also runs others."""
+    notes: tuple[str, ...] = ()
+    if inspect.isfunction(getattr(module, MAIN, None)):
+        started = {*Script(module).plan(MAIN).started}
+        if variable in started and (others := started - {variable}):
+            cure = f'set [agents.{table_key(name)}] entry = "{MAIN}" to serve {MAIN}()'
+            notes = (f"{MAIN}() also runs {', '.join(sorted(others))}, but only {variable} is served; {cure}",)
+    return ExportedAgent(agent_runnable(agent, context), variable, notes=notes)
+
+
+def _tie(
+    agents: dict[str, Agent[Any]], context: Callable[..., Any] | None, source: str, name: str
+) -> list[ExportedAgent]:
+    """Return each of several agents of equal rank."""
+    valid = {each: agent for each, agent in agents.items() if each.isascii()}
+    if not valid:
         raise LoadError(
-            f"the module exports several agents: {', '.join(entries)}",
+            f"the module exports several agents: {', '.join(agents)}",
             source=source,
             hint="name the agent to serve `agent`",
             code="export",
         )
-    for name, value in names.items():
-        refuse(value, f"`{name}`", source)
-    hint = how_to_export(source, (*AGENT_NAMES, *ENTRY_NAMES)) or HOW_TO
-    raise LoadError(f"the module exports no Agent; {_top_level_names(names)}", source=source, hint=hint, code="export")
+    first = next(iter(valid))
+    cure = f'set [agents.{table_key(name)}] entry = "{first}" to serve one as {name}'
+    notes = [f"the module exports several agents ({', '.join(agents)}), each served as {name}/VARIABLE; {cure}"]
+    if left := [each for each in agents if each not in valid]:
+        notes.append(f"{', '.join(left)} is not served, because a model name consists of ASCII letters; rename it")
+    return [
+        ExportedAgent(agent_runnable(agent, context), each, notes=tuple(notes), variant=True)
+        for each, agent in valid.items()
+    ]
 
 
-async def _from_object(exported: object, source: str) -> Runnable:
+def _narrowed(names: Sequence[str], script: Script) -> list[str]:
+    """Return the agents with which the script starts runs: the only one that `main` runs, or those outside tools."""
+    helpers = script.helpers()
+    remaining = [name for name in names if name not in helpers] or list(names)
+    started = {name for name in script.plan(script.main()).started if name in remaining}
+    return list(started) if len(started) == 1 else remaining
+
+
+async def _from_object(exported: object, source: str) -> ExportedAgent:
+    name = getattr(exported, "__name__", "the factory")
     if isinstance(exported, Agent):
-        return _agent(exported, None)
+        runnable: Runnable = agent_runnable(exported)
+        return ExportedAgent(runnable, "Agent", _description(runnable))
     refuse(exported, "the exported object", source)
-    if _is_async_function(exported) and inspect.signature(exported).parameters:
-        return _workflow(exported, None, [])
+    if is_async_function(exported) and inspect.signature(exported).parameters:
+        workflow = _workflow(exported, [])
+        return ExportedAgent(workflow, f"{name}()", _description(workflow))
     if callable(exported):
-        return _agent(await _build(exported, getattr(exported, "__name__", "the factory"), source), None)
+        runnable = agent_runnable(await build_agent(exported, name, source))
+        return ExportedAgent(runnable, f"{name}()", _description(runnable))
     raise LoadError(
         f"an object of type {type(exported).__name__} cannot be served",
         source=source,
@@ -148,47 +240,26 @@ async def _from_object(exported: object, source: str) -> Runnable:
     )
 
 
-async def _build(factory: Callable[..., Any], name: str, source: str) -> Agent[Any]:
-    required = [p.name for p in inspect.signature(factory).parameters.values() if p.default is p.empty]
-    if required:
-        raise LoadError(
-            f"{name}() must be callable without arguments; it requires {', '.join(required)}",
-            source=source,
-            code="export",
-        )
-    agent = factory()
-    if inspect.isawaitable(agent):
-        agent = await agent
-    refuse(agent, f"the result of {name}()", source)
-    if not isinstance(agent, Agent):
-        raise LoadError(
-            f"{name}() returned an object of type {type(agent).__name__}, not an Agent", source=source, code="export"
-        )
-    return agent
+def _workflow(function: Callable[..., Any], agents: list[Agent[Any]], input_type: object = None) -> WorkflowRunnable:
+    first = next(iter(inspect.signature(function).parameters), None)
+    return workflow_runnable(function, agents, parameter=first, input_type=input_type)
 
 
-def _workflow(function: Callable[..., Any], input_type: object, agents: list[Agent[Any]]) -> WorkflowRunnable:
-    if not inspect.isclass(input_type):
-        input_type = _annotation_of_first_parameter(function)
-    return WorkflowRunnable(function, input_type=input_type, agents=tuple(agents))
+def _is_own(module: ModuleType, name: str) -> bool:
+    """Whether a module defines a function without required arguments under this name."""
+    function = getattr(module, name, None)
+    if not inspect.isfunction(function) or function.__module__ != module.__name__:
+        return False
+    return not inspect.isasyncgenfunction(function) and not required_parameters(function)
 
 
 def _agents_in(names: dict[str, Any]) -> list[Agent[Any]]:
     return [value for value in names.values() if isinstance(value, Agent)]
 
 
-def _agent(agent: Agent[Any], build_context: Callable[..., Any] | None) -> AgentRunnable:
-    return AgentRunnable(agent, build_context or context_factory(agent))
-
-
-def _is_async_function(function: object) -> TypeGuard[Callable[..., Any]]:
-    """Whether the object is a coroutine function or an asynchronous generator function."""
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-
-
 def _takes_messages(function: object, module: ModuleType) -> bool:
     """Whether the object is an async function defined in the module whose only required parameter is `messages`."""
-    if not _is_async_function(function):
+    if not is_async_function(function):
         return False
     parameters = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     return function.__module__ == module.__name__ and [p.name for p in parameters] == ["messages"]
@@ -200,16 +271,6 @@ def _lifespan_function(module: ModuleType, name: str) -> Callable[[], Any] | Non
     if not inspect.isfunction(function) or function.__module__ != module.__name__:
         return None
     return None if inspect.signature(function).parameters else function
-
-
-def _annotation_of_first_parameter(function: Callable[..., Any]) -> type | None:
-    try:
-        hints = get_type_hints(function)
-    except Exception:  # if the annotation cannot be resolved, the function receives the text
-        return None
-    first = next(iter(inspect.signature(function).parameters), None)
-    hint = hints.get(first) if first else None
-    return hint if inspect.isclass(hint) and hint is not str else None
 
 
 def _distinct(agents: dict[str, Agent[Any]]) -> dict[str, Agent[Any]]:
@@ -226,13 +287,6 @@ def _entries(candidates: dict[str, Agent[Any]]) -> list[str]:
     return [name for name, agent in candidates.items() if id(agent) not in targets] or list(candidates)
 
 
-def _top_level_names(names: dict[str, Any]) -> str:
-    own = [f"{name} ({type(value).__name__})" for name, value in names.items() if not inspect.ismodule(value)]
-    if not own:
-        return "its top level is empty"
-    return f"its top-level names are {', '.join(own[:8])}{' and more' if len(own) > 8 else ''}"
-
-
 def _description(runnable: Runnable) -> str:
     if isinstance(runnable, AgentRunnable):
         return _first_line(runnable.agent.handoff_description)
@@ -241,48 +295,3 @@ def _description(runnable: Runnable) -> str:
 
 def _first_line(text: str | None) -> str:
     return text.strip().partition("\n")[0].strip() if text else ""
-
-
-_MAIN = "main"
-_TOOL = "function_tool"
-
-
-def starting_agents(module: ModuleType, names: Sequence[str]) -> list[str]:
-    """Narrow several candidate agents down to those with which the module's source starts runs.
-
-    Agents used only inside function tools are excluded. If several remain, the first agent that `main` passes to
-    `Runner` wins.
-
-    Args:
-        module: The module that defines the candidates.
-        names: The names of the candidates in the module.
-    """
-    try:
-        tree = parse(inspect.getsource(module))
-    except (OSError, TypeError, SyntaxError):
-        return list(names)
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    helpers = {name for function in functions if _is_tool(function) for name in _names(function)}
-    remaining = [name for name in names if name not in helpers] or list(names)
-    for function in functions:
-        if len(remaining) > 1 and function.name == _MAIN:
-            started = [name for name in _started(function) if name in remaining]
-            remaining = started[:1] or remaining
-    return remaining
-
-
-def _is_tool(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return any(_TOOL in _names(decorator) for decorator in function.decorator_list)
-
-
-def _started(function: ast.AST) -> Iterator[str]:
-    """Yield the first arguments of calls such as `Runner.run(name, …)`, in source order."""
-    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and "Runner" in _names(node.func)]
-    for call in sorted(calls, key=lambda call: call.lineno):
-        if call.args and isinstance(call.args[0], ast.Name):
-            yield call.args[0].id
-
-
-def _names(node: ast.AST) -> set[str]:
-    found = {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
-    return found | {child.attr for child in ast.walk(node) if isinstance(child, ast.Attribute)}

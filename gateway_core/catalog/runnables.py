@@ -23,6 +23,8 @@ class InputKind(enum.Enum):
     """The last user message, as text or as a field of an input type."""
     MESSAGES = "messages"
     """The whole conversation, as a list of messages."""
+    SCRIPT = "script"
+    """No argument: its first run, or its first `input()`, takes the last user message."""
 
 
 @frozen
@@ -47,7 +49,8 @@ class AgentRunnable:
 
 @frozen
 class WorkflowRunnable:
-    """A coroutine function, or an async generator function that yields text, whose own code runs agents."""
+    """A function whose own code runs agents: a coroutine function, an async generator function that yields text, or a
+    synchronous function, which runs in a thread."""
 
     function: Callable[..., Any]
     takes: InputKind = InputKind.TEXT
@@ -55,12 +58,14 @@ class WorkflowRunnable:
     """The type of its argument, built from the request, such as the module's `WorkflowInput`; `None` for plain text."""
     agents: tuple[Agent[Any], ...] = ()
     """The agents at the module's top level, to which tools are bound."""
+    owner: type | None = None
+    """The class of which the function is a method. Each run creates an instance."""
     terminal: TerminalRuns = field(init=False, repr=False, eq=False)
     """The runs that produce the answer."""
 
     @terminal.default
     def _read_terminal(self) -> TerminalRuns:
-        return TerminalRuns(self.function)
+        return TerminalRuns(self.function, one_message=self.takes is InputKind.SCRIPT)
 
 
 @frozen

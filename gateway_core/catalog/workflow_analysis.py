@@ -15,6 +15,8 @@ from typing import Any
 from gateway_core.catalog.safe_ast import parse
 
 _RUNS = frozenset({"run", "run_streamed", "run_sync"})
+# The SDK's chat loop.
+_DEMO_LOOP = "run_demo_loop"
 
 
 class TerminalRuns:
@@ -22,9 +24,10 @@ class TerminalRuns:
 
     Args:
         function: The workflow. If its source cannot be read, it has no terminal runs.
+        one_message: Whether it receives one message, so that a loop around `input()` runs once.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *, one_message: bool = False) -> None:
         self._code: CodeType | None = getattr(function, "__code__", None)
         self._lines: set[int] = set()
         if inspect.isasyncgenfunction(function):
@@ -35,7 +38,7 @@ class TerminalRuns:
         except (OSError, TypeError, SyntaxError, IndexError):
             return
         if isinstance(definition, ast.AsyncFunctionDef | ast.FunctionDef) and self._code is not None:
-            path = _Path(_functions_that_run(inspect.getmodule(function)))
+            path = _Path(_functions_that_run(inspect.getmodule(function)), one_message=one_message)
             path.before(definition.body, after=False)
             offset = self._code.co_firstlineno - min(
                 [definition.lineno, *(d.lineno for d in definition.decorator_list)]
@@ -58,8 +61,9 @@ class TerminalRuns:
 class _Path:
     """Walks statements backwards and tracks whether a run may follow each of them."""
 
-    def __init__(self, helpers: frozenset[str]) -> None:
+    def __init__(self, helpers: frozenset[str], *, one_message: bool) -> None:
         self._helpers = helpers
+        self._one_message = one_message
         self.terminal: list[ast.Call] = []
 
     def before(self, statements: Iterable[ast.stmt], *, after: bool) -> bool:
@@ -83,6 +87,8 @@ class _Path:
             case ast.Match():
                 cases = [self.before(case.body, after=after) for case in node.cases]
                 return self._contains_run([node.subject]) or any(cases) or after
+            case ast.While() if self._one_message and any(map(reads_input, ast.walk(node))):
+                return self.before(node.body, after=after)
             case ast.For() | ast.AsyncFor() | ast.While():
                 # A run in a loop may be followed by another iteration.
                 repeated = self.before(node.body, after=True) and self._contains_run(node.body)
@@ -109,7 +115,7 @@ class _Path:
         return any(self._is_run(node) for outer in nodes for node in ast.walk(outer))
 
     def _is_run(self, node: ast.AST) -> bool:
-        return isinstance(node, ast.Call) and (_is_runner_call(node) or _name(node.func) in self._helpers)
+        return isinstance(node, ast.Call) and (is_runner_call(node) or called_name(node.func) in self._helpers)
 
 
 def _functions_that_run(module: ModuleType | None) -> frozenset[str]:
@@ -128,18 +134,28 @@ def _functions_that_run(module: ModuleType | None) -> frozenset[str]:
         more = {
             name
             for name, made in calls.items()
-            if name not in found and any(_is_runner_call(call) or _name(call.func) in found for call in made)
+            if name not in found and any(is_runner_call(call) or called_name(call.func) in found for call in made)
         }
         if not more:
             return frozenset(found)
         found |= more
 
 
-def _is_runner_call(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and call.func.attr in _RUNS and _name(call.func.value) == "Runner"
+def is_runner_call(call: ast.Call) -> bool:
+    """Whether a call starts a run."""
+    name = called_name(call.func)
+    if isinstance(call.func, ast.Attribute) and name in _RUNS:
+        return called_name(call.func.value) == "Runner"
+    return name == _DEMO_LOOP
 
 
-def _name(node: ast.expr) -> str | None:
+def reads_input(node: ast.AST) -> bool:
+    """Whether a node is the function `input`, called or passed to another one."""
+    return isinstance(node, ast.Name) and node.id == "input" and isinstance(node.ctx, ast.Load)
+
+
+def called_name(node: ast.expr) -> str | None:
+    """Return the last part of a called function's name."""
     match node:
         case ast.Name():
             return node.id

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import click
 
 from gateway_core.cli import config_options, read_config, report
-from gateway_core.config.settings import mask_secrets
+from gateway_core.config.settings import Config, Table, mask_secrets
 from gateway_core.errors import GatewayError
 from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins
@@ -81,9 +81,12 @@ def _check(
     rows: list[dict[str, Any]] = []
     places: list[tuple[Path | None, str | None]] = [_place(path) for path in paths] or [(agents, None)]
     for folder, only in places:
-        catalog, reported = _load(file, folder, installed=not paths, trial=trial)
-        rows += [row for row in _rows(catalog) if only is None or row["model"] == only]
-        rows += [{"model": "-", "state": "refused", "source": source, "diagnosis": text} for source, text in reported]
+        catalog, reported = _load(file, folder, only, installed=not paths, trial=trial)
+        rows += [row for row in _rows(catalog) if only is None or f"{row['model']}/".startswith(f"{only}/")]
+        rows += [
+            {"model": "-", "state": "refused", "serves": "", "source": source, "diagnosis": text}
+            for source, text in reported
+        ]
     _print(rows, as_json, output)
     return int(any(row["state"] != "ok" for row in rows))
 
@@ -134,12 +137,15 @@ def _place(path: Path) -> tuple[Path | None, str | None]:
 
 
 def _load(
-    file: Path | None, folder: Path | None, *, installed: bool = True, trial: bool = False
+    file: Path | None, folder: Path | None, only: str | None = None, *, installed: bool = True, trial: bool = False
 ) -> tuple[Catalog, list[tuple[str, str]]]:
     # Errors are printed in the table, so they are not logged.
     logging.basicConfig(handlers=[logging.NullHandler()])
     skip = ["check"] if installed else ["check", "paths"]
-    settings = read_config(file, folder, {"catalog": {"trial_import": trial}}, skip=skip)
+    overrides: Table = {"catalog": {"trial_import": trial}}
+    if folder is not None and only is not None and (entry := _entry_of(read_config(file, None), folder / only)):
+        overrides["agents"] = {only: {"entry": entry}}
+    settings = read_config(file, folder, overrides, skip=skip)
 
     from gateway_core.errors import DiscoveryError
     from gateway_core.gateway import RunningGateway
@@ -164,18 +170,36 @@ def _load(
     return asyncio.run(load()), reported
 
 
+def _entry_of(config: Config, place: Path) -> str | None:
+    """Return the `entry` of the agent at a place, whose id ends with the same names: `labs/Account` in `labs/Account`.
+
+    The folder of the served agents may be a parent of the one that is checked.
+    """
+    parts = [part.casefold() for part in place.parts]
+    ids = [name for name in config.agents if parts[-name.count("/") - 1 :] == name.casefold().split("/")]
+    return config.agents[max(ids, key=len)].entry if ids else None
+
+
 def _rows(catalog: Catalog) -> list[dict[str, Any]]:
     served = [
         {
             "model": agent.id,
             "state": "ok",
+            "serves": agent.export,
             "source": agent.entry.source,
             "diagnosis": "; ".join(agent.warnings) or agent.description,
         }
         for agent in catalog.agents.values()
     ]
     broken = [
-        {"model": b.id, "state": "broken", "source": b.source, "diagnosis": str(b.error), "details": b.diagnosis()}
+        {
+            "model": b.id,
+            "state": "broken",
+            "serves": "",
+            "source": b.source,
+            "diagnosis": str(b.error),
+            "details": b.diagnosis(),
+        }
         for b in catalog.broken.values()
     ]
     return served + broken

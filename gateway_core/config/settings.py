@@ -175,6 +175,7 @@ class StateConfig:
 class AgentConfig:
     """`[agents.NAME]`: the operator's settings for an agent."""
 
+    entry: str | None = None
     model: str | None = None
     background_tasks: bool = True
     on_disconnect: OnDisconnect | None = None

@@ -71,12 +71,13 @@ def admin_routes(gateway: RunningGateway) -> list[BaseRoute]:
 def _catalog(gateway: RunningGateway) -> dict[str, Any]:
     catalog = gateway.catalog
     served = [_served(agent, gateway) for agent in catalog.agents.values()]
-    broken = [_broken(agent) for agent in catalog.broken.values() if agent.id not in catalog.agents]
+    stale = {failure.id for agent in catalog.agents.values() if (failure := catalog.failure_of(agent))}
+    broken = [_broken(agent) for agent in catalog.broken.values() if agent.id not in stale]
     return {"generation": catalog.generation, "agents": [*served, *broken]}
 
 
 def _served(agent: ServedAgent, gateway: RunningGateway) -> dict[str, Any]:
-    stale = gateway.catalog.broken.get(agent.id)
+    stale = gateway.catalog.failure_of(agent)
     return {
         "id": agent.id,
         "state": "stale" if stale else "ok",
@@ -84,6 +85,7 @@ def _served(agent: ServedAgent, gateway: RunningGateway) -> dict[str, Any]:
         "digest": agent.entry.digest,
         "loaded_at": agent.loaded_at,
         "description": agent.description,
+        "export": agent.export,
         "warnings": agent.warnings,
         "diagnosis": stale.diagnosis() if stale else None,
         **gateway.facts(agent.id),

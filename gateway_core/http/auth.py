@@ -111,6 +111,13 @@ async def _not_found(name: str, principal: Principal, gateway: RunningGateway, c
     folded = {agent_id.casefold(): agent_id for agent_id in known}
     # Also match the last path segment: `Research` for `labs/Research`.
     folded.update({agent_id.rpartition("/")[2].casefold(): agent_id for agent_id in known})
+    several = [agent_id for agent_id in known if agent_id.casefold().startswith(f"{name.casefold()}/")]
+    if several:
+        listed = ", ".join(repr(agent_id) for agent_id in several[:10])
+        hint = f"it stands for several models: {listed}{' and more' if len(several) > 10 else ''}"
+        return NotFoundError(
+            f"the model '{name[:100]}' does not exist", param="model", code="model_not_found", hint=hint
+        )
     close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
     shown = name if len(name) <= 100 else f"{name[:100]}…"
     near = list(dict.fromkeys(folded[match] for match in close))

@@ -33,7 +33,7 @@ from gateway_core.runs.error_mapping import as_gateway_error, place_of
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
 from gateway_core.runs.request_model import RequestModelProvider
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
+from gateway_core.runs.run_scope import POSITION, Position, RunScope, ScriptState, WorkflowState
 from gateway_core.runs.run_stats import RunStats
 from gateway_core.runs.sandbox_lease import SandboxLease
 from gateway_core.runs.sandboxes import Sandboxes
@@ -241,9 +241,12 @@ class Engine:
         elif isinstance(runnable, DiagnosisRunnable):
             scope.channel.put(TextDelta(runnable.text))
         elif isinstance(runnable, WorkflowRunnable):
-            takes_history = self._config.runs.workflow_history and runnable.takes is InputKind.TEXT
+            takes_history = self._config.runs.workflow_history and runnable.takes is not InputKind.MESSAGES
             earlier = history(request.items) if takes_history else ()
             state = scope.workflow = WorkflowState(runnable.terminal, earlier)
+            if runnable.takes is InputKind.SCRIPT:
+                message = request.items[len(history(request.items)) :]
+                state.script = ScriptState([*earlier, *message], message)
             await run_workflow(
                 runnable, scope, state, items=request.items, text=request.text, metadata=request.metadata
             )

@@ -6,6 +6,7 @@ not start runs.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -163,6 +164,34 @@ class WorkflowState:
     """The answer text sent so far by its terminal runs."""
     last_output: Any = None
     """The output of the last run that is not a step; without such a run, of the last run."""
+    script: "ScriptState | None" = None
+    """For a script's function, which takes no argument."""
+
+
+@define(eq=False)
+class ScriptState:
+    """The message of a request to a script, taken by its first run or its first `input()`, the earlier one."""
+
+    conversation: Sequence[Mapping[str, Any]]
+    """The input items of the first run: the earlier turns and the last user message."""
+    message: Sequence[Mapping[str, Any]]
+    """The last user message, as items."""
+    taken: bool = False
+    """Whether the message was taken."""
+    own_text: str | None = None
+    """The script's own text, which the message replaced in the first run."""
+    inputs_after: int = 0
+    """Number of calls of `input()` after the message was taken."""
+    over: bool = False
+    """Whether the run has ended; a thread of the script may still run."""
+    calls: "set[Future[Any]]" = field(factory=set)
+    """The runs that threads of the script wait for."""
+
+    def close(self) -> None:
+        """End the runs that the script's threads have started, and prevent further ones."""
+        self.over = True
+        for call in list(self.calls):
+            call.cancel()
 
 
 @define(eq=False)

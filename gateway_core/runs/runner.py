@@ -9,11 +9,12 @@ The SDK marks `set_default_agent_runner` as experimental, so `self_test` verifie
 import asyncio
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from agents import Agent, RunConfig, RunHooks, RunState
+from agents import Agent, RunConfig, RunState
 from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
 from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_default_agent_runner
@@ -22,13 +23,11 @@ from gateway_core.catalog.agent_graph import reachable
 from gateway_core.catalog.import_stop import RunAtImportError
 from gateway_core.errors import PluginError, RunError
 from gateway_core.runs import answer_format, streaming_fallback
-from gateway_core.runs.call_details import HOSTED_CALLS, call_id, call_name, get
-from gateway_core.runs.error_mapping import failed_tool
 from gateway_core.runs.event_relay import EventRelay, output_text
 from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
+from gateway_core.runs.scope_hooks import ScopeHooks, adopt, permit
 from gateway_core.runs.workflow import with_history
 from gateway_core.sdk import compat, patches
-from gateway_core.types import Usage
 
 
 class GatewayRunner(AgentRunner):
@@ -40,24 +39,31 @@ class GatewayRunner(AgentRunner):
             return await super().run(starting_agent, input, **options)
         scope = position.scope
         _reject_at_import(scope)
+        terminal = _is_terminal(position)
         if asyncio.get_running_loop() is not scope.loop:
-            # A synchronous tool called `run_sync` in its thread. The models' connections belong to the gateway's loop.
-            coroutine = self.run(starting_agent, input, **options)
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, scope.loop))
-        _adopt(scope, starting_agent)
-        answers = _answers(position, starting_agent)
+            # A synchronous tool or script called `run_sync` in its thread. The models' connections belong to the
+            # gateway's loop.
+            return await _in_gateway_loop(scope, self._run(position, terminal, starting_agent, input, options))
+        return await self._run(position, terminal, starting_agent, input, options)
+
+    async def _run(
+        self, position: Position, terminal: bool, starting_agent: Agent[Any], input: Any, options: dict[str, Any]
+    ) -> Any:
+        scope = position.scope
+        adopt(scope, starting_agent)
+        answers = _answers(position, starting_agent, terminal)
         given = input
         workflow = scope.workflow if position.depth == 0 else None
         if workflow is not None:
-            if options.get("session") is None:  # the author's own session already contains the earlier turns
-                given = with_history(input, workflow, scope.text)
+            own_turns = await _has_turns(options.get("session"), workflow)
+            given = with_history(input, workflow, scope.text, own_turns=own_turns)
             workflow.runs += 1
         with _deeper(position, answers=answers):
             options = _with_scope(options, scope, starting_agent, answers=answers)
             relay = EventRelay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
                 # The SDK executes the approved calls before it calls `on_agent_start`.
-                await _permit(scope, compat.current_agent_of(given))
+                await permit(scope, compat.current_agent_of(given))
                 relay.resume(given.get_interruptions())
             try:
                 if scope.live:
@@ -79,9 +85,7 @@ class GatewayRunner(AgentRunner):
         if answers and scope.answer_format is not None and _is_complete_text(scope, result):
             await asyncio.to_thread(answer_format.check, result.final_output, scope.answer_format)
         if workflow is not None:
-            workflow.answer_text += relay.answer
-            if workflow.last_output is None or not _is_step(workflow, starting_agent):
-                workflow.last_output = result.final_output
+            _record(workflow, relay, result, starting_agent, terminal)
         return result
 
     def run_sync(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
@@ -95,7 +99,10 @@ class GatewayRunner(AgentRunner):
         if position is None:
             return super().run_streamed(starting_agent, input, **options)
         _reject_at_import(position.scope)
-        _adopt(position.scope, starting_agent)
+        workflow = position.scope.workflow
+        if position.depth == 0 and workflow is not None and workflow.script is not None:
+            return self._stream_script(position, workflow, _is_terminal(position), starting_agent, input, options)
+        adopt(position.scope, starting_agent)
         # The author's code reads the streamed run, and decides whether to pass its text on.
         with _deeper(position, answers=False):
             return super().run_streamed(
@@ -110,22 +117,54 @@ class GatewayRunner(AgentRunner):
         The result has every public attribute of a `RunResult`.
         """
         result = super().run_streamed(agent, input, **options)
-        checks = len(agent.input_guardrails)
-        hold_to_end = scope.hold_answers and _has_output_guardrails(agent)
-        hooks = options["hooks"]
-        if checks or hold_to_end:
-            relay.hold()
-        try:
-            async for event in result.stream_events():
-                if hooks.awaits_first_chunk:
-                    hooks.on_stream_event(event)
-                relay.event(event)
-                if relay.held and not hold_to_end and len(result.input_guardrail_results) >= checks:
-                    relay.release()
-        finally:
-            if not result.is_complete:
-                # Leaving the loop does not stop the SDK: the run would continue, and be billed.
-                result.cancel()
+        async for _ in _relayed(result, relay, scope, agent, options["hooks"]):
+            pass
+        return result
+
+    def _stream_script(
+        self,
+        position: Position,
+        workflow: WorkflowState,
+        terminal: bool,
+        agent: Agent[Any],
+        input: Any,
+        options: dict[str, Any],
+    ) -> Any:
+        """Start a streamed run of a script, whose events are relayed as the script reads them, because it prints them.
+
+        If the script has its own loop, the run takes place in the gateway's loop.
+        """
+        scope = position.scope
+        if asyncio.get_running_loop() is not scope.loop:
+
+            async def start() -> Any:
+                return self._stream_script(position, workflow, terminal, agent, input, options)
+
+            streamed = _threadsafe(scope, start()).result()
+            streamed.stream_events = _stepwise(scope, streamed.stream_events)
+            return streamed
+        adopt(scope, agent)
+        answers = _answers(position, agent, terminal)
+        given = with_history(input, workflow, scope.text, own_turns=options.get("session") is not None)
+        workflow.runs += 1
+        with _deeper(position, answers=answers):
+            options = _with_scope(options, scope, agent, answers=answers)
+            result: Any = super().run_streamed(agent, given, **options)
+        read = result.stream_events
+        relay = EventRelay(scope, agent, answers=answers)
+
+        async def events() -> AsyncIterator[Any]:
+            try:
+                async for event in _relayed(result, relay, scope, agent, options["hooks"], read):
+                    yield event
+                relay.finish(result.final_output)
+            except BaseException as error:
+                options["hooks"].aborted(error)
+                raise
+            finally:
+                _record(workflow, relay, result, agent, terminal)
+
+        result.stream_events = events
         return result
 
 
@@ -133,95 +172,6 @@ def _reject_at_import(scope: RunScope) -> None:
     if scope.importing:
         scope.rejected_runs += 1
         raise RunAtImportError
-
-
-class ScopeHooks(RunHooks[Any]):
-    """Counts the tokens of each model call, records tool calls, and calls the author's own hooks.
-
-    Args:
-        scope: The scope that accumulates the usage.
-        inner: The hooks that the author passed to the run.
-        model: The model of the run's configuration, which takes precedence over its agents' models.
-    """
-
-    def __init__(self, scope: RunScope, inner: RunHooks[Any] | None, model: Any = None) -> None:
-        self._scope = scope
-        self._inner = inner or RunHooks()
-        self._model = model
-        self._calls: set[int] = set()
-        self.awaits_first_chunk = False
-        """Whether a model call is in flight and has not returned its first chunk; only set if calls are recorded."""
-
-    def aborted(self, error: BaseException) -> None:
-        """Record that the run has failed or was cancelled: its active tool calls have no result."""
-        if self._scope.tools is not None and self._calls:
-            self._scope.tools.close(self._scope, self._calls, failed_tool(error))
-        if self._scope.models is not None:
-            self._scope.models.aborted(self, error)
-
-    def on_stream_event(self, event: Any) -> None:
-        """Record the first chunk of a model's response, if the event is one."""
-        if self._scope.models is not None and event.type == "raw_response_event":
-            self._scope.models.first_chunk(self)
-            self.awaits_first_chunk = False
-
-    async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
-        used = response.usage
-        usage = Usage(
-            used.requests or 1,
-            used.input_tokens,
-            used.output_tokens,
-            used.input_tokens_details.cached_tokens or 0,
-            used.output_tokens_details.reasoning_tokens or 0,
-        )
-        self._scope.usage += usage
-        if self._scope.models is not None:
-            self._scope.models.ended(self, usage)
-        if self._scope.tools is not None:
-            for item in response.output:
-                if item.type in HOSTED_CALLS:
-                    failed = get(item, "status") == "failed" or bool(get(item, "error"))
-                    self._scope.tools.hosted(self._scope, agent, call_name(item), call_id(item), failed=failed)
-        await self._inner.on_llm_end(context, agent, response)
-
-    async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
-        if self._scope.fatal is not None:
-            # Other code caught the error, such as the SDK's for an agent as a tool. Make no further model calls.
-            raise self._scope.fatal
-        self._scope.finish_reason = None
-        if (position := POSITION.get()) is not None:
-            position.agent = agent
-        # The agent's own hooks, or a tool, may have added tools to it since it started.
-        _adopt(self._scope, agent)
-        if self._scope.models is not None:
-            self._scope.models.began(self, agent.name, self._model or agent.model)
-            self.awaits_first_chunk = True
-        await self._inner.on_llm_start(context, agent, system_prompt, input_items)
-
-    async def on_agent_start(self, context: Any, agent: Any) -> None:
-        await _permit(self._scope, agent)
-        # Before the SDK reads its tools: a handoff may have just created the agent.
-        _adopt(self._scope, agent)
-        await self._inner.on_agent_start(context, agent)
-
-    async def on_agent_end(self, context: Any, agent: Any, output: Any) -> None:
-        await self._inner.on_agent_end(context, agent, output)
-
-    async def on_handoff(self, context: Any, from_agent: Any, to_agent: Any) -> None:
-        await self._inner.on_handoff(context, from_agent, to_agent)
-
-    async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
-        if self._scope.tools is not None:
-            await self._scope.tools.check_unguarded(self._scope, context, agent, tool)
-            self._scope.tools.began(self._scope, context, agent, tool)
-            self._calls.add(id(context))
-        await self._inner.on_tool_start(context, agent, tool)
-
-    async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: Any) -> None:
-        if self._scope.tools is not None:
-            self._scope.tools.ended(self._scope, context, tool)
-            self._calls.discard(id(context))
-        await self._inner.on_tool_end(context, agent, tool, result)
 
 
 def install() -> None:
@@ -255,9 +205,35 @@ async def self_test() -> None:
         )
 
 
-def _adopt(scope: RunScope, agent: Any) -> None:
-    if scope.tools is not None:
-        scope.tools.adopt(scope, agent)
+async def _relayed(
+    result: Any, relay: EventRelay, scope: RunScope, agent: Agent[Any], hooks: ScopeHooks, read: Any = None
+) -> AsyncIterator[Any]:
+    """Relay each event of a streamed run, then yield it. Text is held until the guardrails have passed.
+
+    Args:
+        result: The streamed run.
+        relay: Relays the events.
+        scope: The request's scope.
+        agent: The agent that the run starts with.
+        hooks: The run's hooks.
+        read: Returns the events. Default: the method of `result`.
+    """
+    checks = len(agent.input_guardrails)
+    hold_to_end = scope.hold_answers and _has_output_guardrails(agent)
+    if checks or hold_to_end:
+        relay.hold()
+    try:
+        async for event in (read or result.stream_events)():
+            if hooks.awaits_first_chunk:
+                hooks.on_stream_event(event)
+            relay.event(event)
+            if relay.held and not hold_to_end and len(result.input_guardrail_results) >= checks:
+                relay.release()
+            yield event
+    finally:
+        if not result.is_complete:
+            # Leaving the loop does not stop the SDK: the run would continue, and be billed.
+            result.cancel()
 
 
 def _guard(tools: list[Any]) -> None:
@@ -267,30 +243,74 @@ def _guard(tools: list[Any]) -> None:
         position.scope.tools.guard(tools)
 
 
-async def _permit(scope: RunScope, agent: Any) -> None:
-    if scope.cross_agent is not None:
-        await scope.cross_agent.permit(scope, agent)
+def _record(workflow: WorkflowState, relay: EventRelay, result: Any, agent: Agent[Any], terminal: bool) -> None:
+    """Record the answer and the output of a workflow's run."""
+    workflow.answer_text += relay.answer
+    # Structured output of a run that is not terminal only prepares another run, such as a branch.
+    is_step = agent.output_type not in (None, str) and not terminal
+    if workflow.last_output is None or not is_step:
+        workflow.last_output = result.final_output
 
 
-def _answers(position: Position, agent: Agent[Any]) -> bool:
+async def _has_turns(session: Any, workflow: WorkflowState) -> bool:
+    """Whether an author's own session contains the earlier turns. A script may create an empty one for each request."""
+    if session is None:
+        return False
+    return workflow.script is None or bool(await session.get_items(limit=1))
+
+
+def _threadsafe(scope: RunScope, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
+    """Run a coroutine in the gateway's loop for a thread. It is cancelled when the script's run ends."""
+    script = scope.workflow.script if scope.workflow is not None else None
+    if script is not None and script.over:
+        coroutine.close()
+        raise RunError("the request of this script has ended", code="run_ended")
+    future = asyncio.run_coroutine_threadsafe(coroutine, scope.loop)
+    if script is not None:
+        script.calls.add(future)
+        future.add_done_callback(script.calls.discard)
+    return future
+
+
+async def _in_gateway_loop(scope: RunScope, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return await asyncio.wrap_future(_threadsafe(scope, coroutine))
+
+
+def _stepwise(scope: RunScope, read: Callable[[], AsyncIterator[Any]]) -> Callable[[], AsyncIterator[Any]]:
+    """Return a function that reads events in the gateway's loop for a script in another loop."""
+    end = object()
+
+    async def events() -> AsyncIterator[Any]:
+        source = read()
+
+        async def step() -> Any:
+            return await anext(source, end)
+
+        while (event := await _in_gateway_loop(scope, step())) is not end:
+            yield event
+
+    return events
+
+
+def _is_terminal(position: Position) -> bool:
+    """Whether the caller is at a terminal run of a workflow."""
+    workflow = position.scope.workflow
+    return position.depth == 0 and workflow is not None and workflow.terminal.includes(sys._getframe())
+
+
+def _answers(position: Position, agent: Agent[Any], terminal: bool) -> bool:
     """Whether a run that starts at this position produces the answer."""
     if position.depth > 0:
         return False
-    workflow = position.scope.workflow
-    if workflow is None:
+    if position.scope.workflow is None:
         return True
     # Structured output is usually input for a later step. If it is the answer, it is sent when it is complete.
-    return agent.output_type in (None, str) and workflow.terminal.includes(sys._getframe())
+    return terminal and agent.output_type in (None, str)
 
 
 def _relayed_before(input: Any) -> int:
     """Return the number of items that a resumed run relayed before it paused."""
     return compat.items_before_pause(input) if isinstance(input, RunState) else 0
-
-
-def _is_step(workflow: WorkflowState, agent: Agent[Any]) -> bool:
-    """Whether a workflow's run only prepares another one, such as a classifier that feeds a branch."""
-    return agent.output_type not in (None, str) and not workflow.terminal.includes(sys._getframe())
 
 
 @contextmanager

@@ -5,6 +5,7 @@ a few blocking tools would prevent all new connections. This executor runs the w
 limits the threads per agent. It cannot stop a thread: a blocked thread stays occupied until its tool returns.
 """
 
+import contextvars
 import queue
 import socket
 import threading
@@ -43,7 +44,9 @@ class ToolExecutor(ThreadPoolExecutor):
         position = POSITION.get()
         if position is None or getattr(fn, "__name__", "") in _RESOLVERS or fn is socket.getaddrinfo:
             return super().submit(fn, *args, **kwargs)
-        return self._tools.submit(position.scope.run.agent_id, lambda: fn(*args, **kwargs))
+        # `loop.run_in_executor` does not copy the context, unlike `asyncio.to_thread`.
+        context = contextvars.copy_context()
+        return self._tools.submit(position.scope.run.agent_id, lambda: context.run(fn, *args, **kwargs))
 
 
 class ToolThreads:

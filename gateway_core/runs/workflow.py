@@ -8,12 +8,13 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents import RunResult, RunResultStreaming
+from agents import RunResult, RunResultStreaming, RunState
 
 from gateway_core.catalog.runnables import InputKind, WorkflowRunnable
 from gateway_core.errors import InvalidRequestError
 from gateway_core.runs.event_relay import PARAGRAPH, as_text
 from gateway_core.runs.run_scope import RunScope, WorkflowState
+from gateway_core.runs.script import call, completed, run_script
 from gateway_core.types import TextDelta
 
 TEXT_FIELD = "input_as_text"
@@ -41,12 +42,16 @@ async def run_workflow(
     Raises:
         InvalidRequestError: `metadata` lacks required fields of the workflow's input, or its values are invalid.
     """
-    given = _input(workflow, items, text, metadata)
-    if inspect.isasyncgenfunction(workflow.function):
-        async for piece in workflow.function(given):
-            scope.channel.put(TextDelta(as_text(piece)))
-        return
-    answer = _answer(await workflow.function(given), state)
+    if state.script is not None:
+        returned = await run_script(workflow, state)
+    else:
+        given = _input(workflow, items, text, metadata)
+        if inspect.isasyncgenfunction(workflow.function):
+            async for piece in call(workflow, given):
+                scope.channel.put(TextDelta(as_text(piece)))
+            return
+        returned = await completed(workflow, given)
+    answer = _answer(returned, state)
     if not answer:
         return
     sent = state.answer_text.strip()
@@ -64,9 +69,26 @@ def history(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return list(items[:last])
 
 
-def with_history(given: Any, state: WorkflowState, text: str) -> Any:
-    """Prepend the earlier turns to a run's input, if the run is the first or its input is the last user message."""
-    if not state.history or not (state.runs == 0 or _text_of(given) == text):
+def with_history(given: Any, state: WorkflowState, text: str, *, own_turns: bool = False) -> Any:
+    """Return the input of a workflow's run.
+
+    The earlier turns precede it, if the run is the first or its input is the last user message. In a script, the
+    message replaces the input of the first run, unless `input()` returned it before.
+
+    Args:
+        given: The input that the workflow passes.
+        state: The progress of the workflow.
+        text: The last user message.
+        own_turns: Whether the author's own session contains the earlier turns.
+    """
+    script = state.script
+    if script is not None and not isinstance(given, RunState):
+        if not script.taken:
+            script.taken, script.own_text = True, _text_of(given)
+            return [*(script.message if own_turns else script.conversation)]
+        if script.own_text is not None and _text_of(given) == script.own_text:
+            return [*(script.message if own_turns else script.conversation)]
+    if own_turns or not state.history or not (state.runs == 0 or _text_of(given) == text):
         return given
     if isinstance(given, str):
         return [*state.history, {"role": "user", "content": given}]

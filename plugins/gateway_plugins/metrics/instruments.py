@@ -195,5 +195,6 @@ class Instruments:
 
 def agent_states(catalog: Catalog) -> dict[str, int]:
     """Returns the number of agents by state: ok, stale (serving an older version) and broken."""
-    stale = sum(agent_id in catalog.broken for agent_id in catalog.agents)
-    return {"ok": len(catalog.agents) - stale, "stale": stale, "broken": len(catalog.broken) - stale}
+    failures = [failure.id for agent in catalog.agents.values() if (failure := catalog.failure_of(agent))]
+    broken = len(catalog.broken) - len({*failures})
+    return {"ok": len(catalog.agents) - len(failures), "stale": len(failures), "broken": broken}

@@ -292,3 +292,85 @@ async def test_settings_for_an_unknown_agent_are_reported_once(folder):
         (folder / "Onne").rename(folder / "One")
         await g.gateway.reload()
         assert [error.source for error in errors] == ["[agents.Onne]"] * 2
+
+
+TIE = "from agents import Agent\none = Agent(name='first')\ntwo = Agent(name='second')\n"
+
+
+async def test_several_agents_of_a_module_come_and_go_with_its_versions(folder):
+    async with gateway_in_memory(folder=folder) as g:
+        (folder / "One" / "agent.py").write_text(TIE)
+        catalog = await g.gateway.reload()
+        assert list(catalog.agents) == ["One/one", "One/two", "Two"]
+        assert [catalog.agents[name].export for name in ("One/one", "One/two")] == ["one", "two"]
+        assert catalog.resolve("one/TWO") == "One/two"
+        assert (await g.gateway.reload()) is catalog, "unchanged modules are not loaded again"
+        again = await g.gateway.reload("One/two")
+        assert again.agents["One/one"] is not catalog.agents["One/one"], "they are loaded together"
+        (folder / "One" / "agent.py").write_text("boom")
+        broken = await g.gateway.reload()
+        assert list(broken.agents) == ["One/one", "One/two", "Two"]
+        states = {agent["id"]: agent["state"] for agent in (await g.http.get("/admin/agents")).json()["agents"]}
+        assert states == {"One/one": "stale", "One/two": "stale", "Two": "ok"}
+        (folder / "One" / "agent.py").write_text(GOOD.format(name="One"))
+        catalog = await g.gateway.reload()
+        assert list(catalog.agents) == ["One", "Two"]
+        assert catalog.broken == {}
+
+
+async def test_a_folders_agent_takes_precedence_over_a_modules_variable(tmp_path):
+    (tmp_path / "Team.py").write_text(TIE)
+    (tmp_path / "Team" / "two").mkdir(parents=True)
+    (tmp_path / "Team" / "two" / "agent.py").write_text(GOOD.format(name="of the folder"))
+    errors = []
+    async with gateway_in_memory(folder=tmp_path, plugins=recording(errors)) as g:
+        catalog = g.gateway.catalog
+        assert sorted(catalog.agents) == ["Team/one", "Team/two"]
+        assert catalog.agents["Team/two"].runnable.agent.name == "of the folder"
+        [error] = errors
+        assert isinstance(error, DiscoveryError)
+        assert "'Team/two' is already used by" in error.message
+        await g.gateway.reload()
+        assert errors == [error], "reported once"
+
+
+async def test_names_that_differ_only_in_case_or_are_invalid_are_reported(tmp_path):
+    source = TIE + "ONE = Agent(name='third')\nélan = Agent(name='fourth')\n"
+    (tmp_path / "Team.py").write_text(source, encoding="utf-8")
+    errors = []
+    async with gateway_in_memory(folder=tmp_path, plugins=recording(errors)) as g:
+        agents = g.gateway.catalog.agents
+        assert list(agents) == ["Team/one", "Team/two"]
+        assert "élan is not served" in " ".join(agents["Team/one"].warnings)
+        assert ["'Team/ONE' is already used by" in error.message for error in errors] == [True]
+
+
+async def test_the_resources_of_several_agents_are_held_until_the_last_is_released(tmp_path):
+    log = tmp_path / "log"
+    (tmp_path / "Team.py").write_text(
+        TIE + f"from pathlib import Path\ndef setup():\n    Path({str(log)!r}).write_text('set up')\n"
+        f"def teardown():\n    Path({str(log)!r}).write_text('torn down')\n"
+    )
+    async with gateway_in_memory(folder=tmp_path) as g:
+        kept = g.gateway.catalog.agents["Team/one"]
+        assert log.read_text() == "set up"
+        (tmp_path / "Team.py").write_text(GOOD.format(name="Team"))
+        await g.gateway.reload()
+        gc.collect()
+        await g.gateway.reload()
+        assert log.read_text() == "set up"
+        del kept
+        gc.collect()
+        async with asyncio.timeout(10):
+            while log.read_text() != "torn down":
+                await asyncio.sleep(0.01)
+
+
+async def test_settings_of_one_of_several_agents_are_its_own(tmp_path):
+    (tmp_path / "Team.py").write_text(TIE)
+    config = {"agents": {"Team/two": {"model": "other"}}}
+    errors = []
+    async with gateway_in_memory(folder=tmp_path, config=config, plugins=recording(errors)) as g:
+        assert errors == []
+        assert g.gateway.facts("Team/two")["model"] == "other"
+        assert g.gateway.facts("Team/one")["model"] is None

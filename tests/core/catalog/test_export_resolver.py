@@ -18,8 +18,13 @@ def module(**names):
     return made
 
 
+async def found(exported):
+    (each,) = (await resolve(exported, "here")).agents
+    return each
+
+
 async def served(exported):
-    return (await resolve(exported, "here")).runnable
+    return (await found(exported)).runnable
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,7 @@ async def test_an_agent_of_the_right_name_takes_precedence_over_a_synchronous_fu
     [
         (module(), "the module exports no Agent; its top level is empty"),
         (module(agnet=1), "its top-level names are agnet (int)"),
-        (module(a=ONE, b=TWO), "the module exports several agents: a, b"),
+        (module(é=ONE, è=TWO), "the module exports several agents: é, è"),
         (module(build_agent=lambda: 1), "build_agent() returned an object of type int, not an Agent"),
         (module(build_agent=lambda key: ONE), "build_agent() must be callable without arguments; it requires key"),
         (module(agent=ONE, __gateway__=1), "`__gateway__` must be a dict"),
@@ -122,7 +127,7 @@ async def test_an_export_that_cannot_be_served_is_an_error(exported, message):
 
 async def test_descriptions_come_from_the_settings_the_agent_or_the_docstring():
     described = Agent(name="x", handoff_description="By the agent.")
-    assert (await resolve(module(agent=ONE), "")).description == "What it is."
-    assert (await resolve(module(agent=described), "")).description == "By the agent."
+    assert (await found(module(agent=ONE))).description == "What it is."
+    assert (await found(module(agent=described))).description == "By the agent."
     settings = {"description": "By the settings."}
-    assert (await resolve(module(agent=described, __gateway__=settings), "")).description == "By the settings."
+    assert (await found(module(agent=described, __gateway__=settings))).description == "By the settings."

@@ -112,6 +112,7 @@ def drop_in(tmp_path: Path) -> Callable[..., Any]:
         handler: Handler = scripted,
         runs: Mapping[str, Any] | None = None,
         upstream: Mapping[str, Any] | None = None,
+        agents: Mapping[str, Any] | None = None,
         leave_out: str = "",
         sound: bool = True,
     ) -> AsyncIterator[Served]:
@@ -120,7 +121,7 @@ def drop_in(tmp_path: Path) -> Callable[..., Any]:
             copy(name, root, leave_out)
         with FakeUpstream(handler) as fake:
             table = {"base_url": fake.base_url, "max_retries": 0, **(upstream or {})}
-            config = {"plugins": {"upstreams": {"fake": table}}, "runs": dict(runs or {})}
+            config = {"plugins": {"upstreams": {"fake": table}}, "runs": dict(runs or {}), "agents": dict(agents or {})}
             async with gateway_in_memory(folder=root, config=config) as gateway:
                 broken = gateway.gateway.catalog.broken
                 if sound:
@@ -799,6 +800,88 @@ async def test_a_module_that_waits_for_input_times_out_and_its_line_is_reported(
             os.close(writing)  # its thread reads EOF and ends
 
 
+# Scripts, whose own code makes and runs their agents.
+
+
+PREVIOUS = [
+    {"role": "user", "content": "say: earlier"},
+    {"role": "assistant", "content": "earlier"},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions"),
+    [("limericks", "limericks"), ("jokes", "tell jokes"), ("tutor", "teach arithmetic")],
+)
+async def test_the_main_function_of_a_script_answers_the_chat(drop_in, stream, name, instructions):
+    async with drop_in(name, stream=stream) as served:
+        message = {"role": "user", "content": "say: two words"}
+        answer = await served.ask(name, [*PREVIOUS, message])
+        assert (answer.text, answer.reasoning) == ("two words", "")
+        [record] = served.records
+        assert instructions in system_of(record.request)
+        assert [item["content"] for item in record.request.items[1:]] == ["say: earlier", "earlier", "say: two words"]
+        catalog = served.gateway.gateway.catalog
+        assert catalog.agents[name].export == "main()"
+        assert "takes the user's message" in catalog.agents[name].warnings[0]
+
+
+@pytest.mark.parametrize("name", ["limericks", "jokes", "tutor"])
+async def test_concurrent_requests_to_a_script_are_isolated(drop_in, stream, name):
+    async with drop_in(name, stream=stream) as served:
+        texts = [" ".join(f"word{number}x{i}" for i in range(20)) for number in range(5)]
+        answers = await asyncio.gather(*(served.ask(name, f"say: {text}") for text in texts))
+        assert [answer.text for answer in answers] == texts
+
+
+async def test_a_tool_of_a_scripts_agent_is_called(drop_in, stream):
+    async with drop_in("tutor", stream=stream) as served:
+        assert (await served.ask("tutor", 'call square {"number": 7}')).text == "tool said: 49"
+
+
+async def test_a_script_with_several_runs_answers_with_the_last(drop_in, stream):
+    async with drop_in("essay", stream=stream, handler=agents_say({"Write an outline": "first second"})) as served:
+        answer = await served.ask("essay", "trees")
+        assert answer.text == "Outline: first second"
+        assert answer.reasoning == "Outline: first second", "the step, by its agent's name"
+        assert served.records[0].request.user_text == "trees"
+
+
+async def test_a_script_opens_its_mcp_server_for_each_request(drop_in, stream):
+    async with drop_in("Sums", stream=stream) as served:
+        assert (await served.ask("Sums", 'call add {"a": 2, "b": 3}')).text == "tool said: 5"
+        await ended(await server_process(served, "Sums"))
+
+
+async def test_a_disconnect_stops_the_thread_of_a_script(drop_in):
+    async with drop_in("tutor") as served:
+        create = served.gateway.openai.chat.completions.create
+        answer = await create(model="tutor", messages=[{"role": "user", "content": "endless"}], stream=True)
+        async for chunk in answer:
+            if chunk.choices[0].delta.content:
+                break
+        await answer.close()
+        [record] = served.records
+        assert await asyncio.to_thread(record.closed_early.wait, WAIT_SECONDS)
+
+
+async def test_several_agents_of_equal_rank_are_served_each(drop_in, stream):
+    async with drop_in("greeters", stream=stream, sound=False) as served:
+        assert sorted(served.gateway.gateway.catalog.agents) == ["greeters/english", "greeters/german"]
+        assert (await served.ask("greeters/german", "say: Hallo")).text == "Hallo"
+        assert "in German" in system_of(served.records[0].request)
+        with pytest.raises(openai.NotFoundError, match="'greeters/english', 'greeters/german'"):
+            await served.ask("greeters", "say: x")
+
+
+async def test_an_operator_chooses_what_a_module_serves(drop_in, stream):
+    agents = {"greeters": {"entry": "german"}, "Newspaper": {"entry": "Editor.run"}}
+    async with drop_in("greeters", "Newspaper", stream=stream, agents=agents) as served:
+        await served.ask("greeters", "say: Hallo")
+        assert "in German" in system_of(served.records[0].request)
+        assert (await served.ask("Newspaper", "trees")).text == "trees: Topic: trees"
+
+
 # All modules together.
 
 
@@ -811,8 +894,8 @@ async def test_all_modules_are_served_together(tmp_path, monkeypatch):
     with FakeUpstream() as fake:
         config = {"plugins": {"upstreams": {"fake": {"base_url": fake.base_url}}}}
         async with gateway_in_memory(folder=root, config=config) as g:
-            assert set(g.gateway.catalog.broken) == unreadable
-            assert len(g.gateway.catalog.agents) >= 27
+            assert set(g.gateway.catalog.broken) == {"chat_loop", "Newspaper", *unreadable}
+            assert len(g.gateway.catalog.agents) >= 31
             assert os.environ["OPENAI_API_KEY"] == "none"
             agents = dict(g.gateway.catalog.agents)
             catalog = await g.gateway.reload()
