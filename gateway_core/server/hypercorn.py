@@ -11,11 +11,13 @@ import logging
 import os
 import signal
 import socket
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.config import Sockets
 from starlette.applications import Starlette
 
 from gateway_core.config.settings import ServerConfig
@@ -31,6 +33,19 @@ MAX_OPEN_FILES = 65536
 
 # Time for cleanup after `drain_timeout`, before the process is forced to exit.
 EXIT_GRACE_SECONDS = 10.0
+
+_listeners: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
+
+
+def _close_listeners() -> None:
+    """Close the listening sockets in a forked child, which would keep the port in use after the gateway has ended."""
+    for listener in [*_listeners]:
+        if (descriptor := listener.detach()) >= 0:  # `close` would wait for the event loop's reference
+            os.close(descriptor)
+
+
+if hasattr(os, "register_at_fork"):  # not available on Windows
+    os.register_at_fork(after_in_child=_close_listeners)
 
 
 def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
@@ -57,6 +72,7 @@ def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
             hint="stop the process that uses the port, or choose another port with --port",
         ) from error
     listener.setblocking(False)
+    _listeners.add(listener)
     return listener
 
 
@@ -178,9 +194,23 @@ def _raise_open_file_limit() -> None:
         )
 
 
+class _Config(HypercornConfig):
+    """Serves on open sockets. Hypercorn would duplicate them and let child processes inherit the duplicates.
+
+    Args:
+        listeners: The sockets; Hypercorn closes them at shutdown.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket]) -> None:
+        super().__init__()
+        self._listeners = [*listeners]
+
+    def create_sockets(self) -> Sockets:
+        return Sockets(secure_sockets=[], insecure_sockets=self._listeners, quic_sockets=[])
+
+
 def _hypercorn_config(config: ServerConfig, listeners: Sequence[socket.socket]) -> HypercornConfig:
-    hypercorn = HypercornConfig()
-    hypercorn.bind = [f"fd://{os.dup(listener.fileno())}" for listener in listeners]
+    hypercorn = _Config(listeners)
     hypercorn.backlog = config.backlog
     hypercorn.keep_alive_timeout = config.keep_alive
     hypercorn.graceful_timeout = config.drain_timeout + 1
