@@ -35,6 +35,11 @@ class DaemonThread(Generic[T]):
         self._thread = threading.Thread(target=self._work, args=(context, call), name="agent-load", daemon=True)
         self._thread.start()
 
+    @property
+    def ended(self) -> "asyncio.Future[T]":
+        """A future that is done when the call has ended."""
+        return self._future
+
     async def result(self) -> T:
         """Wait for the call and return its result.
 
@@ -42,7 +47,8 @@ class DaemonThread(Generic[T]):
             ThreadExitError: The call raised `StopIteration`, or an exception that is not an `Exception`.
             Exception: Any other exception of the call.
         """
-        return await self._future
+        # Shielded, because the call continues when its caller stops waiting.
+        return await asyncio.shield(self._future)
 
     def stack(self) -> traceback.StackSummary:
         """Return the current stack of the thread."""

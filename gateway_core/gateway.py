@@ -15,6 +15,7 @@ from typing import Any
 from gateway_core.catalog.agent_graph import inventory
 from gateway_core.catalog.agent_loader import AgentLoader
 from gateway_core.catalog.builder import CatalogBuilder
+from gateway_core.catalog.import_turns import ImportTurns
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.config.converter import did_you_mean
 from gateway_core.config.settings import Config
@@ -27,6 +28,7 @@ from gateway_core.runs import runner
 from gateway_core.runs.detached_runs import DetachedRuns
 from gateway_core.runs.engine import Engine
 from gateway_core.runs.exit_guard import install_exit_guard
+from gateway_core.runs.process_watch import ProcessWatch
 from gateway_core.runs.run_stats import RunStats
 from gateway_core.runs.tool_authorization import governing
 from gateway_core.runs.tool_executor import ToolExecutor
@@ -67,6 +69,8 @@ class RunningGateway:
         self._unknown_agents: set[str] = set()
         self._loader: AgentLoader
         self._resources = AsyncExitStack()
+        self.owns_process = False
+        """Whether the process serves only the gateway; it then restores what runs change in the process."""
         address = config.server.admin_address
         self.admin_port = address[1] if address else None
         """The port of `admin_listen`. When set, only this port serves the admin pages."""
@@ -183,14 +187,18 @@ class RunningGateway:
                 await self._resources.enter_async_context(lifespan)
             self._tool_binder = ToolBinder(self.hooks, self.config, governing(self.hooks), self.report)
             self.records = self.hooks.record_store() or MemoryRecordStore()
-            self.engine = Engine(self.hooks, self.config, self._tool_binder, self.records, lambda: self.catalog)
-            self.detached_runs = DetachedRuns(lambda: self.config.runs)
             settings = GlobalSettings(tracing=self.config.runs.sdk_tracing, processors=self.hooks.trace_processors())
             self._resources.callback(settings.close)
-            self._loader = AgentLoader(self.hooks, self.config, settings, self.engine.importing, self._tool_binder)
-            self._builder = CatalogBuilder(
+            watch = ProcessWatch(settings)
+            self.engine = Engine(self.hooks, self.config, self._tool_binder, self.records, lambda: self.catalog, watch)
+            self.detached_runs = DetachedRuns(lambda: self.config.runs)
+            turns = ImportTurns(settings)
+            self._loader = AgentLoader(self.hooks, self.config, turns, self.engine.importing, self._tool_binder)
+            self._builder = builder = CatalogBuilder(
                 self.hooks, self._loader, self.report, show_broken=self.config.catalog.show_broken
             )
+            if self.owns_process:
+                watch.include_process(turns.process, lambda: bool(builder.loading))
             await self._refresh(self._builder)
         except BaseException:
             await self._resources.aclose()

@@ -5,6 +5,7 @@ It does not store the catalog and does not decide when to load an agent.
 
 import asyncio
 import inspect
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from typing import Any, Protocol
@@ -13,7 +14,8 @@ from attrs import frozen
 
 from gateway_core.catalog.export_resolver import ExportedAgent, resolve
 from gateway_core.catalog.import_probe import probe_import
-from gateway_core.catalog.load_errors import blame
+from gateway_core.catalog.import_turns import ImportTurns, Turn
+from gateway_core.catalog.load_errors import blame, diagnose
 from gateway_core.catalog.mcp_connections import connect_servers
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.catalog.validation import check
@@ -22,14 +24,24 @@ from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import LoadError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.observability.log_context import in_log_context
-from gateway_core.sdk.global_settings import GlobalSettings
 from gateway_core.types import AgentEntry, ServedAgent, Usage
+
+# Interval at which the time of an import is measured.
+_CLOCK_SECONDS = 0.5
+# Share of processor time above which concurrent imports slow each other down.
+_BUSY = 0.7
+_TIMEOUT = "timeout"
 
 
 class ImportScope(Protocol):
     """The scope of runs that a module starts during its import."""
 
     usage: Usage
+    notes: list[str]
+
+
+class LoadAgainError(Exception):
+    """Another load may have disturbed this one; load the agent again when no other load is active."""
 
 
 @frozen
@@ -41,12 +53,12 @@ class Loaded:
 
 
 class AgentLoader:
-    """Loads agents, one at a time.
+    """Loads agents.
 
     Args:
         hooks: The hook `admit_agent` decides whether an agent may be imported.
         config: Supplies the load timeout and whether to use a trial import.
-        settings: The SDK's process-wide settings, restored after each import.
+        turns: Gives each load its turn, and restores process-wide settings.
         importing: Wraps each import, so that runs started during the import use the gateway's models.
         tool_binder: Binds the gateway's tools to agents.
     """
@@ -55,14 +67,14 @@ class AgentLoader:
         self,
         hooks: Hooks,
         config: Config,
-        settings: GlobalSettings,
+        turns: ImportTurns,
         importing: Callable[[AgentEntry], AbstractContextManager[ImportScope]],
         tool_binder: ToolBinder,
     ) -> None:
         self.tool_binder = tool_binder
         self._hooks = hooks
         self.configure(config)
-        self._settings = settings
+        self._turns = turns
         self._importing = importing
 
     def configure(self, config: Config) -> None:
@@ -70,21 +82,39 @@ class AgentLoader:
         self._seconds = config.catalog.load_timeout
         self._trial = config.catalog.trial_import
 
-    async def load(self, entry: AgentEntry) -> Loaded:
+    async def load(self, entry: AgentEntry, *, alone: bool = False) -> Loaded:
         """Load an agent.
 
+        Args:
+            entry: The agent.
+            alone: Whether no other load may start meanwhile.
+
         Raises:
-            LoadError: The load timed out, the import is not allowed, the module exports no agent, or the agent
-                references an unknown tool.
-            Exception: Any exception that the module raises.
+            LoadAgainError: Another load may have disturbed this one. Not raised if the load was alone.
+            GatewayError: The diagnosis of the failure.
         """
+        turn = Turn(entry)
         # The context propagates to the import thread, so the module's own log lines carry it, too.
         with in_log_context(agent_id=entry.id, namespace=entry.namespace, module_path=entry.source, stage="load"):
-            return await self._load(entry)
+            try:
+                offer, held, warnings = await self._turns.run(turn, lambda: self._load(turn), alone=alone)
+            except Exception as error:
+                diagnosis = diagnose(error, entry.source)
+                if not alone and turn.overlapped and diagnosis.code != _TIMEOUT:
+                    raise LoadAgainError from error
+                diagnosis.hint = "; ".join(filter(None, [diagnosis.hint, *turn.notes])) or None
+                raise diagnosis from (None if diagnosis is error else error)
+        if turn.again and not alone:
+            await held.aclose()
+            if entry.unload is not None:
+                entry.unload()
+            raise LoadAgainError
+        return Loaded(_served(entry, offer, [*turn.notes, *warnings]), held)
 
-    async def _load(self, entry: AgentEntry) -> Loaded:
+    async def _load(self, turn: Turn) -> tuple[ExportedAgent, AsyncExitStack, list[str]]:
+        entry = turn.entry
         warnings: list[str] = []
-        offer = await self._import(entry, warnings)
+        offer = await self._import(turn, warnings)
         warnings += check(offer.runnable, entry.source)
         warnings += self.tool_binder.bind(offer.runnable, entry)
         held = AsyncExitStack()
@@ -94,30 +124,56 @@ class AgentLoader:
         except BaseException:
             await held.aclose()
             raise
-        return Loaded(_served(entry, offer, warnings), held)
+        return offer, held, warnings
 
-    async def _import(self, entry: AgentEntry, warnings: list[str]) -> ExportedAgent:
+    async def _import(self, turn: Turn, warnings: list[str]) -> ExportedAgent:
+        entry = turn.entry
+
         def call() -> object:
             self._hooks.admit_agent(entry)
             if self._trial and entry.probe_command:
                 probe_import(entry.probe_command, entry.source, self._seconds)
             return entry.load()
 
+        async def resolved(thread: DaemonThread[object]) -> ExportedAgent:
+            return await resolve(await thread.result(), entry.source)
+
         with self._importing(entry) as scope:
             thread = DaemonThread(call)
+            offer = asyncio.create_task(resolved(thread))
             try:
                 # The trial import has a separate timeout of the same length.
-                async with asyncio.timeout(self._seconds * (2 if self._trial else 1)):
-                    return await resolve(await thread.result(), entry.source)
-            except TimeoutError:
-                raise self._timeout_error(entry, thread) from None
+                if await self._in_time(offer, self._seconds * (2 if self._trial else 1)):
+                    return await offer
+                self._turns.hangs(turn, thread.ended)
+                raise self._timeout_error(entry, thread)
             finally:
-                warnings += [f"importing it changed {name}; reverted" for name in self._settings.restore()]
+                offer.cancel()
+                turn.notes += scope.notes
+                self._turns.restore(turn)
                 if scope.usage.requests:
                     warnings.append(
                         f"importing it called a model {scope.usage.requests} times; move these calls under "
                         "`if __name__ == '__main__':`"
                     )
+
+    async def _in_time(self, task: "asyncio.Task[Any]", seconds: float) -> bool:
+        """Wait for a task. The time in which several loads share a busy processor counts only in part.
+
+        Args:
+            task: The task.
+            seconds: The time limit.
+
+        Returns:
+            Whether the task is done.
+        """
+        while seconds > 0 and not task.done():
+            began, used = time.monotonic(), time.process_time()
+            await asyncio.wait([task], timeout=min(seconds, _CLOCK_SECONDS))
+            passed = time.monotonic() - began
+            busy = time.process_time() - used > _BUSY * passed
+            seconds -= passed / self._turns.crowd if busy else passed
+        return task.done()
 
     def _timeout_error(self, entry: AgentEntry, thread: DaemonThread[object]) -> LoadError:
         file, line, text = blame(thread.stack(), entry.source)
@@ -127,7 +183,7 @@ class AgentLoader:
             line=line,
             source_line=text,
             hint="move code that waits for input or for a server out of the module's top level",
-            code="timeout",
+            code=_TIMEOUT,
         )
 
 

@@ -10,10 +10,11 @@ import re
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
-from gateway_core.catalog.agent_loader import AgentLoader
+from gateway_core.catalog.agent_loader import AgentLoader, LoadAgainError
 from gateway_core.catalog.load_errors import diagnose
 from gateway_core.catalog.runnables import DiagnosisRunnable
 from gateway_core.catalog.tool_binding import UNKNOWN_TOOL
@@ -21,6 +22,8 @@ from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import DiscoveryError, GatewayError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
+
+T = TypeVar("T")
 
 # Error codes whose cause can be fixed outside the agent's files: by a package, a variable, a tool or a policy rule.
 # Agents that failed with one of them are loaded again at each refresh.
@@ -42,16 +45,26 @@ class CatalogBuilder:
         self, hooks: Hooks, loader: AgentLoader, announce: Callable[[GatewayError], None], *, show_broken: bool
     ) -> None:
         self.show_broken = show_broken
-        self.current = Catalog()
+        self._current = Catalog()
+        self._loaded: Callable[[], Catalog] | None = None
         self._hooks = hooks
         self._loader = loader
         self._announce = announce
         self._lock = asyncio.Lock()
         self._held: set[AsyncExitStack] = set()
         self._retiring: set[asyncio.Task[None]] = set()
+        self.loading: dict[str, AgentEntry] = {}
+        """The agents that the current refresh has yet to load or to reuse, by id."""
         self.loads: Counter[str] = Counter()
         """Number of loads of each agent, by its id."""
         self._reported: set[tuple[str | None, str]] = set()
+
+    @property
+    def current(self) -> Catalog:
+        """The current catalog. The first one grows while agents load, and has generation 0 until it is complete."""
+        if self._loaded is not None:
+            self._current, self._loaded = self._loaded(), None
+        return self._current
 
     async def refresh(self, again: str | None = None) -> Catalog:
         """Build a new catalog and replace the current one.
@@ -69,20 +82,50 @@ class CatalogBuilder:
             entries = _distinct(found, problems.append)
             self._report(problems)
             self._loader.tool_binder.refresh()
-            agents: dict[str, ServedAgent] = {}
-            broken: dict[str, BrokenAgent] = {}
-            for entry in entries:
-                served, failure = await self._serve(entry, again=entry.id == again)
-                if served is None and failure is not None and self.show_broken:
-                    served = self._diagnosis(entry, failure)
-                if served is not None:
-                    agents[entry.id] = served
-                if failure is not None:
-                    broken[entry.id] = failure
+            self.loading = {entry.id: entry for entry in entries}
+            try:
+                agents, broken = await self._build(entries, again)
+            finally:
+                self.loading = {}
             if self.current.generation == 0 or not _same(agents, broken, self.current):
                 seconds = time.perf_counter() - began
-                self.current = Catalog(agents, broken, self.current.generation + 1, seconds)
+                self._replace(Catalog(agents, broken, self.current.generation + 1, seconds))
             return self.current
+
+    def _replace(self, catalog: Catalog) -> None:
+        self._current, self._loaded = catalog, None
+
+    async def _build(
+        self, entries: Sequence[AgentEntry], again: str | None
+    ) -> tuple[dict[str, ServedAgent], dict[str, BrokenAgent]]:
+        """Load the agents, concurrently where one takes long. The first catalog grows as they load."""
+        first = self.current.generation == 0
+        agents: dict[str, ServedAgent] = {}
+        broken: dict[str, BrokenAgent] = {}
+        disturbed: list[AgentEntry] = []
+
+        async def load(entry: AgentEntry, *, alone: bool = False) -> None:
+            try:
+                served, failure = await self._serve(entry, again=entry.id == again, alone=alone)
+            except LoadAgainError:
+                disturbed.append(entry)
+                return
+            if served is None and failure is not None and self.show_broken:
+                served = self._diagnosis(entry, failure)
+            if served is not None:
+                agents[entry.id] = served
+            if failure is not None:
+                broken[entry.id] = failure
+            del self.loading[entry.id]
+            if first:
+                self._loaded = lambda: Catalog(_in_order(agents, entries), _in_order(broken, entries))
+
+        async with asyncio.TaskGroup() as loads:
+            for entry in entries:
+                loads.create_task(load(entry))
+        for entry in disturbed:
+            await load(entry, alone=True)
+        return _in_order(agents, entries), _in_order(broken, entries)
 
     def _report(self, problems: Iterable[GatewayError]) -> None:
         """Announce the problems that the previous discovery did not have."""
@@ -93,7 +136,9 @@ class CatalogBuilder:
                 self._announce(problem)
             self._reported.add(key)
 
-    async def _serve(self, entry: AgentEntry, *, again: bool) -> tuple[ServedAgent | None, BrokenAgent | None]:
+    async def _serve(
+        self, entry: AgentEntry, *, again: bool, alone: bool
+    ) -> tuple[ServedAgent | None, BrokenAgent | None]:
         """Return the agent to serve for an entry, and the load failure of its newest version."""
         serving = self.current.agents.get(entry.id)
         if isinstance(getattr(serving, "runnable", None), DiagnosisRunnable):
@@ -107,7 +152,9 @@ class CatalogBuilder:
             unchanged = serving is not None and serving.entry.digest == entry.digest and not again
             if serving is not None and unchanged and self._loader.tool_binder.rebind(serving):
                 return serving, None
-            return await self._load(entry), None
+            return await self._load(entry, alone=alone), None
+        except LoadAgainError:
+            raise
         except Exception as error:
             diagnosis = diagnose(error, entry.source)
             if tried is not None and str(tried.error) == str(diagnosis):
@@ -123,8 +170,8 @@ class CatalogBuilder:
             return serving
         return _as_diagnosis(entry, failure)
 
-    async def _load(self, entry: AgentEntry) -> ServedAgent:
-        loaded = await self._loader.load(entry)
+    async def _load(self, entry: AgentEntry, *, alone: bool) -> ServedAgent:
+        loaded = await self._loader.load(entry, alone=alone)
         self.loads[entry.id] += 1
         self._hold(loaded.served, loaded.held)
         return loaded.served
@@ -156,7 +203,7 @@ class CatalogBuilder:
 
     async def close(self) -> None:
         """Release all agents and close their resources."""
-        self.current = Catalog()
+        self._replace(Catalog())
         for held in [*self._held]:
             await held.aclose()
         self._held.clear()
@@ -186,6 +233,10 @@ def _distinct(entries: Iterable[AgentEntry], report: Callable[[GatewayError], No
                 )
             )
     return list(first.values())
+
+
+def _in_order(by_id: Mapping[str, T], entries: Iterable[AgentEntry]) -> dict[str, T]:
+    return {entry.id: by_id[entry.id] for entry in entries if entry.id in by_id}
 
 
 def _same(agents: Mapping[str, ServedAgent], broken: Mapping[str, BrokenAgent], catalog: Catalog) -> bool:

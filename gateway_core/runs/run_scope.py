@@ -129,6 +129,10 @@ class RunScope:
     """The active tool calls, by the `id()` of their context."""
     tool_calls: int = 0
     """Number of tool calls so far."""
+    runs: int = 0
+    """Number of SDK runs that started in this scope."""
+    notes: list[str] = field(factory=list)
+    """Warnings for the operator about what the code did to the process."""
     tasks: int = 0
     """Number of active tasks that were started in this scope."""
     fatal: GatewayError | None = None

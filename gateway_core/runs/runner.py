@@ -8,12 +8,15 @@ The SDK marks `set_default_agent_runner` as experimental, so `self_test` verifie
 
 import asyncio
 import dataclasses
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from agents import Agent, RunConfig, RunHooks, RunState
+from agents import run as agents_run
 from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
 from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_default_agent_runner
@@ -25,7 +28,10 @@ from gateway_core.runs.event_relay import EventRelay
 from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
 from gateway_core.runs.workflow import with_history
 from gateway_core.sdk import compat, patches
+from gateway_core.sdk.global_settings import RUNNER, RUNNER_ADVICE
 from gateway_core.types import Usage
+
+logger = logging.getLogger(__name__)
 
 # Response item types of the tool calls that OpenAI's servers execute.
 _HOSTED_CALLS = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"})
@@ -43,6 +49,7 @@ class GatewayRunner(AgentRunner):
             # A synchronous tool called `run_sync` in its thread. The models' connections belong to the gateway's loop.
             coroutine = self.run(starting_agent, input, **options)
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, scope.loop))
+        scope.runs += 1
         _adopt(scope, starting_agent)
         answers = _answers(position, starting_agent)
         given = input
@@ -85,6 +92,7 @@ class GatewayRunner(AgentRunner):
         position = POSITION.get()
         if position is None:
             return super().run_streamed(starting_agent, input, **options)
+        position.scope.runs += 1
         _adopt(position.scope, starting_agent)
         # The author's code reads the streamed run, and decides whether to pass its text on.
         with _deeper(position, answers=False):
@@ -208,10 +216,28 @@ class ScopeHooks(RunHooks[Any]):
         await self._inner.on_tool_end(context, agent, tool, result)
 
 
+_RUNNER = GatewayRunner()
+
+
 def install() -> None:
-    """Install `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
-    set_default_agent_runner(GatewayRunner())
+    """Install the `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
+    set_default_agent_runner(_RUNNER)
+    agents_run.set_default_agent_runner = _keep_runner
     patches.install()
+
+
+def _keep_runner(runner: AgentRunner | None) -> None:
+    """Replaces the SDK's function: ignores the call of an agent, because it would bypass the gateway for all agents."""
+    position = POSITION.get()
+    if position is None:
+        set_default_agent_runner(runner)
+        return
+    caller = sys._getframe(1)
+    place = f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno}"
+    note = f"it set {RUNNER} ({place}); ignored; {RUNNER_ADVICE}"
+    if note not in position.scope.notes:
+        position.scope.notes.append(note)
+        logger.warning("%s: %s", position.scope.run.agent_id, note)
 
 
 async def self_test() -> None:

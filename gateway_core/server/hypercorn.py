@@ -97,6 +97,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
             source="[server] host",
             hint=f"{gateway.hooks.access_hint}, or listen on 127.0.0.1",
         )
+    gateway.owns_process = True
     _raise_open_file_limit()
     detect_disconnects()
     with contextlib.ExitStack() as held:
