@@ -40,6 +40,9 @@ from gateway_core.types import AuditContext, Catalog, Finding, Measurement
 
 logger = logging.getLogger(__name__)
 
+# Time that the start of a server waits for agents; usually, all of them load within it.
+_START_SECONDS = 1.0
+
 
 class RunningGateway:
     """A gateway. Plugins see it as `hooks.specs.Gateway` and use only that protocol.
@@ -68,6 +71,7 @@ class RunningGateway:
         self._builder: CatalogBuilder | None = None
         self._unknown_agents: set[str] = set()
         self._loader: AgentLoader
+        self._loading: asyncio.Task[Catalog] | None = None
         self._resources = AsyncExitStack()
         self.owns_process = False
         """Whether the process serves only the gateway; it then restores what runs change in the process."""
@@ -77,7 +81,7 @@ class RunningGateway:
 
     @property
     def catalog(self) -> Catalog:
-        """The current catalog. Empty before the gateway has started."""
+        """The current catalog. It grows while the gateway starts."""
         return self._builder.current if self._builder else Catalog()
 
     @property
@@ -116,6 +120,20 @@ class RunningGateway:
         yield Measurement("agent_gateway.threads", threading.active_count(), "{thread}", about)
         left = sum(tally.tasks_left for tally in self.engine.run_stats.values()) if self._builder is not None else 0
         yield Measurement("agent_gateway.tasks.left", left, "{task}", "Orphaned tasks still running.")
+
+    async def loaded(self) -> None:
+        """Wait until the first catalog is complete.
+
+        Raises:
+            GatewayError: It could not be built.
+        """
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+
+    async def _stop_loading(self) -> None:
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
 
     async def reload(self, again: str | None = None) -> Catalog:
         """Reload the configuration, discover agents, load the changed ones, and swap the catalog.
@@ -174,7 +192,10 @@ class RunningGateway:
         self.hooks.on_error(error)
 
     async def __aenter__(self) -> "RunningGateway":
-        """Start: enter the plugins' lifespans, then build the first catalog."""
+        """Start: enter the plugins' lifespans, then build the first catalog.
+
+        If the gateway owns its process, slow agents continue to load in the background.
+        """
         await self._resources.__aenter__()
         try:
             loop = asyncio.get_running_loop()
@@ -199,14 +220,19 @@ class RunningGateway:
             )
             if self.owns_process:
                 watch.include_process(turns.process, lambda: bool(builder.loading))
-            await self._refresh(self._builder)
+            self._loading = asyncio.create_task(self._refresh(builder))
+            await asyncio.wait([self._loading], timeout=_START_SECONDS if self.owns_process else None)
+            if self._loading.done():
+                await self._loading
         except BaseException:
+            await self._stop_loading()
             await self._resources.aclose()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop: end all runs, then exit the plugins' lifespans in reverse order."""
+        await self._stop_loading()
         await self.engine.drain(0)
         await self.detached_runs.close()
         if self._builder is not None:

@@ -118,8 +118,13 @@ class CatalogBuilder:
                 broken[entry.id] = failure
             del self.loading[entry.id]
             if first:
-                self._loaded = lambda: Catalog(_in_order(agents, entries), _in_order(broken, entries))
+                self._loaded = snapshot
 
+        def snapshot() -> Catalog:
+            return Catalog(_in_order(agents, entries), _in_order(broken, entries), loading={**self.loading})
+
+        if first:
+            self._loaded = snapshot
         async with asyncio.TaskGroup() as loads:
             for entry in entries:
                 loads.create_task(load(entry))

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TURN_SECONDS = 1.0
+TURN_SECONDS = 0.5
 """Time after which the next load starts."""
-MAX_CONCURRENT = 8
+MAX_CONCURRENT = 32
 _MAX_SOURCES = 50
 _MAX_SOURCE_BYTES = 200_000
 

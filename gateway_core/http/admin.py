@@ -72,7 +72,8 @@ def _catalog(gateway: RunningGateway) -> dict[str, Any]:
     catalog = gateway.catalog
     served = [_served(agent, gateway) for agent in catalog.agents.values()]
     broken = [_broken(agent) for agent in catalog.broken.values() if agent.id not in catalog.agents]
-    return {"generation": catalog.generation, "agents": [*served, *broken]}
+    loading = [{"id": entry.id, "state": "loading", "source": entry.source} for entry in catalog.loading.values()]
+    return {"generation": catalog.generation, "agents": [*served, *broken, *loading]}
 
 
 def _served(agent: ServedAgent, gateway: RunningGateway) -> dict[str, Any]:

@@ -33,6 +33,13 @@ CUSTOM_RUNNER = (
     "        return Result()\n"
 )
 
+NESTED_LOOPS = """
+import asyncio
+asyncio.run = print
+asyncio.Task = asyncio.tasks.Task = asyncio.tasks._PyTask
+asyncio.SelectorEventLoop.run_forever = print
+"""
+
 # The code that changes something, the words that name it, and a function that reads it.
 CHANGES = {
     "runner": (
@@ -123,8 +130,7 @@ CHANGES = {
         lambda: openai.AsyncOpenAI.__init__,
     ),
     "nested loops": (
-        "import asyncio\nasyncio.Task = asyncio.tasks.Task = asyncio.tasks._PyTask; asyncio.run = print\n"
-        + "asyncio.SelectorEventLoop.run_forever = lambda self: None",
+        NESTED_LOOPS,
         "asyncio.run",
         lambda: (asyncio.Task, asyncio.tasks.Task, asyncio.SelectorEventLoop.run_forever, asyncio.run),
     ),
