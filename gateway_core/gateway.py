@@ -71,7 +71,7 @@ class RunningGateway:
         self._builder: CatalogBuilder | None = None
         self._unknown_agents: set[str] = set()
         self._loader: AgentLoader
-        self._loading: asyncio.Task[Catalog] | None = None
+        self._loading: asyncio.Task[None] | None = None
         self._resources = AsyncExitStack()
         self.owns_process = False
         """Whether the process serves only the gateway; it then restores what runs change in the process."""
@@ -147,6 +147,10 @@ class RunningGateway:
         # The gateway may have stopped in the meantime.
         return await self._refresh(self._builder, again) if self._builder is not None else Catalog()
 
+    async def _load_first(self, builder: CatalogBuilder) -> None:
+        # Without a result: the task would keep the first version of each agent alive.
+        await self._refresh(builder)
+
     async def _refresh(self, builder: CatalogBuilder, again: str | None = None) -> Catalog:
         catalog = await builder.refresh(again)
         self._report_unknown_agents(catalog)
@@ -220,7 +224,7 @@ class RunningGateway:
             )
             if self.owns_process:
                 watch.include_process(turns.process, lambda: bool(builder.loading))
-            self._loading = asyncio.create_task(self._refresh(builder))
+            self._loading = asyncio.create_task(self._load_first(builder))
             await asyncio.wait([self._loading], timeout=_START_SECONDS if self.owns_process else None)
             if self._loading.done():
                 await self._loading

@@ -17,6 +17,7 @@ from gateway_core.catalog.import_probe import probe_import
 from gateway_core.catalog.import_turns import ImportTurns, Turn
 from gateway_core.catalog.load_errors import blame, diagnose
 from gateway_core.catalog.mcp_connections import connect_servers
+from gateway_core.catalog.started_work import StartedWork
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.catalog.validation import check
 from gateway_core.config.settings import Config
@@ -50,6 +51,8 @@ class Loaded:
 
     served: ServedAgent
     held: AsyncExitStack
+    work: StartedWork | None = None
+    """The threads and processes that its import started."""
 
 
 class AgentLoader:
@@ -102,14 +105,16 @@ class AgentLoader:
                 diagnosis = diagnose(error, entry.source)
                 if not alone and turn.overlapped and diagnosis.code != _TIMEOUT:
                     raise LoadAgainError from error
-                diagnosis.hint = "; ".join(filter(None, [diagnosis.hint, *turn.notes])) or None
+                # With several loads at once, a thread cannot be attributed.
+                left = turn.work.running() if turn.work is not None and not turn.overlapped else []
+                diagnosis.hint = "; ".join(filter(None, [diagnosis.hint, *turn.notes, *left])) or None
                 raise diagnosis from (None if diagnosis is error else error)
         if turn.again and not alone:
             await held.aclose()
             if entry.unload is not None:
                 entry.unload()
             raise LoadAgainError
-        return Loaded(_served(entry, offer, [*turn.notes, *warnings]), held)
+        return Loaded(_served(entry, offer, [*turn.notes, *warnings]), held, turn.work)
 
     async def _load(self, turn: Turn) -> tuple[ExportedAgent, AsyncExitStack, list[str]]:
         entry = turn.entry
@@ -133,7 +138,11 @@ class AgentLoader:
             self._hooks.admit_agent(entry)
             if self._trial and entry.probe_command:
                 probe_import(entry.probe_command, entry.source, self._seconds)
-            return entry.load()
+            turn.work = StartedWork()
+            try:
+                return entry.load()
+            finally:
+                turn.work.finish()
 
         async def resolved(thread: DaemonThread[object]) -> ExportedAgent:
             return await resolve(await thread.result(), entry.source)
@@ -182,7 +191,8 @@ class AgentLoader:
             source=file or entry.source,
             line=line,
             source_line=text,
-            hint="move code that waits for input or for a server out of the module's top level",
+            hint="move code that waits for input or for a server out of the module's top level; the import continues "
+            "until the gateway restarts",
             code=_TIMEOUT,
         )
 

@@ -6,6 +6,7 @@ hook `discover_agents` supplies the entries.
 
 import asyncio
 import importlib
+import logging
 import re
 import time
 import weakref
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
-from gateway_core.catalog.agent_loader import AgentLoader, LoadAgainError
+from gateway_core.catalog.agent_loader import AgentLoader, LoadAgainError, Loaded
 from gateway_core.catalog.load_errors import diagnose
 from gateway_core.catalog.runnables import DiagnosisRunnable
 from gateway_core.catalog.tool_binding import UNKNOWN_TOOL
@@ -22,6 +23,8 @@ from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import DiscoveryError, GatewayError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -178,11 +181,13 @@ class CatalogBuilder:
     async def _load(self, entry: AgentEntry, *, alone: bool) -> ServedAgent:
         loaded = await self._loader.load(entry, alone=alone)
         self.loads[entry.id] += 1
-        self._hold(loaded.served, loaded.held)
+        self._hold(loaded)
         return loaded.served
 
-    def _hold(self, served: ServedAgent, held: AsyncExitStack) -> None:
+    def _hold(self, loaded: Loaded) -> None:
         """Hold an agent's resources until its last run releases it, or the gateway stops."""
+        served, held, work = loaded.served, loaded.held, loaded.work
+        source = served.entry.source
         self._held.add(held)
         unload = served.entry.unload
         loop = asyncio.get_running_loop()
@@ -192,6 +197,8 @@ class CatalogBuilder:
             await held.aclose()
             if unload is not None:
                 unload()
+            for left in work.running() if work is not None else ():
+                logger.warning("%s: the replaced version still runs: %s", source, left)
 
         def start() -> None:
             task = loop.create_task(retire())

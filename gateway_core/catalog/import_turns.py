@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
+from gateway_core.catalog.started_work import StartedWork
 from gateway_core.sdk.global_settings import GlobalSettings, sdk_patches
 from gateway_core.sdk.process_settings import process_settings
 from gateway_core.sdk.process_state import Change, ProcessState
@@ -40,6 +41,8 @@ class Turn:
     """Whether its result is not trusted, because of another load."""
     notes: list[str] = field(factory=list)
     """Warnings about its changes of the process."""
+    work: StartedWork | None = None
+    """The threads and processes that the import started."""
 
     def sources(self) -> Iterator[tuple[str, str]]:
         """Return the names and texts of the agent's Python files, with the main file first."""

@@ -95,7 +95,8 @@ def test_a_signal_stops_the_server_while_agents_load(folder, number):
 def test_threads_of_agents_do_not_keep_the_process_alive(folder):
     (folder / "gate").touch()
     (folder / "agents" / "Threads.py").write_text(
-        f"import threading\nthreading.Thread(target=threading.Event().wait, name='forever', daemon=False).start()\n{GOOD}"
+        "import threading\n"
+        f"threading.Thread(target=threading.Event().wait, name='forever', daemon=False).start()\n{GOOD}"
     )
     with serving(folder, "--offline") as server:
         server.process.send_signal(signal.SIGTERM)
