@@ -18,6 +18,7 @@ MISSING: Any = object()
 """The value of an item that does not exist."""
 
 Values = Mapping[str, Any]
+_SHOWN = 3
 _COMPARABLE = (str, int, float, tuple)
 
 
@@ -38,7 +39,7 @@ class Setting:
     advice: str = ""
     """Advice for the author of the module."""
     calls: str = ""
-    """Pattern of source code that changes it; the item's last name is searched, too."""
+    """Pattern of source code that changes it; the last part of the item's name is searched, too."""
     used_by_imports: bool = False
     """Whether code commonly reads it while it is imported, so that an import fails if it changes meanwhile."""
     keeps_new: bool = False
@@ -49,16 +50,17 @@ class Setting:
 
 @frozen
 class Change:
-    """An item that was changed and restored."""
+    """Items of a setting that were changed and restored."""
 
     setting: Setting
-    item: str
+    items: tuple[str, ...]
 
     def text(self, place: str = "") -> str:
         """Describe the change, such as "the working directory (agent.py:3); reverted; use absolute paths"."""
         where = f" ({place})" if place else ""
         advice = f"; {self.setting.advice}" if self.setting.advice else ""
-        return f"{self.setting.label.format(self.item)}{where}; reverted{advice}"
+        more = f" and {len(self.items) - _SHOWN} more" if len(self.items) > _SHOWN else ""
+        return f"{self.setting.label.format(', '.join(self.items[:_SHOWN]) + more)}{where}; reverted{advice}"
 
     def place(self, sources: Iterable[tuple[str, str]]) -> str:
         """Find the line that made the change.
@@ -69,7 +71,7 @@ class Change:
         Returns:
             Such as `agent.py:3`; empty if no line matches.
         """
-        patterns = [self.setting.calls, re.escape(self.item.rpartition(".")[2])]
+        patterns = [self.setting.calls, *(rf"\b{re.escape(item.rpartition('.')[2])}\b" for item in self.items)]
         for pattern in filter(None, patterns):
             for name, text in sources:
                 for number, line in enumerate(text.splitlines(), 1):
@@ -98,11 +100,11 @@ class ProcessState:
         """Restore the items that differ from their saved value, and return them."""
         changes = []
         for setting, saved in self._saved.items():
-            changed = [*_different(setting, saved)]
+            changed = (*_different(setting, saved),)
             for item in changed:
                 _restore(setting, item, saved.get(item, MISSING))
-                changes.append(Change(setting, item))
             if changed:
+                changes.append(Change(setting, changed))
                 # An item that could not be restored is reported once.
                 self._saved[setting] = setting.read()
         return changes

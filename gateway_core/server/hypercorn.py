@@ -171,7 +171,7 @@ async def _log_progress(gateway: RunningGateway, url: str) -> None:
     """Log which agents are still loading, until all are loaded."""
     loading = asyncio.create_task(gateway.loaded())
     try:
-        while not loading.done():
+        while not loading.done() and not gateway.ready:
             names = ", ".join(gateway.catalog.loading) or "discovering agents"
             logger.info("listening on %s/v1; still loading: %s", url, names)
             await asyncio.wait([loading], timeout=_PROGRESS_SECONDS)
