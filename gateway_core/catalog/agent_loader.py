@@ -103,7 +103,9 @@ class AgentLoader:
                 offer, held, warnings = await self._turns.run(turn, lambda: self._load(turn), alone=alone)
             except Exception as error:
                 diagnosis = diagnose(error, entry.source)
-                if not alone and turn.overlapped and diagnosis.code != _TIMEOUT:
+                # A plugin may install the requirements of one agent at a time, so the others wait for it.
+                hangs = diagnosis.code == _TIMEOUT and turn.admitted
+                if not alone and turn.overlapped and not hangs:
                     raise LoadAgainError from error
                 # With several loads at once, a thread cannot be attributed.
                 left = turn.work.running() if turn.work is not None and not turn.overlapped else []
@@ -136,6 +138,7 @@ class AgentLoader:
 
         def call() -> object:
             self._hooks.admit_agent(entry)
+            turn.admitted = True
             if self._trial and entry.probe_command:
                 probe_import(entry.probe_command, entry.source, self._seconds)
             turn.work = StartedWork()

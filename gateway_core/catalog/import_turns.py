@@ -39,6 +39,8 @@ class Turn:
     """Whether another load ran at the same time."""
     again: bool = False
     """Whether its result is not trusted, because of another load."""
+    admitted: bool = False
+    """Whether the plugins admitted the agent, so that its own code runs."""
     notes: list[str] = field(factory=list)
     """Warnings about its changes of the process."""
     work: StartedWork | None = None
