@@ -36,6 +36,7 @@ from gateway_core.observability.trace_context import set_trace_headers, trace_he
 from gateway_core.runs.current_run import apply_backpressure, current_run, progress_reporter, record_finish_reason
 from gateway_core.runs.stack_attribution import attributed_run
 from gateway_core.storage.database import Database
+from gateway_core.tools.call_pairs import pair_calls
 from gateway_core.tools.origin import ToolOrigin, mark_tool, origin_of
 from gateway_core.tools.patterns import PatternSet, Segments, parse_pattern, split_name
 from gateway_core.tools.references import (
@@ -137,6 +138,7 @@ __all__ = [
     "log_context",
     "mark_tool",
     "origin_of",
+    "pair_calls",
     "parse_pattern",
     "progress_reporter",
     "read_json",

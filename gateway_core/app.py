@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Match, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from gateway_core import __version__
@@ -56,8 +57,45 @@ def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = 
         exception_handlers={HTTPException: _on_http_exception},
         lifespan=lifespan,
     )
+    # A redirect would lose the body of a POST, and name the wrong scheme behind a proxy that terminates TLS.
+    app.router.redirect_slashes = False
+    app.router.default = _TwinPath(app.router)
     app.state.gateway = gateway
     return app
+
+
+class _TwinPath:
+    """Serves a path without a route like the path that differs only in the slash at its end.
+
+    Args:
+        router: The router.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._not_found = router.not_found
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        twin = {**scope, "path": path.rstrip("/") if path.endswith("/") else f"{path}/"}
+        twin.pop("raw_path", None)
+        if scope["type"] == "http" and any(route.matches(twin)[0] != Match.NONE for route in self._router.routes):
+            await self._router(twin, receive, send)
+        else:
+            await self._not_found(scope, receive, send)
+
+
+class _Cors(CORSMiddleware):
+    """Answers a preflight for a private network in both of its names.
+
+    https://wicg.github.io/local-network-access/
+    """
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code == 200 and "access-control-request-local-network" in request_headers:
+            response.headers["access-control-allow-local-network"] = "true"
+        return response
 
 
 def _routes(gateway: RunningGateway) -> list[BaseRoute]:
@@ -112,11 +150,12 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
     if origins := gateway.config.http.cors_origins:
         layers.append(
             Middleware(
-                CORSMiddleware,
+                _Cors,
                 allow_origins=origins,
                 allow_methods=["*"],
                 allow_headers=["*"],
                 expose_headers=[HEADER.decode()],
+                allow_private_network=True,
             )
         )
     # Inside CORS, so that scripts in a browser can read error responses.

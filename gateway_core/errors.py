@@ -59,14 +59,16 @@ class Stage(enum.StrEnum):
 class UpstreamReason:
     """The reason that a model server gave for a failure. For operators only: the text may quote the request."""
 
-    status: int
+    status: int | None
+    """The HTTP status; `None` if the answer itself is the failure."""
     code: str | None
     message: str
     """Cut, on one line, and without keys."""
 
     def __str__(self) -> str:
         code = f", code {self.code}" if self.code else ""
-        return f"upstream status {self.status}{code}: {self.message}"
+        status = f" status {self.status}" if self.status is not None else ""
+        return f"upstream{status}{code}: {self.message}"
 
 
 class GatewayError(Exception):

@@ -32,7 +32,7 @@ from gateway_core.runs.process_watch import ProcessWatch
 from gateway_core.runs.run_stats import RunStats
 from gateway_core.runs.tool_authorization import governing
 from gateway_core.runs.tool_executor import ToolExecutor
-from gateway_core.sdk import compat
+from gateway_core.sdk import compat, deferred_models
 from gateway_core.sdk.global_settings import GlobalSettings
 from gateway_core.storage.memory_record_store import MemoryRecordStore
 from gateway_core.storage.state_dir import make_folder
@@ -208,6 +208,7 @@ class RunningGateway:
             self._threads = ToolExecutor(limits.tool_threads, limits.tool_threads_per_agent)
             loop.set_default_executor(self._threads)
             await runner.self_test()
+            await asyncio.to_thread(deferred_models.complete)
             for lifespan in self.hooks.lifespans():
                 await self._resources.enter_async_context(lifespan)
             self._tool_binder = ToolBinder(self.hooks, self.config, governing(self.hooks), self.report)
@@ -239,6 +240,7 @@ class RunningGateway:
         await self._stop_loading()
         await self.engine.drain(0)
         await self.detached_runs.close()
+        await self.engine.sandboxes.close()
         if self._builder is not None:
             await self._builder.close()
         self._builder = None

@@ -58,6 +58,8 @@ class ServedAgent:
     """The model that the module sets in `__gateway__`, used by its agents that set no model."""
     memory: bool = False
     """Whether the module enables chat memory: `__gateway__ = {"memory": "session"}`."""
+    structured: bool = False
+    """Whether its answer has an output type, so that the text is JSON."""
     warnings: tuple[str, ...] = ()
     """Warnings for the operator about an agent that works."""
     loaded_at: float = Factory(time.time)
@@ -247,6 +249,16 @@ class RunContext:
 
 
 @frozen
+class AnswerFormat:
+    """An output format: JSON by a schema."""
+
+    name: str
+    schema: dict[str, Any] = field(repr=False)
+    strict: bool
+    """Whether the model must keep to the schema, which must then have no optional properties."""
+
+
+@frozen
 class BackgroundTask:
     """A request that a chat UI makes in the background, such as one for the title of a chat."""
 
@@ -379,13 +391,34 @@ class ReasoningDelta:
 
 
 @frozen
+class Media:
+    """An image or a file that a tool produced."""
+
+    kind: Literal["image", "file"]
+    url: str = field(repr=False)
+    """An `http(s)` or `data` URL, or the base64 data of a file."""
+    name: str = ""
+
+
+@frozen
+class Citation:
+    """A source that the answer cites."""
+
+    data: Mapping[str, Any]
+    """An annotation of the Responses API. Its indexes count characters from the start of the whole answer.
+    https://platform.openai.com/docs/api-reference/responses/object"""
+
+
+@frozen
 class ToolStarted:
-    """A tool call started in the gateway."""
+    """A tool call started in the gateway, or at the model's server."""
 
     call_id: str
     name: str
     arguments: str
-    """JSON, as the model wrote it."""
+    """JSON, as the model wrote it. Empty if unknown: a model's server reports them only when its tool has finished."""
+    hosted: Mapping[str, Any] | None = field(default=None, repr=False)
+    """For a tool that the model's server runs: the call as an output item of the Responses API, as far as known."""
 
 
 @frozen
@@ -404,6 +437,13 @@ class ToolFinished:
     call_id: str
     name: str
     output: str
+    media: tuple[Media, ...] = ()
+    arguments: str | None = None
+    """JSON, if the arguments were unknown when the call started."""
+    hosted: Mapping[str, Any] | None = field(default=None, repr=False)
+    """For a tool that the model's server ran: the call as an output item of the Responses API."""
+    failed: bool = False
+    """Whether the call failed or was refused, so that the output is an error message."""
 
 
 @frozen
@@ -455,6 +495,7 @@ class Failed:
 RunEvent = (
     TextDelta
     | ReasoningDelta
+    | Citation
     | ToolStarted
     | ToolProgress
     | ToolFinished

@@ -3,7 +3,7 @@
 Read-only: this module does not modify agents.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from agents import Agent, FunctionTool
@@ -13,26 +13,33 @@ from gateway_core.tools.origin import origin_of
 from gateway_core.tools.references import gateway_tool_name
 
 
-def reachable(agent: Agent[Any]) -> list[Agent[Any]]:
-    """Return the agent and every agent reachable by handoff or as a tool: each once, in breadth-first order."""
+def reachable(agent: Agent[Any], *, skip: Callable[[FunctionTool], bool] | None = None) -> list[Agent[Any]]:
+    """Return the agent and every agent reachable by handoff or as a tool: each once, in breadth-first order.
+
+    Args:
+        agent: The first agent.
+        skip: Whether to ignore the agent of a tool.
+    """
     found: dict[int, Agent[Any]] = {}
     waiting = [agent]
     while waiting:
         current = waiting.pop(0)
         if id(current) not in found:
             found[id(current)] = current
-            waiting.extend(neighbors(current))
+            waiting.extend(neighbors(current, skip=skip))
     return list(found.values())
 
 
-def neighbors(agent: Agent[Any]) -> Iterator[Agent[Any]]:
+def neighbors(agent: Agent[Any], *, skip: Callable[[FunctionTool], bool] | None = None) -> Iterator[Agent[Any]]:
     """Yield the agents that this agent hands off to or uses as tools."""
     for handoff in agent.handoffs:
         target = handoff if isinstance(handoff, Agent) else compat.target_of_handoff(handoff)
         if isinstance(target, Agent):
             yield target
     for tool in agent.tools:
-        if isinstance(tool, FunctionTool) and isinstance(nested := compat.agent_of_tool(tool), Agent):
+        if not isinstance(tool, FunctionTool) or (skip is not None and skip(tool)):
+            continue
+        if isinstance(nested := compat.agent_of_tool(tool), Agent):
             yield nested
 
 

@@ -17,6 +17,7 @@ from gateway_core.catalog.import_probe import probe_import
 from gateway_core.catalog.import_turns import ImportTurns, Turn
 from gateway_core.catalog.load_errors import blame, diagnose
 from gateway_core.catalog.mcp_connections import connect_servers
+from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.catalog.started_work import StartedWork
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.catalog.validation import check
@@ -84,6 +85,7 @@ class AgentLoader:
         """Use another configuration for subsequent loads."""
         self._seconds = config.catalog.load_timeout
         self._trial = config.catalog.trial_import
+        self._sandbox = bool(config.runs.sandbox.client)
 
     async def load(self, entry: AgentEntry, *, alone: bool = False) -> Loaded:
         """Load an agent.
@@ -122,7 +124,7 @@ class AgentLoader:
         entry = turn.entry
         warnings: list[str] = []
         offer = await self._import(turn, warnings)
-        warnings += check(offer.runnable, entry.source)
+        warnings += check(offer.runnable, entry.source, sandbox=self._sandbox)
         warnings += self.tool_binder.bind(offer.runnable, entry)
         held = AsyncExitStack()
         try:
@@ -224,5 +226,6 @@ def _served(entry: AgentEntry, offer: ExportedAgent, warnings: list[str]) -> Ser
         description=offer.description or entry.description,
         model=offer.settings.get("model"),
         memory=offer.settings.get("memory") is not None,
+        structured=isinstance(offer.runnable, AgentRunnable) and offer.runnable.agent.output_type not in (None, str),
         warnings=tuple(warnings),
     )

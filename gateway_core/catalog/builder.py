@@ -19,6 +19,7 @@ from gateway_core.catalog.agent_loader import AgentLoader, LoadAgainError, Loade
 from gateway_core.catalog.load_errors import diagnose
 from gateway_core.catalog.runnables import DiagnosisRunnable
 from gateway_core.catalog.tool_binding import UNKNOWN_TOOL
+from gateway_core.catalog.validation import SANDBOX
 from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import DiscoveryError, GatewayError
 from gateway_core.hooks.dispatch import Hooks
@@ -28,9 +29,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Error codes whose cause can be fixed outside the agent's files: by a package, a variable, a tool or a policy rule.
+# Error codes whose cause can be fixed outside the agent's files: by a package, a variable, a tool, a setting or a rule.
 # Agents that failed with one of them are loaded again at each refresh.
-_FIXED_ELSEWHERE = frozenset({"dependency", "environment", "security", UNKNOWN_TOOL})
+_FIXED_ELSEWHERE = frozenset({"dependency", "environment", "security", SANDBOX, UNKNOWN_TOOL})
 _VALID_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 

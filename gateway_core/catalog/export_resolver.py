@@ -16,6 +16,7 @@ from attrs import field, frozen
 from gateway_core.catalog.agent_graph import neighbors
 from gateway_core.catalog.runnables import AgentRunnable, InputKind, Runnable, WorkflowRunnable
 from gateway_core.catalog.safe_ast import parse
+from gateway_core.catalog.unsupported_exports import refuse
 from gateway_core.errors import LoadError
 
 AGENT_NAMES = ("agent", "root_agent")
@@ -93,6 +94,7 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
     for name in AGENT_NAMES:
         if isinstance(names.get(name), Agent):
             return _agent(names[name], context)
+        refuse(names.get(name), f"`{name}`", source)
     if inspect.isfunction(names.get(WORKFLOW)):
         # Without this error, an agent of the workflow would be served on its own.
         raise LoadError(
@@ -122,6 +124,8 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
             hint="name the agent to serve `agent`",
             code="export",
         )
+    for name, value in names.items():
+        refuse(value, f"`{name}`", source)
     raise LoadError(
         f"the module exports no Agent; {_top_level_names(names)}", source=source, hint=HOW_TO, code="export"
     )
@@ -130,6 +134,7 @@ async def _from_module(module: ModuleType, source: str) -> Runnable:
 async def _from_object(exported: object, source: str) -> Runnable:
     if isinstance(exported, Agent):
         return _agent(exported, None)
+    refuse(exported, "the exported object", source)
     if _is_async_function(exported) and inspect.signature(exported).parameters:
         return _workflow(exported, None, [])
     if callable(exported):
@@ -153,6 +158,7 @@ async def _build(factory: Callable[..., Any], name: str, source: str) -> Agent[A
     agent = factory()
     if inspect.isawaitable(agent):
         agent = await agent
+    refuse(agent, f"the result of {name}()", source)
     if not isinstance(agent, Agent):
         raise LoadError(
             f"{name}() returned an object of type {type(agent).__name__}, not an Agent", source=source, code="export"

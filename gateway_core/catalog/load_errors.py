@@ -25,6 +25,10 @@ _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
+REALTIME_HINT = (
+    "the gateway serves text over HTTP: export an `Agent` with the same instructions and tools, and run the voice "
+    "agent with `RealtimeRunner` in a separate process"
+)
 _NO_KEY = re.compile(r"api_key|credentials", re.IGNORECASE)
 # Python 3.12 accepts f-strings that reuse their own quotes, as Agent Builder writes them; Python 3.11 does not.
 _NEW_F_STRING = re.compile(r"f-string")
@@ -87,6 +91,9 @@ def _explain(error: BaseException, source: str) -> tuple[str, str, str | None]:
         if is_private(package):
             sibling = (error.name or "").partition(".")[2]
             return "import", f"the agent's folder has no module '{sibling}'", "create it, or fix the import"
+        stack = traceback.extract_tb(error.__traceback__)
+        if any(Path(frame.filename).parts[-3:-1] == ("agents", "realtime") for frame in stack):
+            return "export", "the module defines a voice agent (RealtimeAgent)", REALTIME_HINT
         return "dependency", f"the module '{error.name}' is not installed", _how_to_find(package, source)
     if isinstance(error, ImportError):
         return "import", f"{name}: {public_names(str(error))}", None
@@ -103,6 +110,9 @@ def _explain(error: BaseException, source: str) -> tuple[str, str, str | None]:
         return "import", f"{name}: {error}", hint
     if isinstance(error, FileNotFoundError) and error.filename and not os.path.isabs(error.filename):
         hint = "relative paths are resolved against the gateway's working directory; write `Path(__file__).parent / …`"
+        return "import", f"{name}: {error}", hint
+    if isinstance(error, TypeError) and "abstract class" in str(error) and "stream_response" in str(error):
+        hint = "define `stream_response` to raise NotImplementedError; the gateway then calls `get_response` instead"
         return "import", f"{name}: {error}", hint
     if name == "OpenAIError" and _NO_KEY.search(str(error)):
         hint = "set OPENAI_API_KEY in the environment of the gateway"

@@ -172,6 +172,12 @@ class ToolBinder:
             _set_binding(tool, binders=binders | {self._id})
             self._hooks.wrap_tool(tool, entry)
 
+    def guard(self, tools: Iterable[Any]) -> None:
+        """Put the guard on the function tools among tools that exist for one run."""
+        for tool in tools:
+            if isinstance(tool, FunctionTool) and not self._is_handled(tool):
+                self._guard(tool, origin_of(tool))
+
     def describe(self, agents: Iterable[ServedAgent]) -> list[dict[str, Any]]:
         """The offered tools and the agents that use them, as JSON for operators."""
         users: dict[str, list[str]] = {name: [] for name in self._offered}

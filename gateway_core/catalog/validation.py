@@ -6,20 +6,29 @@ It does not modify agents and does not read their source.
 import inspect
 from typing import Any
 
-from agents import Agent, AgentOutputSchema, AgentOutputSchemaBase, UserError
+from agents import Agent, AgentOutputSchema, AgentOutputSchemaBase, FunctionTool, UserError
+from agents.sandbox import SandboxAgent
 
+from gateway_core.catalog.agent_graph import reachable
 from gateway_core.catalog.export_resolver import declared_context
 from gateway_core.catalog.runnables import AgentRunnable, Runnable
+from gateway_core.catalog.unsupported_exports import part_of_temporal
 from gateway_core.errors import LoadError
+from gateway_core.sdk import compat
+from gateway_core.sdk.sandbox_clients import CURE
 from gateway_core.types import RunContext
 
+SANDBOX = "sandbox"
+"""The code of the error for an agent that needs a sandbox, if none is configured."""
 
-def check(runnable: Runnable, source: str) -> list[str]:
+
+def check(runnable: Runnable, source: str, *, sandbox: bool) -> list[str]:
     """Validate every agent that a run can reach.
 
     Args:
         runnable: The runnable to serve.
         source: The location of the agent, for errors.
+        sandbox: Whether a sandbox is configured.
 
     Returns:
         Warnings for the operator.
@@ -28,11 +37,29 @@ def check(runnable: Runnable, source: str) -> list[str]:
         LoadError: An agent cannot run.
     """
     for agent in runnable.agents:
-        found = _tools(agent) or _output(agent) or _instructions(agent)
+        found = _tools(agent) or part_of_temporal(agent) or _output(agent) or _instructions(agent)
         if found is not None:
             message, hint = found
             raise LoadError(f"the agent '{agent.name}' {message}", source=source, hint=hint, code="export")
+    if not sandbox and isinstance(runnable, AgentRunnable):
+        _check_sandbox(runnable.agent, source)
     return _context(runnable)
+
+
+def _check_sandbox(first: Agent[Any], source: str) -> None:
+    """Check that no run needs a sandbox. The code of a workflow, and of a tool, can configure its own."""
+    for agent in reachable(first, skip=_has_sandbox):
+        if isinstance(agent, SandboxAgent):
+            raise LoadError(
+                f"the agent '{agent.name}' works in a sandbox (SandboxAgent), and none is configured",
+                source=source,
+                hint=CURE,
+                code=SANDBOX,
+            )
+
+
+def _has_sandbox(tool: FunctionTool) -> bool:
+    return getattr(compat.run_config_of_tool(tool), "sandbox", None) is not None
 
 
 def _tools(agent: Agent[Any]) -> tuple[str, str] | None:

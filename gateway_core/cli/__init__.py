@@ -51,8 +51,8 @@ class _Commands(click.Group):
         from gateway_core.hooks.null_gateway import NullGateway
         from gateway_core.hooks.plugin_loader import load_plugins
 
-        gateway = NullGateway()
-        gateway.hooks = load_plugins(load_config(), gateway).hooks
+        gateway = NullGateway(load_config())
+        gateway.hooks = load_plugins(gateway.config, gateway).hooks
         return gateway.hooks.commands()
 
 

@@ -30,7 +30,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @as_json
 def plugins(file: Path | None, agents: Path | None, as_json: bool) -> None:
     """List the plugins in the order of calling."""
-    infos = load_plugins(read_config(file, agents), NullGateway()).infos
+    config = read_config(file, agents)
+    infos = load_plugins(config, NullGateway(config)).infos
     rows = [
         {"plugin": i.name, "state": "on" if i.enabled else "off", "source": i.source, "hooks": list(i.hooks)}
         for i in infos

@@ -101,7 +101,8 @@ def _prefixes(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 def _first_problem(error: BaseException) -> tuple[tuple[str, str | None], tuple[str, ...]]:
     """Return the message and hint of the first innermost error of a cattrs error, and its key path.
 
-    A class that checks its own settings raises a `ConfigError` whose source is the setting's name.
+    A class that checks its own settings raises a `ConfigError` whose source is the setting's name, or its path in the
+    table, with dots.
     """
     path: list[str] = []
     while isinstance(error, BaseExceptionGroup):
@@ -115,7 +116,7 @@ def _first_problem(error: BaseException) -> tuple[tuple[str, str | None], tuple[
     if isinstance(error, KeyError):
         return ("required key is missing", None), tuple(path)
     if isinstance(error, ConfigError):
-        return (error.message, error.hint), (*path, error.source) if error.source else tuple(path)
+        return (error.message, error.hint), (*path, *error.source.split(".")) if error.source else tuple(path)
     return (str(error) or type(error).__name__, None), tuple(path)
 
 
@@ -200,6 +201,19 @@ def _secret(value: Any, _: Any) -> Secret:
     raise ConfigError('must be text, { env = "NAME" } or { file = "path" }')
 
 
+def reveal_secrets(value: Any) -> Any:
+    """Return a value in which each `{ env = "NAME" }` and `{ file = "path" }` is replaced by the secret's text.
+
+    Raises:
+        ConfigError: A variable is not set, or a file cannot be read.
+    """
+    if isinstance(value, dict) and set(value) in ({"env"}, {"file"}):
+        return _secret(value, None).reveal()
+    if isinstance(value, dict):
+        return {key: reveal_secrets(inner) for key, inner in value.items()}
+    return [reveal_secrets(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _split(value: Any) -> list[Any]:
     if isinstance(value, EnvText):
         value = [EnvText(item.strip()) for item in value.split(",") if item.strip()]
@@ -212,7 +226,9 @@ def _choice(value: Any, type_: Any) -> Any:
     options = get_args(type_)
     if value in options:
         return str(value) if isinstance(value, str) else value
-    raise ConfigError(f"unsupported value: {value!r}", hint=f"one of: {', '.join(map(str, options))}")
+    raise ConfigError(
+        f"unsupported value: {value!r}", hint=f"one of: {', '.join(str(option) for option in options if option)}"
+    )
 
 
 def _has_origin(wanted: Any) -> Callable[[Any], bool]:

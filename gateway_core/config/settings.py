@@ -15,9 +15,18 @@ from typing import Any, Literal, TypeVar
 
 from attrs import field, frozen
 
-from gateway_core.config.converter import MASK, Bytes, EnvText, Seconds, SettingsConverter, did_you_mean
+from gateway_core.config.converter import (
+    MASK,
+    Bytes,
+    EnvText,
+    Seconds,
+    SettingsConverter,
+    did_you_mean,
+    reveal_secrets,
+)
 from gateway_core.errors import ConfigError
 from gateway_core.net.addresses import Network
+from gateway_core.sdk.sandbox_clients import check_client
 
 T = TypeVar("T")
 Table = dict[str, Any]
@@ -109,6 +118,29 @@ class CatalogConfig:
 OnDisconnect = Literal["cancel", "grace", "detach"]
 
 
+SandboxClient = Literal["", "docker", "local", "blaxel", "cloudflare", "daytona", "e2b", "modal", "runloop", "vercel"]
+
+
+@frozen
+class SandboxConfig:
+    """`[runs.sandbox]`: the workspaces of agents that work in a sandbox.
+
+    Raises:
+        ConfigError: The client's package is missing, or an option is invalid.
+    """
+
+    client: SandboxClient
+    options: dict[str, Any] = field(converter=reveal_secrets, repr=False)
+    idle: Seconds
+    max_workspaces: int
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_workspaces < 1:
+            raise ConfigError("must be at least 1", source="max_workspaces")
+        if self.client:
+            check_client(self.client, self.options)
+
+
 @frozen
 class RunsConfig:
     """`[runs]`: limits and behavior of runs."""
@@ -129,6 +161,7 @@ class RunsConfig:
     refused_tool: Literal["tell", "fail"]
     tool_threads: int
     tool_threads_per_agent: int
+    sandbox: SandboxConfig
 
 
 @frozen

@@ -1,16 +1,22 @@
 """A gateway without agents, for commands that load plugins but do not serve."""
 
+from gateway_core.config.settings import Config
 from gateway_core.errors import GatewayError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.types import AuditContext, Catalog, Finding, Measurement
 
 
 class NullGateway:
-    """Implements `hooks.specs.Gateway` with an empty catalog and no state directory."""
+    """Implements `hooks.specs.Gateway` with an empty catalog and no state directory.
+
+    Args:
+        config: The settings.
+    """
 
     catalog = Catalog()
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config) -> None:
+        self.config = config
         self.reported: list[GatewayError] = []
         self.hooks = Hooks({})
         """The hooks of the plugins that were loaded with this gateway, set afterwards."""

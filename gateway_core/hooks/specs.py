@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
+from gateway_core.config.settings import Config
 from gateway_core.errors import GatewayError
 from gateway_core.types import (
     AgentEntry,
@@ -49,6 +50,10 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 class Gateway(Protocol):
     """The interface of the gateway for plugins. The constructor of a plugin receives it with the plugin's settings."""
+
+    @property
+    def config(self) -> Config:
+        """The current settings of the core."""
 
     @property
     def catalog(self) -> Catalog:

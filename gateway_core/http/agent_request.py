@@ -16,7 +16,7 @@ from gateway_core.http.image_inputs import prepare_images
 from gateway_core.http.json_io import read_json
 from gateway_core.http.middleware.request_context import request_id_of
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import Principal, RunContext
+from gateway_core.types import AnswerFormat, Principal, RunContext
 
 Item = dict[str, Any]
 
@@ -38,6 +38,7 @@ class AgentRequest:
     settings: Mapping[str, Any]
     """Model settings, by field name of the SDK's `ModelSettings`."""
     metadata: Mapping[str, Any]
+    answer_format: AnswerFormat | None = None
 
 
 async def read_request(request: Request, gateway: RunningGateway) -> tuple[Principal, dict[str, Any]]:
@@ -82,5 +83,6 @@ async def prepare_run(
         system=asked.system,
         settings=asked.settings,
         metadata=asked.metadata,
+        answer_format=asked.answer_format,
         task=task,
     )

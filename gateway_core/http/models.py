@@ -32,9 +32,11 @@ class Models:
 
     @described("Get an agent", answers=schemas.MODEL)
     async def one(self, request: Request) -> Response:
-        """Return the agent named in the path."""
+        """Return the agent named in the path. A slash at the end has no meaning."""
+        if not (name := request.path_params["model"].rstrip("/")):
+            return await self.list(request)
         principal = await authenticated(request, self._gateway)
-        served = await permitted_agent(request.path_params["model"], principal, self._gateway, request)
+        served = await permitted_agent(name, principal, self._gateway, request)
         return json_response(_model(served))
 
 

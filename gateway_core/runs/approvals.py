@@ -17,6 +17,7 @@ from attrs import frozen
 from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.errors import RunError
 from gateway_core.hooks.specs import RecordStore
+from gateway_core.runs.call_details import call_arguments, call_id, call_name
 from gateway_core.types import ApprovalAsked, PendingCall, RunContext
 
 KIND = "approval"
@@ -75,7 +76,7 @@ class Approvals:
         """Store an interrupted run, and return the approval request for it."""
         approval_id = f"appr_{secrets.token_urlsafe(16)}"
         calls = tuple(
-            PendingCall(item.call_id or "", item.name or "a tool", item.arguments or "{}")
+            PendingCall(call_id(item.raw_item), call_name(item.raw_item, item.name), call_arguments(item.raw_item))
             for item in result.interruptions
         )
         record = {

@@ -36,6 +36,8 @@ from gateway_core.runs.request_model import RequestModelProvider
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
 from gateway_core.runs.run_stats import RunStats
+from gateway_core.runs.sandbox_lease import SandboxLease
+from gateway_core.runs.sandboxes import Sandboxes
 from gateway_core.runs.session_memory import SessionMemory, new_items
 from gateway_core.runs.tool_authorization import ToolAuthorization
 from gateway_core.runs.workflow import history, run_workflow
@@ -91,6 +93,8 @@ class Engine:
         self._tools = ToolAuthorization(
             hooks, self.announce, tool_binder, config.runs.refused_tool, config.runs.max_tool_calls
         )
+        self.sandboxes = Sandboxes(config.runs.sandbox)
+        """The workspaces of agents that work in a sandbox."""
         self._cross_agent = CrossAgentAuthorization(hooks, catalog, self.announce)
         self._active: set[ActiveRun] = set()
         self._streams = 0
@@ -106,6 +110,7 @@ class Engine:
         self._approvals.seconds = config.runs.approval_timeout
         self._tools.refused = config.runs.refused_tool
         self._tools.max_calls = config.runs.max_tool_calls
+        self.sandboxes.configure(config.runs.sandbox)
 
     @property
     def active(self) -> int:
@@ -132,10 +137,12 @@ class Engine:
             system=request.system,
             settings=request.settings,
             text=request.text,
+            answer_format=request.answer_format if request.task is None else None,
             hold_answers=self._config.runs.output_guardrails == "buffer",
             entry=served.entry,
             tools=self._tools,
             cross_agent=self._cross_agent,
+            sandbox=SandboxLease(self.sandboxes, request.run) if self.sandboxes.client_name else None,
         )
         own, task = self._config.agent(served.id), request.task
         model, fallback = (task.model, None) if task else (own.model, served.model)
@@ -228,6 +235,8 @@ class Engine:
         finally:
             POSITION.reset(token)
             self._tools.close(scope)
+            if scope.sandbox is not None:
+                scope.sandbox.release()
             if scope.models is not None:
                 scope.models.close()
         scope.channel.put(last)
@@ -264,6 +273,8 @@ class Engine:
         if not scope.runs:
             raise _bypassed()
         if result.interruptions:
+            if scope.sandbox is not None:
+                scope.sandbox.paused = True
             scope.channel.put(await self._approvals.ask(result, request.run))
 
     async def _resumed(self, runnable: AgentRunnable, request: RunRequest) -> Any:

@@ -12,6 +12,7 @@ import openai
 
 from gateway_core import errors
 from gateway_core.errors import GatewayError
+from gateway_core.sdk import sandbox_clients
 
 _CLIENT_MISTAKES = (400, 413, 422)
 _MAX_REASON = 300
@@ -50,7 +51,7 @@ def as_gateway_error(error: BaseException) -> GatewayError:
         # The SDK wraps the exception of a tool's task, including the gateway's own errors.
         return error.__cause__
     found = _of_sdk(error) or _of_client(error) or _unknown(error)
-    if isinstance(error, openai.APIStatusError):
+    if isinstance(error, openai.APIError) and not isinstance(error, openai.APIConnectionError):
         found.upstream = _reason(error)
     found.__cause__ = error
     return found
@@ -70,6 +71,8 @@ def _of_sdk(error: BaseException) -> GatewayError | None:
             return errors.ToolError(f"the tool {error.tool_name} timed out after {error.timeout_seconds:g} s")
         case agents.ModelTimeoutError():
             return errors.UpstreamTimeoutError("the model call timed out")
+        case agents.UserError() if "RunConfig(sandbox=" in str(error):
+            return errors.RunError("the agent works in a sandbox, and none is configured", hint=sandbox_clients.CURE)
         case agents.UserError() if (tool := failed_tool(error)) is not None:
             return errors.ToolError(f"the tool {tool} failed")
     return None
@@ -139,15 +142,18 @@ def _known_mistake(error: openai.APIStatusError) -> tuple[str, str] | None:
     """Our message and code for a mistake that clients and operators can act upon, if the upstream names one."""
     if error.status_code not in (*_CLIENT_MISTAKES, 500):
         return None
-    text = f"{error.code or ''} {error}".casefold()
+    message = error.body.get("message") if isinstance(error.body, dict) else ""
+    text = f"{error.code or ''} {error} {message}".casefold()
     return next((known for phrases, known in _MISTAKES if any(phrase in text for phrase in phrases)), None)
 
 
-def _reason(error: openai.APIStatusError) -> errors.UpstreamReason:
+def _reason(error: openai.APIError) -> errors.UpstreamReason:
     body = error.body if isinstance(error.body, dict) else {}
-    message = body.get("message") or error.response.text or str(error)
+    response = error.response if isinstance(error, openai.APIStatusError) else None
+    message = body.get("message") or (response is not None and response.text) or str(error)
     text = _KEYS.sub("***", " ".join(str(message).split()))
-    return errors.UpstreamReason(error.status_code, str(error.code) if error.code else None, text[:_MAX_REASON])
+    status = response.status_code if response is not None else None
+    return errors.UpstreamReason(status, str(error.code) if error.code else None, text[:_MAX_REASON])
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
 from agents import Agent
 from agents.items import (
     HandoffOutputItem,
@@ -18,12 +19,30 @@ from agents.items import (
     ToolCallItem,
     ToolCallOutputItem,
 )
+from pydantic import TypeAdapter
 
+from gateway_core.runs.call_details import (
+    HOSTED_CALLS,
+    as_plain,
+    call_arguments,
+    call_id,
+    call_name,
+    get,
+    hosted_media,
+    hosted_output,
+    is_hosted_output,
+    output_media,
+)
 from gateway_core.runs.run_scope import RunScope
-from gateway_core.types import AgentChanged, ReasoningDelta, TextDelta, ToolFinished, ToolStarted
+from gateway_core.types import AgentChanged, Citation, ReasoningDelta, TextDelta, ToolFinished, ToolStarted
 
 PARAGRAPH = "\n\n"
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 _REASONING = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
+# Whether a shell runs here or at the model's server is known only when the server sends its output.
+_PERHAPS_HOSTED = ("program", "shell_call")
+_MEDIA_FIELDS = ("image_url", "file_data", "file_id", "file_url")
+_HOSTED_OUTPUTS = ("program_output", "shell_call_output")
 
 
 class EventRelay:
@@ -41,12 +60,15 @@ class EventRelay:
         self._text = TextDelta if answers else ReasoningDelta
         self._answers = answers
         self._held: list[str] | None = None
+        self._held_citations: list[Citation] = []
         self._answer: list[str] = []
         self._agent = agent.name
         self._tools: dict[str, str] = {}
+        self._perhaps_hosted: dict[str, Any] = {}
+        self._from_stream: set[str] = set()
         self._wrote = False
         self._pending_break = False
-        self._text_is_last = False
+        self._output_sent = False
 
     @property
     def held(self) -> bool:
@@ -64,10 +86,13 @@ class EventRelay:
             self._held = []
 
     def release(self) -> None:
-        """Send the held text, and stop holding text."""
+        """Send the held text with its citations, and stop holding text."""
         held, self._held = self._held, None
         if held:
             self._put(self._text("".join(held)))
+        for citation in self._held_citations:
+            self._put(citation)
+        self._held_citations = []
 
     def event(self, event: Any) -> None:
         """Relay one event of a streamed run."""
@@ -86,6 +111,7 @@ class EventRelay:
         if isinstance(item, MessageOutputItem):
             self._start_message()
             self._write(ItemHelpers.text_message_output(item))
+            self._cite(raw)
             if refusal := _refusal(raw):
                 self._scope.refused = True
                 self._write(refusal)
@@ -93,31 +119,99 @@ class EventRelay:
             for part in (*item.raw_item.summary, *(item.raw_item.content or ())):
                 self._put(ReasoningDelta(part.text))
         elif isinstance(item, ToolCallItem):
-            self._text_is_last = False
-            self._start_tool(raw)
+            if call_id(raw) not in self._from_stream:
+                self._start_tool(raw, item.tool_name)
+                if get(raw, "type") in HOSTED_CALLS:
+                    self._finish_hosted(raw)
         elif isinstance(item, ToolCallOutputItem):
-            call_id = _get(raw, "call_id") or ""
-            self._put(ToolFinished(call_id, self._tools.get(call_id, "tool"), output_text(item.output)))
+            self._finish_tool(raw, item.output)
         elif isinstance(item, HandoffOutputItem):
             self._set_agent(item.target_agent.name)
 
     def resume(self, decided: Iterable[Any]) -> None:
         """Relay the start of the tool calls with which a paused run resumes."""
         for item in decided:
-            self._start_tool(item.raw_item)
+            self._start_tool(item.raw_item, item.name)
 
     def finish(self, final_output: Any) -> None:
         """Complete the run: relay its output if no message contained it, as with `stop_on_first_tool`."""
-        if self._answers and not self._text_is_last and final_output is not None:
+        if self._answers and not self._output_sent and final_output is not None:
             self._start_message()
             self._write(as_text(final_output))
         self.release()
 
-    def _start_tool(self, raw: Any) -> None:
-        call_id = _get(raw, "call_id") or _get(raw, "id") or ""
-        name = _get(raw, "name") or _get(raw, "type") or "tool"
-        self._tools[call_id] = name
-        self._put(ToolStarted(call_id, name, _get(raw, "arguments") or "{}"))
+    def _start_tool(self, raw: Any, name: str | None = None) -> None:
+        name = self._tools[call_id(raw)] = call_name(raw, name)
+        if get(raw, "type") in HOSTED_CALLS:
+            self._put(ToolStarted(call_id(raw), name, "", hosted=as_plain(raw)))
+        else:
+            self._put(ToolStarted(call_id(raw), name, call_arguments(raw)))
+
+    def _finish_tool(self, raw: Any, output: Any) -> None:
+        if is_hosted_output(raw):
+            if call_id(raw) in self._from_stream:
+                return
+        else:
+            # The output of a tool that ran here may be the run's output, even if the model wrote text next to the call.
+            self._output_sent = False
+        name = self._tools.get(call_id(raw), "tool")
+        failed = call_id(raw) in self._scope.failed_calls
+        self._put(ToolFinished(call_id(raw), name, output_text(output), output_media(output), failed=failed))
+
+    def _finish_hosted(self, raw: Any) -> None:
+        self._put(
+            ToolFinished(
+                call_id(raw),
+                self._tools[call_id(raw)],
+                as_text(hosted_output(raw)),
+                hosted_media(raw),
+                arguments=call_arguments(raw),
+                hosted=as_plain(raw),
+                failed=get(raw, "status") == "failed" or bool(get(raw, "error")),
+            )
+        )
+
+    def _item_added(self, raw: Any) -> None:
+        """Relay the start of an item: a message, or a hosted tool, whose arguments are not known yet."""
+        kind = get(raw, "type")
+        if kind == "message":
+            self._start_message()
+        elif kind in HOSTED_CALLS:
+            self._from_stream.add(call_id(raw))
+            self._start_tool(raw)
+
+    def _item_done(self, raw: Any) -> None:
+        """Relay the end of an item. The SDK reports hosted tools only after the whole response, behind its text."""
+        kind = get(raw, "type")
+        if kind == "message":
+            self._cite(raw)
+        elif kind in HOSTED_CALLS:
+            if call_id(raw) not in self._from_stream:
+                self._item_added(raw)
+            self._finish_hosted(raw)
+        elif kind in _PERHAPS_HOSTED:
+            self._perhaps_hosted[call_id(raw)] = raw
+        elif kind in _HOSTED_OUTPUTS:
+            call = self._perhaps_hosted.pop(call_id(raw), None)
+            if call is not None and call_id(raw) not in self._tools:
+                self._start_tool(call)
+            self._finish_tool(raw, hosted_output(raw))
+            self._from_stream.add(call_id(raw))
+
+    def _cite(self, message: Any) -> None:
+        """Relay the citations of a message whose text is the last that was written."""
+        parts = [(get(part, "text") or "", get(part, "annotations")) for part in get(message, "content") or ()]
+        if not self._answers or not any(annotations for _, annotations in parts):
+            return
+        start = len(self.answer) - sum(len(text) for text, _ in parts)
+        for text, annotations in parts:
+            for annotation in annotations or ():
+                citation = Citation(_moved(as_plain(annotation), start))
+                if self._held is not None:
+                    self._held_citations.append(citation)
+                else:
+                    self._put(citation)
+            start += len(text)
 
     def _raw(self, data: Any) -> None:
         kind = data.type
@@ -128,8 +222,10 @@ class EventRelay:
         elif kind == "response.refusal.delta":
             self._scope.refused = True
             self._write(data.delta)
-        elif kind == "response.output_item.added" and data.item.type == "message":
-            self._start_message()
+        elif kind == "response.output_item.added":
+            self._item_added(data.item)
+        elif kind == "response.output_item.done":
+            self._item_done(data.item)
 
     def _start_message(self) -> None:
         self._pending_break = self._wrote
@@ -144,7 +240,7 @@ class EventRelay:
             # Several steps may precede one answer: the text of each is prefixed with its agent's name.
             text = f"{PARAGRAPH if self._scope.steps_sent else ''}{self._agent}: {text}"
             self._scope.steps_sent = True
-        self._wrote = self._text_is_last = True
+        self._wrote = self._output_sent = True
         if self._answers:
             self._answer.append(text)
         if self._held is not None:
@@ -158,6 +254,12 @@ class EventRelay:
             self._put(AgentChanged(name))
 
 
+def _moved(annotation: dict[str, Any], by: int) -> dict[str, Any]:
+    """Return an annotation of a text that begins at another index."""
+    places = ("start_index", "end_index", "index")
+    return annotation | {name: annotation[name] + by for name in places if isinstance(annotation.get(name), int)}
+
+
 def output_text(output: Any) -> str:
     """Convert a tool's output to human-readable text. For structured SDK or MCP output, use the text of its parts."""
     parts = [_part_text(part) for part in (output if isinstance(output, list) else [output])]
@@ -165,10 +267,12 @@ def output_text(output: Any) -> str:
 
 
 def _part_text(part: Any) -> str | None:
-    match _get(part, "type"), _get(part, "text"):
+    if isinstance(part, str) and part.startswith("data:image/"):
+        return "[image]"
+    match get(part, "type"), get(part, "text"):
         case "text", str() as text:
             return text
-        case "image" | "file" as kind, _ if _get(part, "image_url") or _get(part, "file_data") or _get(part, "file_id"):
+        case "image" | "file" as kind, _ if any(get(part, name) for name in _MEDIA_FIELDS):
             return f"[{kind}]"
     return None
 
@@ -181,26 +285,15 @@ def as_text(value: Any) -> str:
 
 
 def _as_json(value: Any) -> str:
-    dump = getattr(value, "model_dump_json", None)
-    if callable(dump):
-        return str(dump())
     try:
-        return json.dumps(value, ensure_ascii=False, default=_jsonable)
-    except (TypeError, ValueError):
+        return json.dumps(_ANY.dump_python(value, mode="json", fallback=_fields), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
         return str(value)
 
 
-def _jsonable(value: Any) -> Any:
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return dump(mode="json")
-    fields = getattr(value, "__dataclass_fields__", None)
-    return {name: getattr(value, name) for name in fields} if fields else str(value)
+def _fields(value: Any) -> Any:
+    return attrs.asdict(value) if attrs.has(type(value)) else str(value)
 
 
 def _refusal(message: Any) -> str:
     return "".join(getattr(part, "refusal", None) or "" for part in message.content)
-
-
-def _get(raw: Any, name: str) -> Any:
-    return raw.get(name) if isinstance(raw, dict) else getattr(raw, name, None)

@@ -1,4 +1,4 @@
-"""Decorates the models of a run: the operator's choice of the model, the request's sampling settings, hosted tools.
+"""Decorates the models of a run: the operator's choice of the model, the request's settings and format, hosted tools.
 
 It does not create models. A setting of the request applies only if the agent's own settings do not set it. OpenAI's
 servers execute hosted tools, so the gateway cannot stop a call; it can only hide the tool from the model.
@@ -12,6 +12,7 @@ from agents import FunctionTool, Model, ModelProvider, ModelResponse, ModelSetti
 from agents.models import get_default_model_settings
 from openai.types.shared import Reasoning
 
+from gateway_core.runs.answer_format import ClientSchema
 from gateway_core.runs.run_scope import POSITION, RunScope
 from gateway_core.runs.tool_authorization import tool_info
 from gateway_core.tools.origin import origin_of
@@ -50,7 +51,7 @@ class RequestModelProvider(ModelProvider):
     def get_model(self, model_name: str | None) -> Model:
         """Return the model for a name. The SDK calls this once per turn."""
         model = self._inner.get_model(self._model or model_name or self._fallback)
-        if not self._scope.settings and not self._filter_tools:
+        if not self._scope.settings and not self._filter_tools and self._scope.answer_format is None:
             return model
         return _RequestModel(model, self, unnamed=model_name is None)
 
@@ -71,6 +72,14 @@ class RequestModelProvider(ModelProvider):
             assert self._scope.tools is not None
             self._allowed[key] = await self._scope.tools.refusal(self._scope, info) is None
         return self._allowed[key]
+
+    def output_schema(self, own: Any) -> Any:
+        """Return the output format of a call: the agent's, or the client's if the call can produce the answer."""
+        wanted = self._scope.answer_format
+        if wanted is None or own is not None:
+            return own
+        position = POSITION.get()
+        return ClientSchema(wanted) if position is not None and position.answers else None
 
     def fill(self, settings: ModelSettings, *, unnamed: bool) -> ModelSettings:
         """Return settings in which the unset ones are those of the request.
@@ -111,13 +120,15 @@ class _RequestModel(Model):
         input: Any,
         model_settings: ModelSettings,
         tools: list[Any],
+        output_schema: Any = None,
         *rest: Any,
         **named: Any,
     ) -> ModelResponse:
         settings = self._provider.fill(model_settings, unnamed=self._unnamed)
         if self._provider.refuses_any(tools):
             tools = await self._provider.allowed(tools)
-        return await self._inner.get_response(system_instructions, input, settings, tools, *rest, **named)
+        schema = self._provider.output_schema(output_schema)
+        return await self._inner.get_response(system_instructions, input, settings, tools, schema, *rest, **named)
 
     def stream_response(
         self,
@@ -125,13 +136,15 @@ class _RequestModel(Model):
         input: Any,
         model_settings: ModelSettings,
         tools: list[Any],
+        output_schema: Any = None,
         *rest: Any,
         **named: Any,
     ) -> AsyncIterator[Any]:
         settings = self._provider.fill(model_settings, unnamed=self._unnamed)
+        schema = self._provider.output_schema(output_schema)
 
         def stream(tools: list[Any]) -> AsyncIterator[Any]:
-            return self._inner.stream_response(system_instructions, input, settings, tools, *rest, **named)
+            return self._inner.stream_response(system_instructions, input, settings, tools, schema, *rest, **named)
 
         return self._filtered(stream, tools) if self._provider.refuses_any(tools) else stream(tools)
 

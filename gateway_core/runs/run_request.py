@@ -6,7 +6,7 @@ from typing import Any
 from attrs import field, frozen
 
 from gateway_core.runs.approvals import Verdict
-from gateway_core.types import BackgroundTask, RunContext, ServedAgent
+from gateway_core.types import AnswerFormat, BackgroundTask, RunContext, ServedAgent
 
 
 @frozen
@@ -25,6 +25,8 @@ class RunRequest:
     settings: Mapping[str, Any] = field(factory=dict)
     metadata: Mapping[str, Any] = field(factory=dict)
     """The request's `metadata`, for workflows whose input has further fields."""
+    answer_format: AnswerFormat | None = None
+    """The format of the answer, for agents without an output type."""
     task: BackgroundTask | None = None
     """The background task to answer instead of running the agent."""
     verdict: tuple[str, Verdict] | None = None

@@ -5,7 +5,7 @@ not start runs.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -15,7 +15,8 @@ from attrs import define, field, frozen
 from gateway_core.catalog.workflow_analysis import TerminalRuns
 from gateway_core.errors import GatewayError
 from gateway_core.runs.event_channel import EventChannel
-from gateway_core.types import AgentEntry, RunContext, RunEvent, ToolInfo, Usage
+from gateway_core.runs.sandbox_lease import SandboxLease
+from gateway_core.types import AgentEntry, AnswerFormat, RunContext, RunEvent, ToolInfo, Usage
 
 
 @frozen
@@ -34,6 +35,9 @@ class ToolCalls(Protocol):
 
     def adopt(self, scope: "RunScope", agent: Any) -> None:
         """Bind the tools of an agent that appears at run time."""
+
+    def guard(self, tools: Iterable[Any]) -> None:
+        """Put the guard on tools that the SDK creates for a run."""
 
     async def refusal(self, scope: "RunScope", tool: ToolInfo) -> GatewayError | None:
         """The reason a tool may not be called; `None` when it may."""
@@ -101,6 +105,8 @@ class RunScope:
     """The client's system messages, appended to the instructions of the answering agent."""
     settings: Mapping[str, Any] = field(factory=dict)
     """Sampling settings of the request, for agents that do not set them."""
+    answer_format: AnswerFormat | None = None
+    """The format of the answer, for agents without an output type."""
     hold_answers: bool = True
     """Whether an answer is held until its output guardrails have passed."""
     workflow: "WorkflowState | None" = None
@@ -123,10 +129,14 @@ class RunScope:
     """Authorizes and measures tool calls; if `None`, only open tools can be called."""
     cross_agent: AgentAuthorization | None = None
     """Authorizes other served agents that the run reaches; if `None`, all are allowed."""
+    sandbox: SandboxLease | None = None
+    """Provides workspaces for agents that work in a sandbox; `None` if no sandbox is configured."""
     models: ModelCallRecorder | None = None
     """Records model calls; `None` if no plugin observes them."""
     calls: dict[int, ActiveToolCall] = field(factory=dict)
     """The active tool calls, by the `id()` of their context."""
+    failed_calls: set[str] = field(factory=set)
+    """The ids of the tool calls that failed or were refused, for which the model received an error message."""
     tool_calls: int = 0
     """Number of tool calls so far."""
     runs: int = 0

@@ -23,8 +23,10 @@ from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_d
 
 from gateway_core.catalog.agent_graph import reachable
 from gateway_core.errors import PluginError, RunError
+from gateway_core.runs import answer_format, streaming_fallback
+from gateway_core.runs.call_details import HOSTED_CALLS, call_id, call_name, get
 from gateway_core.runs.error_mapping import failed_tool
-from gateway_core.runs.event_relay import EventRelay
+from gateway_core.runs.event_relay import EventRelay, output_text
 from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowState
 from gateway_core.runs.workflow import with_history
 from gateway_core.sdk import compat, patches
@@ -59,7 +61,7 @@ class GatewayRunner(AgentRunner):
                 given = with_history(input, workflow, scope.text)
             workflow.runs += 1
         with _deeper(position, answers=answers):
-            options = _with_scope(options, scope, answers=answers)
+            options = _with_scope(options, scope, starting_agent, answers=answers)
             relay = EventRelay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
                 # The SDK executes the approved calls before it calls `on_agent_start`.
@@ -82,6 +84,8 @@ class GatewayRunner(AgentRunner):
                 code="needs_approval",
             )
         relay.finish(result.final_output)
+        if answers and scope.answer_format is not None and _is_complete_text(scope, result):
+            await asyncio.to_thread(answer_format.check, result.final_output, scope.answer_format)
         if workflow is not None:
             workflow.answer_text += relay.answer
             if workflow.last_output is None or not _is_step(workflow, starting_agent):
@@ -96,7 +100,9 @@ class GatewayRunner(AgentRunner):
         _adopt(position.scope, starting_agent)
         # The author's code reads the streamed run, and decides whether to pass its text on.
         with _deeper(position, answers=False):
-            return super().run_streamed(starting_agent, input, **_with_scope(options, position.scope, answers=False))
+            return super().run_streamed(
+                starting_agent, input, **_with_scope(options, position.scope, starting_agent, answers=False)
+            )
 
     async def _follow(
         self, relay: EventRelay, scope: RunScope, agent: Agent[Any], input: Any, options: dict[str, Any]
@@ -169,11 +175,9 @@ class ScopeHooks(RunHooks[Any]):
             self._scope.models.ended(self, usage)
         if self._scope.tools is not None:
             for item in response.output:
-                if item.type in _HOSTED_CALLS:
-                    status = getattr(item, "status", None)
-                    self._scope.tools.hosted(
-                        self._scope, agent, item.type.removesuffix("_call"), item.id or "", failed=status == "failed"
-                    )
+                if item.type in HOSTED_CALLS:
+                    failed = get(item, "status") == "failed" or bool(get(item, "error"))
+                    self._scope.tools.hosted(self._scope, agent, call_name(item), call_id(item), failed=failed)
         await self._inner.on_llm_end(context, agent, response)
 
     async def on_llm_start(self, context: Any, agent: Any, system_prompt: Any, input_items: Any) -> None:
@@ -223,7 +227,7 @@ def install() -> None:
     """Install the `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
     set_default_agent_runner(_RUNNER)
     agents_run.set_default_agent_runner = _keep_runner
-    patches.install()
+    patches.install(streaming_fallback.decorate, _guard, output_text)
 
 
 def _keep_runner(runner: AgentRunner | None) -> None:
@@ -270,6 +274,13 @@ def _adopt(scope: RunScope, agent: Any) -> None:
         scope.tools.adopt(scope, agent)
 
 
+def _guard(tools: list[Any]) -> None:
+    """Put the guard on the tools that a sandbox gives an agent for one run."""
+    position = POSITION.get()
+    if position is not None and position.scope.tools is not None:
+        position.scope.tools.guard(tools)
+
+
 async def _permit(scope: RunScope, agent: Any) -> None:
     if scope.cross_agent is not None:
         await scope.cross_agent.permit(scope, agent)
@@ -305,12 +316,20 @@ def _deeper(position: Position, *, answers: bool) -> Iterator[None]:
         POSITION.reset(token)
 
 
-def _with_scope(options: dict[str, Any], scope: RunScope, *, answers: bool) -> dict[str, Any]:
+def _is_complete_text(scope: RunScope, result: Any) -> bool:
+    """Whether a run returned the text of an agent without an output type, and not only a part of it or a refusal."""
+    cut_off = scope.refused or scope.finish_reason in ("length", "content_filter")
+    return isinstance(result.final_output, str) and not cut_off
+
+
+def _with_scope(options: dict[str, Any], scope: RunScope, agent: Agent[Any], *, answers: bool) -> dict[str, Any]:
     given = options.get("run_config")
     config = RunConfig(**given) if isinstance(given, dict) else given or RunConfig()
     changes: dict[str, Any] = {}
     if scope.provider is not None and _is_default(config.model_provider):
         changes["model_provider"] = scope.provider
+    if scope.sandbox is not None and config.sandbox is None and (sandbox := scope.sandbox.config_for(agent)):
+        changes["sandbox"] = sandbox
     if scope.system and answers and config.call_model_input_filter is None:
         changes["call_model_input_filter"] = _add_system
     if given is None:

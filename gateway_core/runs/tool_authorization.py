@@ -6,7 +6,7 @@ measure it. Neither changes a tool's output or error message, which stay those o
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from agents import FunctionTool
@@ -57,6 +57,10 @@ class ToolAuthorization:
         if scope.entry is not None:
             self._tool_binder.bind_at_run(agent, scope.entry)
 
+    def guard(self, tools: Iterable[Any]) -> None:
+        """Put the guard on function tools that the SDK creates for a run, such as those of a sandbox."""
+        self._tool_binder.guard(tools)
+
     async def refusal(self, scope: RunScope, tool: ToolInfo) -> ToolRefusedError | None:
         """Authorize a tool with the plugins. Reports the decision, and a refusal as an error, which it returns."""
         if tool.open and not self._hooks.has_tool_policy:
@@ -87,6 +91,7 @@ class ToolAuthorization:
         if error is None:
             return ToolGuardrailFunctionOutput.allow()
         self._hooks.on_tool_end(ToolCall(scope.run, tool, call_id, 0.0, "refused"))
+        scope.failed_calls.add(call_id)
         if self.refused == "fail":
             scope.fatal = error
             raise error
@@ -136,6 +141,8 @@ class ToolAuthorization:
         cause = vars(context).get(_FAILED)
         # The SDK reports a timeout only to the model.
         failed = cause is not None or (limit is not None and seconds >= limit)
+        if failed:
+            scope.failed_calls.add(getattr(context, "tool_call_id", ""))
         if failed and scope.fatal is None:  # a fatal error is already announced
             self._report_failure(scope.run, call.tool, cause, limit)
         self._end(scope, call, seconds, "error" if failed else "ok")

@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,36 @@ NAMES = (
     ),
     PrivateName(
         "openai-agents",
+        "agents.sandbox.sandbox_agent:SandboxAgent._sandbox_concurrency_guard",
+        "running an agent that works in a sandbox for several requests at a time",
+        "a request would fail while another one uses the agent",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.sandbox.session:SandboxSession._aclose_dependencies",
+        "keeping a sandbox open between the requests of a chat",
+        "a chat would continue in a sandbox whose connections are closed",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.tool:_FailureHandlingFunctionToolInvoker._invoke_tool_impl",
+        "finding out who defined a tool",
+        "agents that only work elsewhere would be served",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.run_internal.run_loop:get_model",
+        "answering streaming clients from models that do not stream",
+        "streamed requests of agents with such a model would fail",
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents.run_internal.turn_resolution:check_for_final_output_from_tools",
+        "returning outputs of tools that end a run as JSON",
+        "clients would read Python's notation of a dict or an object",
+    ),
+    PrivateName(
+        "openai-agents",
         "agents.models.interface:Model._cleanup_on_run_end",
         "forwarding the end of a run to a wrapped model",
         "wrapped models would keep connections open after a run",
@@ -177,9 +208,9 @@ NAMES = (
     ),
     PrivateName(
         "openai",
-        "openai:AsyncOpenAI._process_response_data",
-        "recording why a model's answer ended",
-        "answers cut off at their token limit would be reported as complete",
+        "openai:AsyncOpenAI._make_status_error",
+        "reporting errors that upstreams send within an answer",
+        "their status and code would not reach the client",
     ),
     PrivateName(
         "openai",
@@ -343,6 +374,38 @@ def bind_invoker(tool: "FunctionTool") -> None:
     bind = getattr(tool.on_invoke_tool, "__agents_bind_function_tool__", None)
     if bind is not None:
         tool.on_invoke_tool = bind(tool)
+
+
+class _Unguarded:
+    """Replaces the guard of a `SandboxAgent`, which counts its runs to refuse a second one.
+
+    Each run works with copies of the agent and of its capabilities, so that nothing is shared.
+    """
+
+    lock = nullcontext()
+    active_runs = 0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Count no runs."""
+
+
+def share_sandbox_agent(agent: Any) -> None:
+    """Let several runs use a `SandboxAgent` at the same time."""
+    agent._sandbox_concurrency_guard = _UNGUARDED
+
+
+_UNGUARDED = _Unguarded()
+
+
+def implementation_of(tool: "FunctionTool") -> Any:
+    """The function that executes a tool, without the SDK's wrapper."""
+    return getattr(tool.on_invoke_tool, "_invoke_tool_impl", tool.on_invoke_tool)
+
+
+def run_config_of_tool(tool: "FunctionTool") -> Any:
+    """The `run_config` that an author passed to `Agent.as_tool`; else `None`."""
+    function = implementation_of(tool)
+    return inspect.getclosurevars(function).nonlocals.get("run_config") if inspect.isfunction(function) else None
 
 
 def wrap_handled_error(tool: Any, wrap: Callable[[Callable[..., None]], Callable[..., None]]) -> None:

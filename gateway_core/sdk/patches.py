@@ -1,20 +1,90 @@
-"""Patches the SDK's check for tools that change during a run, so that its cost does not depend on the number of runs.
+"""Patches functions of the SDK for the process: the check for changed tools, a turn's model, final outputs, and more.
 
 At each turn, the SDK compares the tools of an agent across all of its active runs. With 1,000 runs, this takes 1 ms,
 five times. While no difference was found, all runs have the same tools, so a comparison with one of them is sufficient.
+
+The SDK asks no model provider for an agent whose model is an object, so only a patch can decorate such a model. The
+tools of a sandbox exist only during a run, in an agent object that the SDK shows to no hook. If a tool's output is the
+answer (`tool_use_behavior`), the SDK converts it with `str`, so that a client reads Python's notation of an object.
 """
 
+import dataclasses
+import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from agents import Agent, Model, RunConfig, Tool
 from agents.run_internal import agent_tool_configuration as _checks
+from agents.run_internal import run_loop as _runs
+from agents.run_internal import turn_resolution as _turns
+from agents.sandbox import SandboxAgent
+
+Decorate = Callable[[Model, Agent[Any], RunConfig], Model]
 
 
-def install() -> None:
-    """Install the patch for the process. Idempotent."""
+def install(decorate: Decorate, guard: Callable[[list[Tool]], None], as_text: Callable[[Any], str]) -> None:
+    """Install the patches for the process. Idempotent.
+
+    Args:
+        decorate: Returns the model to use for a turn, from the one that the SDK has chosen.
+        guard: Called with the tools of an agent that works in a sandbox, before each turn.
+        as_text: Converts an output of a tool that is the answer of an agent without an output type.
+    """
     if not isinstance(_checks._observe_tools, _Observing):
         _checks._observe_tools = _Observing(_checks._observe_tools)
+    if not isinstance(_runs.get_model, _Decorating):
+        _runs.get_model = _Decorating(_runs.get_model, decorate)
+    if not hasattr(SandboxAgent.get_all_tools, "agent_gateway"):
+        SandboxAgent.get_all_tools = _guarding(SandboxAgent.get_all_tools, guard)  # type: ignore[method-assign]
+    if not isinstance(_turns.check_for_final_output_from_tools, _FinalText):
+        _turns.check_for_final_output_from_tools = _FinalText(_turns.check_for_final_output_from_tools, as_text)
+
+
+def _guarding(get_all_tools: Any, guard: Callable[[list[Tool]], None]) -> Any:
+    @functools.wraps(get_all_tools)
+    async def guarded(self: Any, run_context: Any) -> list[Tool]:
+        tools: list[Tool] = await get_all_tools(self, run_context)
+        guard(tools)
+        return tools
+
+    vars(guarded)["agent_gateway"] = True
+    return guarded
+
+
+class _Decorating:
+    """Chooses a turn's model as the SDK does, and decorates it.
+
+    Args:
+        choose: The SDK's function.
+        decorate: Decorates the model.
+    """
+
+    def __init__(self, choose: Callable[[Agent[Any], RunConfig], Model], decorate: Decorate) -> None:
+        self._choose = choose
+        self._decorate = decorate
+
+    def __call__(self, agent: Agent[Any], run_config: RunConfig) -> Model:
+        return self._decorate(self._choose(agent, run_config), agent, run_config)
+
+
+class _FinalText:
+    """Converts a final output to text before the SDK does.
+
+    Args:
+        check: The SDK's function, which returns whether the output of a tool is final.
+        as_text: Converts the output.
+    """
+
+    def __init__(self, check: Callable[..., Awaitable[Any]], as_text: Callable[[Any], str]) -> None:
+        self._check = check
+        self._as_text = as_text
+
+    async def __call__(self, agent: Any, *rest: Any, **named: Any) -> Any:
+        found = await self._check(agent, *rest, **named)
+        if found.is_final_output and agent.output_type in (None, str) and found.final_output is not None:
+            return dataclasses.replace(found, final_output=self._as_text(found.final_output))
+        return found
 
 
 class _Observing:

@@ -335,6 +335,56 @@ def render(request: Request, answer: Answer) -> Reply:
     return Reply([*pauses, body[: len(body) // 2], *answer.tail], length=len(body))
 
 
+def items_reply(request: Request, output: list[Json]) -> Reply:
+    """Return a response of the Responses API with the given output items, streamed or not, as OpenAI sends them."""
+    head = _response_head(request)
+    whole = _response_end(request, Answer(), head, output, 0)
+    if not request.streamed:
+        return json_reply(whole)
+    numbers = itertools.count()
+
+    def event(kind: str, **fields: Any) -> bytes:
+        return _sse({"type": kind, "sequence_number": next(numbers), **fields}, named=True)
+
+    def events() -> Iterator[Part]:
+        yield event("response.created", response=head)
+        for index, item in enumerate(output):
+            at = {"output_index": index, "item_id": item.get("id")}
+            opening = {**item, "status": "in_progress"}
+            opening |= {name: empty for name, empty in _UNKNOWN_AT_START.items() if name in item}
+            yield event("response.output_item.added", output_index=index, item=opening)
+            for position, part in enumerate(item.get("content") or ()):
+                place = {**at, "content_index": position}
+                yield event("response.content_part.added", **place, part={**part, "text": "", "annotations": []})
+                for word in words(part["text"]):
+                    yield event("response.output_text.delta", **place, delta=word, logprobs=[])
+                for number, annotation in enumerate(part["annotations"]):
+                    added = {**place, "annotation_index": number, "annotation": annotation}
+                    yield event("response.output_text.annotation.added", **added)
+                yield event("response.output_text.done", **place, text=part["text"], logprobs=[])
+                yield event("response.content_part.done", **place, part=part)
+            yield event("response.output_item.done", output_index=index, item=item)
+        yield event("response.completed", response=whole)
+
+    return Reply(events(), headers=_SSE)
+
+
+_UNKNOWN_AT_START: Mapping[str, Any] = {
+    "content": [],
+    "arguments": "",
+    "result": None,
+    "outputs": None,
+    "results": None,
+}
+
+
+def message_item(text: str, *annotations: Json) -> Json:
+    """Return a message as an output item of the Responses API."""
+    message = _response_message(text)
+    message["content"][0]["annotations"] = list(annotations)
+    return message
+
+
 def _chat_whole(request: Request, answer: Answer) -> Json:
     said = tuple(answer.words)
     message: Json = {

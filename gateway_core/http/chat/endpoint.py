@@ -39,7 +39,8 @@ class ChatCompletions:
         chat = parse_chat_request(body, max_messages=config.http.max_messages, max_tools=config.http.max_tools)
         to_run = await prepare_run(request, self._gateway, principal, chat)
         name = rendering_for(request.headers, principal, body.get("tools"), config.clients)
-        rendering = activity_rendering.make(name, config.clients)
+        is_json = to_run.served.structured or chat.answer_format is not None
+        rendering = activity_rendering.make(name, config.clients, is_json=is_json)
         await _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage).serve(receive)
 
 

@@ -1,6 +1,7 @@
 """Converts the `messages` of a chat request to input items of the Responses format, which the SDK accepts.
 
-The conversion is strict, because the SDK rejects unknown values only during the run and with less specific errors.
+The conversion is strict, because the SDK rejects unknown values only during the run and with less specific errors. Tool
+calls and their results are paired again, because clients shorten and merge histories.
 OpenAI's Chat Completions reference defines the fields; `docs/reference/chat-completions.md` documents their handling
 here.
 """
@@ -10,11 +11,11 @@ from typing import Any
 
 from attrs import frozen
 
-from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.activity_rendering import strip_blocks
 from gateway_core.http.agent_request import Item
 from gateway_core.http.content_parts import convert_parts, input_file, last_user_text, plain_text
+from gateway_core.tools.call_pairs import pair_calls
 
 
 @frozen
@@ -36,7 +37,6 @@ def parse_messages(messages: list[Any]) -> Conversation:
     """
     items: list[Item] = []
     system: list[str] = []
-    open_calls: dict[str, str] = {}
     for position, message in enumerate(messages):
         path = f"messages[{position}]"
         json_fields.an_object(message, path)
@@ -47,15 +47,13 @@ def parse_messages(messages: list[Any]) -> Conversation:
             case "user":
                 items.append({"role": "user", "content": convert_parts(content, place, _user_part)})
             case "assistant":
-                items.extend(_assistant(message, path, open_calls))
+                items.extend(_assistant(message, path))
             case "tool":
-                items.append(_tool_result(message, path, open_calls))
+                items.append(_tool_result(message, path))
             case _:
                 supported = "system, developer, user, assistant, tool"
                 raise json_fields.unsupported_value(f"{path}.role", role, supported=supported)
-    for call_id, path in open_calls.items():
-        raise InvalidRequestError(f"the tool call '{call_id}' has no matching message with the role 'tool'", param=path)
-    return Conversation(items, "\n\n".join(filter(None, system)) or None, last_user_text(items))
+    return Conversation(pair_calls(items), "\n\n".join(filter(None, system)) or None, last_user_text(items))
 
 
 def _user_part(part: Mapping[str, Any], kind: str, path: str) -> Item:
@@ -79,7 +77,7 @@ def _user_part(part: Mapping[str, Any], kind: str, path: str) -> Item:
             raise json_fields.unsupported_value(f"{path}.type", kind, supported=supported)
 
 
-def _assistant(message: Mapping[str, Any], path: str, open_calls: dict[str, str]) -> list[Item]:
+def _assistant(message: Mapping[str, Any], path: str) -> list[Item]:
     items: list[Item] = []
     content = message.get("content")
     if content is not None:
@@ -88,7 +86,7 @@ def _assistant(message: Mapping[str, Any], path: str, open_calls: dict[str, str]
         items.append({"role": "assistant", "content": content})
     for position, call in enumerate(json_fields.listing(message, "tool_calls", f"{path}.") or ()):
         where = f"{path}.tool_calls[{position}]"
-        call_id = json_fields.required_text(json_fields.an_object(call, where), "id", f"{where}.")
+        call_id = json_fields.text(json_fields.an_object(call, where), "id", f"{where}.") or ""
         function = json_fields.mapping(call, "function", f"{where}.") or {}
         items.append(
             {
@@ -98,15 +96,10 @@ def _assistant(message: Mapping[str, Any], path: str, open_calls: dict[str, str]
                 "arguments": json_fields.text(function, "arguments", f"{where}.function.") or "{}",
             }
         )
-        open_calls[call_id] = where
     return items
 
 
-def _tool_result(message: Mapping[str, Any], path: str, open_calls: dict[str, str]) -> Item:
-    call_id = json_fields.required_text(message, "tool_call_id", f"{path}.")
-    if open_calls.pop(call_id, None) is None:
-        raise InvalidRequestError(
-            f"'{path}.tool_call_id' does not match an earlier tool call", param=f"{path}.tool_call_id"
-        )
+def _tool_result(message: Mapping[str, Any], path: str) -> Item:
+    call_id = json_fields.text(message, "tool_call_id", f"{path}.") or ""
     output = plain_text(message.get("content"), f"{path}.content", ("text",))
     return {"type": "function_call_output", "call_id": call_id, "output": output}

@@ -1,7 +1,7 @@
 """Parses and validates the body of `POST /v1/chat/completions`.
 
-`docs/reference/chat-completions.md` documents the handling of each field. Fields that the agent determines (its tools,
-its output format) are ignored, fields that the gateway cannot honor are rejected, and unknown fields are ignored.
+`docs/reference/chat-completions.md` documents the handling of each field. Fields that the agent determines (its tools)
+are ignored, fields that the gateway cannot honor are rejected, and unknown fields are ignored.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from attrs import frozen
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.agent_request import AgentRequest
+from gateway_core.http.answer_format import parse_answer_format
 from gateway_core.http.chat.messages import parse_messages
 
 
@@ -47,6 +48,7 @@ def parse_chat_request(body: Mapping[str, Any], *, max_messages: int, max_tools:
         include_usage=json_fields.boolean(options, "include_usage", "stream_options.") or False,
         settings=_settings(body),
         metadata=json_fields.mapping(body, "metadata") or {},
+        answer_format=parse_answer_format(json_fields.mapping(body, "response_format"), "response_format", nested=True),
     )
 
 

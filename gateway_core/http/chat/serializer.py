@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from gateway_core.http.activity_rendering import Shown, SideEvent
-from gateway_core.types import Completed, ReasoningDelta, ServedAgent, TextDelta, Usage
+from gateway_core.http.activity_rendering import ImageDelta, Shown, SideEvent
+from gateway_core.types import Citation, Completed, ReasoningDelta, ServedAgent, TextDelta, Usage
 
 DONE = b"data: [DONE]\n\n"
 
@@ -56,6 +56,7 @@ def completion(model: str, fingerprint: str, events: Iterable[Shown], reasoning_
     """Serializes the complete response from all events of a run."""
     text: list[str] = []
     reasoning: list[str] = []
+    extras: dict[str, list[Any]] = {}
     usage, finish_reason = Usage(), "stop"
     for event in events:
         match event:
@@ -63,9 +64,12 @@ def completion(model: str, fingerprint: str, events: Iterable[Shown], reasoning_
                 text.append(event.text)
             case ReasoningDelta():
                 reasoning.append(event.text)
+            case Citation() | ImageDelta():
+                for name, values in _extra(event).items():
+                    extras.setdefault(name, []).extend(values)
             case Completed():
                 usage, finish_reason = event.usage, event.finish_reason
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(text), "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(text), "refusal": None, **extras}
     if reasoning:
         message |= dict.fromkeys(reasoning_to, "".join(reasoning))
     return orjson.dumps(
@@ -115,11 +119,14 @@ class ChunkWriter:
         kind: tuple[str, ...] = ()
         texts: list[str] = []
         for event in events:
-            if isinstance(event, SideEvent):
+            if isinstance(event, SideEvent | Citation | ImageDelta):
                 if texts:
                     parts.append(self._delta(kind, texts))
                     texts = []
-                parts.append(b"data: " + orjson.dumps(event.data) + b"\n\n")
+                if isinstance(event, SideEvent):
+                    parts.append(b"data: " + orjson.dumps(event.data) + b"\n\n")
+                elif extra := _extra(event):
+                    parts.append(self._before + orjson.dumps(extra) + self._after)
                 continue
             new = self._fields.get(type(event))
             if new is None:
@@ -144,6 +151,22 @@ class ChunkWriter:
 
     def _delta(self, fields: tuple[str, ...], texts: list[str]) -> bytes:
         return self._before + orjson.dumps(dict.fromkeys(fields, "".join(texts))) + self._after
+
+
+def _extra(event: Citation | ImageDelta) -> dict[str, list[Any]]:
+    """Returns the fields of a message, next to its text, for a citation or an image; empty for other citations."""
+    if isinstance(event, ImageDelta):
+        return {"images": [{"type": "image_url", "image_url": {"url": event.url}}]}
+    data = event.data
+    if data.get("type") != "url_citation" or not data.get("url"):
+        return {}
+    url_citation = {
+        "start_index": data.get("start_index") or 0,
+        "end_index": data.get("end_index") or 0,
+        "title": data.get("title") or data["url"],
+        "url": data["url"],
+    }
+    return {"annotations": [{"type": "url_citation", "url_citation": url_citation}]}
 
 
 def error_event(problem: dict[str, Any]) -> bytes:

@@ -53,7 +53,6 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
     given: list[Item] = []
     approvals: list[ApprovalAnswer] = []
     system: list[str] = []
-    calls: set[str] = set()
     for position, item in enumerate(value):
         path = f"input[{position}]"
         json_fields.an_object(item, path)
@@ -65,22 +64,19 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
             case "function_call":
                 call = {
                     "type": "function_call",
-                    "call_id": json_fields.required_text(item, "call_id", f"{path}."),
+                    "call_id": json_fields.text(item, "call_id", f"{path}.") or "",
                     "name": json_fields.required_text(item, "name", f"{path}."),
                     "arguments": json_fields.text(item, "arguments", f"{path}.") or "{}",
                 }
-                calls.add(call["call_id"])
                 items.append(call)
             case "function_call_output":
-                call_id = json_fields.required_text(item, "call_id", f"{path}.")
-                if call_id not in calls:
-                    raise InvalidRequestError(
-                        f"'{path}.call_id' does not match an earlier function call", param=f"{path}.call_id"
-                    )
+                call_id = json_fields.text(item, "call_id", f"{path}.") or ""
                 output = plain_text(item.get("output"), f"{path}.output", ("input_text", "output_text"))
                 items.append({"type": kind, "call_id": call_id, "output": output})
             case "reasoning" | "mcp_approval_request":
                 pass  # reasoning is specific to one model; the response names the approval request by id
+            case _ if kind in _HOSTED:
+                pass  # only the server that ran the tool knows the item, and the text that follows contains the result
             case "mcp_approval_response":
                 approvals.append(
                     ApprovalAnswer(
@@ -94,6 +90,16 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
     return ParsedInput(items, given, tuple(approvals), "\n\n".join(filter(None, system)) or None)
 
 
+_HOSTED = frozenset(
+    {
+        "code_interpreter_call",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_call",
+        "mcp_list_tools",
+        "web_search_call",
+    }
+)
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
 

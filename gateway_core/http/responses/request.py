@@ -12,6 +12,7 @@ from attrs import frozen
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.agent_request import AgentRequest
+from gateway_core.http.answer_format import parse_answer_format
 from gateway_core.http.content_parts import last_user_text
 from gateway_core.http.responses.input_items import ApprovalAnswer, parse_input
 
@@ -50,6 +51,7 @@ def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tool
         raise InvalidRequestError("'background' requires 'store': the response is fetched later", param="store")
     reasoning = json_fields.mapping(body, "reasoning") or {}
     text = json_fields.mapping(body, "text") or {}
+    text_format = json_fields.mapping(text, "format", "text.")
     json_fields.check_length(json_fields.listing(body, "tools") or (), "tools", max_tools)
     parsed = parse_input(body.get("input"), max_items=max_items)
     instructions = json_fields.text(body, "instructions")
@@ -66,6 +68,7 @@ def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tool
         previous_response_id=json_fields.text(body, "previous_response_id"),
         settings=_settings(body, reasoning, text),
         metadata=json_fields.mapping(body, "metadata") or {},
+        answer_format=parse_answer_format(text_format, "text.format", nested=False),
         echo={
             "background": background,
             "instructions": instructions,
@@ -74,6 +77,7 @@ def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tool
             "previous_response_id": json_fields.text(body, "previous_response_id"),
             "reasoning": {"effort": reasoning.get("effort"), "summary": None},
             "temperature": json_fields.number(body, "temperature", low=0, high=2),
+            "text": {"format": text_format or {"type": "text"}},
             "top_p": json_fields.number(body, "top_p", low=0, high=1),
             "user": json_fields.text(body, "user"),
         },

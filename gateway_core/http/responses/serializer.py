@@ -12,12 +12,14 @@ from typing import Any
 import orjson
 
 from gateway_core.http import error_responses
-from gateway_core.http.activity_rendering import approval_question
+from gateway_core.http.activity_rendering import approval_question, markdown_link
 from gateway_core.http.responses.item_references import item_id
 from gateway_core.types import (
     ApprovalAsked,
+    Citation,
     Completed,
     Failed,
+    Media,
     ReasoningDelta,
     RunEvent,
     TextDelta,
@@ -30,6 +32,13 @@ Json = dict[str, Any]
 
 CANCELLED = "run_cancelled"
 """The error code of a run that was cancelled through the API."""
+_HOSTED_PREFIXES = {
+    "code_interpreter_call": "ci",
+    "file_search_call": "fs",
+    "image_generation_call": "ig",
+    "mcp_call": "mcp",
+    "web_search_call": "ws",
+}
 _ERROR_CODES = {"upstream_rate_limited": "rate_limit_exceeded", "rate_limit_exceeded": "rate_limit_exceeded"}
 
 
@@ -73,6 +82,7 @@ class ResponseWriter:
         self._reasoning = reasoning
         self._tools = tools
         self._open: _OpenItem | None = None
+        self._length = 0
         self._calls: dict[str, ToolStarted] = {}
         self._places: dict[str, int] = {}
         self.conversation_items: list[Json] = []
@@ -91,7 +101,6 @@ class ResponseWriter:
             "parallel_tool_calls": True,
             "service_tier": "default",
             "store": store,
-            "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
             "tools": [],
             "top_logprobs": 0,
@@ -119,7 +128,11 @@ class ResponseWriter:
     def _one(self, event: RunEvent) -> bytes:
         match event:
             case TextDelta():
-                return self._text(event.text)
+                out = self._text(event.text)
+                self._length += len(event.text)
+                return out
+            case Citation():
+                return self._citation(event)
             case ReasoningDelta():
                 return self._thought(event.text) if self._reasoning else b""
             case ToolStarted():
@@ -142,7 +155,9 @@ class ResponseWriter:
             out += self._event("response.output_item.added", output_index=item.index, item=item.as_json("in_progress"))
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             out += self._event("response.content_part.added", **item.place, content_index=0, part=part)
+            start = self._length + len(text)
             text = text.removeprefix("\n\n")  # a paragraph break is redundant at the start of an item
+            item.start = start - len(text)
         item = self._open
         item.texts.append(text)
         return out + self._event("response.output_text.delta", **item.place, content_index=0, delta=text, logprobs=[])
@@ -159,11 +174,25 @@ class ResponseWriter:
         item.texts.append(text)
         return out + self._event("response.reasoning_summary_text.delta", **item.place, summary_index=0, delta=text)
 
+    def _citation(self, event: Citation) -> bytes:
+        item = self._open
+        if not isinstance(item, _Message):
+            return b""
+        places = ("start_index", "end_index", "index")
+        moved = {name: event.data[name] - item.start for name in places if isinstance(event.data.get(name), int)}
+        annotation = {**event.data, **moved}
+        item.annotations.append(annotation)
+        place = {**item.place, "content_index": 0, "annotation_index": len(item.annotations) - 1}
+        return self._event("response.output_text.annotation.added", **place, annotation=annotation)
+
     def _call(self, event: ToolStarted) -> bytes:
-        self._calls[event.call_id] = event
         if not self._tools:
+            self._calls[event.call_id] = event
             return b""
         out = self._close()
+        if event.hosted is not None:
+            return out + self._hosted_call(event.call_id, event.hosted)
+        self._calls[event.call_id] = event
         index = self._places[event.call_id] = len(self.output)
         item = {"type": "function_call", "id": self._new_id("fc"), "call_id": event.call_id, "name": event.name}
         place = {"item_id": item["id"], "output_index": index}
@@ -175,7 +204,33 @@ class ResponseWriter:
             "response.function_call_arguments.done", **place, name=event.name, arguments=event.arguments
         )
 
+    def _hosted_call(self, call_id: str, hosted: Mapping[str, Any]) -> bytes:
+        """Starts a call that the model's server makes, which has the form of OpenAI's own API."""
+        kind: str = hosted["type"]
+        index = self._places[call_id] = len(self.output)
+        item = {"status": "in_progress", **hosted, "id": self._new_id(_HOSTED_PREFIXES.get(kind, "item"))}
+        self.output.append(item)
+        out = self._event("response.output_item.added", output_index=index, item=item)
+        return out + self._event(f"response.{kind}.in_progress", item_id=item["id"], output_index=index)
+
+    def _hosted_finished(self, event: ToolFinished, hosted: Mapping[str, Any]) -> bytes:
+        index = self._places.pop(event.call_id)
+        item = {"status": "completed", **hosted, "id": self.output[index]["id"]}
+        out = self._close()
+        if item["type"] == "mcp_call":
+            result = "failed" if item.get("error") else "completed"
+            place = {"item_id": item["id"], "output_index": index}
+            out += self._event("response.mcp_call_arguments.done", **place, arguments=item.get("arguments", ""))
+        else:
+            result = "completed"
+        out += self._event(f"response.{item['type']}.{result}", item_id=item["id"], output_index=index)
+        return out + self._done(index, item)
+
     def _finished(self, event: ToolFinished) -> bytes:
+        if event.hosted is not None:
+            # The model knows from its own text what a hosted tool found, so a conversation does not repeat it.
+            self._calls.pop(event.call_id, None)
+            return self._hosted_finished(event, event.hosted) if self._tools else self._links(event)
         out = self._close() if self._tools else b""
         if (call := self._calls.pop(event.call_id, None)) is not None:
             self._flush_text()
@@ -184,17 +239,31 @@ class ResponseWriter:
             self.conversation_items.append(
                 {"type": "function_call_output", "call_id": event.call_id, "output": event.output}
             )
-        return out + self._called(event.call_id, event.output, "completed")
+        return out + (self._called(event.call_id, event.output, "completed", event.media) or self._links(event))
 
-    def _called(self, call_id: str, output: str, status: str) -> bytes:
+    def _links(self, event: ToolFinished) -> bytes:
+        """Adds what a tool produced to the text, for a client that does not get the tool's call."""
+        links = [link for medium in event.media if (link := markdown_link(medium, event.name))]
+        if not links:
+            return b""
+        text = "\n\n" + "\n\n".join(links) + "\n\n"
+        out = self._text(text)
+        if self._open is not None:
+            self._open.start -= len(text)  # the agent's own text, which citations count, does not contain the links
+        return out
+
+    def _called(self, call_id: str, output: str, status: str, media: Iterable[Media] = ()) -> bytes:
         """Ends a call: its item is done, and its output is the next item."""
         if not self._tools:
             return b""
         out = b""
         if (index := self._places.pop(call_id, None)) is not None:
-            out = self._done(index, self.output[index] | {"status": status})
+            call = self.output[index] | {"status": status}
+            out = self._done(index, call)
+            if call["type"] != "function_call":
+                return out
         # The API also allows a string, but Open WebUI reads only parts.
-        parts = [{"type": "input_text", "text": output}]
+        parts = [{"type": "input_text", "text": output}, *map(_media_part, media)]
         item = {"type": "function_call_output", "id": self._new_id("fco"), "call_id": call_id}
         return out + self._whole({**item, "output": parts, "status": status})
 
@@ -293,11 +362,20 @@ class ResponseWriter:
         return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
 
 
+def _media_part(medium: Media) -> Json:
+    if medium.kind == "image":
+        return {"type": "input_image", "image_url": medium.url, "detail": "auto"}
+    field = "file_url" if medium.url.startswith(("http://", "https://")) else "file_data"
+    return {"type": "input_file", field: medium.url} | ({"filename": medium.name} if medium.name else {})
+
+
 class _OpenItem:
     def __init__(self, item_id: str, index: int) -> None:
         self.id = item_id
         self.index = index
         self.texts: list[str] = []
+        self.start = 0
+        self.annotations: list[Json] = []
         self.kept = 0
 
     @property
@@ -310,7 +388,8 @@ class _OpenItem:
 
 class _Message(_OpenItem):
     def as_json(self, status: str) -> Json:
-        part = {"type": "output_text", "text": "".join(self.texts), "annotations": [], "logprobs": []}
+        text = "".join(self.texts)
+        part = {"type": "output_text", "text": text, "annotations": self.annotations, "logprobs": []}
         content = [part] if status == "completed" else []
         return {"type": "message", "id": self.id, "role": "assistant", "status": status, "content": content}
 

@@ -58,7 +58,8 @@ class TracingTransport(httpx2.AsyncBaseTransport):
     """Sends requests and records their outcome in the current trace.
 
     Args:
-        max_size: Maximum size of a response in bytes. Event streams are exempt: their reader limits each event.
+        max_size: Maximum size of a response in bytes, decompressed. Event streams are exempt: their reader limits each
+            event.
         inner: Transport that sends the requests.
     """
 
@@ -93,7 +94,12 @@ class TracingTransport(httpx2.AsyncBaseTransport):
             found = _RESOURCE_METADATA.search(response.headers.get("www-authenticate", ""))
             trace.resource_metadata = found[1] if found else None
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            response.stream = _Limited(response.stream, self._max_size, trace)
+            # Decompressed here, piece by piece: a small compressed response may stand for gigabytes.
+            inner = httpx2.Response(
+                response.status_code, headers=response.headers, stream=response.stream, request=request
+            )
+            response.stream = _Limited(inner, self._max_size, trace)
+            response.headers.pop("content-encoding", None)
         return response
 
     async def aclose(self) -> None:
@@ -102,8 +108,7 @@ class TracingTransport(httpx2.AsyncBaseTransport):
 
 
 class _Limited(httpx2.AsyncByteStream):
-    def __init__(self, inner: object, max_size: int, trace: RequestTrace) -> None:
-        assert isinstance(inner, httpx2.AsyncByteStream)
+    def __init__(self, inner: httpx2.Response, max_size: int, trace: RequestTrace) -> None:
         self._inner = inner
         self._max_size = max_size
         self._trace = trace
@@ -111,13 +116,13 @@ class _Limited(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
         try:
-            async for chunk in self._inner:
+            async for chunk in self._inner.aiter_bytes():
                 size += len(chunk)
                 if size > self._max_size:
                     self._trace.too_big = True
                     raise UnreadableError("the response is too large")
                 yield chunk
-        except httpx2.TransportError as error:
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
             self._trace.failed = True
             raise UnreadableError("the connection was lost") from error
 

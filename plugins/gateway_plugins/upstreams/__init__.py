@@ -5,12 +5,14 @@ Without a configured or detected upstream it provides no models, and the next pl
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway_core import (
     AgentEntry,
+    Catalog,
     Check,
     ConfigError,
     Gateway,
@@ -47,6 +49,7 @@ class Upstreams:
                 hint=f"add a table [plugins.upstreams.{config.default}]",
             )
         _check(config)
+        self._gateway = gateway
         self._config = config
         self._provider: UpstreamProvider | None = None
         self._reason = "not started"
@@ -81,6 +84,18 @@ class Upstreams:
         """Return the substitutes that any upstream configures for the tool."""
         every = (upstream.substitutes.get(tool.name) for upstream in self._config.upstreams.values())
         return dict.fromkeys(name for name in every if name is not None)
+
+    @hookimpl
+    def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
+        """Log what an agent has and its upstream does not support."""
+        provider = self._provider
+        if provider is None:
+            return
+        for served in catalog.agents.values():
+            own = self._gateway.config.agent(served.id).model
+            for agent in served.runnable.agents:
+                if own is not None or agent.model is None or isinstance(agent.model, str):
+                    provider.note_unsupported(served.id, own or agent.model or served.model, agent)
 
     @hookimpl
     async def readiness(self) -> Iterable[Check]:

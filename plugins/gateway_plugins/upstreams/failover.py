@@ -4,7 +4,7 @@ Output that was already streamed is never repeated.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -12,6 +12,7 @@ from agents import Model, ModelResponse, ModelSettings
 from openai import OpenAIError
 
 from gateway_plugins.upstreams.circuit_breaker import is_transient_failure
+from gateway_plugins.upstreams.flat_tools import namespaces, restore, restore_streamed
 from gateway_plugins.upstreams.models import Choice
 
 logger = logging.getLogger(__name__)
@@ -36,9 +37,10 @@ class UpstreamModel(Model):
         for choice, following in self._in_order():
             adapted = choice.adapt(model_settings, tools)
             try:
-                return await choice.model.get_response(
-                    system_instructions, choice.prepare(input), *adapted, *rest, **named
+                response = await choice.model.get_response(
+                    system_instructions, _prepared(choice, input, named), *adapted, *rest, **named
                 )
+                return restore(response, names) if choice.chat and (names := namespaces(tools)) else response
             except OpenAIError as error:
                 if not self._fails_over(error, choice, following):
                     raise
@@ -49,7 +51,9 @@ class UpstreamModel(Model):
     ) -> AsyncIterator[Any]:
         def start(choice: Choice) -> AsyncIterator[Any]:
             adapted = choice.adapt(model_settings, tools)
-            return choice.model.stream_response(system_instructions, choice.prepare(input), *adapted, *rest, **named)
+            items = _prepared(choice, input, named)
+            events = choice.model.stream_response(system_instructions, items, *adapted, *rest, **named)
+            return restore_streamed(events, names) if choice.chat and (names := namespaces(tools)) else events
 
         # Without a fallback, no event passes through another generator.
         return self._stream(start) if len(self._choices) > 1 else start(self._choices[0])
@@ -75,6 +79,11 @@ class UpstreamModel(Model):
             except OpenAIError as error:
                 if held is None or not self._fails_over(error, choice, following):
                     raise
+
+    @property
+    def preferred(self) -> Choice:
+        """The model that is tried first."""
+        return self._choices[0]
 
     def get_retry_advice(self, request: Any) -> Any:
         return self._choices[0].model.get_retry_advice(request)
@@ -102,3 +111,9 @@ class UpstreamModel(Model):
             f" for {seconds:g} s" if seconds else "",
         )
         return True
+
+
+def _prepared(choice: Choice, items: Any, named: Mapping[str, Any]) -> Any:
+    # With a conversation that the server keeps, the items are only a part of it.
+    kept = not choice.chat and (named.get("previous_response_id") or named.get("conversation_id"))
+    return items if kept else choice.prepare(items)

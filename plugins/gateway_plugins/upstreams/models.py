@@ -10,13 +10,18 @@ from agents import Model, ModelSettings, OpenAIChatCompletionsModel, OpenAIRespo
 from agents.models.default_models import get_default_model_settings, gpt_5_reasoning_settings_required
 from attrs import frozen
 
+from gateway_core import pair_calls
+from gateway_plugins.upstreams.chat_api import ChatEndpoint
 from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker
-from gateway_plugins.upstreams.client import ChatEndpoint, UpstreamClient
-from gateway_plugins.upstreams.conversation import replay_rule, with_images
+from gateway_plugins.upstreams.client import UpstreamClient
+from gateway_plugins.upstreams.conversation import replay_rule, with_media
+from gateway_plugins.upstreams.flat_tools import flat
 from gateway_plugins.upstreams.hosted_tools import HostedTools, includes_hosted
 from gateway_plugins.upstreams.routing import Route
 
-_CHAT_ONLY = ("seed", "stop")
+# Extra arguments that only one of the two APIs accepts. The SDK adds `context_management` for agents in a sandbox.
+_CHAT_ONLY = frozenset({"seed", "stop"})
+_RESPONSES_ONLY = frozenset({"context_management"})
 
 
 @frozen
@@ -59,7 +64,8 @@ class Choice:
 
     def prepare(self, items: Any) -> Any:
         """Return the conversation of a call as the upstream supports it."""
-        return with_images(items) if self.chat else items
+        items = pair_calls(items)
+        return with_media(items) if self.chat else items
 
     def adapt(self, settings: ModelSettings, tools: Any) -> tuple[ModelSettings, Any]:
         """Return the settings and the tools of a call as the upstream supports them."""
@@ -68,17 +74,19 @@ class Choice:
             tools = self.hosted.runnable(tools)
             if isinstance(settings.tool_choice, str):
                 changes["tool_choice"] = self.hosted.choice(settings.tool_choice, tools)
+        if self.chat:
+            tools = flat(tools)
         if self.drop_implied:
             implied = get_default_model_settings()
             if settings.reasoning is not None and settings.reasoning == implied.reasoning:
                 changes["reasoning"] = None
             if settings.verbosity is not None and settings.verbosity == implied.verbosity:
                 changes["verbosity"] = None
-        if isinstance(self.model, OpenAIChatCompletionsModel):
-            if settings.include_usage is None:
-                # Most servers report the token usage of a stream only on request.
-                changes["include_usage"] = True
-        elif settings.extra_args and any(name in settings.extra_args for name in _CHAT_ONLY):
-            kept = {name: value for name, value in settings.extra_args.items() if name not in _CHAT_ONLY}
+        if isinstance(self.model, OpenAIChatCompletionsModel) and settings.include_usage is None:
+            # Most servers report the token usage of a stream only on request.
+            changes["include_usage"] = True
+        unsupported = _RESPONSES_ONLY if self.chat else _CHAT_ONLY
+        if settings.extra_args and not unsupported.isdisjoint(settings.extra_args):
+            kept = {name: value for name, value in settings.extra_args.items() if name not in unsupported}
             changes["extra_args"] = kept or None
         return (dataclasses.replace(settings, **changes) if changes else settings), tools

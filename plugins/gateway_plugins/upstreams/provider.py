@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-from agents import Model, ModelProvider, set_default_openai_api, set_default_openai_client
+from agents import Agent, Model, ModelProvider, set_default_openai_api, set_default_openai_client
 from agents.models import _openai_shared
 
 from gateway_core import Measurement, UpstreamError
@@ -39,7 +39,7 @@ class UpstreamProvider:
         self._listed: dict[str, Sequence[str]] = {}
         self._router = Router(upstreams, default, self._listed)
         self.health = UpstreamHealth(clients, self._update_models)
-        self._models: dict[tuple[tuple[Route, ...], str], Model] = {}
+        self._models: dict[tuple[tuple[Route, ...], str], UpstreamModel] = {}
         self._dropped: dict[str, set[str]] = {}
         self._substituted: dict[str, set[str]] = {}
 
@@ -63,7 +63,27 @@ class UpstreamProvider:
         """Return the model provider for an agent's runs."""
         return _AgentModelProvider(self, agent_id)
 
-    def model(self, name: str | None, agent_id: str) -> Model:
+    def note_unsupported(self, agent_id: str, name: str | None, agent: Agent[Any]) -> None:
+        """Log what an agent has and its upstream does not support, before the first request finds out.
+
+        Args:
+            agent_id: Id of the served agent.
+            name: The name of the agent's model, if any.
+            agent: The served agent, or another one that its runs can reach.
+        """
+        choice = self.model(name, agent_id).preferred
+        try:
+            choice.hosted.runnable(agent.tools)
+        except UpstreamError as error:
+            logger.warning("agent %s cannot run: %s", agent_id, error)
+        if agent.prompt is not None and choice.chat:
+            logger.warning(
+                "agent %s runs without its prompt template, which is not available at upstream %s",
+                agent_id,
+                choice.upstream,
+            )
+
+    def model(self, name: str | None, agent_id: str) -> UpstreamModel:
         """Resolve a model name. A substituted model is logged once for each agent."""
         route = self._router.route(name)
         if not route.found and name is not None:

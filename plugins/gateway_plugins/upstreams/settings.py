@@ -51,9 +51,9 @@ class Upstream:
     idle_timeout: Seconds = Seconds(120.0)
     """For the gap between two parts of a stream."""
     total_timeout: Seconds = Seconds(600.0)
-    """For a response that is not streamed."""
+    """For a response that is not streamed, including its headers and retries."""
     max_answer: Bytes = Bytes(64 * 1024 * 1024)
-    """Maximum size of a response, streamed or not."""
+    """Maximum size of a response, decompressed, streamed or not."""
     max_connections: int = 1000
     max_retries: int | None = None
     """Number of retries for calls that fail before the first byte: on 408, 409, 429, 5xx and lost connections. The

@@ -114,6 +114,10 @@ async def test_a_broken_module_affects_no_other_agent(folder, text, code, messag
         ("x = 'caf\xe9'", "save the file as UTF-8"),
         ("import nowhere_to_be_found", "put nowhere_to_be_found.py into the agent's folder"),
         ("x = (", "fix the syntax error"),
+        (
+            "from agents import Model\nclass M(Model):\n    async def get_response(self, *a, **k): ...\nM()",
+            "define `stream_response` to raise NotImplementedError",
+        ),
     ],
 )
 async def test_a_diagnosis_has_a_hint(folder, text, hint):

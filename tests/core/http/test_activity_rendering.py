@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_core.config.settings import load_config
+from gateway_core.errors import GatewayError
 from gateway_core.http.activity_rendering import SideEvent, make, strip_blocks
 from gateway_core.http.client_detection import rendering_for
 from gateway_core.runs.event_relay import output_text
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import (
     AgentChanged,
+    Failed,
     Principal,
     ReasoningDelta,
     TextDelta,
@@ -99,12 +101,30 @@ def test_open_webui_gets_a_status_and_a_block():
     before, after, block, speaker = show("openwebui", STARTED, FINISHED, AgentChanged("Billing"))
     assert before == SideEvent({"event": {"type": "status", "data": {"description": "get_weather …", "done": False}}})
     assert after.data["event"]["data"] == {"description": "get_weather", "done": True, "hidden": True}
-    assert speaker.data["event"]["data"]["description"] == "Agent: Billing"
+    assert speaker == TextDelta("*→ Billing*\n\n")
+    assert strip_blocks(f"{block.text}{speaker.text}Hello.") == "Hello."
     attributes = block_of(block.text)
     assert attributes["id"] == "c1"
     assert attributes["name"] == "get_weather"
     assert json.loads(attributes["arguments"]) == {"city": "Paris"}
     assert json.loads(attributes["result"]) == "18 C"
+
+
+def test_open_webui_shows_no_activity_after_an_error():
+    failed = Failed(GatewayError("no"))
+    before, after, last = show("openwebui", STARTED, failed)
+    assert before.data["event"]["data"]["done"] is False
+    assert after.data["event"]["data"] == {"description": "get_weather", "done": True, "hidden": True}
+    assert last is failed
+    assert show("openwebui", STARTED, FINISHED, failed)[-2:] != [after, failed]
+
+
+def test_open_webui_shows_a_failed_call_as_failed():
+    failed = ToolFinished("c1", "get_weather", "no such city", failed=True)
+    *_, block = show("openwebui", STARTED, failed)
+    assert block_of(block.text)["status"] == "failed"
+    *_, block = show("openwebui", STARTED, FINISHED)
+    assert "status" not in block_of(block.text)
 
 
 def test_a_block_is_a_separate_paragraph():

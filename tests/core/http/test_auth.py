@@ -101,6 +101,12 @@ async def test_configured_cors_origins_can_call_and_read_errors():
         allowed = await g.http.options("/v1/chat/completions", headers=ask)
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://ui.example"
+        for name in ("private", "local"):
+            private = {**ask, f"access-control-request-{name}-network": "true"}
+            allowed = await g.http.options("/v1/chat/completions", headers=private)
+            assert allowed.headers[f"access-control-allow-{name}-network"] == "true"
+            foreign = await g.http.options("/v1/models", headers={**private, "origin": "https://evil.example"})
+            assert f"access-control-allow-{name}-network" not in foreign.headers or foreign.status_code == 400
         foreign = await g.http.options("/v1/chat/completions", headers={**ask, "origin": "https://evil.example"})
         assert "access-control-allow-origin" not in foreign.headers
         error = await g.http.get("/v1/models/nope", headers={"origin": "https://ui.example"})
@@ -109,6 +115,20 @@ async def test_configured_cors_origins_can_call_and_read_errors():
     async with gateway_in_memory(AGENTS) as g:
         plain = await g.http.get("/v1/models", headers={"origin": "https://ui.example"})
         assert "access-control-allow-origin" not in plain.headers
+
+
+async def test_a_slash_at_the_end_of_a_path_has_no_meaning():
+    async with gateway_in_memory(AGENTS, model=script("hi")) as g:
+        for path in ("/v1/models", "/healthz", "/openapi.json", "/v1/models/Open"):
+            plain, twin = await g.http.get(path), await g.http.get(f"{path}/")
+            assert (twin.status_code, twin.content) == (plain.status_code, plain.content), path
+        body = {"model": "Open", "messages": [{"role": "user", "content": "x"}]}
+        answer = await g.http.post("/v1/chat/completions/", json=body)
+        assert answer.json()["choices"][0]["message"]["content"] == "hi"
+        assert (await g.http.get("/v1/chat/completions/")).status_code == 405
+        for path in ("/v1/nothing/", "/v1/nothing", "//", "/"):
+            answer = await g.http.get(path)
+            assert (answer.status_code, "location" in answer.headers) == (404, False), path
 
 
 async def test_plugin_routes_and_middleware_are_served_and_failures_disclose_nothing():

@@ -775,3 +775,30 @@ class Always(Model):
 
     def stream_response(self, *_, **__):
         raise NotImplementedError
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_open_webui_shows_failed_and_refused_calls_as_failed(stream):
+    @function_tool
+    def broken() -> str:
+        """Fail."""
+        raise ValueError("canary")
+
+    @function_tool
+    def refused() -> str:
+        """Never called."""
+        return ""
+
+    @function_tool
+    def works() -> str:
+        """Work."""
+        return "fine"
+
+    plugin, _ = recording(refused={"refused"})
+    model = script([call("broken"), call("refused"), call("works")], "done")
+    agent = Agent(name="x", tools=[broken, refused, works], model=model)
+    async with gateway_in_memory({"X": agent}, plugins={"p": plugin}) as g:
+        body = {"model": "X", "stream": stream, "messages": [{"role": "user", "content": "go"}]}
+        answer = await g.http.post("/v1/chat/completions", json=body, headers={"x-openwebui-user-id": "1"})
+    assert answer.text.count('status=\\"failed\\"') == 2
+    assert answer.text.count("<details") == 3

@@ -8,6 +8,7 @@ from agents.run_internal import agent_tool_configuration as checks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway_core.runs import runner
 from gateway_core.sdk import patches
 
 
@@ -74,16 +75,16 @@ def play(steps, observe):
 @settings(max_examples=400, deadline=None)
 @given(STEPS)
 def test_the_results_are_the_same(steps):
-    patches.install()
+    runner.install()
     ours = checks._observe_tools
     assert isinstance(ours, patches._Observing)
     assert play(steps, ours) == play(steps, ours._whole)
 
 
 def test_it_is_installed_once_and_compares_one_run_only():
-    patches.install()
+    runner.install()
     ours = checks._observe_tools
-    patches.install()
+    runner.install()
     assert checks._observe_tools is ours
     compared = []
 

@@ -244,7 +244,7 @@ async def test_a_stdio_server_that_exited_is_restarted():
 
 async def ask(g):
     answer = await g.openai.chat.completions.create(model="Caller", messages=[{"role": "user", "content": "go"}])
-    assert answer.choices[0].message.content == "done"
+    assert answer.choices[0].message.content.endswith("done")
 
 
 def said(model, turn):

@@ -75,7 +75,7 @@ OAUTH = {"token_url": "https://auth.example/token", "client_id": "me", "client_s
 )
 def test_an_invalid_table_is_reported_with_its_location(name, table, message):
     with pytest.raises(ConfigError) as caught:
-        load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {name: table}}}), NullGateway())
+        load(load_config(environ={}, overrides={"plugins": {"mcp_tools": {name: table}}}))
     assert message in str(caught.value)
 
 
@@ -90,12 +90,16 @@ def test_an_invalid_table_is_reported_with_its_location(name, table, message):
     ],
 )
 def test_a_valid_table_is_accepted(table):
-    load_plugins(load_config(environ={}, overrides={"plugins": {"mcp_tools": {"x": table}}}), NullGateway())
+    load(load_config(environ={}, overrides={"plugins": {"mcp_tools": {"x": table}}}))
+
+
+def load(config):
+    load_plugins(config, NullGateway(config))
 
 
 def test_the_deployment_example_is_valid():
     config = load_config(Path(__file__).parents[3] / "deploy" / "gateway.toml", environ={})
-    load_plugins(config, NullGateway())
+    load(config)
     assert config.agent("Assistant").tools == ["time/*"]
 
 
@@ -106,7 +110,7 @@ def test_the_tables_on_the_documentation_page_are_valid(monkeypatch):
     for name in ("GITHUB_MCP_TOKEN", "CORP_SECRET"):
         monkeypatch.setenv(name, "secret")
     for table in tables:
-        load_plugins(load_config(environ={}, overrides=tomllib.loads(table)), NullGateway())
+        load(load_config(environ={}, overrides=tomllib.loads(table)))
 
 
 def test_only_invalid_characters_in_names_are_replaced():

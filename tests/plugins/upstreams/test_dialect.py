@@ -4,8 +4,9 @@ import copy
 import json
 
 import pytest
-from gateway_plugins.upstreams.conversation import call_ids, repair_pairs, replay_rule, with_images
-from gateway_plugins.upstreams.dialect import Answer, DialectError, merge_chunks
+from gateway_plugins.upstreams.conversation import replay_rule, with_media
+from gateway_plugins.upstreams.dialect import Answer, merge_chunks
+from gateway_plugins.upstreams.framing import DialectError
 from gateway_plugins.upstreams.structured_text import json_within
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,7 +166,10 @@ def test_text_and_reasoning_are_found_in_their_places(delta, text, reasoning):
         ("stop", "stop"),
         ("eos", "stop"),
         ("end_turn", "stop"),
-        ("something_new", "stop"),
+        ("stop_sequence", "stop"),
+        ("model_length", "length"),
+        ("recitation", "content_filter"),
+        ("something_new", "unknown"),
         ("max_tokens", "length"),
         ("MAX_TOKENS", "length"),
         ("SAFETY", "content_filter"),
@@ -182,8 +186,52 @@ def test_finish_reasons_are_openais(given, expected):
         with pytest.raises(DialectError, match="finish reason"):
             answer.end()
     else:
-        ended = "stop" if expected == "tool_calls" else expected
-        assert answer.end()["choices"][0]["finish_reason"] in (ended, expected)
+        answer.end()
+        assert answer.finish_reason == ("stop" if expected == "unknown" else expected)
+
+
+def test_an_unknown_finish_reason_ends_an_answer_with_output_only_and_is_logged_once(caplog):
+    unknown = "brand_new_" + "x" * 100
+    for _ in range(2):
+        answer = Answer()
+        answer.chunk(chunk(unknown, content="x"))
+        assert answer.end()["choices"][0]["finish_reason"] == "stop"
+    [record] = caplog.records
+    assert "brand_new_" in record.getMessage()
+    assert len(record.getMessage()) < 150
+    called = Answer()
+    called.chunk(chunk(unknown, tool_calls=[part(id="a")]))
+    assert called.end()["choices"][0]["finish_reason"] == "tool_calls"
+    empty = Answer()
+    empty.chunk(chunk(unknown))
+    with pytest.raises(DialectError, match="unknown finish reason"):
+        empty.end()
+
+
+@pytest.mark.parametrize("reason", ["error", "insufficient_system_resource", "MALFORMED_FUNCTION_CALL", "aborted", 7])
+def test_a_finish_reason_that_means_a_failure_is_an_error(reason):
+    with pytest.raises(DialectError):
+        Answer().chunk(chunk(reason, content="x"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "count"),
+    [
+        ([part(arguments=MISSING), part(arguments=MISSING)], 2),
+        ([part(arguments=""), part(arguments="")], 2),
+        ([part(arguments="{}"), part(arguments="{}")], 2),
+        ([part(arguments="{}", index=0), part(arguments="{}", index=0)], 2),
+        ([part(arguments=MISSING, index=0), part(arguments=MISSING, index=1)], 2),
+        ([part(arguments=MISSING, id="a"), part(arguments=MISSING, id="b")], 2),
+        ([part(arguments="", index=0), part(arguments="", index=0)], 1),
+        ([part(arguments="", id="a"), part(arguments="", id="a")], 1),
+        ([part(arguments=""), part(arguments="{}")], 1),
+    ],
+)
+def test_equal_calls_without_arguments_are_told_apart(parts, count):
+    calls = streamed(parts)
+    assert shown(calls) == [("look", {})] * count
+    assert len({call["id"] for call in calls}) == count
 
 
 @pytest.mark.parametrize(
@@ -309,59 +357,13 @@ def test_a_stream_is_merged_to_a_whole_answer():
         chunk(content="llo", tool_calls=[part(arguments=OSLO, id="a", index=0)]),
         {**chunk("tool_calls"), "usage": {"total_tokens": 3}},
     ]
-    value = Answer().whole(merge_chunks(chunks))
+    value = merge_chunks(Answer(), chunks)
     message = value["choices"][0]["message"]
     assert message["content"] == "Hello"
     assert shown(message["tool_calls"]) == TWO[:1]
     assert value["usage"]["total_tokens"] == 3
     with pytest.raises(DialectError):
-        merge_chunks([chunk(content="half")])
-
-
-def calls_of(*ids):
-    return {"role": "assistant", "tool_calls": [{**part(), "id": each} for each in ids]}
-
-
-def result(call_id, text):
-    return {"role": "tool", "tool_call_id": call_id, "content": text}
-
-
-@pytest.mark.parametrize(
-    ("messages", "texts"),
-    [
-        ([calls_of("a", "b"), result("b", "2"), result("a", "1")], ["1", "2"]),
-        ([calls_of("a", "a"), result("a", "1"), result("a", "2")], ["1", "2"]),
-        ([calls_of(None, ""), result(None, "1"), result("", "2")], ["1", "2"]),
-        ([calls_of("a"), result("other", "1")], ["1"]),
-        ([calls_of("a")], ["(no result)"]),
-        ([calls_of("a", "b"), result("b", "2"), {"role": "user", "content": "y"}, result("a", "1")], ["1", "2"]),
-        ([calls_of("a"), result("a", "1"), calls_of("a"), result("a", "2")], ["1", "2"]),
-    ],
-)
-def test_histories_get_one_result_for_each_call(messages, texts):
-    before = copy.deepcopy(messages)
-    repaired = repair_pairs([{"role": "user", "content": "x"}, *messages, {"role": "user", "content": "y"}])
-    assert messages == before
-    ids = [call["id"] for message in repaired for call in message.get("tool_calls", ())]
-    results = [message for message in repaired if message["role"] == "tool"]
-    assert len(set(ids)) == len(ids) == len(results)
-    assert [each["tool_call_id"] for each in results] == ids
-    assert [each["content"] for each in results] == texts
-    assert call_ids(repaired) == set(ids)
-
-
-def test_what_openai_rejects_is_removed_from_a_history_without_a_loss():
-    empty = {"role": "assistant", "content": "a", "tool_calls": []}
-    orphan = result("gone", "42")
-    assert repair_pairs([empty, orphan]) == [
-        {"role": "assistant", "content": "a"},
-        {"role": "user", "content": "Result of a tool: 42"},
-    ]
-
-
-def test_a_good_history_stays_as_it_is():
-    messages = [{"role": "user", "content": "x"}, calls_of("a"), result("a", "1")]
-    assert repair_pairs(messages) == messages
+        merge_chunks(Answer(), [chunk(content="half")])
 
 
 class Context:
@@ -392,7 +394,7 @@ def test_images_of_tools_move_to_a_user_message():
     output = {"type": "function_call_output", "call_id": "a", "output": [text, image]}
     other = {"type": "function_call_output", "call_id": "b", "output": "plain"}
     items = [{"role": "user", "content": "x"}, output, other, {"role": "user", "content": "y"}]
-    moved = with_images(items)
+    moved = with_media(items)
     assert [item.get("type") or item["role"] for item in moved] == [
         "user",
         "function_call_output",
@@ -402,6 +404,6 @@ def test_images_of_tools_move_to_a_user_message():
     ]
     assert image not in moved[1]["output"]
     assert moved[3]["content"][1:] == [image]
-    assert with_images("text") == "text"
-    assert with_images(items[2:]) is not None
+    assert with_media("text") == "text"
+    assert with_media(items[2:]) is not None
     assert output["output"] == [text, image]

@@ -8,7 +8,8 @@ import openai
 import pytest
 from agents import Agent, WebSearchTool, function_tool
 from gateway_plugins.upstreams import health
-from gateway_plugins.upstreams.client import ChatEndpoint, ChunkStream, UpstreamClient
+from gateway_plugins.upstreams.chat_api import ChatEndpoint, ChunkStream
+from gateway_plugins.upstreams.client import UpstreamClient
 from gateway_plugins.upstreams.discovery import discover
 from gateway_plugins.upstreams.routing import Router
 from gateway_plugins.upstreams.settings import Upstream

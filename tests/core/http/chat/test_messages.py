@@ -85,13 +85,9 @@ def test_the_last_user_message_is_the_text():
         ([{"role": "user", "content": [{"type": "file", "file": {}}]}], "messages[0].content[0].file"),
         ([{"role": "system", "content": None}], "messages[0].content"),
         ([{"role": "assistant", "content": 1}], "messages[0].content"),
-        ([{"role": "assistant", "tool_calls": [{}]}], "messages[0].tool_calls[0].id"),
+        ([{"role": "assistant", "tool_calls": [{"id": 1}]}], "messages[0].tool_calls[0].id"),
         ([{"role": "assistant", "tool_calls": [{"id": "c"}]}], "messages[0].tool_calls[0].function.name"),
-        ([{"role": "tool", "tool_call_id": "c", "content": "x"}], "messages[0].tool_call_id"),
-        (
-            [{"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f"}}]}],
-            "messages[0].tool_calls[0]",
-        ),
+        ([{"role": "tool", "tool_call_id": 1, "content": "x"}], "messages[0].tool_call_id"),
     ],
 )
 def test_invalid_messages_are_rejected_with_their_path(messages, param):
@@ -99,3 +95,20 @@ def test_invalid_messages_are_rejected_with_their_path(messages, param):
         parse_messages(messages)
     assert caught.value.param == param
     assert caught.value.status == 400
+
+
+def test_calls_and_results_that_do_not_fit_are_paired():
+    call = {"id": "c", "function": {"name": "f"}}
+    result = {"role": "tool", "tool_call_id": "c", "content": "1"}
+    messages = [
+        {"role": "assistant", "tool_calls": [call]},
+        result,
+        {"role": "assistant", "tool_calls": [call, {"function": {"name": "f"}}]},
+        {"role": "tool", "content": "2"},
+        result,
+    ]
+    items = parse_messages(messages).items
+    ids = [item["call_id"] for item in items if item["type"] == "function_call"]
+    assert len(set(ids)) == 3
+    results = [(item["call_id"], item["output"]) for item in items if item["type"] == "function_call_output"]
+    assert results == list(zip(ids, ["1", "1", "2"], strict=True))

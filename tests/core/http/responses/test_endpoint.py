@@ -260,9 +260,9 @@ async def test_every_call_has_an_output():
     failing = Agent(name="f", tools=[fail], model=script(call("fail")))
     async with gateway_in_memory({"W": searching, "F": failing}) as g:
         whole = await g.openai.responses.create(model="W", input="?")
-        assert [item.type for item in whole.output] == ["function_call", "message", "function_call_output"]
+        assert [item.type for item in whole.output] == ["web_search_call", "message"]
         await g.openai.responses.create(model="W", input="and?", previous_response_id=whole.id)
-        # A call without a known output is not part of the conversation.
+        # A call that the model's server made is not part of the conversation.
         assert [item["role"] for item in searching.model.calls[-1].input] == ["user", "assistant", "user"]
         events = await events_of(g, model="F")
         assert events[-1]["type"] == "response.failed"
@@ -505,7 +505,7 @@ async def test_input_items_reach_the_model():
         ({"input": [{"role": "user", "content": None}]}, "input[0].content"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": [{"type": "video"}]}]}, "input[0].content[0].type"),
-        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input[0].call_id"),
+        ({"input": [{"type": "function_call_output", "call_id": 1, "output": "x"}]}, "input[0].call_id"),
         ({"background": 1}, "background"),
         ({"background": True, "stream": True}, "stream"),
         ({"background": True, "store": False}, "store"),

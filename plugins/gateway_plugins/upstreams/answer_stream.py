@@ -1,0 +1,128 @@
+"""Reads a streamed answer: pieces of its body become events, and the events of a dialect those of OpenAI's.
+
+An answer that is interrupted is an error, which it is not for the official client.
+"""
+
+import re
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar
+
+import httpx2
+from openai import APIError
+
+from gateway_plugins.upstreams.framing import DialectError, Event, EventReader, values
+
+_T = TypeVar("_T")
+_STATUSES = (
+    (429, ("rate_limit", "ratelimit", "quota", "too_many", "throttl", "resource_exhausted", "exhausted")),
+    (503, ("overload", "unavailable", "capacity", "busy")),
+    (504, ("timeout", "timed_out", "deadline")),
+    (401, ("invalid_api_key", "authentication", "unauthorized", "unauthenticated")),
+    (403, ("permission", "forbidden")),
+    (404, ("model_not_found", "not_found")),
+    (400, ("context_length", "content_filter", "content_policy", "invalid_request", "invalid_prompt", "bad_request")),
+    (500, ("server_error", "internal")),
+)
+"""The HTTP status for the words in the codes and types of errors."""
+
+
+class AnswerStream(Generic[_T]):
+    """The part of an `AsyncStream` that reads the events of a dialect as OpenAI's."""
+
+    response: httpx2.Response
+    _client: Any
+    _options: Any
+
+    async def __stream__(self) -> AsyncIterator[_T]:
+        try:
+            with self._client.errors(self.response.request):
+                async with aclosing(self._events()) as events:
+                    async for event in events:
+                        for value in self.read(event):
+                            yield value
+                for value in self.finish():
+                    yield value
+        except APIError as error:
+            self._client.breaker.failure(error)
+            raise
+        finally:
+            await self.response.aclose()
+
+    @abstractmethod
+    def read(self, event: Event) -> Iterable[_T]:
+        """Return the values for an event.
+
+        Raises:
+            DialectError: It is invalid, or reports a failure.
+        """
+
+    @abstractmethod
+    def finish(self) -> Iterable[_T]:
+        """Return the last values.
+
+        Raises:
+            DialectError: The answer was interrupted.
+        """
+
+    @property
+    def payload(self) -> Mapping[str, Any]:
+        """The JSON of the request."""
+        body = self._options.json_data if self._options is not None else None
+        return body if isinstance(body, Mapping) else {}
+
+    async def _events(self) -> AsyncGenerator[Event, None]:
+        """Yield the events up to `[DONE]`."""
+        reader = EventReader()
+        async for piece in self.response.aiter_bytes():
+            for event in reader.feed(piece):
+                if event.data.startswith(b"[DONE]"):
+                    return
+                yield event
+        for event in reader.end():
+            if event.data.startswith(b"[DONE]"):
+                return
+            yield event
+
+
+def objects_in(event: Event) -> Iterable[dict[str, Any]]:
+    """Yield the JSON objects of an event that have content.
+
+    Raises:
+        DialectError: The event is malformed, or the server reports a failure with it.
+    """
+    if not event.data.strip():
+        return
+    if event.name == "error":
+        raise DialectError("the upstream reported an error", _error_in(event.data))
+    for value in values(event.data):
+        if value == "[DONE]":
+            return
+        if not isinstance(value, dict):
+            raise DialectError("the upstream sent an invalid chunk")
+        if value and (value.get("type") or event.name) not in ("ping", "keepalive", "keep-alive", "heartbeat"):
+            yield value
+
+
+def reported_status(error: Mapping[str, Any]) -> int | None:
+    """The HTTP status that stands for an error in an answer; `None` if it is not known."""
+    for key in ("code", "status", "status_code", "http_status"):
+        try:
+            number = int(error[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if 400 <= number <= 599:
+            return number
+    words = " ".join(str(error.get(key) or "") for key in ("code", "type", "status")).casefold()
+    text = re.sub(r"[\s-]+", "_", words)
+    return next((status for status, names in _STATUSES if any(name in text for name in names)), None)
+
+
+def _error_in(data: bytes) -> Mapping[str, Any]:
+    try:
+        [value] = values(data)
+    except (DialectError, ValueError):
+        return {"message": data[:1000].decode(errors="replace")}
+    error = value.get("error", value) if isinstance(value, dict) else value
+    return error if isinstance(error, dict) else {"message": str(error)}
