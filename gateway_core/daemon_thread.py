@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class ThreadExitError(Exception):
-    """Wraps an exception that is not an `Exception`, such as `SystemExit`; its `__cause__` is the original."""
+    """Wraps an exception that a future cannot carry, such as `SystemExit`; its `__cause__` is the original."""
 
 
 class DaemonThread(Generic[T]):
@@ -36,14 +36,20 @@ class DaemonThread(Generic[T]):
         self._thread = threading.Thread(target=self._work, args=(context, call), name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def ended(self) -> "asyncio.Future[T]":
+        """A future that is done when the call has ended."""
+        return self._future
+
     async def result(self) -> T:
         """Wait for the call and return its result.
 
         Raises:
-            ThreadExitError: The call raised an exception that is not an `Exception`.
+            ThreadExitError: The call raised `StopIteration`, or an exception that is not an `Exception`.
             Exception: Any other exception of the call.
         """
-        return await self._future
+        # Shielded, because the call continues when its caller stops waiting.
+        return await asyncio.shield(self._future)
 
     def stack(self) -> traceback.StackSummary:
         """Return the current stack of the thread."""
@@ -57,7 +63,8 @@ class DaemonThread(Generic[T]):
         try:
             result = context.run(call)
         except BaseException as error:
-            self._hand_over(self._future.set_exception, error if isinstance(error, Exception) else _carried(error))
+            fits = isinstance(error, Exception) and not isinstance(error, StopIteration)
+            self._hand_over(self._future.set_exception, error if fits else _carried(error))
         else:
             self._hand_over(self._future.set_result, result)
         finally:

@@ -16,6 +16,7 @@ This module imports no other module of the gateway. Every other module may impor
     ├── NotFoundError          404    route         the model or path does not exist
     │   └── MethodNotAllowedError 405               the path does not support the method
     ├── AgentBrokenError       503    load          the agent exists, but failed to load
+    ├── AgentLoadingError      503    load          the agent exists, but has not loaded yet
     ├── UnavailableError       503    route         the gateway is shutting down or at capacity
     ├── RunError               500    run           the agent's run failed
     │   ├── MaxTurnsError                           the run exceeded its limit of turns
@@ -245,6 +246,14 @@ class AgentBrokenError(GatewayError):
     stage = Stage.LOAD
     default_status = 503
     default_code = "agent_unavailable"
+
+
+class AgentLoadingError(GatewayError):
+    """The gateway has just started, and has not loaded the agent yet."""
+
+    stage = Stage.LOAD
+    default_status = 503
+    default_code = "agent_loading"
 
 
 class UnavailableError(GatewayError):

@@ -15,6 +15,7 @@ from typing import Any
 from gateway_core.catalog.agent_graph import inventory
 from gateway_core.catalog.agent_loader import AgentLoader
 from gateway_core.catalog.builder import CatalogBuilder
+from gateway_core.catalog.import_turns import ImportTurns
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.config.converter import did_you_mean
 from gateway_core.config.settings import Config
@@ -27,6 +28,7 @@ from gateway_core.runs import runner
 from gateway_core.runs.detached_runs import DetachedRuns
 from gateway_core.runs.engine import Engine
 from gateway_core.runs.exit_guard import install_exit_guard
+from gateway_core.runs.process_watch import ProcessWatch
 from gateway_core.runs.run_stats import RunStats
 from gateway_core.runs.tool_authorization import governing
 from gateway_core.runs.tool_executor import ToolExecutor
@@ -37,6 +39,9 @@ from gateway_core.storage.state_dir import make_folder
 from gateway_core.types import AuditContext, Catalog, Finding, Measurement
 
 logger = logging.getLogger(__name__)
+
+# Time that the start of a server waits for agents; usually, all of them load within it.
+_START_SECONDS = 1.0
 
 
 class RunningGateway:
@@ -66,14 +71,17 @@ class RunningGateway:
         self._builder: CatalogBuilder | None = None
         self._unknown_agents: set[str] = set()
         self._loader: AgentLoader
+        self._loading: asyncio.Task[None] | None = None
         self._resources = AsyncExitStack()
+        self.owns_process = False
+        """Whether the process serves only the gateway; it then restores what runs change in the process."""
         address = config.server.admin_address
         self.admin_port = address[1] if address else None
         """The port of `admin_listen`. When set, only this port serves the admin pages."""
 
     @property
     def catalog(self) -> Catalog:
-        """The current catalog. Empty before the gateway has started."""
+        """The current catalog. It grows while the gateway starts."""
         return self._builder.current if self._builder else Catalog()
 
     @property
@@ -113,6 +121,20 @@ class RunningGateway:
         left = sum(tally.tasks_left for tally in self.engine.run_stats.values()) if self._builder is not None else 0
         yield Measurement("agent_gateway.tasks.left", left, "{task}", "Orphaned tasks still running.")
 
+    async def loaded(self) -> None:
+        """Wait until the first catalog is complete.
+
+        Raises:
+            GatewayError: It could not be built.
+        """
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+
+    async def _stop_loading(self) -> None:
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+
     async def reload(self, again: str | None = None) -> Catalog:
         """Reload the configuration, discover agents, load the changed ones, and swap the catalog.
 
@@ -124,6 +146,10 @@ class RunningGateway:
         await self.reconfigurer.read_again()
         # The gateway may have stopped in the meantime.
         return await self._refresh(self._builder, again) if self._builder is not None else Catalog()
+
+    async def _load_first(self, builder: CatalogBuilder) -> None:
+        # Without a result: the task would keep the first version of each agent alive.
+        await self._refresh(builder)
 
     async def _refresh(self, builder: CatalogBuilder, again: str | None = None) -> Catalog:
         catalog = await builder.refresh(again)
@@ -170,7 +196,10 @@ class RunningGateway:
         self.hooks.on_error(error)
 
     async def __aenter__(self) -> "RunningGateway":
-        """Start: enter the plugins' lifespans, then build the first catalog."""
+        """Start: enter the plugins' lifespans, then build the first catalog.
+
+        If the gateway owns its process, slow agents continue to load in the background.
+        """
         await self._resources.__aenter__()
         try:
             loop = asyncio.get_running_loop()
@@ -184,22 +213,31 @@ class RunningGateway:
                 await self._resources.enter_async_context(lifespan)
             self._tool_binder = ToolBinder(self.hooks, self.config, governing(self.hooks), self.report)
             self.records = self.hooks.record_store() or MemoryRecordStore()
-            self.engine = Engine(self.hooks, self.config, self._tool_binder, self.records, lambda: self.catalog)
-            self.detached_runs = DetachedRuns(lambda: self.config.runs)
             settings = GlobalSettings(tracing=self.config.runs.sdk_tracing, processors=self.hooks.trace_processors())
             self._resources.callback(settings.close)
-            self._loader = AgentLoader(self.hooks, self.config, settings, self.engine.importing, self._tool_binder)
-            self._builder = CatalogBuilder(
+            watch = ProcessWatch(settings)
+            self.engine = Engine(self.hooks, self.config, self._tool_binder, self.records, lambda: self.catalog, watch)
+            self.detached_runs = DetachedRuns(lambda: self.config.runs)
+            turns = ImportTurns(settings)
+            self._loader = AgentLoader(self.hooks, self.config, turns, self.engine.importing, self._tool_binder)
+            self._builder = builder = CatalogBuilder(
                 self.hooks, self._loader, self.report, show_broken=self.config.catalog.show_broken
             )
-            await self._refresh(self._builder)
+            if self.owns_process:
+                watch.include_process(turns.process, lambda: bool(builder.loading))
+            self._loading = asyncio.create_task(self._load_first(builder))
+            await asyncio.wait([self._loading], timeout=_START_SECONDS if self.owns_process else None)
+            if self._loading.done():
+                await self._loading
         except BaseException:
+            await self._stop_loading()
             await self._resources.aclose()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop: end all runs, then exit the plugins' lifespans in reverse order."""
+        await self._stop_loading()
         await self.engine.drain(0)
         await self.detached_runs.close()
         await self.engine.sandboxes.close()

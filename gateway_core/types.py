@@ -104,14 +104,16 @@ class Catalog:
     broken: Mapping[str, BrokenAgent] = Factory(dict)
     """Agents whose latest version failed to load. One that is also in `agents` serves its last working version."""
     generation: int = 0
-    """The number of the catalog, from 1. An empty catalog has 0."""
+    """The number of the catalog, from 1; 0 while the gateway starts."""
     seconds: float = field(default=0.0, eq=False)
     """Build time in seconds."""
+    loading: Mapping[str, AgentEntry] = Factory(dict)
+    """Agents that have not been loaded yet, by id. Empty once the gateway has started."""
     _ids: Mapping[str, str] = field(init=False, repr=False, eq=False)
 
     @_ids.default
     def _fold_ids(self) -> Mapping[str, str]:
-        return {agent_id.casefold(): agent_id for agent_id in (*self.broken, *self.agents)}
+        return {agent_id.casefold(): agent_id for agent_id in (*self.loading, *self.broken, *self.agents)}
 
     def failure_of(self, served: ServedAgent) -> BrokenAgent | None:
         """Return the failure of a newer version of a served agent, or of the module that it is one of several of."""

@@ -6,16 +6,17 @@ hook `discover_agents` supplies the entries.
 
 import asyncio
 import importlib
+import logging
 import re
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from attrs import evolve
 
-from gateway_core.catalog.agent_loader import AgentLoader
+from gateway_core.catalog.agent_loader import AgentLoader, LoadAgainError, Loaded
 from gateway_core.catalog.load_errors import diagnose
 from gateway_core.catalog.runnables import DiagnosisRunnable
 from gateway_core.catalog.tool_binding import UNKNOWN_TOOL
@@ -24,6 +25,8 @@ from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import DiscoveryError, GatewayError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
+
+logger = logging.getLogger(__name__)
 
 # Error codes whose cause can be fixed outside the agent's files: by a package, a variable, a tool, a setting or a rule.
 # Agents that failed with one of them are loaded again at each refresh.
@@ -45,7 +48,8 @@ class CatalogBuilder:
         self, hooks: Hooks, loader: AgentLoader, announce: Callable[[GatewayError], None], *, show_broken: bool
     ) -> None:
         self.show_broken = show_broken
-        self.current = Catalog()
+        self._current = Catalog()
+        self._loaded: Callable[[], Catalog] | None = None
         self._hooks = hooks
         self._loader = loader
         self._announce = announce
@@ -54,9 +58,18 @@ class CatalogBuilder:
         self._lock = asyncio.Lock()
         self._held: set[AsyncExitStack] = set()
         self._retiring: set[asyncio.Task[None]] = set()
+        self.loading: dict[str, AgentEntry] = {}
+        """The agents that the current refresh has yet to load or to reuse, by id."""
         self.loads: Counter[str] = Counter()
         """Number of loads of each agent, by its id."""
         self._reported: set[tuple[str | None, str]] = set()
+
+    @property
+    def current(self) -> Catalog:
+        """The current catalog. The first one grows while agents load, and has generation 0 until it is complete."""
+        if self._loaded is not None:
+            self._current, self._loaded = self._loaded(), None
+        return self._current
 
     async def refresh(self, again: str | None = None) -> Catalog:
         """Build a new catalog and replace the current one.
@@ -72,26 +85,67 @@ class CatalogBuilder:
             problems: list[GatewayError] = []
             found = await DaemonThread(lambda: self._hooks.discover_agents(problems.append)).result()
             entries = [self._with_choice(entry) for entry in _distinct(found, problems.append)]
-            taken = {entry.id.casefold(): entry.source for entry in entries}
             self._loader.tool_binder.refresh()
-            agents: dict[str, ServedAgent] = {}
-            broken: dict[str, BrokenAgent] = {}
-            modules: dict[str, tuple[ServedAgent, ...]] = {}
-            for entry in entries:
-                serving = self._modules.get(entry.id, ())
-                served, failure = await self._serve(entry, again=again in (entry.id, *(each.id for each in serving)))
-                if not served and failure is not None and self.show_broken:
-                    served = (self._diagnosis(entry, failure),)
-                modules[entry.id] = served
-                agents |= {each.id: each for each in _without_conflicts(served, entry, taken, problems.append)}
-                if failure is not None:
-                    broken[entry.id] = failure
+            self.loading = {entry.id: entry for entry in entries}
+            try:
+                modules, broken = await self._build(entries, again)
+            finally:
+                self.loading = {}
+            agents = _by_id(entries, modules, problems.append)
             self._modules = modules
             self._report(problems)
             if self.current.generation == 0 or not _same(agents, broken, self.current):
                 seconds = time.perf_counter() - began
-                self.current = Catalog(agents, broken, self.current.generation + 1, seconds)
+                self._replace(Catalog(agents, broken, self.current.generation + 1, seconds))
             return self.current
+
+    def _replace(self, catalog: Catalog) -> None:
+        self._current, self._loaded = catalog, None
+
+    async def _build(
+        self, entries: Sequence[AgentEntry], again: str | None
+    ) -> tuple[dict[str, tuple[ServedAgent, ...]], dict[str, BrokenAgent]]:
+        """Load the modules, concurrently where one takes long. The first catalog grows as they load.
+
+        Returns:
+            The agents to serve for each entry, and the failures, both by the entry's id.
+        """
+        first = self.current.generation == 0
+        modules: dict[str, tuple[ServedAgent, ...]] = {}
+        broken: dict[str, BrokenAgent] = {}
+        disturbed: list[AgentEntry] = []
+
+        async def load(entry: AgentEntry, *, alone: bool = False) -> None:
+            serving = self._modules.get(entry.id, ())
+            repeat = again in (entry.id, *(each.id for each in serving))
+            try:
+                served, failure = await self._serve(entry, again=repeat, alone=alone)
+            except LoadAgainError:
+                disturbed.append(entry)
+                return
+            if not served and failure is not None and self.show_broken:
+                served = (self._diagnosis(entry, failure),)
+            modules[entry.id] = served
+            if failure is not None:
+                broken[entry.id] = failure
+            del self.loading[entry.id]
+            if first:
+                self._loaded = snapshot
+
+        def in_order() -> dict[str, BrokenAgent]:
+            return {entry.id: broken[entry.id] for entry in entries if entry.id in broken}
+
+        def snapshot() -> Catalog:
+            return Catalog(_by_id(entries, modules), in_order(), loading={**self.loading})
+
+        if first:
+            self._loaded = snapshot
+        async with asyncio.TaskGroup() as loads:
+            for entry in entries:
+                loads.create_task(load(entry))
+        for entry in disturbed:
+            await load(entry, alone=True)
+        return modules, in_order()
 
     def _report(self, problems: Iterable[GatewayError]) -> None:
         """Announce the problems that the previous discovery did not have."""
@@ -107,7 +161,9 @@ class CatalogBuilder:
         chosen = self._loader.chosen(entry)
         return entry if chosen is None else evolve(entry, digest=f"{entry.digest} {chosen}")
 
-    async def _serve(self, entry: AgentEntry, *, again: bool) -> tuple[tuple[ServedAgent, ...], BrokenAgent | None]:
+    async def _serve(
+        self, entry: AgentEntry, *, again: bool, alone: bool
+    ) -> tuple[tuple[ServedAgent, ...], BrokenAgent | None]:
         """Return the agents to serve for an entry, and the load failure of its newest version."""
         serving = self._modules.get(entry.id, ())
         if any(isinstance(each.runnable, DiagnosisRunnable) for each in serving):
@@ -121,7 +177,9 @@ class CatalogBuilder:
             unchanged = bool(serving) and serving[0].entry.digest == entry.digest and not again
             if unchanged and all(self._loader.tool_binder.rebind(each) for each in serving):
                 return serving, None
-            return await self._load(entry), None
+            return await self._load(entry, alone=alone), None
+        except LoadAgainError:
+            raise
         except Exception as error:
             diagnosis = diagnose(error, entry.source)
             if tried is not None and str(tried.error) == str(diagnosis):
@@ -137,23 +195,26 @@ class CatalogBuilder:
             return serving
         return _as_diagnosis(entry, failure)
 
-    async def _load(self, entry: AgentEntry) -> tuple[ServedAgent, ...]:
-        loaded = await self._loader.load(entry)
+    async def _load(self, entry: AgentEntry, *, alone: bool) -> tuple[ServedAgent, ...]:
+        loaded = await self._loader.load(entry, alone=alone)
         self.loads.update(each.id for each in loaded.served)
-        self._hold(loaded.served, entry.unload, loaded.held)
+        self._hold(entry, loaded)
         return loaded.served
 
-    def _hold(self, served: tuple[ServedAgent, ...], unload: Callable[[], None] | None, held: AsyncExitStack) -> None:
+    def _hold(self, entry: AgentEntry, loaded: Loaded) -> None:
         """Hold a module's resources until the last run of its agents releases them, or the gateway stops."""
+        held, work, unload, source = loaded.held, loaded.work, entry.unload, entry.source
         self._held.add(held)
         loop = asyncio.get_running_loop()
-        in_use = len(served)
+        in_use = len(loaded.served)
 
         async def retire() -> None:
             self._held.discard(held)
             await held.aclose()
             if unload is not None:
                 unload()
+            for left in work.running() if work is not None else ():
+                logger.warning("%s: the replaced version still runs: %s", source, left)
 
         def start() -> None:
             nonlocal in_use
@@ -170,12 +231,12 @@ class CatalogBuilder:
                 loop.call_soon_threadsafe(start)
 
         # Each run holds a reference to its agent.
-        for each in served:
+        for each in loaded.served:
             weakref.finalize(each, gone).atexit = False
 
     async def close(self) -> None:
         """Release all agents and close their resources."""
-        self.current = Catalog()
+        self._replace(Catalog())
         self._modules = {}
         for held in [*self._held]:
             await held.aclose()
@@ -206,6 +267,20 @@ def _distinct(entries: Iterable[AgentEntry], report: Callable[[GatewayError], No
                 )
             )
     return list(first.values())
+
+
+def _by_id(
+    entries: Iterable[AgentEntry],
+    modules: Mapping[str, tuple[ServedAgent, ...]],
+    report: Callable[[GatewayError], None] = lambda _: None,
+) -> dict[str, ServedAgent]:
+    """Return the agents of all modules, in the order of their entries."""
+    taken = {entry.id.casefold(): entry.source for entry in entries}
+    return {
+        each.id: each
+        for entry in entries
+        for each in _without_conflicts(modules.get(entry.id, ()), entry, taken, report)
+    }
 
 
 def _without_conflicts(

@@ -33,7 +33,7 @@ def serve(file: Path | None, agents: Path | None, host: str | None, port: int | 
     compat.check()
     from gateway_core.app import build
     from gateway_core.gateway import RunningGateway
-    from gateway_core.server.hypercorn import run
+    from gateway_core.server.hypercorn import exit_despite_threads, run
 
     app = build(config)
     gateway: RunningGateway = app.state.gateway
@@ -43,7 +43,12 @@ def serve(file: Path | None, agents: Path | None, host: str | None, port: int | 
             click.echo(line)
         sys.stdout.flush()
 
-    run(app, on_start)
+    status = 1
+    try:
+        run(app, on_start)
+        status = 0
+    finally:
+        exit_despite_threads(status)
 
 
 def banner(url: str, gateway: Any) -> Iterator[str]:

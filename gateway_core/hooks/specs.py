@@ -167,9 +167,9 @@ class Hookspecs:
 
     @hookspec
     def admit_agent(self, entry: AgentEntry) -> Iterable[str] | None:
-        """Admit or reject an agent before its code is imported. Called before each load, in a worker thread. Every
-        plugin is called until one rejects the agent by raising a `LoadError`, which becomes the agent's diagnosis. The
-        returned notes for operators are added to the warnings of the agent."""
+        """Admit or reject an agent before its code is imported. Called before each load, in a worker thread, possibly
+        for several agents at once. Every plugin is called until one rejects the agent by raising a `LoadError`, which
+        becomes the agent's diagnosis. The returned notes for operators are added to the warnings of the agent."""
 
     @hookspec
     def substitutes(self, tool: "Tool", entry: AgentEntry) -> Iterable[str]:

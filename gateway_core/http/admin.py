@@ -73,7 +73,8 @@ def _catalog(gateway: RunningGateway) -> dict[str, Any]:
     served = [_served(agent, gateway) for agent in catalog.agents.values()]
     stale = {failure.id for agent in catalog.agents.values() if (failure := catalog.failure_of(agent))}
     broken = [_broken(agent) for agent in catalog.broken.values() if agent.id not in stale]
-    return {"generation": catalog.generation, "agents": [*served, *broken]}
+    loading = [{"id": entry.id, "state": "loading", "source": entry.source} for entry in catalog.loading.values()]
+    return {"generation": catalog.generation, "agents": [*served, *broken, *loading]}
 
 
 def _served(agent: ServedAgent, gateway: RunningGateway) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from gateway_core.errors import (
     AgentBrokenError,
+    AgentLoadingError,
     AuthenticationError,
     NotFoundError,
     PermissionDeniedError,
@@ -21,6 +22,8 @@ from gateway_core.types import Catalog, Decision, DecisionMade, Principal, Serve
 
 LOCAL = Principal("local", admin=True)
 """The principal of all requests when no plugin authenticates; such a gateway serves loopback only."""
+
+_LOADING_SECONDS = 2
 
 
 async def authenticated(request: Request, gateway: RunningGateway) -> Principal:
@@ -74,22 +77,30 @@ async def permitted_agent(name: str, principal: Principal, gateway: RunningGatew
     Raises:
         NotFoundError: No agent matches; the error suggests similar names among those visible to the principal.
         AgentBrokenError: The agent exists, but could not be loaded. Only admins see this error.
+        AgentLoadingError: The agent has not loaded yet.
         PermissionDeniedError: The policy denies access.
     """
     catalog = gateway.catalog
     agent_id = catalog.resolve(name)
     served = catalog.agents.get(agent_id) if agent_id else None
-    if served is None:
+    entry = served.entry if served else catalog.loading.get(agent_id) if agent_id else None
+    if entry is None:
+        if not catalog.generation and not catalog.loading:
+            raise AgentLoadingError("the gateway is starting; try again in a few seconds", retry_after=_LOADING_SECONDS)
         if agent_id and principal.admin:
             broken = catalog.broken[agent_id]
             raise AgentBrokenError(f"the agent '{agent_id}' could not be loaded: {broken.error.message}")
         raise await _not_found(name, principal, gateway, catalog)
     began = time.perf_counter()
-    decision = await gateway.hooks.authorize(principal, served.entry)
-    _report_decision(gateway, request, principal, "agent", served.id, decision, began)
-    add_log_context(agent_id=served.id, namespace=served.entry.namespace, module_path=served.entry.source)
+    decision = await gateway.hooks.authorize(principal, entry)
+    _report_decision(gateway, request, principal, "agent", entry.id, decision, began)
+    add_log_context(agent_id=entry.id, namespace=entry.namespace, module_path=entry.source)
     if not decision.allowed:
-        raise PermissionDeniedError(f"'{principal.id}' is not allowed to use the model '{served.id}'")
+        raise PermissionDeniedError(f"'{principal.id}' is not allowed to use the model '{entry.id}'")
+    if served is None:
+        raise AgentLoadingError(
+            f"the model '{entry.id}' is still loading; try again in a few seconds", retry_after=_LOADING_SECONDS
+        )
     return served
 
 

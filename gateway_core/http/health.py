@@ -31,6 +31,8 @@ class Health:
         The body has one line for the overall state and one for each check.
         """
         # During shutdown, skip the plugins' checks: the response must be immediate.
+        if (progress := self._loading()) is not None:
+            return PlainTextResponse(f"not ready\ncatalog: {progress}\n", 503, headers={"retry-after": "1"})
         checks = [Check("catalog", self._gateway.ready)]
         if self._gateway.ready:
             checks += await self._gateway.hooks.readiness()
@@ -41,3 +43,11 @@ class Health:
         if all(check.ok or not check.needed for check in checks):
             return PlainTextResponse("\n".join(["ready", *lines, ""]))
         return PlainTextResponse("\n".join(["not ready", *lines, ""]), 503, headers={"retry-after": "1"})
+
+    def _loading(self) -> str | None:
+        """Describe the progress of the start, without names; `None` once all agents are loaded."""
+        catalog = self._gateway.catalog
+        if catalog.generation or self._gateway.engine.stopping:
+            return None
+        done = len({*catalog.agents, *catalog.broken})
+        return f"loading ({done} of {done + len(catalog.loading)} agents)" if catalog.loading else "loading"

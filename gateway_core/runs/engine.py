@@ -22,7 +22,7 @@ from agents import (
 from gateway_core.catalog.runnables import AgentRunnable, DiagnosisRunnable, InputKind, WorkflowRunnable
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.config.settings import Config
-from gateway_core.errors import GatewayError, RunTimeoutError, UnavailableError
+from gateway_core.errors import GatewayError, RunError, RunTimeoutError, UnavailableError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.hooks.specs import RecordStore
 from gateway_core.runs.active_run import ActiveRun
@@ -31,6 +31,7 @@ from gateway_core.runs.background_tasks import answer_task
 from gateway_core.runs.cross_agent_authorization import CrossAgentAuthorization
 from gateway_core.runs.error_mapping import as_gateway_error, place_of
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
+from gateway_core.runs.process_watch import ProcessWatch
 from gateway_core.runs.request_model import RequestModelProvider
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.runs.run_scope import POSITION, Position, RunScope, ScriptState, WorkflowState
@@ -40,6 +41,7 @@ from gateway_core.runs.sandboxes import Sandboxes
 from gateway_core.runs.session_memory import SessionMemory, new_items
 from gateway_core.runs.tool_authorization import ToolAuthorization
 from gateway_core.runs.workflow import history, run_workflow
+from gateway_core.sdk.global_settings import RUNNER, RUNNER_ADVICE
 from gateway_core.types import (
     AgentEntry,
     Catalog,
@@ -71,6 +73,7 @@ class Engine:
         tool_binder: Binds tools to agents that are created during a run.
         records: Stores runs that wait for approval.
         catalog: Returns the current catalog.
+        watch: Restores process-wide settings that runs change.
     """
 
     def __init__(
@@ -80,7 +83,9 @@ class Engine:
         tool_binder: ToolBinder,
         records: RecordStore,
         catalog: Callable[[], Catalog],
+        watch: ProcessWatch,
     ) -> None:
+        self._watch = watch
         self._approvals = Approvals(records, config.runs.approval_timeout)
         self._memory = SessionMemory(hooks)
         self._hooks = hooks
@@ -196,7 +201,11 @@ class Engine:
         limit = self._config.runs.timeout
         try:
             async with asyncio.timeout(limit) as clock:
+                self._watch.check(request.served.id)
                 await self._run(request, scope)
+                changes = self._watch.check(request.served.id)
+                if any(change.setting.label == RUNNER for change in changes):
+                    raise _bypassed()
                 if scope.fatal is not None:
                     raise scope.fatal
             last: RunEvent = Completed(scope.usage, _finish_reason(scope))
@@ -264,6 +273,8 @@ class Engine:
                 max_turns=self._config.runs.max_turns,
                 session=session,
             )
+        if not scope.runs:
+            raise _bypassed()
         if result.interruptions:
             if scope.sandbox is not None:
                 scope.sandbox.paused = True
@@ -296,6 +307,7 @@ class Engine:
         self.run_stats[run.context.agent_id].ended(run.context, outcome, scope)
         if not self._active:
             self._idle.set()
+            self._watch.check(run.context.agent_id, idle=True)
         if outcome.error is not None:
             cause = outcome.error.__cause__
             logger.warning(
@@ -316,6 +328,10 @@ class Engine:
         error.request_id = run.request_id
         error.principal_id = run.principal.id
         self._hooks.on_error(error)
+
+
+def _bypassed() -> RunError:
+    return RunError(f"{RUNNER} was replaced during the run", hint=RUNNER_ADVICE, code="runner_replaced")
 
 
 def _finish_reason(scope: RunScope) -> str:

@@ -140,6 +140,10 @@ class RunScope:
     """The ids of the tool calls that failed or were refused, for which the model received an error message."""
     tool_calls: int = 0
     """Number of tool calls so far."""
+    runs: int = 0
+    """Number of SDK runs that started in this scope."""
+    notes: list[str] = field(factory=list)
+    """Warnings for the operator about what the code did to the process."""
     tasks: int = 0
     """Number of active tasks that were started in this scope."""
     importing: bool = False

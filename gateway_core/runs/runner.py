@@ -8,13 +8,16 @@ The SDK marks `set_default_agent_runner` as experimental, so `self_test` verifie
 
 import asyncio
 import dataclasses
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from agents import Agent, RunConfig, RunState
+from agents import run as agents_run
 from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
 from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_default_agent_runner
@@ -28,6 +31,9 @@ from gateway_core.runs.run_scope import POSITION, Position, RunScope, WorkflowSt
 from gateway_core.runs.scope_hooks import ScopeHooks, adopt, permit
 from gateway_core.runs.workflow import with_history
 from gateway_core.sdk import compat, patches
+from gateway_core.sdk.global_settings import RUNNER, RUNNER_ADVICE
+
+logger = logging.getLogger(__name__)
 
 
 class GatewayRunner(AgentRunner):
@@ -50,6 +56,7 @@ class GatewayRunner(AgentRunner):
         self, position: Position, terminal: bool, starting_agent: Agent[Any], input: Any, options: dict[str, Any]
     ) -> Any:
         scope = position.scope
+        scope.runs += 1
         adopt(scope, starting_agent)
         answers = _answers(position, starting_agent, terminal)
         given = input
@@ -99,6 +106,7 @@ class GatewayRunner(AgentRunner):
         if position is None:
             return super().run_streamed(starting_agent, input, **options)
         _reject_at_import(position.scope)
+        position.scope.runs += 1
         workflow = position.scope.workflow
         if position.depth == 0 and workflow is not None and workflow.script is not None:
             return self._stream_script(position, workflow, _is_terminal(position), starting_agent, input, options)
@@ -143,6 +151,7 @@ class GatewayRunner(AgentRunner):
             streamed = _threadsafe(scope, start()).result()
             streamed.stream_events = _stepwise(scope, streamed.stream_events)
             return streamed
+        scope.runs += 1
         adopt(scope, agent)
         answers = _answers(position, agent, terminal)
         given = with_history(input, workflow, scope.text, own_turns=options.get("session") is not None)
@@ -174,10 +183,28 @@ def _reject_at_import(scope: RunScope) -> None:
         raise RunAtImportError
 
 
+_RUNNER = GatewayRunner()
+
+
 def install() -> None:
-    """Install `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
-    set_default_agent_runner(GatewayRunner())
+    """Install the `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
+    set_default_agent_runner(_RUNNER)
+    agents_run.set_default_agent_runner = _keep_runner
     patches.install(streaming_fallback.decorate, _guard, output_text)
+
+
+def _keep_runner(runner: AgentRunner | None) -> None:
+    """Replaces the SDK's function: ignores the call of an agent, because it would bypass the gateway for all agents."""
+    position = POSITION.get()
+    if position is None:
+        set_default_agent_runner(runner)
+        return
+    caller = sys._getframe(1)
+    place = f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno}"
+    note = f"it set {RUNNER} ({place}); ignored; {RUNNER_ADVICE}"
+    if note not in position.scope.notes:
+        position.scope.notes.append(note)
+        logger.warning("%s: %s", position.scope.run.agent_id, note)
 
 
 async def self_test() -> None:

@@ -125,5 +125,10 @@ def _execute(work: _Work) -> None:
         return
     try:
         future.set_result(call())
+    except StopIteration as error:
+        # An asyncio future does not accept it: before Python 3.12, the awaiting task would never resume.
+        replacement = RuntimeError("a function raised StopIteration")
+        replacement.__cause__ = error
+        future.set_exception(replacement)
     except BaseException as error:
         future.set_exception(error)

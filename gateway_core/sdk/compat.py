@@ -45,6 +45,19 @@ NAMES = (
         "routing every SDK run through the gateway's runner",
         "runs would bypass the gateway's models, limits and authorization",
     ),
+    *(
+        PrivateName(
+            "openai-agents",
+            name,
+            "restoring the SDK's process-wide settings after an agent's import",
+            "one agent's import would change every other agent",
+        )
+        for name in (
+            "agents.run:DEFAULT_AGENT_RUNNER",
+            "agents.tracing.setup:GLOBAL_TRACE_PROVIDER",
+            "agents.models.openai_agent_registration:_default_agent_registration",
+        )
+    ),
     PrivateName(
         "openai-agents",
         "agents.run:AgentRunner",

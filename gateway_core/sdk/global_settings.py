@@ -1,28 +1,45 @@
-"""Saves the process-wide settings of the Agents SDK, and restores them after an agent's module has changed them.
+"""The process-wide settings of the Agents SDK, saved when a gateway starts and restored after agents changed them.
 
-The SDK stores its default client, its API type and its trace processors in module globals, and the `openai` client
-reads environment variables. An agent's module that changes them would affect all other agents. Therefore the settings
-are saved at startup and restored after each load. No other module accesses these globals.
+The SDK stores its default runner, its default client, its API type and its trace processors in module globals, and the
+`openai` client reads environment variables. An agent's module that changes them would affect all other agents. No
+other module accesses these globals.
 """
 
 import os
 from collections.abc import Iterable
 from typing import Any
 
+import agents
+import httpx2
+import openai
 from agents import Span, Trace, TracingProcessor, set_trace_processors
-from agents.models import _openai_shared
-from agents.tracing import get_trace_provider
+from agents import run as agents_run
+from agents.models import _openai_shared, openai_agent_registration
+from agents.tracing import get_trace_provider, set_trace_provider
+from agents.tracing import setup as tracing_setup
+
+from gateway_core.sdk.process_state import MISSING, Change, ProcessState, Setting, attributes, patched, single
 
 # Only the variables that the SDK and its client read. Other variables that a module sets are not restored, because its
 # tools may need them at run time.
-_VARIABLES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_DEFAULT_MODEL")
-_GLOBALS = (
-    "_default_openai_key",
-    "_default_openai_client",
-    "_use_responses_by_default",
-    "_default_openai_responses_transport",
-    "_use_responses_websocket_by_default",
+_VARIABLES = (
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "OPENAI_ORG_ID",
+    "OPENAI_PROJECT_ID",
+    "OPENAI_DEFAULT_MODEL",
+    "OPENAI_AGENTS_DISABLE_TRACING",
 )
+_GLOBALS = {
+    "default OpenAI key": "_default_openai_key",
+    "default OpenAI client": "_default_openai_client",
+    "default API": "_use_responses_by_default",
+    "default transport": "_default_openai_responses_transport",
+    "default use of websockets": "_use_responses_websocket_by_default",
+}
+
+RUNNER = "the SDK's default agent runner"
+RUNNER_ADVICE = "call your runner object instead of Runner, whose runs belong to the gateway"
 
 
 class GlobalSettings:
@@ -34,43 +51,93 @@ class GlobalSettings:
     """
 
     def __init__(self, *, tracing: bool = False, processors: Iterable[TracingProcessor] = ()) -> None:
-        self._variables = {name: os.environ.get(name) for name in _VARIABLES}
-        self._globals: dict[str, Any] = {name: getattr(_openai_shared, name) for name in _GLOBALS}
         self._own = tuple(_OfGateway(processor) for processor in processors)
         self._others = tuple(p for p in _processors() if not isinstance(p, _OfGateway)) if tracing else ()
         set_trace_processors(self._wanted())
-        self._tracing_disabled = getattr(get_trace_provider(), "_manual_disabled", None)
+        self._state = ProcessState(self._settings())
 
-    def restore(self) -> list[str]:
-        """Restore the settings that were changed. Return descriptions of them for operators."""
-        changed = []
-        for name, value in self._variables.items():
-            if os.environ.get(name) != value:
-                changed.append(f"the environment variable {name}")
-                _set_variable(name, value)
-        for name, value in self._globals.items():
-            if getattr(_openai_shared, name) is not value:
-                changed.append(f"the SDK's {name.strip('_').replace('_', ' ')}")
-                setattr(_openai_shared, name, value)
-        wanted = self._wanted()
-        if {*_processors()} != {*wanted}:
-            changed.append("the SDK's trace processors")
-            set_trace_processors(wanted)
-        provider: Any = get_trace_provider()
-        if getattr(provider, "_manual_disabled", None) != self._tracing_disabled:
-            changed.append("the SDK's tracing switch")
-            provider._manual_disabled = self._tracing_disabled
-            provider._refresh_disabled_flag()
-        return changed
+    def restore(self) -> list[Change]:
+        """Restore the settings that were changed, and return them."""
+        return self._state.restore()
 
     def close(self) -> None:
         """Remove the trace processors of this gateway."""
         set_trace_processors([processor for processor in _processors() if processor not in self._own])
 
+    def _settings(self) -> list[Setting]:
+        return [
+            Setting(
+                RUNNER,
+                **attributes(agents_run, "DEFAULT_AGENT_RUNNER"),
+                advice=RUNNER_ADVICE,
+                calls="set_default_agent_runner|DEFAULT_AGENT_RUNNER",
+            ),
+            Setting(
+                "the environment variable {}",
+                lambda: {name: os.environ.get(name, MISSING) for name in _VARIABLES},
+                _set_variable,
+                "pass it to your own client: AsyncOpenAI(api_key=..., base_url=...)",
+                "load_dotenv",
+                used_by_imports=True,
+            ),
+            Setting(
+                "the SDK's {}",
+                lambda: {item: getattr(_openai_shared, name) for item, name in _GLOBALS.items()},
+                lambda item, value: setattr(_openai_shared, _GLOBALS[item], value),
+                "give each agent a model object with your client",
+                "set_default_openai",
+            ),
+            Setting(
+                "the SDK's default agent registration",
+                **attributes(openai_agent_registration, "_default_agent_registration"),
+                calls="set_default_openai_(harness|agent_registration)",
+            ),
+            single(
+                "the SDK's trace provider",
+                lambda: tracing_setup.GLOBAL_TRACE_PROVIDER,
+                set_trace_provider,
+                calls="set_trace_provider",
+            ),
+            Setting(
+                "the SDK's trace processors",
+                lambda: {"": _processors()},
+                lambda *_: set_trace_processors(self._wanted()),
+                "the gateway's plugins trace runs",
+                r"(set|add)_trace_processors?|instrument",
+                unchanged=lambda *_: {*_processors()} == {*self._wanted()},
+            ),
+            single(
+                "the SDK's tracing switch",
+                lambda: getattr(get_trace_provider(), "_manual_disabled", None),
+                _set_tracing_disabled,
+                advice="the operator sets [runs] sdk_tracing",
+                calls="set_tracing_disabled",
+            ),
+        ]
+
     def _wanted(self) -> list[TracingProcessor]:
         """Return the processors of this gateway, and those of other gateways in the process."""
         foreign = [p for p in _processors() if isinstance(p, _OfGateway) and p not in self._own]
         return [*self._others, *foreign, *self._own]
+
+
+def sdk_patches() -> Setting:
+    """Return the setting for functions and methods of the SDK and of its clients that agents replace."""
+    return patched(
+        {
+            "agents": agents,
+            "agents.Agent": agents.Agent,
+            "agents.Runner": agents.Runner,
+            "agents.run": agents_run,
+            "agents.run.AgentRunner": agents_run.AgentRunner,
+            "openai": openai,
+            "openai.OpenAI": openai.OpenAI,
+            "openai.AsyncOpenAI": openai.AsyncOpenAI,
+            "httpx2": httpx2,
+            "httpx2.Client": httpx2.Client,
+            "httpx2.AsyncClient": httpx2.AsyncClient,
+        }
+    )
 
 
 class _OfGateway(TracingProcessor):
@@ -98,11 +165,17 @@ class _OfGateway(TracingProcessor):
         self._inner.force_flush()
 
 
-def _set_variable(name: str, value: str | None) -> None:
-    if value is None:
+def _set_variable(name: str, value: Any) -> None:
+    if value is MISSING:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
+
+
+def _set_tracing_disabled(value: Any) -> None:
+    provider: Any = get_trace_provider()
+    provider._manual_disabled = value
+    provider._refresh_disabled_flag()
 
 
 def _processors() -> tuple[Any, ...]:

@@ -11,11 +11,14 @@ import logging
 import os
 import signal
 import socket
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.config import Sockets
 from starlette.applications import Starlette
 
 from gateway_core.config.settings import ServerConfig
@@ -31,6 +34,25 @@ MAX_OPEN_FILES = 65536
 
 # Time for cleanup after `drain_timeout`, before the process is forced to exit.
 EXIT_GRACE_SECONDS = 10.0
+
+# Time that other threads have to end at exit.
+_THREADS_SECONDS = 2.0
+
+# Interval of log lines about agents that are still loading.
+_PROGRESS_SECONDS = 10.0
+
+_listeners: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
+
+
+def _close_listeners() -> None:
+    """Close the listening sockets in a forked child, which would keep the port in use after the gateway has ended."""
+    for listener in [*_listeners]:
+        if (descriptor := listener.detach()) >= 0:  # `close` would wait for the event loop's reference
+            os.close(descriptor)
+
+
+if hasattr(os, "register_at_fork"):  # not available on Windows
+    os.register_at_fork(after_in_child=_close_listeners)
 
 
 def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
@@ -57,6 +79,7 @@ def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
             hint="stop the process that uses the port, or choose another port with --port",
         ) from error
     listener.setblocking(False)
+    _listeners.add(listener)
     return listener
 
 
@@ -65,7 +88,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
 
     Args:
         app: The application that `app.build` created.
-        on_start: Called with the base URL when the agents are loaded, before connections are accepted.
+        on_start: Called with the base URL when the agents are loaded. Connections are accepted before.
 
     Raises:
         ConfigError: The address cannot be used, or is not loopback although no plugin controls access.
@@ -81,6 +104,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
             source="[server] host",
             hint=f"{gateway.hooks.access_hint}, or listen on 127.0.0.1",
         )
+    gateway.owns_process = True
     _raise_open_file_limit()
     detect_disconnects()
     with contextlib.ExitStack() as held:
@@ -112,12 +136,23 @@ async def _serve(
                 failed.append(_cause(error))
             raise
 
+    async def announce(url: str) -> None:
+        try:
+            await _log_progress(gateway, url)
+            await gateway.loaded()
+        except Exception as error:
+            failed.append(error)
+            stop.set()
+            return
+        _freeze_memory()
+        on_start(url)
+
     async def until_stopped() -> None:
         # Hypercorn calls this after the lifespan startup.
-        _freeze_memory()
         host, port = listeners[0].getsockname()[:2]
-        on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        announcing = asyncio.create_task(announce(f"http://{f'[{host}]' if ':' in host else host}:{port}"))
         await stop.wait()
+        announcing.cancel()
         gateway.engine.stopping = True
         await asyncio.sleep(config.drain_delay)
         _force_exit_after(config.drain_timeout + EXIT_GRACE_SECONDS)
@@ -126,9 +161,22 @@ async def _serve(
     try:
         await hypercorn_serve(recording_app, _hypercorn_config(config, listeners), shutdown_trigger=until_stopped)
     except Exception:
-        if failed:
-            raise failed[0] from None
-        raise
+        if not failed:
+            raise
+    if failed:
+        raise failed[0] from None
+
+
+async def _log_progress(gateway: RunningGateway, url: str) -> None:
+    """Log which agents are still loading, until all are loaded."""
+    loading = asyncio.create_task(gateway.loaded())
+    try:
+        while not loading.done() and not gateway.ready:
+            names = ", ".join(gateway.catalog.loading) or "discovering agents"
+            logger.info("listening on %s/v1; still loading: %s", url, names)
+            await asyncio.wait([loading], timeout=_PROGRESS_SECONDS)
+    finally:
+        loading.cancel()
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -178,9 +226,23 @@ def _raise_open_file_limit() -> None:
         )
 
 
+class _Config(HypercornConfig):
+    """Serves on open sockets. Hypercorn would duplicate them and let child processes inherit the duplicates.
+
+    Args:
+        listeners: The sockets; Hypercorn closes them at shutdown.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket]) -> None:
+        super().__init__()
+        self._listeners = [*listeners]
+
+    def create_sockets(self) -> Sockets:
+        return Sockets(secure_sockets=[], insecure_sockets=self._listeners, quic_sockets=[])
+
+
 def _hypercorn_config(config: ServerConfig, listeners: Sequence[socket.socket]) -> HypercornConfig:
-    hypercorn = HypercornConfig()
-    hypercorn.bind = [f"fd://{os.dup(listener.fileno())}" for listener in listeners]
+    hypercorn = _Config(listeners)
     hypercorn.backlog = config.backlog
     hypercorn.keep_alive_timeout = config.keep_alive
     hypercorn.graceful_timeout = config.drain_timeout + 1
@@ -256,6 +318,20 @@ def _force_exit_after(seconds: float) -> None:
         os._exit(0)
 
     asyncio.get_running_loop().call_later(seconds, exit_now)
+
+
+def exit_despite_threads(status: int) -> None:
+    """Let the process exit with a status although threads that agents started are still running."""
+    main = threading.main_thread()
+    names = [each.name for each in threading.enumerate() if not each.daemon and each is not main]
+    timer = threading.Timer(_THREADS_SECONDS, _exit, [names, status])
+    timer.daemon = True
+    timer.start()
+
+
+def _exit(names: Sequence[str], status: int) -> None:
+    logger.warning("exiting; threads are still running: %s", ", ".join(names))
+    os._exit(status)
 
 
 def _freeze_memory() -> None:

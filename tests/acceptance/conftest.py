@@ -84,8 +84,17 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Start the command in a folder, and stop it when the block is left."""
+def serving(
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, wait: bool = True
+) -> Iterator[Server]:
+    """Start the command in a folder, and stop it when the block is left.
+
+    Args:
+        folder: The working directory.
+        arguments: Further arguments of `agent-gateway serve`.
+        environment: Additional variables.
+        wait: Whether to wait until the agents are loaded.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "GATEWAY_"))}
     process = subprocess.Popen(
         [str(COMMAND), "serve", "--port", "0", *arguments],
@@ -97,7 +106,8 @@ def serving(folder: Path, *arguments: str, environment: Mapping[str, str] | None
     )
     server = Server(process)
     try:
-        server.wait_until_ready()
+        if wait:
+            server.wait_until_ready()
         yield server
     finally:
         server.stop()

@@ -1,4 +1,4 @@
-"""`SystemExit` and `KeyboardInterrupt` raised anywhere in an agent's code end only its own run."""
+"""An exception of any kind, raised anywhere in an agent's code, ends only its own run, and at once."""
 
 import asyncio
 
@@ -15,6 +15,11 @@ from agents import (
 
 from gateway_core.testing import call, gateway_in_memory, script
 
+
+class Custom(BaseException):
+    """An author's own exception that is not an `Exception`."""
+
+
 EXCEPTIONS = {
     "SystemExit": SystemExit(1),
     "KeyboardInterrupt": KeyboardInterrupt(),
@@ -23,7 +28,9 @@ EXCEPTIONS = {
     "GeneratorExit": GeneratorExit(),
     "RecursionError": RecursionError(),
     "MemoryError": MemoryError(),
+    "StopIteration": StopIteration(),
     "StopAsyncIteration": StopAsyncIteration(),
+    "Custom": Custom("canary"),
     "TimeoutError": TimeoutError(),
     "ValueError": ValueError("canary"),
 }
@@ -61,6 +68,35 @@ def in_output_guardrail(error):
     return Agent(name="x", output_guardrails=[OutputGuardrail(check)])
 
 
+def in_sync_guardrails(error):
+    def check(context, agent, given) -> GuardrailFunctionOutput:
+        raise error
+
+    return Agent(name="x", input_guardrails=[InputGuardrail(check)], output_guardrails=[OutputGuardrail(check)])
+
+
+def in_tool_without_failure_text(error):
+    @function_tool(failure_error_function=None)
+    def tool() -> str:
+        """Fail."""
+        raise error
+
+    return Agent(name="x", tools=[tool])
+
+
+def in_tool_hook(error):
+    @function_tool
+    def tool() -> str:
+        """Succeed."""
+        return ""
+
+    class Hooks(AgentHooks):
+        async def on_tool_start(self, context, agent, tool):
+            raise error
+
+    return Agent(name="x", tools=[tool], hooks=Hooks())
+
+
 def in_instructions(error):
     def instructions(context, agent):
         raise error
@@ -83,14 +119,37 @@ def in_workflow(error):
     return run_workflow
 
 
+def in_thread_of_workflow(error):
+    def fail():
+        raise error
+
+    async def run_workflow(question: str):
+        await asyncio.to_thread(fail)
+
+    return run_workflow
+
+
+def in_generator_workflow(error):
+    async def run_workflow(question: str):
+        yield "begun"
+        raise error
+
+    return run_workflow
+
+
 PLACES = [
     in_async_tool,
     in_sync_tool,
     in_input_guardrail,
     in_output_guardrail,
+    in_sync_guardrails,
+    in_tool_without_failure_text,
+    in_tool_hook,
     in_instructions,
     in_hooks,
     in_workflow,
+    in_thread_of_workflow,
+    in_generator_workflow,
 ]
 
 
