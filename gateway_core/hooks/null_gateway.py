@@ -1,6 +1,6 @@
 """A gateway without agents, for commands that load plugins but do not serve."""
 
-from gateway_core.config.settings import Config
+from gateway_core.config.settings import Config, load_config
 from gateway_core.errors import GatewayError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.types import AuditContext, Catalog, Finding, Measurement
@@ -10,13 +10,13 @@ class NullGateway:
     """Implements `hooks.specs.Gateway` with an empty catalog and no state directory.
 
     Args:
-        config: The settings.
+        config: The settings. Default: those without a file and without the environment.
     """
 
     catalog = Catalog()
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or load_config(environ={})
         self.reported: list[GatewayError] = []
         self.hooks = Hooks({})
         """The hooks of the plugins that were loaded with this gateway, set afterwards."""
