@@ -71,11 +71,19 @@ class UpstreamReason:
         return f"upstream{status}{code}: {self.message}"
 
 
+_MAX_CHARACTERS = 2000
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"
+
+
 class GatewayError(Exception):
     """Base class of all errors that the gateway raises deliberately.
 
     Args:
-        message: The failure in one sentence, safe to show to a client.
+        message: The failure in one sentence, safe to show to a client. It is cut at 2,000 characters, because it may
+            quote names that a client chose.
         source: The location: a file (with line), a configuration table or an entry point.
         hint: The action that resolves the error.
         param: The JSON path of the invalid field, for errors in a request.
@@ -101,11 +109,12 @@ class GatewayError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
     ) -> None:
+        message = _cut(message)
         super().__init__(message)
         self.message = message
         self.source = source
         self.hint = hint
-        self.param = param
+        self.param = _cut(param) if param else param
         self.code = code or self.default_code
         self.status = status or self.default_status
         self.retry_after = retry_after

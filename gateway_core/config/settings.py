@@ -83,7 +83,9 @@ class HttpConfig:
     max_body: Bytes
     body_timeout: Seconds
     max_json_depth: int
+    max_json_values: int
     max_messages: int
+    max_parts: int
     max_tools: int
     max_images: int
     fetch_images: bool

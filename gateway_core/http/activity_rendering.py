@@ -213,9 +213,11 @@ def make(name: RenderingName, config: ClientsConfig, *, is_json: bool = False) -
     return _RENDERINGS[name](max_result=config.max_result, reasoning=config.reasoning != "none", links=not is_json)
 
 
-_BLOCK = re.compile(r'<details type="(?:tool_calls|reasoning)"[^>]*>.*?</details>\s*', re.DOTALL)
+# Each part excludes the characters that begin the next match, so that unclosed ones are not searched again and again.
+_INLINE_IMAGE = re.compile(r"!\[([^\[\]]*)\]\(data:image/[^()\s]*\)")
 _HANDOFF = re.compile(r"^\*→ [^\n]*\*\n\n", re.MULTILINE)
-_INLINE_IMAGE = re.compile(r"!\[([^\]]*)\]\(data:image/[^)]*\)")
+_BLOCK_START = re.compile(r'<details type="(?:tool_calls|reasoning)"')
+_BLOCK_END = re.compile(r"</details>\s*")
 
 
 def strip_blocks(text: str) -> str:
@@ -224,7 +226,17 @@ def strip_blocks(text: str) -> str:
         # As text, the data of one image would be hundreds of thousands of tokens.
         text = _INLINE_IMAGE.sub(lambda image: f"[image: {image[1]}]", text)
     text = _HANDOFF.sub("", text)
-    return _BLOCK.sub("", text) if '<details type="' in text else text
+    # One pass: a single pattern for the whole block would search the rest of the text again for each unclosed block.
+    kept: list[str] = []
+    position = 0
+    while (start := _BLOCK_START.search(text, position)) is not None:
+        opened = text.find(">", start.end())
+        end = _BLOCK_END.search(text, opened) if opened >= 0 else None
+        if end is None:
+            break
+        kept.append(text[position : start.start()])
+        position = end.end()
+    return "".join(kept) + text[position:] if kept else text
 
 
 def markdown_link(medium: Media, tool: str) -> str | None:

@@ -46,7 +46,11 @@ async def read_request(request: Request, gateway: RunningGateway) -> tuple[Princ
     principal = await authenticated(request, gateway)
     limits = gateway.config.http
     body = await read_json(
-        request, max_body=limits.max_body, timeout=limits.body_timeout, max_depth=limits.max_json_depth
+        request,
+        max_body=limits.max_body,
+        timeout=limits.body_timeout,
+        max_depth=limits.max_json_depth,
+        max_values=limits.max_json_values,
     )
     return principal, body
 

@@ -20,6 +20,8 @@ from gateway_core.http.middleware.request_context import request_id_of
 from gateway_core.observability.log_context import add_log_context
 from gateway_core.types import Catalog, Decision, DecisionMade, Principal, ServedAgent
 
+_MAX_NAME_CHARACTERS = 256
+
 LOCAL = Principal("local", admin=True)
 """The principal of all requests when no plugin authenticates; such a gateway serves loopback only."""
 
@@ -81,7 +83,7 @@ async def permitted_agent(name: str, principal: Principal, gateway: RunningGatew
         PermissionDeniedError: The policy denies access.
     """
     catalog = gateway.catalog
-    agent_id = catalog.resolve(name)
+    agent_id = catalog.resolve(name) if len(name) <= _MAX_NAME_CHARACTERS else None
     served = catalog.agents.get(agent_id) if agent_id else None
     entry = served.entry if served else catalog.loading.get(agent_id) if agent_id else None
     if entry is None:
@@ -118,6 +120,8 @@ def _report_decision(
 
 
 async def _not_found(name: str, principal: Principal, gateway: RunningGateway, catalog: Catalog) -> NotFoundError:
+    if len(name) > _MAX_NAME_CHARACTERS:
+        name = name[:_MAX_NAME_CHARACTERS]  # finding similar names takes time proportional to the length
     known = [agent.id for agent in await visible(principal, gateway, catalog)]
     folded = {agent_id.casefold(): agent_id for agent_id in known}
     # Also match the last path segment: `Research` for `labs/Research`.

@@ -7,6 +7,15 @@ from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.agent_request import Item
 
+_LISTS = ("content", "tool_calls", "output")
+
+
+def check_parts(messages: Sequence[Any], name: str, limit: int) -> None:
+    """Rejects messages or items that have more than `limit` parts and tool calls together."""
+    lists = (message.get(field) for message in messages if isinstance(message, dict) for field in _LISTS)
+    if sum(len(each) for each in lists if isinstance(each, list)) > limit:
+        raise InvalidRequestError(f"'{name}' has more than {limit} parts (max_parts)", param=name)
+
 
 def convert_parts(content: Any, path: str, convert: Callable[[Mapping[str, Any], str, str], Item]) -> str | list[Item]:
     """Returns a string unchanged, and the parts of an array converted; `convert` receives fields, type and path."""

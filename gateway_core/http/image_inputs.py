@@ -8,7 +8,6 @@ import asyncio
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
@@ -19,6 +18,7 @@ from gateway_core.net.guarded_transport import GuardedTransport, RefusedAddressE
 _FETCH_BYTES = 10 * 1024 * 1024
 _FETCH_SECONDS = 10.0
 _SCHEMES = ("https", "http", "data")
+_SCHEME_CHARACTERS = 16
 
 
 async def prepare_images(items: Sequence[Mapping[str, Any]], limits: HttpConfig) -> None:
@@ -52,10 +52,9 @@ def _images(items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _scheme(url: str) -> str:
-    try:
-        return urlsplit(url).scheme.lower()
-    except ValueError:
-        return ""
+    # `urlsplit` would keep the whole URL, which may contain the image, in its cache.
+    scheme, colon, _ = url[:_SCHEME_CHARACTERS].lstrip().partition(":")
+    return scheme.lower() if colon else ""
 
 
 async def _inline(image: dict[str, Any], client: httpx2.AsyncClient) -> None:

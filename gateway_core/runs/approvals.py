@@ -22,9 +22,13 @@ from gateway_core.types import ApprovalAsked, PendingCall, RunContext
 
 KIND = "approval"
 ID = re.compile(r"\bappr_[A-Za-z0-9_-]{22}\b")
-_APPROVE = re.compile(r"\s*(?:/?approved?|yes|ok(?:ay)?)\s*[.!]?\s*", re.IGNORECASE)
+_QUESTION_CHARACTERS = 10_000
+"""The id is at the end of an approval request; a longer text is not searched."""
+# For text without surrounding whitespace. Two optional runs of whitespace must not be adjacent: matching a long run
+# would take quadratic time.
+_APPROVE = re.compile(r"(?:/?approved?|yes|ok(?:ay)?)(?:\s*[.!])?", re.IGNORECASE)
 _REJECT = re.compile(
-    r"\s*(?:/?reject(?:ed)?|no|den(?:y|ied))\s*[.!]?\s*(?:[:,]\s*(?P<why>.+))?", re.IGNORECASE | re.DOTALL
+    r"(?:/?reject(?:ed)?|no|den(?:y|ied))(?:\s*[.!])?(?:\s*[:,]\s*(?P<why>.+))?", re.IGNORECASE | re.DOTALL
 )
 
 
@@ -41,12 +45,13 @@ def question_of(items: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the id of the approval request that the last message of a conversation replies to."""
     if len(items) < 2 or items[-1].get("role") != "user" or items[-2].get("role") != "assistant":
         return None
-    asked = ID.findall(_text(items[-2].get("content")))
+    asked = ID.findall(_text(items[-2].get("content"))[-_QUESTION_CHARACTERS:])
     return asked[-1] if asked else None
 
 
 def verdict_of(said: str) -> Verdict | None:
     """Parse a message as a verdict; `None` if it contains anything else."""
+    said = said.strip()
     if _APPROVE.fullmatch(said):
         return Verdict(approved=True)
     if match := _REJECT.fullmatch(said):

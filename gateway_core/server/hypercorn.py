@@ -6,6 +6,7 @@ drain the runs.
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 MIN_OPEN_FILES = 4096
 MAX_OPEN_FILES = 65536
+
+M_MMAP_THRESHOLD = -3
+"""https://man7.org/linux/man-pages/man3/mallopt.3.html"""
+LARGE_BLOCK_BYTES = 1024 * 1024
 
 # Time for cleanup after `drain_timeout`, before the process is forced to exit.
 EXIT_GRACE_SECONDS = 10.0
@@ -106,6 +111,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
         )
     gateway.owns_process = True
     _raise_open_file_limit()
+    _return_large_blocks()
     detect_disconnects()
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(listen(config, address)) for address in addresses]
@@ -239,6 +245,12 @@ class _Config(HypercornConfig):
 
     def create_sockets(self) -> Sockets:
         return Sockets(secure_sockets=[], insecure_sockets=self._listeners, quic_sockets=[])
+
+
+def _return_large_blocks() -> None:
+    """Make the C library return freed blocks to the system from 1 MiB on; by default, it keeps up to 64 MiB of them."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other C libraries have no such setting
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def _hypercorn_config(config: ServerConfig, listeners: Sequence[socket.socket]) -> HypercornConfig:

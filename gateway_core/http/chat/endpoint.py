@@ -36,7 +36,7 @@ class ChatCompletions:
         request = Request(scope, receive)
         principal, body = await read_request(request, self._gateway)
         config = self._gateway.config
-        chat = parse_chat_request(body, max_messages=config.http.max_messages, max_tools=config.http.max_tools)
+        chat = parse_chat_request(body, config.http)
         to_run = await prepare_run(request, self._gateway, principal, chat)
         name = rendering_for(request.headers, principal, body.get("tools"), config.clients)
         is_json = to_run.served.structured or chat.answer_format is not None

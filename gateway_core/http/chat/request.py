@@ -9,11 +9,13 @@ from typing import Any
 
 from attrs import frozen
 
+from gateway_core.config.settings import HttpConfig
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.agent_request import AgentRequest
 from gateway_core.http.answer_format import parse_answer_format
 from gateway_core.http.chat.messages import parse_messages
+from gateway_core.http.content_parts import check_parts
 
 
 @frozen(kw_only=True)
@@ -23,7 +25,7 @@ class ChatRequest(AgentRequest):
     include_usage: bool
 
 
-def parse_chat_request(body: Mapping[str, Any], *, max_messages: int, max_tools: int) -> ChatRequest:
+def parse_chat_request(body: Mapping[str, Any], limits: HttpConfig) -> ChatRequest:
     """Parses a request body.
 
     Raises:
@@ -33,8 +35,9 @@ def parse_chat_request(body: Mapping[str, Any], *, max_messages: int, max_tools:
     messages = json_fields.listing(body, "messages")
     if not messages:
         raise InvalidRequestError("'messages' is required and must be a non-empty array", param="messages")
-    json_fields.check_length(messages, "messages", max_messages)
-    json_fields.check_length(json_fields.listing(body, "tools") or (), "tools", max_tools)
+    json_fields.check_length(messages, "messages", limits.max_messages)
+    check_parts(messages, "messages", limits.max_parts)
+    json_fields.check_length(json_fields.listing(body, "tools") or (), "tools", limits.max_tools)
     _reject_unsupported(body)
     options = json_fields.mapping(body, "stream_options") or {}
     conversation = parse_messages(messages)

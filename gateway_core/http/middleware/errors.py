@@ -46,11 +46,13 @@ class ErrorMiddleware:
             check_head(scope, self._limits)
             await self._app(scope, receive, watched_send)
         except Exception as error:
-            problem = self._problem(error, request_id_of(scope))
+            # The error must not be in a variable here: its traceback refers to this frame, and this cycle would retain
+            # the request's body until a garbage collection.
+            response = error_responses.response(self._problem(error, request_id_of(scope)), request_id_of(scope))
             if started:
                 # The status has been sent. Close the connection, so that the client notices the truncated response.
                 raise
-            await error_responses.response(problem, request_id_of(scope))(scope, receive, send)
+            await response(scope, receive, send)
 
     def _problem(self, error: Exception, request_id: str) -> GatewayError:
         if isinstance(error, GatewayError):

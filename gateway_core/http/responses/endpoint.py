@@ -53,7 +53,7 @@ class Responses:
         config = self._gateway.config
         most = config.http.max_messages
         body["input"] = await resolve(body.get("input"), self._gateway.records, principal.id, max_items=most)
-        asked = parse_responses_request(body, max_items=most, max_tools=config.http.max_tools)
+        asked = parse_responses_request(body, config.http)
         to_run = await prepare_run(request, self._gateway, principal, asked)
         earlier = await self._earlier(asked, principal.id)
         to_run = evolve(to_run, items=[*earlier, *asked.items], verdict=_verdict(asked.approvals))

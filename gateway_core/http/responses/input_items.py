@@ -9,11 +9,12 @@ from typing import Any
 
 from attrs import field, frozen
 
+from gateway_core.config.settings import HttpConfig
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.activity_rendering import strip_blocks
 from gateway_core.http.agent_request import Item
-from gateway_core.http.content_parts import convert_parts, input_file, plain_text
+from gateway_core.http.content_parts import check_parts, convert_parts, input_file, plain_text
 from gateway_core.http.responses.item_references import new_id
 
 
@@ -38,7 +39,7 @@ class ParsedInput:
     """Text of the system and developer messages."""
 
 
-def parse_input(value: Any, *, max_items: int) -> ParsedInput:
+def parse_input(value: Any, limits: HttpConfig) -> ParsedInput:
     """Converts a string or an array of items.
 
     Raises:
@@ -48,7 +49,8 @@ def parse_input(value: Any, *, max_items: int) -> ParsedInput:
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
         raise InvalidRequestError("'input' is required and must be a string or a non-empty array", param="input")
-    json_fields.check_length(value, "input", max_items)
+    json_fields.check_length(value, "input", limits.max_messages)
+    check_parts(value, "input", limits.max_parts)
     items: list[Item] = []
     given: list[Item] = []
     approvals: list[ApprovalAnswer] = []

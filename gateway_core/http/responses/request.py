@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
+from gateway_core.config.settings import HttpConfig
 from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.agent_request import AgentRequest
@@ -33,7 +34,7 @@ class ResponsesRequest(AgentRequest):
     """Request fields that the response repeats."""
 
 
-def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tools: int) -> ResponsesRequest:
+def parse_responses_request(body: Mapping[str, Any], limits: HttpConfig) -> ResponsesRequest:
     """Parses a request body.
 
     Raises:
@@ -52,8 +53,8 @@ def parse_responses_request(body: Mapping[str, Any], *, max_items: int, max_tool
     reasoning = json_fields.mapping(body, "reasoning") or {}
     text = json_fields.mapping(body, "text") or {}
     text_format = json_fields.mapping(text, "format", "text.")
-    json_fields.check_length(json_fields.listing(body, "tools") or (), "tools", max_tools)
-    parsed = parse_input(body.get("input"), max_items=max_items)
+    json_fields.check_length(json_fields.listing(body, "tools") or (), "tools", limits.max_tools)
+    parsed = parse_input(body.get("input"), limits)
     instructions = json_fields.text(body, "instructions")
     return ResponsesRequest(
         model=model,

@@ -9,7 +9,6 @@ from typing import Any
 
 from gateway_plugins.ui_tasks.recognition import KEYS, Task
 
-_HISTORY = re.compile(r"<chat_history>\s*(.*?)\s*</chat_history>", re.DOTALL)
 _TURN = re.compile(
     r"^(?:user|human):\s*(.*?)(?=^(?:assistant|ai|user|human):|\Z)", re.IGNORECASE | re.DOTALL | re.MULTILINE
 )
@@ -37,8 +36,8 @@ def local_answer(task: Task, prompt: str | None) -> str:
 
 def _first_user_message(prompt: str) -> str:
     """Returns the first user message of the conversation that a prompt quotes."""
-    history = _HISTORY.search(prompt)
-    quoted = history[1] if history else prompt.partition("\n\nConversation:\n")[2]
+    history, closed, _ = prompt.partition("<chat_history>")[2].partition("</chat_history>")
+    quoted = history.strip() if closed else prompt.partition("\n\nConversation:\n")[2]
     if not quoted:
         quoted = prompt.partition("\n\n")[2]
     turn = _TURN.search(quoted)

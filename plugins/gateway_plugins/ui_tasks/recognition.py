@@ -38,7 +38,7 @@ KEYS = {"autocomplete": "text", "image_prompt": "prompt"}
 _BY_KEY = {key: kind for kind, key in KEYS.items()}
 _KEY = re.compile(r"\{\s*\"(title|tags|follow_ups|queries|text|prompt)\"\s*:")
 _SECTION = re.compile(r"^#{2,4} \**(?:output|output rules|guidelines|instructions)\b", re.IGNORECASE | re.MULTILINE)
-_HISTORY = re.compile(r"<chat_history>.*</chat_history>", re.DOTALL)
+_HISTORY_START, _HISTORY_END = "<chat_history>", "</chat_history>"
 _EMOJI = re.compile(
     r"Your task is to reflect the speaker's likely facial expression through a fitting emoji\..*```", re.DOTALL
 )
@@ -76,9 +76,13 @@ def by_prompt(messages: Sequence[Mapping[str, Any]], *, stream: bool) -> Task | 
 
 
 def _of_openwebui(prompt: str) -> Task | None:
-    if not prompt.startswith("### Task:\n") or not _HISTORY.search(prompt):
+    if not prompt.startswith("### Task:\n"):
         return None
-    instructions = _HISTORY.sub("", prompt)  # ignore matches in the quoted conversation
+    before, start, rest = prompt.partition(_HISTORY_START)
+    _, end, after = rest.rpartition(_HISTORY_END)
+    if not (start and end):
+        return None
+    instructions = before + after  # ignore matches in the quoted conversation
     key = _KEY.search(instructions)
     if key is None or not _SECTION.search(instructions):
         return None

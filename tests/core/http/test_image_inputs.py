@@ -81,7 +81,7 @@ async def test_internal_hosts_are_never_contacted():
         assert host.records == []
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "/etc/passwd", "ftp://host.example/x", "http://[", "x"])
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "/etc/passwd", "ftp://host.example/x", "x"])
 async def test_other_url_schemes_are_rejected(url):
     agent, _ = agent_and_model()
     async with gateway_in_memory({"A": agent}) as g:
