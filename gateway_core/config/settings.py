@@ -93,6 +93,7 @@ class HttpConfig:
     cors_origins: list[str]
     sse_keep_alive: Seconds
     keep_responses: Seconds
+    max_conversation: Bytes
 
 
 RenderingName = Literal["plain", "reasoning", "openwebui"]

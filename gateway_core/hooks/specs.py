@@ -94,10 +94,16 @@ class RecordStore(Protocol):
             owner: The id of the principal that owns the record.
             value: The content.
             seconds: The lifetime, or `None` for no expiry.
+
+        Raises:
+            GatewayError: The record cannot be stored; the methods of a store raise no other exceptions.
         """
 
     async def get(self, kind: str, key: str, owner: str) -> bytes | None:
         """Return a record, or `None` if it does not exist, has expired, or has a different owner."""
+
+    async def touch(self, kind: str, keys: Iterable[str], owner: str, *, seconds: float | None) -> None:
+        """Renew the lifetime of existing records, as if they were stored again."""
 
     async def delete(self, kind: str, key: str, owner: str) -> bool:
         """Delete a record. Return whether it existed."""

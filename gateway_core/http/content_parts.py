@@ -10,10 +10,15 @@ from gateway_core.http.agent_request import Item
 _LISTS = ("content", "tool_calls", "output")
 
 
+def count_parts(messages: Sequence[Any]) -> int:
+    """Returns the number of parts and tool calls of messages or items."""
+    lists = (message.get(field) for message in messages if isinstance(message, dict) for field in _LISTS)
+    return sum(len(each) for each in lists if isinstance(each, list))
+
+
 def check_parts(messages: Sequence[Any], name: str, limit: int) -> None:
     """Rejects messages or items that have more than `limit` parts and tool calls together."""
-    lists = (message.get(field) for message in messages if isinstance(message, dict) for field in _LISTS)
-    if sum(len(each) for each in lists if isinstance(each, list)) > limit:
+    if count_parts(messages) > limit:
         raise InvalidRequestError(f"'{name}' has more than {limit} parts (max_parts)", param=name)
 
 

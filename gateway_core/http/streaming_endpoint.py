@@ -4,7 +4,7 @@ Subclasses serialize the response.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -72,8 +72,8 @@ class StreamingEndpoint:
         if self._request.task is None:
             run.handed_over = run.on_disconnect != "cancel" and not run.over
 
-    async def _json(self, body: bytes) -> None:
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    async def _json(self, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 

@@ -1,7 +1,9 @@
 """The Responses API of the real command with the official client: typed events, and persistence after `kill -9`."""
 
+import resource
 import signal
 import time
+import urllib.request
 
 import openai
 import pytest
@@ -47,6 +49,44 @@ def folder(tmp_path, upstream):
 def kill(server) -> None:
     server.process.send_signal(signal.SIGKILL)
     server.process.wait(10)
+
+
+def test_answers_are_sent_although_the_disk_is_full(folder):
+    with serving(folder) as server:
+        client = server.client()
+        first = client.responses.create(model="Keeper", input="say: one")
+        size = sum(path.stat().st_size for path in (folder / ".agent-gateway").glob("sessions.db*"))
+        # Writes beyond this size fail, as on a full disk.
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        text = "say: " + "word " * 20_000
+        raw = client.responses.with_raw_response.create(model="Keeper", input=text, previous_response_id=first.id)
+        assert raw.headers["x-agent-gateway-stored"] == "false"
+        assert raw.parse().output_text.startswith("word")
+        events = list(client.responses.create(model="Keeper", input=text, stream=True))
+        assert (events[-1].type, events[-1].response.store) == ("response.completed", False)
+        memory = {"x-agent-gateway-session": "c"}
+        chat = client.chat.completions.create(
+            model="Keeper", messages=[{"role": "user", "content": text}], extra_headers=memory
+        )
+        assert chat.choices[0].message.content.startswith("word")
+        ready = urllib.request.urlopen(f"{server.url}/readyz").read().decode()
+        assert "sessions: failed (optional)" in ready
+        assert "state_not_writable" in urllib.request.urlopen(f"{server.url}/admin/agents/errors").read().decode()
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        again = client.responses.create(model="Keeper", input=text, previous_response_id=first.id)
+        assert client.responses.retrieve(again.id).output_text == again.output_text
+        assert "sessions" not in urllib.request.urlopen(f"{server.url}/readyz").read().decode()
+
+
+def test_a_corrupt_database_is_replaced(folder):
+    (folder / ".agent-gateway").mkdir()
+    (folder / ".agent-gateway" / "sessions.db").write_bytes(b"\x00\x01" * 4000)
+    with serving(folder) as server:
+        client = server.client()
+        response = client.responses.create(model="Keeper", input="say: one")
+        assert client.responses.retrieve(response.id).output_text == "one"
+        assert "state_replaced" in urllib.request.urlopen(f"{server.url}/admin/agents/errors").read().decode()
+    assert (folder / ".agent-gateway" / "sessions.broken").exists()
 
 
 def test_a_stream_of_typed_events_ends_in_the_whole_response(folder):

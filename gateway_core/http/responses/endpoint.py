@@ -13,25 +13,29 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway_core.errors import InvalidRequestError, NotFoundError, RunError
+from gateway_core.errors import GatewayError, InvalidRequestError, NotFoundError, RunError
 from gateway_core.gateway import RunningGateway
-from gateway_core.http.agent_request import Item, prepare_run, read_request
+from gateway_core.http.agent_request import prepare_run, read_request
 from gateway_core.http.auth import authenticated
 from gateway_core.http.client_detection import has_tool_items
 from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
 from gateway_core.http.responses.input_items import ApprovalAnswer
-from gateway_core.http.responses.item_references import RESPONSE, new_id, resolve
+from gateway_core.http.responses.item_ids import new_id
 from gateway_core.http.responses.request import ResponsesRequest, parse_responses_request
 from gateway_core.http.responses.serializer import CANCELLED, Json, ResponseWriter
+from gateway_core.http.responses.stored import StoredResponses, is_reference
 from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, is_final
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.approvals import Verdict
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import Failed, RunEvent
+from gateway_core.types import Failed, Principal, RunEvent
 
 logger = logging.getLogger(__name__)
+
+NOT_STORED = ((b"x-agent-gateway-stored", b"false"),)
+"""Header of a response that should be stored, but could not be."""
 
 
 @described("Create a response", takes=schemas.RESPONSE_REQUEST, answers=schemas.RESPONSE, content=schemas.STREAM)
@@ -51,14 +55,19 @@ class Responses:
         request = Request(scope, receive)
         principal, body = await read_request(request, self._gateway)
         config = self._gateway.config
-        most = config.http.max_messages
-        body["input"] = await resolve(body.get("input"), self._gateway.records, principal.id, max_items=most)
+        stored = self._stored_by(principal)
+        given = body.get("input")
+        body["input"] = await stored.resolve(given)
         asked = parse_responses_request(body, config.http)
         to_run = await prepare_run(request, self._gateway, principal, asked)
-        earlier = await self._earlier(asked, principal.id)
-        to_run = evolve(to_run, items=[*earlier, *asked.items], verdict=_verdict(asked.approvals))
+        if isinstance(given, list):  # references stay references, so that no item is stored or counted twice
+            pairs = zip(given, asked.given, strict=True)
+            asked = evolve(asked, given=[as_sent if is_reference(as_sent) else item for as_sent, item in pairs])
+        earlier = await stored.conversation(asked.previous_response_id, asked.given)
+        await stored.renew(earlier, config.http.keep_responses)
+        to_run = evolve(to_run, items=[*earlier.items, *asked.items], verdict=_verdict(asked.approvals))
         tools = has_tool_items(request.headers, principal, body.get("tools"), config.clients)
-        await _Answer(self._gateway, to_run, send, asked, earlier, tools, self._running).serve(receive)
+        await _Answer(self._gateway, to_run, send, asked, stored, tools, self._running).serve(receive)
 
     @described("Get a stored response", answers=schemas.RESPONSE)
     async def get(self, request: Request) -> Response:
@@ -69,7 +78,7 @@ class Responses:
             )
         principal = await authenticated(request, self._gateway)
         answer = self._running.get((principal.id, request.path_params["id"]))
-        return json_response(answer.snapshot() if answer is not None else (await self._stored(request))["response"])
+        return json_response(answer.snapshot() if answer is not None else await self._stored(principal, request))
 
     @described(
         "List the input items of a stored response, newest first by default",
@@ -78,7 +87,11 @@ class Responses:
     )
     async def input_items(self, request: Request) -> Response:
         """`GET /v1/responses/{id}/input_items`, newest first unless `order=asc`."""
-        items: list[Item] = (await self._stored(request))["input"]
+        principal = await authenticated(request, self._gateway)
+        response_id = request.path_params["id"]
+        items = await self._stored_by(principal).input_items(response_id)
+        if items is None:
+            raise _not_found(response_id)
         if request.query_params.get("order", "desc") != "asc":
             items = items[::-1]
         after = request.query_params.get("after")
@@ -104,7 +117,7 @@ class Responses:
         response_id = request.path_params["id"]
         if (principal.id, response_id) in self._running:
             raise InvalidRequestError("the response is in progress; cancel it first", param="id")
-        if not await self._gateway.records.delete(RESPONSE, response_id, principal.id):
+        if not await self._stored_by(principal).delete(response_id):
             raise _not_found(response_id)
         return json_response({"id": response_id, "object": "response", "deleted": True})
 
@@ -115,32 +128,18 @@ class Responses:
         answer = self._running.get((principal.id, request.path_params["id"]))
         if answer is not None:
             return json_response(answer.cancel())
-        stored = (await self._stored(request))["response"]
+        stored = await self._stored(principal, request)
         raise InvalidRequestError(f"a response with the status '{stored['status']}' cannot be cancelled", param="id")
 
-    async def _stored(self, request: Request) -> Json:
-        principal = await authenticated(request, self._gateway)
+    async def _stored(self, principal: Principal, request: Request) -> Json:
         response_id = request.path_params["id"]
-        kept = await self._gateway.records.get(RESPONSE, response_id, principal.id)
-        if kept is None:
+        response = await self._stored_by(principal).get(response_id)
+        if response is None:
             raise _not_found(response_id)
-        record: Json = orjson.loads(kept)
-        return record
+        return response
 
-    async def _earlier(self, asked: ResponsesRequest, principal_id: str) -> list[Item]:
-        """Returns the items of the conversation that `previous_response_id` refers to."""
-        if asked.previous_response_id is None:
-            return []
-        kept = await self._gateway.records.get(RESPONSE, asked.previous_response_id, principal_id)
-        if kept is None:
-            raise InvalidRequestError(
-                f"the previous response '{asked.previous_response_id[:100]}' was not found",
-                param="previous_response_id",
-                code="previous_response_not_found",
-                hint="it was not stored, was deleted, has expired, or belongs to another key",
-            )
-        items: list[Item] = orjson.loads(kept)["conversation"]
-        return items
+    def _stored_by(self, principal: Principal) -> StoredResponses:
+        return StoredResponses(self._gateway.records, principal.id, self._gateway.config.http)
 
 
 class _Answer(StreamingEndpoint):
@@ -152,13 +151,13 @@ class _Answer(StreamingEndpoint):
         request: RunRequest,
         send: Send,
         asked: ResponsesRequest,
-        earlier: list[Item],
+        stored: StoredResponses,
         tools: bool,
         running: "dict[tuple[str, str], _Answer]",
     ) -> None:
         super().__init__(gateway, request, send)
         self._asked = asked
-        self._earlier = earlier
+        self._stored = stored
         self._running = running
         self._store = asked.store is not False and request.task is None
         self._id = new_id("resp")
@@ -212,13 +211,17 @@ class _Answer(StreamingEndpoint):
                 self._running[key] = self
                 started.set_result(None)
                 await self._read(run)
-            await self._keep()
+            self._writer.end()
+            if not await self._keep():
+                # The client fetches the response later: keep it in memory.
+                delay = self._gateway.config.runs.keep_results
+                asyncio.get_running_loop().call_later(delay, self._running.pop, key, None)
+                return
         except Exception:
             if not started.done():
                 raise
-            logger.exception("background response %s could not be completed or stored", self._id)
-        finally:
-            self._running.pop(key, None)
+            logger.exception("background response %s could not be completed", self._id)
+        self._running.pop(key, None)
 
     async def _whole(self, key: tuple[str, str]) -> None:
         async with self._start() as run:
@@ -226,8 +229,9 @@ class _Answer(StreamingEndpoint):
             last = await self._read(run)
         if isinstance(last, Failed):
             raise last.error
-        await self._keep()
-        await self._json(orjson.dumps(self._writer.response))
+        self._writer.end()
+        stored = await self._keep()
+        await self._json(orjson.dumps(self._writer.response), () if stored else NOT_STORED)
 
     async def _read(self, run: ActiveRun) -> RunEvent:
         """Serializes all events of a run. Returns the last event."""
@@ -254,19 +258,26 @@ class _Answer(StreamingEndpoint):
             last = start + self._writer.events(events)
             # Store the response before the client receives the last event, so that a follow-up request can refer to it.
             await self._keep()
-            await self._send_chunk(last, more=False)
+            await self._send_chunk(last + self._writer.end(), more=False)
 
-    async def _keep(self) -> None:
+    async def _keep(self) -> bool:
+        """Stores the response, if requested. If that fails, the client still gets it, marked as not stored."""
         if not self._store:
-            return
-        record = {
-            "response": self._writer.response,
-            "input": self._asked.given,
-            "conversation": [*self._earlier, *self._asked.items, *self._writer.conversation_items],
-        }
-        seconds = self._gateway.config.http.keep_responses
-        owner = self._request.run.principal.id
-        await self._gateway.records.put(RESPONSE, self._id, owner, orjson.dumps(record), seconds=seconds)
+            return True
+        try:
+            await self._stored.put(
+                self._writer.response,
+                self._asked.given,
+                self._writer.conversation_items,
+                previous=self._asked.previous_response_id,
+                seconds=self._gateway.config.http.keep_responses,
+            )
+        except Exception as error:
+            if not isinstance(error, GatewayError):
+                logger.exception("response %s could not be stored", self._id)
+            self._writer.response["store"] = False
+            return False
+        return True
 
 
 def _verdict(answers: tuple[ApprovalAnswer, ...]) -> tuple[str, Verdict] | None:

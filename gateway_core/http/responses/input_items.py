@@ -15,7 +15,7 @@ from gateway_core.http import json_fields
 from gateway_core.http.activity_rendering import strip_blocks
 from gateway_core.http.agent_request import Item
 from gateway_core.http.content_parts import check_parts, convert_parts, input_file, plain_text
-from gateway_core.http.responses.item_references import new_id
+from gateway_core.http.responses.item_ids import new_id
 
 
 @frozen

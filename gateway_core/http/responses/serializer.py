@@ -13,7 +13,7 @@ import orjson
 
 from gateway_core.http import error_responses
 from gateway_core.http.activity_rendering import approval_question, markdown_link
-from gateway_core.http.responses.item_references import item_id
+from gateway_core.http.responses.item_ids import item_id
 from gateway_core.types import (
     ApprovalAsked,
     Citation,
@@ -118,8 +118,13 @@ class ResponseWriter:
         )
 
     def events(self, events: Iterable[RunEvent]) -> bytes:
-        """Returns the stream events for events of the run; the last event of a run ends the response."""
+        """Returns the stream events for events of the run, except the last one, which `end` returns."""
         return b"".join([self._one(event) for event in events])
+
+    def end(self) -> bytes:
+        """Returns the last stream event, which contains the whole response, after the last event of the run."""
+        status = self.response["status"]
+        return self._event(f"response.{'failed' if status == 'cancelled' else status}", response=self.response)
 
     def snapshot(self) -> Json:
         """Returns the response in its current state."""
@@ -300,7 +305,7 @@ class ResponseWriter:
             self.conversation_items.append({"role": "assistant", "content": text.removeprefix("\n\n")})
 
     def _new_id(self, prefix: str) -> str:
-        """Returns the id of the next item, which `item_references` maps to the response."""
+        """Returns the id of the next item, which `item_ids` can map to the response."""
         return item_id(prefix, self.response["id"], len(self.output))
 
     def _whole(self, item: Json) -> bytes:
@@ -338,9 +343,9 @@ class ResponseWriter:
         if event.finish_reason != "stop":
             reason = "max_output_tokens" if event.finish_reason == "length" else event.finish_reason
             self.response |= {"status": "incomplete", "incomplete_details": {"reason": reason}}
-            return out + self._event("response.incomplete", response=self.response)
-        self.response["status"] = "completed"
-        return out + self._event("response.completed", response=self.response)
+        else:
+            self.response["status"] = "completed"
+        return out
 
     def _failed(self, event: Failed) -> bytes:
         out = self._close() + self._close_calls("incomplete")
@@ -354,7 +359,7 @@ class ResponseWriter:
         # The API has no stream event for a cancelled response.
         if error.code == CANCELLED and self.response["background"]:
             self.response |= {"status": "cancelled", "error": None}
-        return out + self._event("response.failed", response=self.response)
+        return out
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         data = orjson.dumps({"type": kind, "sequence_number": self._sequence, **fields})

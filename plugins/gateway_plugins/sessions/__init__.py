@@ -4,16 +4,17 @@ The data is in a SQLite database in the state directory, or in memory if there i
 not authorize access: every record has an owner, and callers pass the owner.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from gateway_core import AgentEntry, Database, Gateway, RecordStore, RunContext, Seconds, hookimpl
+from gateway_core import AgentEntry, Bytes, Check, Gateway, RecordStore, RunContext, Seconds, hookimpl
 from gateway_plugins.sessions import chat_session, records
 from gateway_plugins.sessions.records import SqliteRecords
+from gateway_plugins.sessions.store import Quota, Store
 
 if TYPE_CHECKING:
     from agents.memory import Session
@@ -29,6 +30,10 @@ class Settings:
     """Maximum number of items that an agent with a memory receives, the newest ones; 0 means no limit."""
     keep_memories: Seconds = Seconds(90 * 86400.0)
     """Time after which an unused memory is deleted; 0 means never."""
+    max_memory: Bytes = Bytes(16 * 1024 * 1024)
+    """Maximum size of one memory; its oldest items are deleted first."""
+    max_stored: Bytes = Bytes(256 * 1024 * 1024)
+    """Maximum size of the responses and approvals of one principal, and of its memories; the oldest are deleted."""
 
 
 class Sessions:
@@ -39,8 +44,12 @@ class Sessions:
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._gateway = gateway
         self._config = config
-        self._database = Database(self._file, records.SCHEMA + chat_session.SCHEMA)
-        self._records = SqliteRecords(self._database)
+        self._store = Store(gateway, self._file, records.SCHEMA + chat_session.SCHEMA, records.upgrade)
+        self._records = SqliteRecords(self._store, self._max_stored)
+        self._memory_quota = Quota(self._max_stored, chat_session.MEASURE, chat_session.DELETE_OLDEST)
+
+    def _max_stored(self) -> int:
+        return self._config.max_stored
 
     def reconfigure(self, config: Settings) -> None:
         """Applies new settings to subsequent runs."""
@@ -57,7 +66,7 @@ class Sessions:
         try:
             yield
         finally:
-            await self._database.close()
+            await self._store.close()
 
     @hookimpl
     def record_store(self) -> RecordStore:
@@ -70,13 +79,20 @@ class Sessions:
         if run.session_id is None:
             return None
         return chat_session.Memory(
-            self._database,
+            self._store,
+            self._memory_quota,
             run.principal.id,
             entry.id,
             run.session_id,
             history=self._config.history,
             keep=self._config.keep_memories,
+            max_bytes=self._config.max_memory,
         )
+
+    @hookimpl
+    async def readiness(self) -> Iterable[Check]:
+        """Reports a failure of the last operation. It is not required: answers are then sent without being stored."""
+        return [Check("sessions", ok=False, needed=False)] if self._store.failing else []
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:

@@ -33,7 +33,8 @@ class OverrideFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._database = Database(lambda: path, _SCHEMA, durable=True)
+        # Overrides only grant access, so it is safe to start without a corrupt file.
+        self._database = Database(lambda: path, _SCHEMA, durable=True, on_corrupt=self._log_replacement)
 
     async def open(self) -> list[Override]:
         """Open or create the file. Returns its overrides, oldest first.
@@ -42,15 +43,7 @@ class OverrideFile:
             ConfigError: The file cannot be created or read.
         """
         try:
-            try:
-                return await self._database.run(read)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:
-                # Overrides only grant access, so it is safe to start without a corrupt file.
-                await self._database.close()
-                self._set_aside()
-                return await self._database.run(read)
+            return await self._database.run(read)
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(
                 f"cannot open the database of overrides: {error}",
@@ -80,6 +73,11 @@ class OverrideFile:
         rows = [(each,) for each in ids]
         await self._write(lambda connection: connection.executemany("DELETE FROM overrides WHERE id = ?", rows))
 
+    def _log_replacement(self, broken: Path) -> None:
+        logger.error(
+            "the database %s is corrupt and was renamed to %s; its overrides are lost", self._path, broken.name
+        )
+
     async def _write(self, operation: Callable[[sqlite3.Connection], object]) -> None:
         try:
             await self._database.run(operation)
@@ -87,15 +85,6 @@ class OverrideFile:
             raise UnavailableError(
                 "the database of overrides cannot be written", source=str(self._path), code="state_not_writable"
             ) from error
-
-    def _set_aside(self) -> None:
-        broken = self._path.with_suffix(".broken")
-        logger.error(
-            "the database %s is corrupt and was renamed to %s; its overrides are lost", self._path, broken.name
-        )
-        self._path.replace(broken)
-        for rest in ("-wal", "-shm"):
-            Path(f"{self._path}{rest}").unlink(missing_ok=True)
 
 
 def read(connection: sqlite3.Connection) -> list[Override]:
