@@ -129,7 +129,7 @@ def _guarded(route: BaseRoute, gateway: RunningGateway) -> BaseRoute:
     inner = route.app
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        if gateway.admin_port is not None and (scope.get("server") or (None, None))[1] != gateway.admin_port:
+        if not gateway.serves_admin_pages(scope.get("server")):
             # The same response as for an unknown path.
             raise HTTPException(404)
         scope["state"]["principal"] = await admin_only(Request(scope, receive), gateway)
@@ -146,7 +146,7 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
             error.request_id = request_id
             gateway.hooks.on_error(error)
 
-    layers = [Middleware(RequestContextMiddleware)]
+    layers = [Middleware(RequestContextMiddleware, closing=lambda: gateway.stopping)]
     if origins := gateway.config.http.cors_origins:
         layers.append(
             Middleware(

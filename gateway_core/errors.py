@@ -78,6 +78,10 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"
 
 
+FAILED_AFTER_TOOL = 424
+"""The status of a failure after a tool has started: https://www.rfc-editor.org/rfc/rfc4918#section-11.4"""
+
+
 class GatewayError(Exception):
     """Base class of all errors that the gateway raises deliberately.
 
@@ -97,6 +101,8 @@ class GatewayError(Exception):
     default_code: ClassVar[str] = "internal_error"
     kind: ClassVar[str] = "server_error"
     """The field `error.type` of OpenAI's error format."""
+    should_retry: bool | None = None
+    """Whether clients may retry the request; `None` leaves it to them. Clients retry by status otherwise."""
 
     def __init__(
         self,
@@ -123,6 +129,16 @@ class GatewayError(Exception):
         self.agent_id: str | None = None
         self.request_id: str | None = None
         self.principal_id: str | None = None
+
+    def after_tool(self) -> None:
+        """Mark the failure of a run in which a tool has started: a retry would call the tool again.
+
+        Some clients ignore `x-should-retry`, so the status must not be one that clients retry.
+        """
+        self.should_retry = False
+        self.retry_after = None
+        if self.status in (408, 409, 429) or self.status >= 500:
+            self.status = FAILED_AFTER_TOOL
 
     def __str__(self) -> str:
         where = f"{self.source}: " if self.source else ""
@@ -278,6 +294,7 @@ class RunError(GatewayError):
 
     stage = Stage.RUN
     default_code = "run_failed"
+    should_retry = False
 
 
 class MaxTurnsError(RunError):

@@ -24,6 +24,7 @@ from gateway_core.hooks.dispatch import Hooks
 from gateway_core.hooks.plugin_loader import Plugins, load_plugins
 from gateway_core.hooks.reconfigure import Reconfigurer
 from gateway_core.hooks.specs import RecordStore
+from gateway_core.net.addresses import is_unspecified
 from gateway_core.runs import runner
 from gateway_core.runs.detached_runs import DetachedRuns
 from gateway_core.runs.engine import Engine
@@ -75,14 +76,25 @@ class RunningGateway:
         self._resources = AsyncExitStack()
         self.owns_process = False
         """Whether the process serves only the gateway; it then restores what runs change in the process."""
-        address = config.server.admin_address
-        self.admin_port = address[1] if address else None
-        """The port of `admin_listen`. When set, only this port serves the admin pages."""
+        self.admin_address = config.server.admin_address
+        """The address of `admin_listen`. When set, only this address serves the admin pages."""
 
     @property
     def catalog(self) -> Catalog:
         """The current catalog. It grows while the gateway starts."""
         return self._builder.current if self._builder else Catalog()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the gateway is shutting down."""
+        return self._builder is not None and self.engine.stopping
+
+    def serves_admin_pages(self, address: tuple[str, int] | None) -> bool:
+        """Whether the admin pages are available at a local address."""
+        if self.admin_address is None:
+            return True
+        host, port = self.admin_address
+        return address is not None and address[1] == port and (is_unspecified(host) or address[0] == host)
 
     @property
     def ready(self) -> bool:

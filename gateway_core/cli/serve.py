@@ -74,9 +74,9 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
         yield _line(label, text)
     if not hooks.guarded:
         yield _line("access", f"open, from this machine only; {hooks.access_hint}")
-    if gateway.admin_port is not None:
+    if gateway.admin_address is not None:
         host = gateway.config.server.admin_address[0]
-        yield _line("admin", f"http://{host}:{gateway.admin_port}/admin/... (this address only)")
+        yield _line("admin", f"http://{host}:{gateway.admin_address[1]}/admin/... (this address only)")
     key = "your API key" if hooks.guarded else "any key"
     yield _line("Open WebUI", f"Admin Settings > Connections > OpenAI API: URL {url}/v1, {key}")
     yield "Press Ctrl+C to stop."

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway_core.errors import (
+    FAILED_AFTER_TOOL,
     GatewayError,
     InvalidRequestError,
     MethodNotAllowedError,
@@ -30,7 +31,7 @@ def body(error: GatewayError, request_id: str) -> dict[str, Any]:
         message = f"{message}; {error.hint}"
     return {
         "error": {
-            "message": f"{message} (request id: {request_id})" if error.status >= 500 else message,
+            "message": f"{message} (request id: {request_id})" if _is_failure(error) else message,
             "type": error.kind,
             "param": error.param,
             "code": error.code,
@@ -38,11 +39,17 @@ def body(error: GatewayError, request_id: str) -> dict[str, Any]:
     }
 
 
+def _is_failure(error: GatewayError) -> bool:
+    return error.status >= 500 or error.status == FAILED_AFTER_TOOL
+
+
 def response(error: GatewayError, request_id: str) -> Response:
     """Returns the complete response: status, headers and JSON body."""
     answer = json_response(body(error, request_id), error.status)
     if error.retry_after is not None:
         answer.headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    if error.should_retry is False:
+        answer.headers["x-should-retry"] = "false"
     if error.status == 401:
         answer.headers["www-authenticate"] = "Bearer"
     return answer

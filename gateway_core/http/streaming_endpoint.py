@@ -4,15 +4,19 @@ Subclasses serialize the response.
 """
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from starlette.types import Receive, Send
 
+from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.types import Completed, Failed, RunEvent
+
+logger = logging.getLogger(__name__)
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -53,7 +57,7 @@ class StreamingEndpoint:
         try:
             await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
-                task.result()
+                self._result(task)
                 return
             self._on_disconnect()
         finally:
@@ -63,6 +67,19 @@ class StreamingEndpoint:
                 await asyncio.wait((task,))
         if self._active is not None and self._active.handed_over:
             self._gateway.detached_runs.keep(self._active)
+
+    def _result(self, task: "asyncio.Future[None]") -> None:
+        try:
+            task.result()
+        except GatewayError:
+            raise
+        except Exception as error:
+            if self._active is None or not self._active.acted:
+                raise
+            logger.exception("request %s failed after a tool had started", self._request.run.request_id)
+            problem = GatewayError("internal error")
+            problem.after_tool()
+            raise problem from error
 
     def _on_disconnect(self) -> None:
         run = self._active

@@ -58,6 +58,14 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved and not tunneled
 
 
+def is_unspecified(host: str) -> bool:
+    """Return whether a host is the address of all interfaces, such as `0.0.0.0`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a host is a loopback address or `localhost`. Other names are not resolved."""
     if host == "localhost":

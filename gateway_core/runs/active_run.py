@@ -87,6 +87,11 @@ class ActiveRun:
         return self._last is not None
 
     @property
+    def acted(self) -> bool:
+        """Whether a tool has started, so that running the request again could repeat its effects."""
+        return self._scope.tool_calls > 0
+
+    @property
     def recorded_events(self) -> Sequence[RunEvent]:
         """All events taken so far, if the run may outlive its client; otherwise empty."""
         return self._recorded_events
@@ -121,8 +126,10 @@ class ActiveRun:
             self._first_token = time.perf_counter() - self._began
         if self.on_disconnect != "cancel":
             self._recorded_events += events
-        if events and isinstance(events[-1], Completed | Failed):
-            self._last = events[-1]
+        if events and isinstance(last := events[-1], Completed | Failed):
+            self._last = last
+            if isinstance(last, Failed) and self.acted:
+                last.error.after_tool()
         return events
 
     def stop(self, error: GatewayError) -> None:

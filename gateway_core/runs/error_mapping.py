@@ -56,6 +56,8 @@ def as_gateway_error(error: BaseException) -> GatewayError:
         found.upstream = _reason(error)
     if isinstance(error, openai.APIError):
         name_own_client(found, error)
+    if isinstance(error, openai.OpenAIError) and not _may_help_to_retry(error):
+        found.should_retry = False
     found.__cause__ = error
     return found
 
@@ -157,6 +159,17 @@ def _reason(error: openai.APIError) -> errors.UpstreamReason:
     text = _KEYS.sub("***", " ".join(str(message).split()))
     status = response.status_code if response is not None else None
     return errors.UpstreamReason(status, str(error.code) if error.code else None, text[:_MAX_REASON])
+
+
+def _may_help_to_retry(error: openai.OpenAIError) -> bool:
+    """Whether a client's retry could succeed: the failure is transient, and the gateway has not retried it itself."""
+    if not isinstance(error, openai.APIError) or isinstance(error, openai.APITimeoutError):
+        return False
+    if isinstance(error, openai.APIStatusError) and not (
+        error.status_code in (408, 409, 429) or error.status_code >= 500
+    ):
+        return False
+    return error.request.headers.get("x-stainless-retry-count", "0") == "0"
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

@@ -116,7 +116,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(listen(config, address)) for address in addresses]
         if config.admin_address:
-            gateway.admin_port = listeners[1].getsockname()[1]
+            gateway.admin_address = listeners[1].getsockname()[:2]
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(app, gateway, config, listeners, on_start))
 
@@ -131,7 +131,6 @@ async def _serve(
     stop = _stop_on_signals()
     _reload_on_hangup(gateway, stop)
     failed: list[BaseException] = []
-    draining: list[asyncio.Task[None]] = []
 
     async def recording_app(scope: Any, receive: Any, send: Any) -> None:
         # Hypercorn reports only that the lifespan failed. Keep the exception, to raise it from `_serve`.
@@ -162,7 +161,10 @@ async def _serve(
         gateway.engine.stopping = True
         await asyncio.sleep(config.drain_delay)
         _force_exit_after(config.drain_timeout + EXIT_GRACE_SECONDS)
-        draining.append(asyncio.create_task(gateway.engine.drain(config.drain_timeout)))
+        # Connections are accepted until the last run has ended, and get 503 for a new run.
+        await gateway.engine.drain(config.drain_timeout)
+        for listener in listeners:
+            listener.close()
 
     try:
         await hypercorn_serve(recording_app, _hypercorn_config(config, listeners), shutdown_trigger=until_stopped)

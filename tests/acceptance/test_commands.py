@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 
 import httpx2
 import openai
@@ -272,6 +273,17 @@ def test_the_admin_pages_have_a_separate_address(tmp_path):
         assert statuses("/admin/agents") == statuses("/metrics") == [404, 200]
         assert statuses("/healthz") == statuses("/v1/models") == [200, 200]
         assert httpx2.post(f"{server.url}/admin/reload", json={}).status_code == 404
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only 127.0.0.1 is configured elsewhere")
+def test_the_admin_address_can_have_the_same_port(tmp_path):
+    with socket.create_server(("127.0.0.2", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "gateway.toml").write_text(f'[server]\nadmin_listen = "127.0.0.2:{port}"\n')
+    with serving(tmp_path, "--offline", "--port", str(port)):
+        for path, expected in (("/admin/agents", [404, 200]), ("/healthz", [200, 200])):
+            urls = [f"http://{host}:{port}{path}" for host in ("127.0.0.1", "127.0.0.2")]
+            assert [httpx2.get(url).status_code for url in urls] == expected
 
 
 @pytest.mark.parametrize("address", ["8001", "127.0.0.1:http", ":8001"])

@@ -25,11 +25,6 @@ def ask(server, text, *, model="Tools", stream=False):
         ("fail 429 7", 429, "upstream_rate_limited"),
         ("fail 404", 502, "upstream_model_not_found"),
         ("fail 400", 400, "upstream_rejected_request"),
-        ("call fatal {}", 500, "tool_failed"),
-        ("call leave {}", 500, "agent_exit"),
-        ("call leave_in_thread {}", 500, "agent_exit"),
-        ("call interrupt {}", 500, "agent_exit"),
-        ('always call add {"a": 1, "b": 1}', 500, "max_turns_exceeded"),
     ],
 )
 def test_a_failure_before_the_first_output_has_its_own_status(server, text, status, code, stream):
@@ -37,6 +32,27 @@ def test_a_failure_before_the_first_output_has_its_own_status(server, text, stat
         ask(server, text, stream=stream)
     assert caught.value.status_code == status
     assert caught.value.body["code"] == code
+    assert "canary" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("call fatal {}", "tool_failed"),
+        ("call leave {}", "agent_exit"),
+        ("call leave_in_thread {}", "agent_exit"),
+        ("call interrupt {}", "agent_exit"),
+        ('always call add {"a": 1, "b": 1}', "max_turns_exceeded"),
+    ],
+)
+def test_a_failure_after_a_tool_started_has_a_status_that_is_not_retried(server, text, code, stream):
+    with pytest.raises(openai.APIError) as caught:
+        ask(server, text, stream=stream)
+    assert caught.value.body["code"] == code
+    assert isinstance(caught.value, openai.APIStatusError) is not stream
+    assert stream or caught.value.status_code == 424
     assert "canary" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
 

@@ -73,6 +73,19 @@ def test_excessive_or_ambiguous_headers_are_rejected(server, head, status):
     assert answer_to(server, head).startswith(b"HTTP/1.1 " + status)
 
 
+@pytest.mark.parametrize("body", [b"0\r\n\r\n", b"2\r\n{}\r\n0\r\n\r\n"])
+def test_ambiguous_framing_closes_the_connection(server, body):
+    inner = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    length = b"content-length: %d\r\n" % (len(body) + len(inner))
+    with connect(server) as client:
+        client.sendall(HEAD + length + b"transfer-encoding: chunked\r\n\r\n" + body + inner)
+        seen = b""
+        while received := client.recv(65536):  # until the connection is closed
+            seen += received
+    assert seen.startswith(b"HTTP/1.1 400")
+    assert seen.count(b"HTTP/1.1 ") == 1, "the bytes after the request are not a request"
+
+
 def test_a_missing_body_times_out(server):
     seen = answer_to(server, HEAD + b"content-length: 100\r\n\r\n{")
     assert seen.startswith(b"HTTP/1.1 408")

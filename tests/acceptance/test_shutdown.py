@@ -69,6 +69,27 @@ def test_readiness_fails_during_the_drain_delay(start):
         assert server.process.wait(10) == 0
 
 
+def test_new_connections_get_503_while_streams_complete(start):
+    with start() as server:
+        stream = server.client().chat.completions.create(model="Plain", messages=user("slow 0.05 60"), stream=True)
+        next(stream)
+        idle = httpx2.Client()
+        assert idle.get(f"{server.url}/healthz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        while (ready := httpx2.get(f"{server.url}/readyz", timeout=5)).status_code == 200:
+            pass
+        chat = {"model": "Plain", "messages": user("x")}
+        for client in (httpx2, idle):
+            rejected = client.post(f"{server.url}/v1/chat/completions", json=chat, timeout=5)
+            assert (rejected.status_code, rejected.json()["error"]["code"]) == (503, "shutting_down")
+            assert rejected.headers["connection"] == ready.headers["connection"] == "close"
+        words = list(stream)
+        assert words[-1].choices[0].finish_reason == "stop"
+        assert server.process.wait(10) == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=2)
+
+
 def test_it_exits_although_an_agent_does_not_stop(upstream, tmp_path):
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "Stubborn.py").write_text(

@@ -88,12 +88,13 @@ class _Answer(StreamingEndpoint):
         )
         async with self._start() as run:
             # Wait for the first output before the response starts, so that an immediate failure gets its own status.
+            # The start of a tool starts the response, too: a failure is then an event, which clients do not retry.
             events = await run.take(keep_alive)
             written = writer.events(self._rendering.show(events))
-            while events and not is_final(events) and not written:
+            while events and not is_final(events) and not written and not run.acted:
                 events = await run.take(keep_alive)
                 written = writer.events(self._rendering.show(events))
-            if is_final(events) and isinstance(last := events[-1], Failed) and not written:
+            if is_final(events) and isinstance(last := events[-1], Failed) and not (written or run.acted):
                 raise last.error
             await self._start_stream()
             written = writer.start() + written

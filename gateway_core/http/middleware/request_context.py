@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 import uuid
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,6 +31,12 @@ def request_id_of(scope: Scope) -> str:
     return request_id
 
 
+def close_connection(scope: Scope) -> None:
+    """Makes the server close the connection after the response. HTTP/2 has no such header."""
+    if scope["http_version"].startswith("1"):
+        scope["state"]["headers"].append((b"connection", b"close"))
+
+
 class RequestContextMiddleware:
     """Assigns the request id, adds response headers, and drains unread request bodies.
 
@@ -38,10 +45,12 @@ class RequestContextMiddleware:
 
     Args:
         app: The wrapped ASGI application.
+        closing: Returns whether each connection ends with its current response, because the gateway is shutting down.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, closing: Callable[[], bool] = lambda: False) -> None:
         self._app = app
+        self._closing = closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,6 +63,8 @@ class RequestContextMiddleware:
         add_log_context(request_id=request_id, trace_id=trace.split("-")[1] if trace else None)
         if trace:
             set_trace_headers(lambda: {"traceparent": trace})
+        if self._closing():
+            close_connection(scope)
         exchange = _Exchange(receive, send, headers)
         await self._app(scope, exchange.receive, exchange.send)
 

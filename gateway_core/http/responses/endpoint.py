@@ -245,9 +245,9 @@ class _Answer(StreamingEndpoint):
         keep_alive = self._gateway.config.http.sse_keep_alive
         async with self._start() as run:
             self._running[key] = self
-            # A run that fails immediately gets its own HTTP status.
+            # A run that fails immediately, before a tool has started, gets its own HTTP status.
             events = await run.take(keep_alive)
-            if len(events) == 1 and isinstance(events[0], Failed):
+            if len(events) == 1 and isinstance(events[0], Failed) and not run.acted:
                 raise events[0].error
             await self._start_stream()
             start = self._writer.start()

@@ -88,9 +88,9 @@ async def test_a_run_that_takes_too_long_ends(stream):
     agent = Agent(name="x", tools=[wait])
     config = {"runs": {"timeout": "200ms"}}
     async with gateway_in_memory({"X": agent}, model=script(call("wait")), config=config) as g:
-        with pytest.raises(openai.InternalServerError) as caught:
+        with pytest.raises(openai.APIError) as caught:
             await ask(g, stream=stream)
-        assert (caught.value.status_code, caught.value.code) == (504, "run_timeout")
+        assert caught.value.code == "run_timeout"
         assert g.ended[0][1].error.code == "run_timeout"
 
 

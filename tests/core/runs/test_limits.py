@@ -33,8 +33,8 @@ async def test_a_run_that_calls_too_many_tools_ends(stream):
     config = {"runs": {"max_tool_calls": 3}}
     async with gateway_in_memory({"X": agent}, config=config) as g:
         answer = await ask(g, stream)
-        assert answer.status_code == 500
-        assert answer.json()["error"]["code"] == "max_tool_calls_exceeded"
+        assert answer.status_code == (200 if stream else 424)
+        assert '"code":"max_tool_calls_exceeded"' in answer.text
         assert len(CALLED) == 3
         [(_, outcome)] = g.ended
         assert outcome.error.hint == "raise [runs] max_tool_calls"
