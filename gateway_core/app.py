@@ -26,6 +26,7 @@ from gateway_core.http.auth import admin_only
 from gateway_core.http.chat.endpoint import ChatCompletions
 from gateway_core.http.detached_run_routes import DetachedRunRoutes
 from gateway_core.http.health import Health
+from gateway_core.http.idempotency import Idempotency
 from gateway_core.http.middleware.errors import ErrorMiddleware
 from gateway_core.http.middleware.request_context import HEADER, RequestContextMiddleware, request_id_of
 from gateway_core.http.models import Models
@@ -100,7 +101,8 @@ class _Cors(CORSMiddleware):
 
 def _routes(gateway: RunningGateway) -> list[BaseRoute]:
     models, health, runs = Models(gateway), Health(gateway), DetachedRunRoutes(gateway)
-    responses = Responses(gateway)
+    idempotency = Idempotency(lambda: gateway.config.http)
+    responses = Responses(gateway, idempotency)
     admin = [_guarded(route, gateway) for route in [*admin_routes(gateway), *gateway.hooks.admin_routes()]]
     public: list[BaseRoute] = []
     public += [
@@ -109,7 +111,7 @@ def _routes(gateway: RunningGateway) -> list[BaseRoute]:
         Route("/readyz", health.ready),
         Route("/v1/models", models.list),
         Route("/v1/models/{model:path}", models.one),
-        Route("/v1/chat/completions", ChatCompletions(gateway), methods=["POST"]),
+        Route("/v1/chat/completions", ChatCompletions(gateway, idempotency), methods=["POST"]),
         Route("/v1/responses", responses, methods=["POST"]),
         Route("/v1/responses/{id}", responses.get),
         Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),

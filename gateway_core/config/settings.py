@@ -94,6 +94,8 @@ class HttpConfig:
     sse_keep_alive: Seconds
     keep_responses: Seconds
     max_conversation: Bytes
+    idempotency: Seconds
+    idempotency_size: Bytes
 
 
 RenderingName = Literal["plain", "reasoning", "openwebui"]

@@ -38,8 +38,17 @@ class StreamingEndpoint:
     def __init__(self, gateway: RunningGateway, request: RunRequest, send: Send) -> None:
         self._gateway = gateway
         self._request = request
-        self._send = send
+        self.send = send
         self._active: ActiveRun | None = None
+
+    @property
+    def acted(self) -> bool:
+        """Whether a tool has started, or the run continues without the client."""
+        return self._active is not None and (self._active.acted or self._active.handed_over)
+
+    async def serve(self, receive: Receive) -> None:
+        """Runs the agent and sends the response."""
+        raise NotImplementedError
 
     def _start(self) -> ActiveRun:
         """Creates the run; the caller must enter it."""
@@ -91,16 +100,16 @@ class StreamingEndpoint:
 
     async def _json(self, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
 
     async def _start_stream(self) -> None:
-        await self._send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        await self.send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
 
     async def _send_chunk(self, body: bytes, *, more: bool = True) -> None:
         if body == KEEP_ALIVE and self._active is not None:
             self._active.keep_alives += 1
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -14,6 +14,7 @@ from gateway_core.http.agent_request import prepare_run, read_request
 from gateway_core.http.chat.request import parse_chat_request
 from gateway_core.http.chat.serializer import ChunkWriter, completion, error_event, fingerprint, reasoning_fields
 from gateway_core.http.client_detection import rendering_for
+from gateway_core.http.idempotency import Idempotency
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
 from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, is_final
@@ -27,21 +28,25 @@ class ChatCompletions:
 
     Args:
         gateway: The gateway whose agents are served.
+        idempotency: The keys of requests that run once.
     """
 
-    def __init__(self, gateway: RunningGateway) -> None:
+    def __init__(self, gateway: RunningGateway, idempotency: Idempotency) -> None:
         self._gateway = gateway
+        self._idempotency = idempotency
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         principal, body = await read_request(request, self._gateway)
+        claim = self._idempotency.claim(request, principal, body)
         config = self._gateway.config
         chat = parse_chat_request(body, config.http)
         to_run = await prepare_run(request, self._gateway, principal, chat)
         name = rendering_for(request.headers, principal, body.get("tools"), config.clients)
         is_json = to_run.served.structured or chat.answer_format is not None
         rendering = activity_rendering.make(name, config.clients, is_json=is_json)
-        await _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage).serve(receive)
+        answer = _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage)
+        await self._idempotency.serve(claim, answer, receive)
 
 
 class _Answer(StreamingEndpoint):

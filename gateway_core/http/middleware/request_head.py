@@ -30,6 +30,6 @@ def check_head(scope: Scope, limits: HttpConfig) -> None:
     # Request smuggling: proxies and servers disagree on which header takes precedence
     # (https://www.rfc-editor.org/rfc/rfc9112#section-6.3).
     if names.count(b"content-length") + names.count(b"transfer-encoding") > 1:
-        # What follows could be a request of someone else, or a part of this one.
+        # The following bytes could be another request, or a part of this one.
         close_connection(scope)
         raise InvalidRequestError("conflicting Content-Length and Transfer-Encoding headers")

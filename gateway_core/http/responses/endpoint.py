@@ -18,6 +18,7 @@ from gateway_core.gateway import RunningGateway
 from gateway_core.http.agent_request import prepare_run, read_request
 from gateway_core.http.auth import authenticated
 from gateway_core.http.client_detection import has_tool_items
+from gateway_core.http.idempotency import Idempotency
 from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
@@ -44,16 +45,19 @@ class Responses:
 
     Args:
         gateway: The gateway whose agents are served.
+        idempotency: The keys of requests that run once.
     """
 
-    def __init__(self, gateway: RunningGateway) -> None:
+    def __init__(self, gateway: RunningGateway, idempotency: Idempotency) -> None:
         self._gateway = gateway
+        self._idempotency = idempotency
         self._running: dict[tuple[str, str], _Answer] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /v1/responses`."""
         request = Request(scope, receive)
         principal, body = await read_request(request, self._gateway)
+        claim = self._idempotency.claim(request, principal, body)
         config = self._gateway.config
         stored = self._stored_by(principal)
         given = body.get("input")
@@ -67,7 +71,8 @@ class Responses:
         await stored.renew(earlier, config.http.keep_responses)
         to_run = evolve(to_run, items=[*earlier.items, *asked.items], verdict=_verdict(asked.approvals))
         tools = has_tool_items(request.headers, principal, body.get("tools"), config.clients)
-        await _Answer(self._gateway, to_run, send, asked, stored, tools, self._running).serve(receive)
+        answer = _Answer(self._gateway, to_run, send, asked, stored, tools, self._running)
+        await self._idempotency.serve(claim, answer, receive)
 
     @described("Get a stored response", answers=schemas.RESPONSE)
     async def get(self, request: Request) -> Response:
