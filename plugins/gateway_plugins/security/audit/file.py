@@ -4,6 +4,7 @@ It does not handle a full disk: `append` raises, and continues where it stopped 
 block and must be called from one thread.
 """
 
+import errno
 import logging
 import os
 import stat
@@ -20,6 +21,7 @@ from attrs import frozen
 from gateway_plugins.security.audit.hash_chain import (
     FILE_BEGAN,
     GENESIS,
+    HEAD_LOST,
     LOST,
     RECOVERED,
     REMOVED,
@@ -44,6 +46,7 @@ _MAX_WRITERS = 16
 _MAX_TAIL = 1024 * 1024
 # fdatasync, which skips the timestamps, is not available on every platform.
 _sync = getattr(os, "fdatasync", os.fsync)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 
 
 @frozen
@@ -134,6 +137,8 @@ class AuditFile:
         if files and files[-1] != self.path:
             self._torn, self._unterminated = 0, False
             self._record(FILE_BEGAN, prev=self._seal, continues=files[-1].name)
+        if head is None and tail.last is not None:
+            self._record(HEAD_LOST, after=self._seq)
         if head is not None and head.seq > self._seq:
             self._record(LOST, **{"from": self._seq + 1, "to": head.seq})
             self._seq = head.seq
@@ -148,6 +153,9 @@ class AuditFile:
         for number in range(1, _MAX_WRITERS + 1):
             path = self._folder / ("audit.jsonl" if number == 1 else f"audit-{number}.jsonl")
             fd = os.open(head_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise OSError(errno.EINVAL, f"{head_path(path).name} is not a regular file")
             try:
                 if fcntl is not None:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -247,7 +255,8 @@ class AuditFile:
 
 
 def _open(path: Path) -> int:
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # Without O_NONBLOCK, opening a FIFO would wait for a reader.
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | _NONBLOCK, 0o600)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) and mode & 0o077:
         os.fchmod(fd, 0o600)

@@ -22,11 +22,14 @@ RECOVERED = "agent.security.audit.recovered"
 """The `torn_bytes` before this record are a partial record, written when the process died or the disk was full."""
 LOST = "agent.security.audit.lost"
 """Records `from` to `to` had been written but were missing when the gateway started."""
+HEAD_LOST = "agent.security.audit.head_lost"
+"""The head file was missing when the gateway started, so records after `after` may have been removed."""
 REMOVED = "agent.security.audit.removed"
 """The gateway removed the oldest file, whose last record was `to`, because of the setting `keep`."""
 DROPPED = "agent.security.audit.dropped"
 """Number of `records` that could not be written and were dropped."""
 
+_MAX_SEQ = 10**15
 _SEAL = re.compile(rb',"hash":"([0-9a-f]{64})"\}\Z')
 _ROTATED = re.compile(r"(.+)\.(\d{4,})\.jsonl")
 
@@ -123,7 +126,8 @@ class Head:
         """Read a head file; `None` if it is missing or malformed."""
         try:
             value = orjson.loads(path.read_bytes())
-            return cls(int(value["seq"]), str(value["hash"]))
+            seq = value["seq"]
+            return cls(seq, str(value["hash"])) if type(seq) is int and 0 <= seq <= _MAX_SEQ else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -61,9 +61,9 @@ class AuditLog:
         file = AuditFile(self._folder, max_size=settings.max_size, keep=settings.keep, now=self._clock.wall)
         try:
             await asyncio.to_thread(file.open)
-        except OSError as error:
+        except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
-                f"the audit log cannot be opened: {error.strerror or error}",
+                f"the audit log cannot be opened: {getattr(error, 'strerror', None) or error}",
                 source=str(self._folder),
                 hint="give the gateway's user write permission, or choose another [state] folder",
             ) from error

@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 from gateway_plugins.security.audit.hash_chain import (
     DROPPED,
     GENESIS,
+    HEAD_LOST,
     LOST,
     RECOVERED,
     REMOVED,
@@ -144,6 +145,9 @@ class _Verification:
             self.removed_to = max(self.removed_to, record["to"])
         if event == DROPPED:
             self.notes.append(f"{file}:{number}: {record.get('records')} records could not be written")
+        if event == HEAD_LOST:
+            after = f"records after {record.get('after')} may have been removed"
+            self._problem(file, number, f"the head file was missing when the gateway started: {after}")
         if event == LOST:
             lost = f"records {record.get('from')} to {record.get('to')}"
             self._problem(file, number, f"{lost} were missing when the gateway started")
@@ -187,9 +191,7 @@ class _Verification:
 
     def _check_end(self, file: str, head: Head | None) -> None:
         if head is None:
-            self.notes.append(
-                f"{head_path(self.path).name} is missing: the removal of records at the end cannot be detected"
-            )
+            self._problem(head_path(self.path).name, 0, f"missing: records after {self.seq} may have been removed")
         elif head.seq > self.seq:
             self._problem(file, 0, _missing(self.seq + 1, head.seq, "at the end"))
         elif head.seq == self.seq and self.previous not in (None, head.seal):

@@ -462,3 +462,46 @@ def test_repeatedly_interrupted_writes(tmp_path_factory, rooms, reopens):
     lines = (folder / "audit.jsonl").read_text().splitlines()
     written = [json.loads(line) for line in lines if line.endswith('"}')]
     assert [r["number"] for r in written if r["event"] == "test"] == [*range(10)]
+
+
+# The head file, and unusable files
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_cut_tail_is_found_although_the_head_was_removed(tmp_path, restart):
+    await write(tmp_path, 6)
+    file = tmp_path / "audit.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:3]))
+    (tmp_path / "audit.head").unlink()
+    if restart:
+        await write(tmp_path, 2)
+    report = verify(file)
+    assert not report.ok
+    assert "records after 3 may have been removed" in str(report.problems[0])
+
+
+def make_folder(path):
+    path.mkdir()
+
+
+def make_fifo(path):
+    os.mkfifo(path)
+
+
+def write_huge_number(path):
+    path.write_text('{"seq":99999999999999999999,"hash":"x"}')
+
+
+@pytest.mark.parametrize("name", ["audit.jsonl", "audit.head"])
+@pytest.mark.parametrize("spoil", [make_folder, make_fifo])
+async def test_a_file_that_cannot_be_used_is_a_configuration_error(tmp_path, name, spoil):
+    spoil(tmp_path / name)
+    with pytest.raises(ConfigError, match="the audit log cannot be opened"):
+        await write(tmp_path, 1)
+
+
+async def test_a_malformed_head_counts_as_missing(tmp_path):
+    await write(tmp_path, 2)
+    write_huge_number(tmp_path / "audit.head")
+    await write(tmp_path, 1)
+    assert "records after 2 may have been removed" in str(verify(tmp_path / "audit.jsonl").problems[0])
