@@ -213,7 +213,7 @@ def make(name: RenderingName, config: ClientsConfig, *, is_json: bool = False) -
     return _RENDERINGS[name](max_result=config.max_result, reasoning=config.reasoning != "none", links=not is_json)
 
 
-# Each part excludes the characters that begin the next match, so that unclosed ones are not searched again and again.
+# Each part excludes the characters that begin the next match, so that unclosed ones are not searched repeatedly.
 _INLINE_IMAGE = re.compile(r"!\[([^\[\]]*)\]\(data:image/[^()\s]*\)")
 _HANDOFF = re.compile(r"^\*→ [^\n]*\*\n\n", re.MULTILINE)
 _BLOCK_START = re.compile(r'<details type="(?:tool_calls|reasoning)"')

@@ -114,7 +114,7 @@ class Idempotency:
         if len(key) > _MAX_KEY_CHARACTERS:
             raise InvalidRequestError(f"the header Idempotency-Key is longer than {_MAX_KEY_CHARACTERS} characters")
         digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).digest()
-        return Claim(principal.id, request.url.path, key, digest)
+        return Claim(principal.id, request.url.path.rstrip("/"), key, digest)
 
     async def serve(self, claim: Claim | None, answer: Answer, receive: Receive) -> None:
         """Send the response: create it, or repeat the one of the first request with this key.
