@@ -59,7 +59,7 @@ async def test_every_line_of_a_request_has_its_context(console):
         assert line["namespace"] == "default"
         assert line["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
     [request] = [line for line in mine if line["logger"] == "agent_gateway.request"]
-    assert (request["method"], request["path"], request["status"]) == ("POST", "/v1/chat/completions", 500)
+    assert (request["method"], request["path"], request["status"]) == ("POST", "/v1/chat/completions", 424)
     assert "canary" not in console.getvalue()
 
 

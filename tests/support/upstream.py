@@ -695,7 +695,8 @@ class FakeUpstream:
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
-        server = await loop.create_server(lambda: _Protocol(self._connection), "127.0.0.1", self.port)
+        transports: set[asyncio.BaseTransport] = set()
+        server = await loop.create_server(lambda: _Protocol(self._connection, transports), "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
         started()
         await stopping.wait()
@@ -703,6 +704,10 @@ class FakeUpstream:
         for task in tuple(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        for transport in transports:
+            # The task of a connection that was just accepted has not run, and closes nothing.
+            transport.abort()  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
 
     async def _connection(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
@@ -801,16 +806,23 @@ class _Protocol(asyncio.StreamReaderProtocol):
     def __init__(
         self,
         serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter, asyncio.Event], Awaitable[None]],
+        transports: set[asyncio.BaseTransport],
     ) -> None:
         self.gone = asyncio.Event()
+        self._open = transports
         super().__init__(asyncio.StreamReader(limit=2**20), lambda reader, writer: serve(reader, writer, self.gone))
 
     def eof_received(self) -> bool | None:
         self.gone.set()
         return super().eof_received()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._open.add(transport)
+        super().connection_made(transport)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone.set()
+        self._open.difference_update([transport for transport in self._open if transport.is_closing()])
         super().connection_lost(exc)
 
 
