@@ -40,7 +40,7 @@ def test_a_failure_can_be_traced_by_its_request_id(tmp_path, upstream):
             recorded = client.get(f"/admin/agents/errors/{REQUEST_ID}")
             metrics = client.get("/metrics").text
         log = server.text
-    assert (answer.status_code, answer.headers["x-request-id"]) == (500, REQUEST_ID)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (424, REQUEST_ID)
     assert answer.json()["error"]["code"] == "tool_failed"
 
     [error] = recorded.json()["errors"]
@@ -50,7 +50,7 @@ def test_a_failure_can_be_traced_by_its_request_id(tmp_path, upstream):
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     mine = [line for line in lines if line.get("request_id") == REQUEST_ID]
     assert {"agent_id": "Failing", "trace_id": TRACE}.items() <= mine[-1].items()
-    assert mine[-1]["status"] == 500
+    assert mine[-1]["status"] == 424
     assert any("the tool look failed" in line["message"] for line in mine)
 
     assert 'agent_gateway_tool_duration_seconds_count{outcome="error",source="sdk-native",tool="look"} 1.0' in metrics
