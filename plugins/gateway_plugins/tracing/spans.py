@@ -23,6 +23,9 @@ from gateway_plugins.tracing.span_attributes import describe_span, result_attrib
 MAX_OPEN_TRACES = 10_000
 """Maximum number of open traces; beyond it, the oldest trace is ended."""
 
+_FAILED_AFTER_TOOL = 424
+"""The status of a failure that clients must not retry, because a tool has started."""
+
 
 @define(eq=False)
 class _Open:
@@ -69,7 +72,7 @@ class Spans(TracingProcessor):
             span.set_attribute("http.route", route)
         if status:
             span.set_attribute("http.response.status_code", status)
-        if status >= 500:
+        if status >= 500 or status == _FAILED_AFTER_TOOL:
             span.set_status(Status(StatusCode.ERROR))
 
     def headers(self) -> Mapping[str, str]:
