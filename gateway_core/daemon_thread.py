@@ -4,6 +4,7 @@ It is for untrusted code, such as the import of an agent's module. Hanging calls
 """
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import sys
@@ -57,19 +58,19 @@ class DaemonThread(Generic[T]):
         return traceback.extract_stack(frame) if frame is not None else traceback.StackSummary()
 
     def _work(self, context: contextvars.Context, call: Callable[[], T]) -> None:
-        # Code that runs an agent synchronously would create an event loop for this thread and leave it open.
-        loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
         try:
-            result = context.run(call)
+            # Code that runs an agent synchronously would create an event loop for this thread and leave it open.
+            with contextlib.closing(asyncio.new_event_loop()) as loop:
+                asyncio.set_event_loop(loop)
+                try:
+                    result = context.run(call)
+                finally:
+                    asyncio.set_event_loop(None)
         except BaseException as error:
             fits = isinstance(error, Exception) and not isinstance(error, StopIteration)
             self._hand_over(self._future.set_exception, error if fits else _carried(error))
         else:
             self._hand_over(self._future.set_result, result)
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
 
     def _hand_over(self, settle: Callable[[Any], None], value: Any) -> None:
         try:
