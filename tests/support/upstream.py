@@ -705,7 +705,7 @@ class FakeUpstream:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         for transport in transports:
-            # The task of a connection that was just accepted has not run, and closes nothing.
+            # The task of a connection that was just accepted has not run, so it does not close its connection.
             transport.abort()  # type: ignore[attr-defined]
         await asyncio.sleep(0)
 
