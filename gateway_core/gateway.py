@@ -31,6 +31,7 @@ from gateway_core.runs.engine import Engine
 from gateway_core.runs.exit_guard import install_exit_guard
 from gateway_core.runs.process_watch import ProcessWatch
 from gateway_core.runs.run_stats import RunStats
+from gateway_core.runs.script import install_input
 from gateway_core.runs.tool_authorization import governing
 from gateway_core.runs.tool_executor import ToolExecutor
 from gateway_core.sdk import compat, deferred_models
@@ -216,6 +217,7 @@ class RunningGateway:
         try:
             loop = asyncio.get_running_loop()
             install_exit_guard(loop)
+            install_input()
             limits = self.config.runs
             self._threads = ToolExecutor(limits.tool_threads, limits.tool_threads_per_agent)
             loop.set_default_executor(self._threads)

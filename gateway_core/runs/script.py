@@ -17,6 +17,17 @@ from gateway_core.runs.run_scope import POSITION, WorkflowState
 _terminal_input = builtins.input
 
 
+def install_input() -> None:
+    """Make `input()` return the message inside a script's run, and fail in an import. Process-wide and idempotent.
+
+    Call this before the process-wide settings are saved; otherwise they are restored to the terminal's `input()`.
+    """
+    global _terminal_input
+    if builtins.input is not _input:
+        _terminal_input = builtins.input
+        builtins.input = _input
+
+
 def call(workflow: WorkflowRunnable, *arguments: Any) -> Any:
     """Call a workflow's function; that of a method on a new instance of its class."""
     instance = () if workflow.owner is None else (workflow.owner(),)
@@ -49,7 +60,6 @@ async def run_script(workflow: WorkflowRunnable, state: WorkflowState) -> Any:
     """
     script = state.script
     assert script is not None
-    _install_input()
     returned = None
     try:
         returned = await completed(workflow)
@@ -72,16 +82,10 @@ async def run_script(workflow: WorkflowRunnable, state: WorkflowState) -> Any:
     return None if isinstance(returned, int | float) else returned
 
 
-def _install_input() -> None:
-    """Make `input()` read the message of the request inside a script's run. Process-wide and idempotent."""
-    global _terminal_input
-    if builtins.input is not _input:
-        _terminal_input = builtins.input
-        builtins.input = _input
-
-
 def _input(prompt: object = "", /) -> str:
     position = POSITION.get()
+    if position is not None and position.scope.importing:
+        raise EOFError("the module calls input() when it is imported")
     workflow = position.scope.workflow if position is not None else None
     if position is None or workflow is None or workflow.script is None:
         ask: Callable[[object], str] = _terminal_input

@@ -76,6 +76,23 @@ async def test_one_message_is_answered(serve, main):
         assert [recorded.input[-1]["content"] for recorded in model.calls] == ["hi", "hi"]
 
 
+async def test_a_script_is_not_reported_as_a_change_of_input(serve, monkeypatch):
+    monkeypatch.setattr(builtins, "input", lambda prompt="": "typed")
+    async with serve("def main():\n    Runner.run_sync(agent_of(), input())\n", "hello") as g:
+        turns = g.gateway._loader._turns
+        await ask(g)
+        assert turns.process.restore() == []
+
+
+async def test_input_at_import_fails_at_once(serve, tmp_path, monkeypatch):
+    # As on a terminal: without the gateway, it would wait for a person.
+    monkeypatch.setattr("gateway_core.runs.script._terminal_input", lambda prompt: "typed")
+    (tmp_path / "Asks.py").write_text("from agents import Agent\nagent = Agent(name='a')\nname = input('Name: ')\n")
+    async with serve("def main():\n    Runner.run_sync(agent_of(), input())\n") as g:
+        [warning] = g.gateway.catalog.agents["Asks"].warnings
+        assert "Asks.py:3: the module waits for input() when it is imported" in warning
+
+
 async def test_input_outside_scripts_reads_the_terminal(serve, monkeypatch):
     async with serve("def main():\n    Runner.run_sync(agent_of(), input())\n", "hello") as g:
         await ask(g)
