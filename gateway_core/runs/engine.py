@@ -228,7 +228,8 @@ class Engine:
             timed_out = RunTimeoutError(f"the run exceeded its timeout ({limit:g} s)", hint="raise [runs] timeout")
             last = Failed(timed_out if clock.expired() else as_gateway_error(error), scope.usage)
         except BaseException as error:
-            if task is not None and task.cancelling():
+            # A `TaskGroup` of Python 3.11 and 3.12 that failed leaves its cancellation of the task counted.
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
             # A fatal error takes precedence over the exception that the agent's code or the SDK converted it to.
             last = Failed(as_gateway_error(scope.fatal or error), scope.usage)

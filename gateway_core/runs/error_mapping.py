@@ -46,6 +46,7 @@ _MISTAKES = (
 
 def as_gateway_error(error: BaseException) -> GatewayError:
     """Return the gateway's error for an exception that a run raised."""
+    error = _alone(error)
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, agents.UserError) and isinstance(error.__cause__, GatewayError):
@@ -60,6 +61,13 @@ def as_gateway_error(error: BaseException) -> GatewayError:
         found.should_retry = False
     found.__cause__ = error
     return found
+
+
+def _alone(error: BaseException) -> BaseException:
+    """Return the only exception of a group, as `asyncio.TaskGroup` and a context manager of an MCP server raise it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _of_sdk(error: BaseException) -> GatewayError | None:

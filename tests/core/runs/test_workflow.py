@@ -5,6 +5,7 @@ import linecache
 import textwrap
 import threading
 
+import openai
 import pytest
 
 from gateway_core.catalog.workflow_analysis import TerminalRuns
@@ -261,3 +262,22 @@ def terminal_calls(source: str) -> list[str]:
 )
 def test_terminal_runs_are_found_in_the_source(source, expected):
     assert terminal_calls(source) == expected
+
+
+async def test_the_only_error_of_a_task_group_keeps_its_meaning(serve):
+    module = """
+import asyncio
+from agents import Agent, Runner
+
+agent = Agent(name="a")
+
+
+async def run_workflow(text: str):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(Runner.run(agent, text))
+"""
+    with FakeUpstream() as upstream:
+        async with serve(upstream, module=module) as g:
+            with pytest.raises(openai.APIStatusError) as caught:
+                await ask(g, "fail 401", stream=False)
+            assert caught.value.code == "upstream_auth_failed"
