@@ -108,7 +108,7 @@ class Catalog:
     seconds: float = field(default=0.0, eq=False)
     """Build time in seconds."""
     loading: Mapping[str, AgentEntry] = Factory(dict)
-    """Agents that have not been loaded yet, by id. Empty once the gateway has started."""
+    """New agents that have not been loaded yet, by id: at the start all of them."""
     _ids: Mapping[str, str] = field(init=False, repr=False, eq=False)
 
     @_ids.default

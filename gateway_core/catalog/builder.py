@@ -87,14 +87,22 @@ class CatalogBuilder:
             entries = [self._with_choice(entry) for entry in _distinct(found, problems.append)]
             self._loader.tool_binder.refresh()
             self.loading = {entry.id: entry for entry in entries}
+            known = {*self._modules, *self.current.broken}
+            new = {each: entry for each, entry in self.loading.items() if each not in known}
+            if self.current.generation and new:
+                # Meanwhile, requests for them receive 503 instead of 404.
+                self._replace(evolve(self.current, loading=new))
             try:
                 modules, broken = await self._build(entries, again)
+            except BaseException:
+                self._replace(evolve(self.current, loading={}))
+                raise
             finally:
                 self.loading = {}
             agents = _by_id(entries, modules, problems.append)
             self._modules = modules
             self._report(problems)
-            if self.current.generation == 0 or not _same(agents, broken, self.current):
+            if self.current.generation == 0 or self.current.loading or not _same(agents, broken, self.current):
                 seconds = time.perf_counter() - began
                 self._replace(Catalog(agents, broken, self.current.generation + 1, seconds))
             return self.current

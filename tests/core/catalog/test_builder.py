@@ -5,6 +5,7 @@ import gc
 import os
 import sys
 
+import openai
 import pytest
 from agents import Agent, function_tool
 
@@ -374,3 +375,22 @@ async def test_settings_of_one_of_several_agents_are_its_own(tmp_path):
         assert errors == []
         assert g.gateway.facts("Team/two")["model"] == "other"
         assert g.gateway.facts("Team/one")["model"] is None
+
+
+async def test_a_new_agent_is_loading_during_a_reload(folder):
+    text = f"import pathlib, time\nwhile not pathlib.Path({str(folder / 'gate')!r}).exists():\n    time.sleep(0.01)\n"
+    async with gateway_in_memory(folder=folder) as g:
+        (folder / "New.py").write_text(text + GOOD.format(name="New"))
+        (folder / "One" / "agent.py").write_text("nothing")
+        reloading = asyncio.create_task(g.gateway.reload())
+        async with asyncio.timeout(20):
+            while not g.gateway.catalog.loading:
+                await asyncio.sleep(0.01)
+        assert [*g.gateway.catalog.loading] == ["New"]
+        with pytest.raises(openai.InternalServerError) as caught:
+            await g.openai.chat.completions.create(model="new", messages=[{"role": "user", "content": "x"}])
+        assert caught.value.code == "agent_loading"
+        assert (await g.http.get("/readyz")).status_code == 200
+        (folder / "gate").touch()
+        after = await reloading
+        assert (sorted(after.agents), dict(after.loading)) == (["New", "One", "Two"], {})
