@@ -46,7 +46,7 @@ def diagnose(error: BaseException, source: str) -> GatewayError:
         script = script_failure(error)
         stack = traceback.extract_tb((script[0] if script else error).__traceback__)
         file, line, text = blame(top_level(stack) if script else stack, source)
-    code, message, hint = _explain(error, source, (file, line))
+    code, message, hint = _explain(error, source, (file, line), text or "")
     diagnosis = LoadError(
         message,
         source=file or source,
@@ -67,7 +67,9 @@ def blame(stack: traceback.StackSummary, source: str) -> tuple[str | None, int |
     return (own[-1].filename, own[-1].lineno, own[-1].line) if own else (None, None, None)
 
 
-def _explain(error: BaseException, source: str, place: tuple[str | None, int | None]) -> tuple[str, str, str | None]:
+def _explain(
+    error: BaseException, source: str, place: tuple[str | None, int | None], place_text: str
+) -> tuple[str, str, str | None]:
     name = type(error).__name__
     if isinstance(error, SyntaxError):
         newer = sys.version_info < (3, 12) and _NEW_F_STRING.search(str(error.msg))
@@ -75,6 +77,10 @@ def _explain(error: BaseException, source: str, place: tuple[str | None, int | N
             hint = "this f-string reuses its own quotes, which needs Python 3.12 or newer; run the gateway with it"
         elif _NO_TEXT.search(str(error.msg)):
             hint = "save the file as UTF-8"
+        elif "outside function" in str(error.msg) and "await" in str(error.msg):
+            hint = "move the statement into `async def main()`, below the agents; only a notebook accepts it here"
+        elif place_text.startswith(("!", "%")):
+            hint = "remove the line, which is a command of notebooks; list packages in requirements.txt"
         else:
             hint = "fix the syntax error"
         return "syntax", f"{name}: {error.msg}", hint
@@ -97,6 +103,11 @@ def _explain(error: BaseException, source: str, place: tuple[str | None, int | N
     if isinstance(error, FileNotFoundError) and error.filename and not os.path.isabs(error.filename):
         hint = "relative paths are resolved against the gateway's working directory; write `Path(__file__).parent / …`"
         return "import", f"{name}: {error}", hint
+    if isinstance(error, NameError) and error.name == "get_ipython":
+        return "import", f"{name}: {error}", "remove the line, which only works in a notebook"
+    if isinstance(error, ValueError) and "signal only works in main thread" in str(error):
+        hint = f"{CURE}; the gateway handles signals, and calls the module's `teardown()`"
+        return "import", "the module sets a signal handler when it is imported", hint
     if isinstance(error, TypeError) and "abstract class" in str(error) and "stream_response" in str(error):
         hint = "define `stream_response` to raise NotImplementedError; the gateway then calls `get_response` instead"
         return "import", f"{name}: {error}", hint

@@ -35,6 +35,12 @@ def explain_import(error: ImportError, source: str, file: str | None, line: int 
     missing = isinstance(error, ModuleNotFoundError)
     if folder is not None and (missing or package in NEVER_SIBLINGS):
         if (link := _link(folder, name)) is not None:
+            if not link.exists():
+                return (
+                    "import",
+                    f"{link} is a symbolic link to a file that does not exist",
+                    "create it, or fix the link",
+                )
             return "import", f"{link} is a symbolic link to a target outside the folder of agents", "copy the target"
         is_from = isinstance(statement, ast.ImportFrom)
         if (cure := _own(folder, Path(source), _requested(statement, name), is_from=is_from)) is not None:
@@ -107,12 +113,12 @@ def _has_modules(folder: Path) -> bool:
 
 
 def _link(folder: Path, name: str) -> Path | None:
-    """Return the link out of the drop-in folder that a module's name leads to."""
+    """Return the link out of the drop-in folder, or to a missing file, that a module's name leads to."""
     place = folder
     for part in name.split("."):
         place = place / part
         for path in (place, place.with_name(f"{part}.py")):
-            if path.is_symlink() and path.exists() and not path.resolve().is_relative_to(folder.parent.resolve()):
+            if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(folder.parent.resolve())):
                 return path
     return None
 

@@ -5,6 +5,7 @@ import pytest
 from gateway_core.catalog import distributions
 from gateway_core.catalog.load_errors import diagnose
 from gateway_core.catalog.module_isolation import load_isolated
+from gateway_core.testing import gateway_in_memory
 
 
 @pytest.fixture
@@ -121,3 +122,34 @@ def test_a_link_that_leads_outside_is_named(failure, tmp_path):
 
 def test_the_table_has_one_entry_per_module():
     assert not {name for name in distributions._OTHER_NAMES if name in distributions._SAME_NAME}
+
+
+def test_a_link_to_a_missing_file_is_named(failure, tmp_path):
+    (tmp_path / "dropped" / "Mine").mkdir(parents=True)
+    (tmp_path / "dropped" / "Mine" / "gone.py").symlink_to(tmp_path / "nowhere.py")
+    error = failure("from gone import x\n")
+    assert error.code == "import"
+    assert "gone.py is a symbolic link to a file that does not exist" in error.message
+    assert error.hint == "create it, or fix the link"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("from agents import Agent, Runner\nresult = await Runner.run(a, 'x')\n", "`async def main()`"),
+        ("!pip install x\n", "remove the line, which is a command of notebooks"),
+        ("x = 1\n%load_ext autoreload\n", "remove the line, which is a command of notebooks"),
+        ("get_ipython().run_line_magic('pip', 'install x')\n", "remove the line, which only works in a notebook"),
+        ("def\n", "fix the syntax error"),
+    ],
+)
+def test_the_cure_for_the_code_of_a_notebook(failure, text, hint):
+    assert hint in failure(text).hint
+
+
+async def test_a_signal_handler_at_import_is_explained(tmp_path):
+    (tmp_path / "Signals.py").write_text("import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\n")
+    async with gateway_in_memory(folder=tmp_path) as g:
+        error = g.gateway.catalog.broken["Signals"].error
+        assert (error.line, error.message) == (2, "the module sets a signal handler when it is imported")
+        assert "if __name__ == '__main__':" in error.hint
