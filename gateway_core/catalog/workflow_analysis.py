@@ -8,7 +8,7 @@ call the function.
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
@@ -30,6 +30,7 @@ class TerminalRuns:
     def __init__(self, function: Callable[..., Any], *, one_message: bool = False) -> None:
         self._code: CodeType | None = getattr(function, "__code__", None)
         self._lines: set[int] = set()
+        self._helper_lines: dict[str, set[int]] = {}
         if inspect.isasyncgenfunction(function):
             return  # its answer consists of the values that it yields
         try:
@@ -38,22 +39,29 @@ class TerminalRuns:
         except (OSError, TypeError, SyntaxError, IndexError):
             return
         if isinstance(definition, ast.AsyncFunctionDef | ast.FunctionDef) and self._code is not None:
-            path = _Path(_functions_that_run(inspect.getmodule(function)), one_message=one_message)
-            path.before(definition.body, after=False)
+            helpers = _functions_that_run(inspect.getmodule(function))
+
+            def terminal(body: Sequence[ast.stmt]) -> set[int]:
+                path = _Path(frozenset(helpers), one_message=one_message)
+                path.before(body, after=False)
+                calls = path.terminal
+                return {line for call in calls for line in range(call.lineno, (call.end_lineno or call.lineno) + 1)}
+
+            self._helper_lines = {name: terminal(helper.body) for name, helper in helpers.items()}
             offset = self._code.co_firstlineno - min(
                 [definition.lineno, *(d.lineno for d in definition.decorator_list)]
             )
-            self._lines = {
-                line + offset
-                for call in path.terminal
-                for line in range(call.lineno, (call.end_lineno or call.lineno) + 1)
-            }
+            self._lines = {line + offset for line in terminal(definition.body)}
 
     def includes(self, frame: FrameType | None) -> bool:
-        """Whether a frame, or one of its callers, is at the call of a terminal run."""
-        while frame is not None:
-            if frame.f_code is self._code:
+        """Whether a frame, or one of its callers, is at the call of a terminal run, as are the functions in between."""
+        while frame is not None and self._code is not None:
+            code = frame.f_code
+            if code is self._code:
                 return frame.f_lineno in self._lines
+            is_helper = code.co_filename == self._code.co_filename and code.co_qualname in self._helper_lines
+            if is_helper and frame.f_lineno not in self._helper_lines[code.co_qualname]:
+                return False
             frame = frame.f_back
         return False
 
@@ -118,16 +126,16 @@ class _Path:
         return isinstance(node, ast.Call) and (is_runner_call(node) or called_name(node.func) in self._helpers)
 
 
-def _functions_that_run(module: ModuleType | None) -> frozenset[str]:
-    """Return the names of the module's functions that run agents, directly or through another of its functions."""
+def _functions_that_run(module: ModuleType | None) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Return the module's functions that run agents, directly or through another of its functions, by name."""
     try:
         tree = parse(inspect.getsource(module)) if module is not None else ast.Module([], [])
     except (OSError, TypeError, SyntaxError):
-        return frozenset()
+        return {}
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     calls = {
-        node.name: [call for call in ast.walk(node) if isinstance(call, ast.Call)]
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        name: [call for call in ast.walk(function) if isinstance(call, ast.Call)]
+        for name, function in functions.items()
     }
     found: set[str] = set()
     while True:
@@ -137,7 +145,7 @@ def _functions_that_run(module: ModuleType | None) -> frozenset[str]:
             if name not in found and any(is_runner_call(call) or called_name(call.func) in found for call in made)
         }
         if not more:
-            return frozenset(found)
+            return {name: functions[name] for name in found}
         found |= more
 
 

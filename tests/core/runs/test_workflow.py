@@ -214,12 +214,32 @@ async def run_workflow(text):
     result = await Runner.run(helper, text)
     return f"{result.final_output} and three"
 """
+# The steps are in a function that the workflow calls.
+STEPS = """
+from agents import Agent, Runner
+helper = Agent(name="h")
+
+
+async def steps(text):
+    first = await Runner.run(helper, text)
+    await Runner.run(helper, f"say: {first.final_output} three")
+
+
+async def run_workflow(text):
+    await steps(text)
+"""
 
 
 @pytest.mark.parametrize(
     ("module", "expected"),
-    [(RUN, "one two"), (STREAM, "said: one two"), (YIELDED, "one two"), (ADDED, "one two and three")],
-    ids=["run", "stream", "yielded", "added"],
+    [
+        (RUN, "one two"),
+        (STREAM, "said: one two"),
+        (YIELDED, "one two"),
+        (ADDED, "one two and three"),
+        (STEPS, "one two three"),
+    ],
+    ids=["run", "stream", "yielded", "added", "steps"],
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_functions_and_generators_are_served(serve, module, expected, stream):
