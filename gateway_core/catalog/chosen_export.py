@@ -6,7 +6,7 @@
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -99,8 +99,20 @@ def candidates(module: ModuleType) -> list[str]:
     """Return the values of `entry` that a module supports."""
     script = Script(module)
     agents = [name for name, value in vars(module).items() if isinstance(value, Agent)]
+    agents += contained(vars(module))
     functions = [name for name in script.functions if script.has_run(name) or script.builds_agent(name)]
     return list(dict.fromkeys([*agents, *(name for name in functions if serves(module, script, name))]))
+
+
+def contained(names: Mapping[str, Any]) -> dict[str, Agent[Any]]:
+    """Return the agents in the dicts, lists and tuples of a module, by path, such as `DESK.sales` or `desk.0`."""
+    found: dict[str, Agent[Any]] = {}
+    for name, value in names.items():
+        items = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list | tuple) else {}
+        found |= {
+            f"{name}.{key}": each for key, each in items.items() if isinstance(each, Agent) and "." not in str(key)
+        }
+    return found
 
 
 def serves(module: ModuleType, script: Script, name: str) -> bool:
@@ -173,6 +185,8 @@ def _builds_agent(function: Callable[..., Any]) -> bool:
 
 
 def _submodule_or_attribute(value: Any, name: str, package: str | None) -> Any:
+    if isinstance(value, dict | list | tuple):
+        return contained({"": value}).get(f".{name}")
     if not isinstance(value, ModuleType):
         return getattr(value, name, None)
     if name in vars(value):

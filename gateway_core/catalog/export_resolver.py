@@ -5,6 +5,7 @@ one, and what to do. This module does not import modules, and calls no exported 
 """
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from agents import Agent
 from attrs import evolve, field, frozen
 
 from gateway_core.catalog.agent_graph import neighbors
-from gateway_core.catalog.chosen_export import Chosen, choose
+from gateway_core.catalog.chosen_export import Chosen, choose, contained
 from gateway_core.catalog.missing_export import no_export, table_key
 from gateway_core.catalog.runnable_factory import (
     agent_runnable,
@@ -32,6 +33,7 @@ ENTRY_NAMES = ("starting_agent", "triage_agent", "start_agent", "main_agent")
 FACTORY = "build_agent"
 WORKFLOW = "run_workflow"
 FUNCTIONS = ("stream", "run")
+_VARIANT = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @frozen
@@ -169,6 +171,11 @@ async def _from_module(
     if plan.runs and plan.obstacle is None and _is_own(module, main):
         note = f"{main}() runs for each request, and its first run takes the user's message"
         return [ExportedAgent(workflow_runnable(names[main], agents), f"{main}()", notes=(note,))]
+    if not candidates:
+        candidates = _distinct(contained(names))
+        entries = _entries(candidates)
+        if len(entries) == 1:
+            return [_only(module, candidates[entries[0]], entries[0], context, name)]
     if entries:
         return _tie({each: candidates[each] for each in entries}, context, source, name)
     for each, value in names.items():
@@ -193,7 +200,7 @@ def _tie(
     agents: dict[str, Agent[Any]], context: Callable[..., Any] | None, source: str, name: str
 ) -> list[ExportedAgent]:
     """Return each of several agents of equal rank."""
-    valid = {each: agent for each, agent in agents.items() if each.isascii()}
+    valid = {each: agent for each, agent in agents.items() if _VARIANT.fullmatch(each)}
     if not valid:
         raise LoadError(
             f"the module exports several agents: {', '.join(agents)}",
@@ -205,7 +212,8 @@ def _tie(
     cure = f'set [agents.{table_key(name)}] entry = "{first}" to serve one as {name}'
     notes = [f"the module exports several agents ({', '.join(agents)}), each served as {name}/VARIABLE; {cure}"]
     if left := [each for each in agents if each not in valid]:
-        notes.append(f"{', '.join(left)} is not served, because a model name consists of ASCII letters; rename it")
+        letters = "ASCII letters, digits, '_', '-' and '.'"
+        notes.append(f"{', '.join(left)} is not served, because a model name consists of {letters}; rename it")
     return [
         ExportedAgent(agent_runnable(agent, context), each, notes=tuple(notes), variant=True)
         for each, agent in valid.items()

@@ -175,3 +175,24 @@ async def test_a_choice_needs_a_module():
     config = {"agents": {"One": {"entry": "agent"}}}
     async with gateway_in_memory({"One": Agent(name="one")}, model=script(), config=config) as g:
         assert "requires a module" in str(g.gateway.catalog.broken["One"].error)
+
+
+async def test_agents_in_a_dict_or_a_list_are_served(tmp_path):
+    head = "from agents import Agent\n"
+    (tmp_path / "Desk.py").write_text(head + "TEAM = {'sales': Agent(name='s'), 'help desk': Agent(name='h')}\n")
+    (tmp_path / "Pair.py").write_text(head + "pair = [Agent(name='one'), Agent(name='two')]\n")
+    (tmp_path / "Single.py").write_text(head + "only = (Agent(name='single'),)\n")
+    (tmp_path / "Chosen.py").write_text(head + "TEAM = {'sales': Agent(name='s'), 'other': Agent(name='o')}\n")
+    (tmp_path / "Wrong.py").write_text(head + "TEAM = {'sales': Agent(name='s'), 'other': Agent(name='o')}\n")
+    config = {"agents": {"Chosen": {"entry": "TEAM.sales"}, "Wrong": {"entry": "TEAM.sale"}}}
+    async with gateway_in_memory(folder=tmp_path, model=script("x", "y"), config=config) as g:
+        catalog = g.gateway.catalog
+        assert [*catalog.agents] == ["Chosen", "Desk/TEAM.sales", "Pair/pair.0", "Pair/pair.1", "Single"]
+        assert catalog.agents["Chosen"].runnable.agent.name == "s"
+        assert "TEAM.help desk is not served" in " ".join(catalog.agents["Desk/TEAM.sales"].warnings)
+        assert 'set [agents.Pair] entry = "pair.0"' in catalog.agents["Pair/pair.1"].warnings[0]
+        assert "TEAM.sales" in catalog.broken["Wrong"].error.hint
+        answer = await g.openai.chat.completions.create(
+            model="desk/team.sales", messages=[{"role": "user", "content": "hi"}]
+        )
+        assert answer.choices[0].message.content == "x"
