@@ -13,11 +13,11 @@ import click
 
 from gateway_core.cli import config_options, read_config, report
 from gateway_core.config.settings import Config, Table, mask_secrets
-from gateway_core.errors import GatewayError
+from gateway_core.errors import DiscoveryError, GatewayError, LoadError
 from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.sdk import compat
-from gateway_core.types import Catalog
+from gateway_core.types import AgentEntry, Catalog
 
 # Added to the exit status of the child process, to distinguish it from an exit by an agent's module.
 _CHILD_BASE = 100
@@ -82,10 +82,11 @@ def _check(
     places: list[tuple[Path | None, str | None]] = [_place(path) for path in paths] or [(agents, None)]
     for folder, only in places:
         catalog, reported = _load(file, folder, only, installed=not paths, trial=trial)
-        rows += [row for row in _rows(catalog) if only is None or f"{row['model']}/".startswith(f"{only}/")]
+        rows += [row for row in _rows(catalog) if _is_at(row["model"], only)]
         rows += [
             {"model": "-", "state": "refused", "serves": "", "source": source, "diagnosis": text}
             for source, text in reported
+            if folder is None or only is None or source.startswith(str(folder / only))
         ]
     _print(rows, as_json, output)
     return int(any(row["state"] != "ok" for row in rows))
@@ -136,6 +137,11 @@ def _place(path: Path) -> tuple[Path | None, str | None]:
     return (path.parent, path.name) if (path / "agent.py").exists() else (path, None)
 
 
+def _is_at(agent_id: str, place: str | None) -> bool:
+    """Whether an agent is the one at a place of the folder, or below it."""
+    return place is None or f"{agent_id}/".startswith(f"{place}/")
+
+
 def _load(
     file: Path | None, folder: Path | None, only: str | None = None, *, installed: bool = True, trial: bool = False
 ) -> tuple[Catalog, list[tuple[str, str]]]:
@@ -147,7 +153,6 @@ def _load(
         overrides["agents"] = {only: {"entry": entry}}
     settings = read_config(file, folder, overrides, skip=skip)
 
-    from gateway_core.errors import DiscoveryError
     from gateway_core.gateway import RunningGateway
     from gateway_core.hooks.specs import hookimpl
 
@@ -162,6 +167,12 @@ def _load(
             # With PATHS, only some agents are loaded, so settings for other agents are not an error.
             if isinstance(error, DiscoveryError) or (installed and error.code == "no_such_agent"):
                 reported.append((error.source or "-", error.message + (f" ({error.hint})" if error.hint else "")))
+
+        @hookimpl
+        def admit_agent(self, entry: AgentEntry) -> None:
+            # The other agents of the folder are not imported, because they may be slow.
+            if not _is_at(entry.id, only):
+                raise LoadError("not checked")
 
     async def load() -> Catalog:
         async with RunningGateway(settings, {"command_line": Listener}) as gateway:

@@ -109,6 +109,16 @@ def test_check_reports_broken_agents_with_file_and_line(run, tmp_path):
     run("check", str(bad), status=1)
 
 
+def test_check_of_a_path_does_not_import_other_agents(run, tmp_path):
+    run("new", "Good")
+    (tmp_path / "agents" / "Other.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
+    (tmp_path / "agents" / "gone").symlink_to(tmp_path / "nowhere")
+    assert "gone" in run("check", status=1)
+    (tmp_path / "imported").unlink()
+    assert "gone" not in run("check", "agents/Good")
+    assert not (tmp_path / "imported").exists()
+
+
 def test_ignored_and_missing_paths_are_reported_with_a_hint(run, tmp_path):
     for name in ("mein agent", "test"):
         (tmp_path / "agents" / name).mkdir(parents=True)
