@@ -4,7 +4,18 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "imports", "tests", "acceptance", "reliability", "clients", "docs", "package"]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "imports",
+    "tests",
+    "acceptance",
+    "reliability",
+    "clients",
+    "conformance",
+    "docs",
+    "package",
+]
 nox.options.reuse_existing_virtualenvs = True
 nox.needs_version = ">=2025.2.9"
 
@@ -52,7 +63,10 @@ def imports(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests that need no other process."""
     install_project(session)
-    elsewhere = [f"--ignore=tests/{folder}" for folder in ("acceptance", "reliability", "clients", "docs", "imports")]
+    elsewhere = [
+        f"--ignore=tests/{folder}"
+        for folder in ("acceptance", "reliability", "clients", "conformance", "docs", "imports")
+    ]
     session.run("pytest", *TWO_AT_A_TIME, "tests", *elsewhere, *session.posargs)
 
 
@@ -75,6 +89,14 @@ def clients(session: nox.Session) -> None:
     """Test third-party clients in Python and, if Node is installed, in JavaScript."""
     install(session, "-e", ".", "-e", "./agents_pkg", "--group", "clients")
     session.run("pytest", "tests/clients", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Run other projects' test suites against a gateway with a scripted model."""
+    install(session, "-e", ".", "-e", "./agents_pkg", "--group", "conformance")
+    # `tests/conftest.py` runs asynchronous tests. The suites leave connections open.
+    session.run("pytest", "-p", "no:asyncio", "-W", "ignore", "-rs", "tests/conformance", *session.posargs)
 
 
 @nox.session

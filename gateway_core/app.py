@@ -20,7 +20,7 @@ from gateway_core import __version__
 from gateway_core.config.settings import Config, load_config
 from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
-from gateway_core.http import error_responses
+from gateway_core.http import client_tools, error_responses
 from gateway_core.http.admin import admin_routes
 from gateway_core.http.auth import admin_only
 from gateway_core.http.chat.endpoint import ChatCompletions
@@ -156,7 +156,7 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
                 allow_origins=origins,
                 allow_methods=["*"],
                 allow_headers=["*"],
-                expose_headers=[HEADER.decode()],
+                expose_headers=[HEADER.decode(), client_tools.HEADER],
                 allow_private_network=True,
             )
         )

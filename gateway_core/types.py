@@ -58,6 +58,8 @@ class ServedAgent:
     """The model that the module sets in `__gateway__`, used by its agents that set no model."""
     memory: bool = False
     """Whether the module enables chat memory: `__gateway__ = {"memory": "session"}`."""
+    client_tools: Literal["offer", "ignore"] | None = None
+    """Whether the module offers the client's tools to the agent: `__gateway__ = {"client_tools": "offer"}`."""
     structured: bool = False
     """Whether its answer has an output type, so that the text is JSON."""
     warnings: tuple[str, ...] = ()
@@ -269,6 +271,28 @@ class AnswerFormat:
 
 
 @frozen
+class ClientTool:
+    """A function tool that runs in the client."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any] = field(repr=False)
+    """JSON Schema of the arguments, as the client sent it."""
+    strict: bool = False
+
+
+@frozen
+class ClientToolOffer:
+    """The tools of a request that are offered to its agent."""
+
+    tools: tuple[ClientTool, ...] = ()
+    choice: str | None = None
+    """`required`, or the name of the tool that the model must call."""
+    parallel: bool | None = None
+    """Whether the model may call several tools in one turn; `None` if the client does not say."""
+
+
+@frozen
 class BackgroundTask:
     """A request that a chat UI makes in the background, such as one for the title of a chat."""
 
@@ -465,7 +489,7 @@ class AgentChanged:
 
 @frozen
 class PendingCall:
-    """A tool call that waits for human approval."""
+    """A tool call that waits for human approval, or for the client's result."""
 
     call_id: str
     name: str
@@ -485,13 +509,20 @@ class ApprovalAsked:
 
 
 @frozen
+class ClientCallsAsked:
+    """The run waits for the results of tools that run in the client. The next event is the last."""
+
+    calls: tuple[PendingCall, ...]
+
+
+@frozen
 class Completed:
     """The run completed. `Completed` or `Failed` is always the last event."""
 
     usage: Usage
     finish_reason: str = "stop"
-    """`stop`; `length` when the model reached its token limit; `content_filter` when a guardrail stopped the run, the
-    model refused, or its provider filtered the answer."""
+    """`stop`; `tool_calls` when the run waits for the client's tools; `length` when the model reached its token limit;
+    `content_filter` when a guardrail stopped the run, the model refused, or its provider filtered the answer."""
 
 
 @frozen
@@ -511,6 +542,7 @@ RunEvent = (
     | ToolFinished
     | AgentChanged
     | ApprovalAsked
+    | ClientCallsAsked
     | Completed
     | Failed
 )

@@ -261,6 +261,7 @@ def _served(entry: AgentEntry, found: ExportedAgent, offer: Exports, warnings: l
         export=found.export,
         model=offer.settings.get("model"),
         memory=offer.settings.get("memory") is not None,
+        client_tools=offer.settings.get("client_tools"),
         structured=isinstance(found.runnable, AgentRunnable) and found.runnable.agent.output_type not in (None, str),
         warnings=tuple(warnings),
     )

@@ -97,7 +97,8 @@ async def resolve(exported: object, source: str, *, name: str = "NAME", chosen: 
     if not isinstance(settings, dict):
         raise LoadError("`__gateway__` must be a dict", source=source, code="export")
     for each in found:
-        _check_memory(settings, each.runnable, source)
+        _check_choice(settings, "memory", ("session",), each.runnable, source)
+        _check_choice(settings, "client_tools", ("offer", "ignore"), each.runnable, source)
     fallback = _first_line(exported.__doc__)
     agents = tuple(
         evolve(each, description=str(settings.get("description") or _description(each.runnable) or fallback))
@@ -107,20 +108,23 @@ async def resolve(exported: object, source: str, *, name: str = "NAME", chosen: 
     return Exports(agents, settings, setup, teardown)
 
 
-def _check_memory(settings: dict[str, Any], runnable: Runnable, source: str) -> None:
-    memory = settings.get("memory")
-    if memory not in (None, "session"):
+def _check_choice(
+    settings: dict[str, Any], name: str, supported: tuple[str, ...], runnable: Runnable, source: str
+) -> None:
+    value = settings.get(name)
+    if value is not None and value not in supported:
+        values = ", ".join(f'"{each}"' for each in supported)
         raise LoadError(
-            f'`__gateway__["memory"]` has the unsupported value {memory!r}',
+            f'`__gateway__["{name}"]` has the unsupported value {value!r}',
             source=source,
-            hint='supported value: "session"',
+            hint=f"supported value{'s' if len(supported) > 1 else ''}: {values}",
             code="export",
         )
-    if memory and not isinstance(runnable, AgentRunnable):
+    if value == supported[0] and not isinstance(runnable, AgentRunnable):
         raise LoadError(
-            '`__gateway__["memory"]` is not supported for workflows, because their own code starts the runs',
+            f'`__gateway__["{name}"]` is not supported for workflows, because their own code starts the runs',
             source=source,
-            hint="remove `memory` from `__gateway__`",
+            hint=f"remove `{name}` from `__gateway__`",
             code="export",
         )
 

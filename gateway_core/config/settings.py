@@ -101,10 +101,14 @@ class HttpConfig:
 RenderingName = Literal["plain", "reasoning", "openwebui"]
 
 
+ClientToolsMode = Literal["offer", "ignore"]
+
+
 @frozen
 class ClientsConfig:
-    """`[clients]`: rendering of an agent's activity for chat clients."""
+    """`[clients]`: rendering of an agent's activity for chat clients, and the handling of their tools."""
 
+    client_tools: ClientToolsMode
     rendering: RenderingName
     reasoning: Literal["reasoning_content", "reasoning", "both", "none"]
     max_result: int
@@ -184,6 +188,7 @@ class AgentConfig:
     model: str | None = None
     background_tasks: bool = True
     on_disconnect: OnDisconnect | None = None
+    client_tools: ClientToolsMode | None = None
     tools: list[str] = field(factory=list)
 
 

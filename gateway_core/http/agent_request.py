@@ -9,14 +9,16 @@ from typing import Any
 from attrs import frozen
 from starlette.requests import Request
 
+from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.gateway import RunningGateway
 from gateway_core.http.auth import authenticated, permitted_agent
 from gateway_core.http.client_detection import session_id
+from gateway_core.http.client_tools import ignored_tools, parse_client_tools
 from gateway_core.http.image_inputs import prepare_images
 from gateway_core.http.json_io import read_json
 from gateway_core.http.middleware.request_context import request_id_of
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import AnswerFormat, Principal, RunContext
+from gateway_core.types import AnswerFormat, BackgroundTask, ClientToolOffer, Principal, RunContext, ServedAgent
 
 Item = dict[str, Any]
 
@@ -38,6 +40,8 @@ class AgentRequest:
     settings: Mapping[str, Any]
     """Model settings, by field name of the SDK's `ModelSettings`."""
     metadata: Mapping[str, Any]
+    tool_fields: Mapping[str, Any]
+    """The fields that concern the client's tools, not validated."""
     answer_format: AnswerFormat | None = None
 
 
@@ -67,9 +71,13 @@ async def prepare_run(
     """
     served = await permitted_agent(asked.model, principal, gateway, request)
     await prepare_images(asked.items, gateway.config.http)
-    task = None
+    task: BackgroundTask | None = None
+    offer: ClientToolOffer | None = None
+    ignored: tuple[str, ...] = ()
     if gateway.config.agent(served.id).background_tasks:
         task = gateway.hooks.background_task(served.entry, request.headers, asked.given, asked.stream)
+    if task is None:
+        offer, ignored = _client_tools(asked.tool_fields, gateway, served)
     run = RunContext(
         request_id_of(request.scope),
         principal,
@@ -88,5 +96,18 @@ async def prepare_run(
         settings=asked.settings,
         metadata=asked.metadata,
         answer_format=asked.answer_format,
+        client_tools=offer,
+        ignored_tools=ignored,
         task=task,
     )
+
+
+def _client_tools(
+    fields: Mapping[str, Any], gateway: RunningGateway, served: ServedAgent
+) -> tuple[ClientToolOffer | None, tuple[str, ...]]:
+    """Returns the client's tools for the agent, if it accepts any, and the names of the tools that are ignored."""
+    config = gateway.config
+    mode = config.agent(served.id).client_tools or served.client_tools or config.clients.client_tools
+    if mode == "offer" and isinstance(served.runnable, AgentRunnable):
+        return parse_client_tools(fields)
+    return None, ignored_tools(fields)

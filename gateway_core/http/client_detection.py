@@ -79,11 +79,12 @@ def _known(headers: Mapping[str, str], principal: Principal, tools: Any, config:
         _BY_NAME.get(headers.get(HEADER, "").strip().lower())
         or config.principals.get(principal.id)
         or next((name for start, name in _BY_HEADER.items() if any(h.startswith(start) for h in headers)), None)
-        or ("openwebui" if _has_openwebui_tools(tools) else None)
+        or ("openwebui" if has_openwebui_tools(tools) else None)
     )
 
 
-def _has_openwebui_tools(tools: Any) -> bool:
+def has_openwebui_tools(tools: Any) -> bool:
+    """Whether a request's tools are those that Open WebUI sends with every chat."""
     if not isinstance(tools, list):
         return False
     names = {_tool_name(tool) for tool in tools}

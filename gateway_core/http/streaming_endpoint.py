@@ -12,6 +12,7 @@ from starlette.types import Receive, Send
 
 from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
+from gateway_core.http.client_tools import header
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.types import Completed, Failed, RunEvent
@@ -100,11 +101,15 @@ class StreamingEndpoint:
 
     async def _json(self, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
-        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._start_response(headers)
         await self.send({"type": "http.response.body", "body": body})
 
     async def _start_stream(self) -> None:
-        await self.send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        await self._start_response(STREAM_HEADERS)
+
+    async def _start_response(self, headers: list[tuple[bytes, bytes]]) -> None:
+        ignored = self._active.ignored_tools if self._active is not None else self._request.ignored_tools
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers + header(ignored)})
 
     async def _send_chunk(self, body: bytes, *, more: bool = True) -> None:
         if body == KEEP_ALIVE and self._active is not None:

@@ -92,6 +92,12 @@ class ActiveRun:
         return self._scope.tool_calls > 0
 
     @property
+    def ignored_tools(self) -> Sequence[str]:
+        """Names of the client's tools that were not offered to the agent; `*` for all of them."""
+        tools = self._scope.client_tools
+        return (*self._request.ignored_tools, *(tools.conflicts if tools is not None else ()))
+
+    @property
     def recorded_events(self) -> Sequence[RunEvent]:
         """All events taken so far, if the run may outlive its client; otherwise empty."""
         return self._recorded_events

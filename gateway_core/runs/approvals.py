@@ -17,6 +17,7 @@ from attrs import frozen
 from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.errors import RunError
 from gateway_core.hooks.specs import RecordStore
+from gateway_core.runs import paused_state
 from gateway_core.runs.call_details import call_arguments, call_id, call_name
 from gateway_core.types import ApprovalAsked, PendingCall, RunContext
 
@@ -88,8 +89,7 @@ class Approvals:
             "agent_id": run.agent_id,
             "session_id": run.session_id,
             "calls": [call.call_id for call in calls],
-            # The author's own context is created again at resume: only the run's state is stored.
-            "state": result.to_state().to_string(context_serializer=lambda _: {}),
+            "state": paused_state.save(result),
         }
         await self._store.put(KIND, approval_id, run.principal.id, orjson.dumps(record), seconds=self.seconds)
         return ApprovalAsked(approval_id, calls, self.seconds)
@@ -116,9 +116,7 @@ class Approvals:
                 status=400,
             )
         try:
-            state = await RunState.from_string(
-                runnable.agent, record["state"], context_deserializer=lambda _: runnable.context_for(run)
-            )
+            state = await paused_state.restore(record["state"], runnable, run)
         except UserError as error:
             raise RunError(
                 "the agent has changed since it requested the approval, so the run cannot resume; send the original "

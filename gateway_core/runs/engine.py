@@ -28,6 +28,8 @@ from gateway_core.hooks.specs import RecordStore
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.approvals import Approvals, question_of, verdict_of
 from gateway_core.runs.background_tasks import answer_task
+from gateway_core.runs.client_calls import ClientCalls
+from gateway_core.runs.client_tools import ClientTools
 from gateway_core.runs.cross_agent_authorization import CrossAgentAuthorization
 from gateway_core.runs.error_mapping import as_gateway_error, place_of
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
@@ -87,6 +89,7 @@ class Engine:
     ) -> None:
         self._watch = watch
         self._approvals = Approvals(records, config.runs.approval_timeout)
+        self._client_calls = ClientCalls(records, config.runs.approval_timeout)
         self._memory = SessionMemory(hooks)
         self._hooks = hooks
         self._config = config
@@ -107,7 +110,7 @@ class Engine:
     def configure(self, config: Config) -> None:
         """Use another configuration for subsequent runs."""
         self._config = config
-        self._approvals.seconds = config.runs.approval_timeout
+        self._approvals.seconds = self._client_calls.seconds = config.runs.approval_timeout
         self._tools.refused = config.runs.refused_tool
         self._tools.max_calls = config.runs.max_tool_calls
         self.sandboxes.configure(config.runs.sandbox)
@@ -138,6 +141,7 @@ class Engine:
             settings=request.settings,
             text=request.text,
             answer_format=request.answer_format if request.task is None else None,
+            client_tools=_client_tools(request),
             hold_answers=self._config.runs.output_guardrails == "buffer",
             entry=served.entry,
             tools=self._tools,
@@ -263,7 +267,7 @@ class Engine:
 
     async def _run_agent(self, runnable: AgentRunnable, request: RunRequest, scope: RunScope) -> None:
         scope.may_pause = True
-        state = await self._resumed(runnable, request)
+        state = await self._resumed(runnable, request, scope)
         async with self._memory.of(request.run, request.served) as session:
             items = request.items if session is None or state else await new_items(session, request.items)
             # `Runner.run` delegates to the default runner, which is `GatewayRunner`.
@@ -279,10 +283,28 @@ class Engine:
         if result.interruptions:
             if scope.sandbox is not None:
                 scope.sandbox.paused = True
-            scope.channel.put(await self._approvals.ask(result, request.run))
+            await self._pause(result, request, scope)
 
-    async def _resumed(self, runnable: AgentRunnable, request: RunRequest) -> Any:
-        """Return the state of a paused run if the request decides on its approval request."""
+    async def _pause(self, result: Any, request: RunRequest, scope: RunScope) -> None:
+        """Store an interrupted run, and ask the client for a decision or for results.
+
+        A run that also needs approval asks for it in the next request: clients send the results of calls at once.
+        """
+        if scope.client_tools is not None:
+            calls = await self._client_calls.ask(result, request.run, scope.client_tools)
+            if calls is not None:
+                scope.channel.put(calls)
+                scope.awaits_client = True
+                return
+        scope.channel.put(await self._approvals.ask(result, request.run))
+
+    async def _resumed(self, runnable: AgentRunnable, request: RunRequest, scope: RunScope) -> Any:
+        """Return the state of a paused run if the request has the results of its calls or a decision on approval."""
+        if scope.client_tools is not None and request.verdict is None:
+            turns = self._config.runs.max_turns
+            state = await self._client_calls.resume(request.items, runnable, request.run, scope.client_tools, turns)
+            if state is not None:
+                return state
         if request.verdict is not None:
             return await self._approvals.resume(*request.verdict, runnable, request.run)
         question = question_of(request.items)
@@ -335,7 +357,16 @@ def _bypassed() -> RunError:
     return RunError(f"{RUNNER} was replaced during the run", hint=RUNNER_ADVICE, code="runner_replaced")
 
 
+def _client_tools(request: RunRequest) -> ClientTools | None:
+    runnable = request.served.runnable
+    if request.client_tools is None or request.task is not None or not isinstance(runnable, AgentRunnable):
+        return None
+    return ClientTools(runnable.agent, request.client_tools)
+
+
 def _finish_reason(scope: RunScope) -> str:
     if scope.refused:
         return "content_filter"
-    return scope.finish_reason if scope.finish_reason in ("length", "content_filter") else "stop"
+    if scope.finish_reason in ("length", "content_filter"):
+        return scope.finish_reason
+    return "tool_calls" if scope.awaits_client else "stop"

@@ -119,7 +119,7 @@ class EventRelay:
             for part in (*item.raw_item.summary, *(item.raw_item.content or ())):
                 self._put(ReasoningDelta(part.text))
         elif isinstance(item, ToolCallItem):
-            if call_id(raw) not in self._from_stream:
+            if call_id(raw) not in self._from_stream and not self._is_for_client(item.agent, raw):
                 self._start_tool(raw, item.tool_name)
                 if get(raw, "type") in HOSTED_CALLS:
                     self._finish_hosted(raw)
@@ -131,7 +131,8 @@ class EventRelay:
     def resume(self, decided: Iterable[Any]) -> None:
         """Relay the start of the tool calls with which a paused run resumes."""
         for item in decided:
-            self._start_tool(item.raw_item, item.name)
+            if not self._is_for_client(item.agent, item.raw_item):
+                self._start_tool(item.raw_item, item.name)
 
     def finish(self, final_output: Any) -> None:
         """Complete the run: relay its output if no message contained it, as with `stop_on_first_tool`."""
@@ -139,6 +140,11 @@ class EventRelay:
             self._start_message()
             self._write(as_text(final_output))
         self.release()
+
+    def _is_for_client(self, agent: Any, raw: Any) -> bool:
+        """Whether a call is one of the client's tools, which the run does not execute."""
+        tools = self._scope.client_tools
+        return self._answers and tools is not None and tools.owns(agent, get(raw, "name"))
 
     def _start_tool(self, raw: Any, name: str | None = None) -> None:
         name = self._tools[call_id(raw)] = call_name(raw, name)
@@ -154,6 +160,8 @@ class EventRelay:
         else:
             # The output of a tool that ran here may be the run's output, even if the model wrote text next to the call.
             self._output_sent = False
+        if self._answers and self._scope.client_tools and call_id(raw) in self._scope.client_tools.results:
+            return
         name = self._tools.get(call_id(raw), "tool")
         failed = call_id(raw) in self._scope.failed_calls
         self._put(ToolFinished(call_id(raw), name, output_text(output), output_media(output), failed=failed))

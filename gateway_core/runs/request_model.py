@@ -51,7 +51,8 @@ class RequestModelProvider(ModelProvider):
     def get_model(self, model_name: str | None) -> Model:
         """Return the model for a name. The SDK calls this once per turn."""
         model = self._inner.get_model(self._model or model_name or self._fallback)
-        if not self._scope.settings and not self._filter_tools and self._scope.answer_format is None:
+        scope = self._scope
+        if not (scope.settings or self._filter_tools or scope.answer_format or scope.client_tools):
             return model
         return _RequestModel(model, self, unnamed=model_name is None)
 
@@ -88,9 +89,9 @@ class RequestModelProvider(ModelProvider):
             settings: The agent's.
             unnamed: Whether the agent names no model, so that the SDK's defaults for reasoning and verbosity apply.
         """
-        if not self._scope.settings:
+        changes: dict[str, Any] = self._client_choice(settings)
+        if not self._scope.settings and not changes:
             return settings
-        changes: dict[str, Any] = {}
         extra = dict(settings.extra_args or {})
         implied = unnamed and _has_default_reasoning(settings)
         for name, value in self._scope.settings.items():
@@ -104,6 +105,21 @@ class RequestModelProvider(ModelProvider):
         if extra:
             changes["extra_args"] = extra
         return dataclasses.replace(settings, **changes) if changes else settings
+
+    def offered(self, tools: list[Any]) -> list[Any]:
+        """Return the tools without those of the client that this request does not offer."""
+        client = self._scope.client_tools
+        return client.visible(tools) if client is not None else tools
+
+    def _client_choice(self, settings: ModelSettings) -> dict[str, Any]:
+        """Return the settings for the client's tools. Its choice of a tool takes precedence over the agent's."""
+        client, position = self._scope.client_tools, POSITION.get()
+        if client is None or position is None or not position.answers:
+            return {}
+        chosen = client.settings(position.agent)
+        if settings.parallel_tool_calls is not None:
+            chosen.pop("parallel_tool_calls", None)
+        return chosen
 
 
 class _RequestModel(Model):
@@ -125,6 +141,7 @@ class _RequestModel(Model):
         **named: Any,
     ) -> ModelResponse:
         settings = self._provider.fill(model_settings, unnamed=self._unnamed)
+        tools = self._provider.offered(tools)
         if self._provider.refuses_any(tools):
             tools = await self._provider.allowed(tools)
         schema = self._provider.output_schema(output_schema)
@@ -141,6 +158,7 @@ class _RequestModel(Model):
         **named: Any,
     ) -> AsyncIterator[Any]:
         settings = self._provider.fill(model_settings, unnamed=self._unnamed)
+        tools = self._provider.offered(tools)
         schema = self._provider.output_schema(output_schema)
 
         def stream(tools: list[Any]) -> AsyncIterator[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from attrs import field, frozen
 
 from gateway_core.runs.approvals import Verdict
-from gateway_core.types import AnswerFormat, BackgroundTask, RunContext, ServedAgent
+from gateway_core.types import AnswerFormat, BackgroundTask, ClientToolOffer, RunContext, ServedAgent
 
 
 @frozen
@@ -27,6 +27,10 @@ class RunRequest:
     """The request's `metadata`, for workflows whose input has further fields."""
     answer_format: AnswerFormat | None = None
     """The format of the answer, for agents without an output type."""
+    client_tools: ClientToolOffer | None = None
+    """The client's tools; `None` if the agent does not accept any."""
+    ignored_tools: tuple[str, ...] = ()
+    """Names of the client's tools that are not offered to the agent; `*` for all of them."""
     task: BackgroundTask | None = None
     """The background task to answer instead of running the agent."""
     verdict: tuple[str, Verdict] | None = None

@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 
 from gateway_core.catalog.workflow_analysis import TerminalRuns
 from gateway_core.errors import GatewayError
+from gateway_core.runs.client_tools import ClientTools
 from gateway_core.runs.event_channel import EventChannel
 from gateway_core.runs.sandbox_lease import SandboxLease
 from gateway_core.types import AgentEntry, AnswerFormat, RunContext, RunEvent, ToolInfo, Usage
@@ -108,6 +109,8 @@ class RunScope:
     """Sampling settings of the request, for agents that do not set them."""
     answer_format: AnswerFormat | None = None
     """The format of the answer, for agents without an output type."""
+    client_tools: ClientTools | None = None
+    """The tools that run in the client; `None` if the agent does not accept any."""
     hold_answers: bool = True
     """Whether an answer is held until its output guardrails have passed."""
     workflow: "WorkflowState | None" = None
@@ -118,6 +121,8 @@ class RunScope:
     """Whether an intermediate step has sent text."""
     may_pause: bool = False
     """Whether the run may pause to wait for a user's approval."""
+    awaits_client: bool = False
+    """Whether the run has ended to wait for the results of the client's tools."""
     usage: Usage = Usage()
     """Token usage so far, of every model call inside this scope."""
     finish_reason: str | None = None

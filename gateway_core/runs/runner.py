@@ -21,6 +21,7 @@ from agents import run as agents_run
 from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
 from agents.run import AgentRunner, CallModelData, ModelInputData, Runner, set_default_agent_runner
+from agents.sandbox import SandboxAgent
 
 from gateway_core.catalog.agent_graph import reachable
 from gateway_core.catalog.import_stop import RunAtImportError
@@ -190,7 +191,7 @@ def install() -> None:
     """Install the `GatewayRunner` as the SDK's default runner. Process-wide and idempotent."""
     set_default_agent_runner(_RUNNER)
     agents_run.set_default_agent_runner = _keep_runner
-    patches.install(streaming_fallback.decorate, _guard, output_text)
+    patches.install(streaming_fallback.decorate, _complete, output_text)
 
 
 def _keep_runner(runner: AgentRunner | None) -> None:
@@ -263,11 +264,17 @@ async def _relayed(
             result.cancel()
 
 
-def _guard(tools: list[Any]) -> None:
-    """Put the guard on the tools that a sandbox gives an agent for one run."""
+def _complete(agent: Agent[Any], tools: list[Any]) -> list[Any]:
+    """Return an agent's tools for a turn: those of a sandbox with the guard on them, and with the client's tools."""
     position = POSITION.get()
-    if position is not None and position.scope.tools is not None:
-        position.scope.tools.guard(tools)
+    if position is None:
+        return tools
+    scope = position.scope
+    if isinstance(agent, SandboxAgent) and scope.tools is not None:
+        scope.tools.guard(tools)
+    if scope.client_tools is None or not (position.depth == 0 or position.answers):
+        return tools
+    return scope.client_tools.complete(agent, tools)
 
 
 def _record(workflow: WorkflowState, relay: EventRelay, result: Any, agent: Agent[Any], terminal: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from agents import RunHooks
 
 from gateway_core.runs.call_details import HOSTED_CALLS, call_id, call_name, get
+from gateway_core.runs.client_tools import ClientFunctionTool
 from gateway_core.runs.error_mapping import failed_tool
 from gateway_core.runs.run_scope import POSITION, RunScope
 from gateway_core.types import Usage
@@ -86,7 +87,8 @@ class ScopeHooks(RunHooks[Any]):
         await self._inner.on_handoff(context, from_agent, to_agent)
 
     async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
-        if self._scope.tools is not None:
+        # A client's tool ran in the client.
+        if self._scope.tools is not None and not isinstance(tool, ClientFunctionTool):
             await self._scope.tools.check_unguarded(self._scope, context, agent, tool)
             self._scope.tools.began(self._scope, context, agent, tool)
             self._calls.add(id(context))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Items = Sequence[Mapping[str, Any]]
 
+_CALLS = ("function_call", "function_call_output")
 _ALL = 1_000_000
 """A limit that no chat reaches; without a limit, the session applies the one in its settings."""
 
@@ -50,6 +51,9 @@ class SessionMemory:
 async def new_items(session: "Session", items: Items) -> list[Mapping[str, Any]]:
     """Return the items that the session does not contain: the user's messages after the last answer.
 
+    The results of a client's tools at the end of the conversation are new, with their calls, if the run that waited for
+    them is no longer available.
+
     A client that sends the whole chat may have regenerated or edited an earlier turn; the session's items from that
     turn on are then removed. A client that sends only new messages sends no answers, and no items are removed.
 
@@ -61,6 +65,9 @@ async def new_items(session: "Session", items: Items) -> list[Mapping[str, Any]]
     while start and items[start - 1].get("role") == "user":
         start -= 1
     remembered = await session.get_items(_ALL)
+    known = {item.get("call_id") for item in remembered}
+    while start and items[start - 1].get("type") in _CALLS and items[start - 1].get("call_id") not in known:
+        start -= 1
     if not remembered:
         return [*items]
     if start:

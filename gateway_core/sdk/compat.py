@@ -100,6 +100,21 @@ NAMES = (
         "sending only the new items of a resumed run",
         "a resumed answer would repeat its beginning",
     ),
+    *(
+        PrivateName(
+            "openai-agents",
+            f"agents.run_state:RunState.{name}",
+            "giving each request of a run that waited for its client its own number of turns",
+            "agents could not call more tools of a client than max_turns",
+        )
+        for name in ("_current_turn", "_max_turns")
+    ),
+    PrivateName(
+        "openai-agents",
+        "agents._public_agent:get_public_agent",
+        "identifying the agent that works in a sandbox",
+        "clients' tools would not be offered to such agents",
+    ),
     PrivateName(
         "openai-agents",
         "agents.tool:FunctionTool._agent_instance",
@@ -362,6 +377,18 @@ def current_agent_of(state: "RunState[Any, Agent[Any]]") -> Any:
 def items_before_pause(state: "RunState[Any, Agent[Any]]") -> int:
     """Number of items that a paused run had generated."""
     return len(state._generated_items)
+
+
+def allow_turns(state: "RunState[Any, Agent[Any]]", turns: int) -> None:
+    """Let a paused run make this number of further model calls."""
+    state._max_turns = state._current_turn + turns
+
+
+def public_agent(agent: "Agent[Any]") -> "Agent[Any]":
+    """The agent that a run was started with; the SDK works with a copy of one in a sandbox."""
+    from agents._public_agent import get_public_agent
+
+    return get_public_agent(agent)
 
 
 def is_configured(provider: "OpenAIProvider") -> bool:

@@ -4,8 +4,9 @@ At each turn, the SDK compares the tools of an agent across all of its active ru
 five times. While no difference was found, all runs have the same tools, so a comparison with one of them is sufficient.
 
 The SDK asks no model provider for an agent whose model is an object, so only a patch can decorate such a model. The
-tools of a sandbox exist only during a run, in an agent object that the SDK shows to no hook. If a tool's output is the
-answer (`tool_use_behavior`), the SDK converts it with `str`, so that a client reads Python's notation of an object.
+tools of a sandbox and of a client exist only during a run: the former in an agent object that the SDK shows to no hook,
+the latter in none, because a run must not change its agent. If a tool's output is the answer (`tool_use_behavior`), the
+SDK converts it with `str`, so that a client reads Python's notation of an object.
 """
 
 import dataclasses
@@ -18,38 +19,38 @@ from agents import Agent, Model, RunConfig, Tool
 from agents.run_internal import agent_tool_configuration as _checks
 from agents.run_internal import run_loop as _runs
 from agents.run_internal import turn_resolution as _turns
-from agents.sandbox import SandboxAgent
 
 Decorate = Callable[[Model, Agent[Any], RunConfig], Model]
 
 
-def install(decorate: Decorate, guard: Callable[[list[Tool]], None], as_text: Callable[[Any], str]) -> None:
+Complete = Callable[[Agent[Any], list[Tool]], list[Tool]]
+
+
+def install(decorate: Decorate, complete: Complete, as_text: Callable[[Any], str]) -> None:
     """Install the patches for the process. Idempotent.
 
     Args:
         decorate: Returns the model to use for a turn, from the one that the SDK has chosen.
-        guard: Called with the tools of an agent that works in a sandbox, before each turn.
+        complete: Returns the tools of an agent for a turn, from those that the SDK has collected.
         as_text: Converts an output of a tool that is the answer of an agent without an output type.
     """
     if not isinstance(_checks._observe_tools, _Observing):
         _checks._observe_tools = _Observing(_checks._observe_tools)
     if not isinstance(_runs.get_model, _Decorating):
         _runs.get_model = _Decorating(_runs.get_model, decorate)
-    if not hasattr(SandboxAgent.get_all_tools, "agent_gateway"):
-        SandboxAgent.get_all_tools = _guarding(SandboxAgent.get_all_tools, guard)  # type: ignore[method-assign]
+    if not hasattr(Agent.get_all_tools, "agent_gateway"):
+        Agent.get_all_tools = _completing(Agent.get_all_tools, complete)  # type: ignore[method-assign]
     if not isinstance(_turns.check_for_final_output_from_tools, _FinalText):
         _turns.check_for_final_output_from_tools = _FinalText(_turns.check_for_final_output_from_tools, as_text)
 
 
-def _guarding(get_all_tools: Any, guard: Callable[[list[Tool]], None]) -> Any:
+def _completing(get_all_tools: Any, complete: Complete) -> Any:
     @functools.wraps(get_all_tools)
-    async def guarded(self: Any, run_context: Any) -> list[Tool]:
-        tools: list[Tool] = await get_all_tools(self, run_context)
-        guard(tools)
-        return tools
+    async def completed(self: Any, run_context: Any) -> list[Tool]:
+        return complete(self, await get_all_tools(self, run_context))
 
-    vars(guarded)["agent_gateway"] = True
-    return guarded
+    vars(completed)["agent_gateway"] = True
+    return completed
 
 
 class _Decorating:

@@ -3,7 +3,7 @@
 import OpenAI, { NotFoundError } from "openai";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { generateText, streamText } from "ai";
+import { generateText, jsonSchema, stepCountIs, streamText, tool } from "ai";
 
 const baseURL = process.argv[2];
 const client = new OpenAI({ baseURL, apiKey: "any", maxRetries: 0 });
@@ -73,6 +73,23 @@ for await (const piece of second.textStream) secondText += piece;
 conversation.push(...(await second.response).messages, ...user("say: and four"));
 const third = await generateText({ model: responses("Tools"), messages: conversation });
 seen.aiResponses = { texts: [first.text, secondText, third.text], calls: first.toolCalls.length, steps: first.steps.length };
+
+// Tools of the client: the AI SDK executes each call, and sends the result.
+const tools = {
+  get_weather: tool({
+    description: "The weather.",
+    inputSchema: jsonSchema({ type: "object", properties: { city: { type: "string" } }, required: ["city"] }),
+    execute: async ({ city }) => `sunny in ${city}`,
+  }),
+};
+const prompt = 'call add {"a": 2, "b": 3} call get_weather {"city": "Oslo"} then call get_weather {"city": "Rome"}';
+seen.clientTools = [];
+for (const model of [provider("Tools"), responses("Tools")]) {
+  const ran = await generateText({ model, tools, prompt, stopWhen: stepCountIs(5) });
+  const streamed = streamText({ model, tools, prompt, stopWhen: stepCountIs(5) });
+  await streamed.consumeStream();
+  seen.clientTools.push([ran.text, ran.steps.length], [await streamed.text, (await streamed.steps).length]);
+}
 
 const controller = new AbortController();
 const cancelled = streamText({

@@ -1,7 +1,9 @@
 """Tests of the real command with third-party clients, in their own languages."""
 
 import asyncio
+import functools
 import json
+import operator
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import records, upstream
-from tests.acceptance.test_chat import server
+from tests.acceptance.test_client_tools import TASK, server, weather
 
 __all__ = ["records", "server", "upstream"]
 
@@ -54,6 +56,7 @@ def test_javascript_clients(server, upstream, records, node_folder):
     assert seen["aiStreamed"] == {"text": "tool said: 5", "calls": 0, "finish": "stop"}
     assert seen["aiUnknown"] == 404
     assert seen["aiResponses"] == {"texts": ["tool said: 5", "one two three", "and four"], "calls": 0, "steps": 1}
+    assert seen["clientTools"] == [["tool said: sunny in Rome", 3]] * 4
     left = [record for record in upstream.records if record.request.user_text == "endless"]
     assert len(left) == 2
     for record in left:
@@ -103,3 +106,54 @@ def test_langchain(server):
     assert "".join(chunk.content for chunk in chunks) == "one two three"
     assert chunks[-1].usage_metadata or any(chunk.usage_metadata for chunk in chunks)
     assert [each.content for each in model.batch(["say: a", "say: b"])] == ["a", "b"]
+
+
+@pytest.mark.parametrize("responses", [False, True])
+def test_langchain_with_its_own_tools(server, responses):
+    from langchain_core.messages import HumanMessage, ToolMessage
+    from langchain_core.tools import tool
+    from langchain_openai import ChatOpenAI
+
+    @tool
+    def get_weather(city: str) -> str:
+        """The weather."""
+        return weather(json.dumps({"city": city}))
+
+    client = ChatOpenAI(model="Tools", base_url=f"{server.url}/v1", api_key="any", use_responses_api=responses)
+    model = client.bind_tools([get_weather])
+    for send in (model.invoke, lambda messages: functools.reduce(operator.add, model.stream(messages))):
+        messages = [HumanMessage(TASK)]
+        for city in ("Oslo", "Rome"):
+            answer = send(messages)
+            [call] = answer.tool_calls
+            assert (call["name"], call["args"]) == ("get_weather", {"city": city})
+            messages += [answer, get_weather.invoke(call)]
+            assert isinstance(messages[-1], ToolMessage)
+        assert send(messages).text == "tool said: sunny in Rome"
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_sdk_agent_with_its_own_tools(server, api, stream):
+    from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, RunConfig, Runner, function_tool
+    from openai import AsyncOpenAI
+
+    @function_tool
+    def get_weather(city: str) -> str:
+        """The weather."""
+        return weather(json.dumps({"city": city}))
+
+    kind = OpenAIResponsesModel if api == "responses" else OpenAIChatCompletionsModel
+
+    async def ask():
+        async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+            given = Agent(name="outer", tools=[get_weather], model=kind("Tools", client)), TASK
+            config = RunConfig(tracing_disabled=True)
+            if not stream:
+                return (await Runner.run(*given, run_config=config)).final_output
+            result = Runner.run_streamed(*given, run_config=config)
+            async for _ in result.stream_events():
+                pass
+            return result.final_output
+
+    assert asyncio.run(ask()) == "tool said: sunny in Rome"

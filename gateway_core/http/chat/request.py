@@ -15,6 +15,7 @@ from gateway_core.http import json_fields
 from gateway_core.http.agent_request import AgentRequest
 from gateway_core.http.answer_format import parse_answer_format
 from gateway_core.http.chat.messages import parse_messages
+from gateway_core.http.client_tools import FIELDS
 from gateway_core.http.content_parts import check_parts
 
 
@@ -51,6 +52,7 @@ def parse_chat_request(body: Mapping[str, Any], limits: HttpConfig) -> ChatReque
         include_usage=json_fields.boolean(options, "include_usage", "stream_options.") or False,
         settings=_settings(body),
         metadata=json_fields.mapping(body, "metadata") or {},
+        tool_fields={name: body[name] for name in FIELDS if name in body},
         answer_format=parse_answer_format(json_fields.mapping(body, "response_format"), "response_format", nested=True),
     )
 

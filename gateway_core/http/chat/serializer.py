@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway_core.http.activity_rendering import ImageDelta, Shown, SideEvent
-from gateway_core.types import Citation, Completed, ReasoningDelta, ServedAgent, TextDelta, Usage
+from gateway_core.types import Citation, ClientCallsAsked, Completed, ReasoningDelta, ServedAgent, TextDelta, Usage
 
 DONE = b"data: [DONE]\n\n"
 
@@ -64,12 +64,15 @@ def completion(model: str, fingerprint: str, events: Iterable[Shown], reasoning_
                 text.append(event.text)
             case ReasoningDelta():
                 reasoning.append(event.text)
-            case Citation() | ImageDelta():
+            case Citation() | ImageDelta() | ClientCallsAsked():
                 for name, values in _extra(event).items():
                     extras.setdefault(name, []).extend(values)
             case Completed():
                 usage, finish_reason = event.usage, event.finish_reason
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(text), "refusal": None, **extras}
+    content = "".join(text) or (None if "tool_calls" in extras else "")
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None, **extras}
+    for call in extras.get("tool_calls", ()):
+        del call["index"]
     if reasoning:
         message |= dict.fromkeys(reasoning_to, "".join(reasoning))
     return orjson.dumps(
@@ -119,7 +122,7 @@ class ChunkWriter:
         kind: tuple[str, ...] = ()
         texts: list[str] = []
         for event in events:
-            if isinstance(event, SideEvent | Citation | ImageDelta):
+            if isinstance(event, SideEvent | Citation | ImageDelta | ClientCallsAsked):
                 if texts:
                     parts.append(self._delta(kind, texts))
                     texts = []
@@ -153,8 +156,20 @@ class ChunkWriter:
         return self._before + orjson.dumps(dict.fromkeys(fields, "".join(texts))) + self._after
 
 
-def _extra(event: Citation | ImageDelta) -> dict[str, list[Any]]:
-    """Returns the fields of a message, next to its text, for a citation or an image; empty for other citations."""
+def _extra(event: Citation | ImageDelta | ClientCallsAsked) -> dict[str, list[Any]]:
+    """Returns the fields of a message, next to its text, for an event; empty for citations of files."""
+    if isinstance(event, ClientCallsAsked):
+        return {
+            "tool_calls": [
+                {
+                    "index": index,
+                    "id": call.call_id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for index, call in enumerate(event.calls)
+            ]
+        }
     if isinstance(event, ImageDelta):
         return {"images": [{"type": "image_url", "image_url": {"url": event.url}}]}
     data = event.data

@@ -102,7 +102,7 @@ COMPLETION: Schema = _object(
             ("index", "message", "finish_reason"),
             index={"type": "integer"},
             message=_object(("role", "content"), role={"const": "assistant"}, content=_or_null(TEXT)),
-            finish_reason={"enum": ["stop", "content_filter", "length"]},
+            finish_reason={"enum": ["stop", "tool_calls", "content_filter", "length"]},
         ),
         1,
     ),

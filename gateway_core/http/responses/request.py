@@ -14,6 +14,7 @@ from gateway_core.errors import InvalidRequestError
 from gateway_core.http import json_fields
 from gateway_core.http.agent_request import AgentRequest
 from gateway_core.http.answer_format import parse_answer_format
+from gateway_core.http.client_tools import FIELDS
 from gateway_core.http.content_parts import last_user_text
 from gateway_core.http.responses.input_items import ApprovalAnswer, parse_input
 
@@ -69,6 +70,7 @@ def parse_responses_request(body: Mapping[str, Any], limits: HttpConfig) -> Resp
         previous_response_id=json_fields.text(body, "previous_response_id"),
         settings=_settings(body, reasoning, text),
         metadata=json_fields.mapping(body, "metadata") or {},
+        tool_fields={name: body[name] for name in FIELDS if name in body},
         answer_format=parse_answer_format(text_format, "text.format", nested=False),
         echo={
             "background": background,

@@ -17,9 +17,11 @@ from gateway_core.http.responses.item_ids import item_id
 from gateway_core.types import (
     ApprovalAsked,
     Citation,
+    ClientCallsAsked,
     Completed,
     Failed,
     Media,
+    PendingCall,
     ReasoningDelta,
     RunEvent,
     TextDelta,
@@ -146,6 +148,8 @@ class ResponseWriter:
                 return self._finished(event)
             case ApprovalAsked():
                 return self._approval_asked(event)
+            case ClientCallsAsked():
+                return b"".join([self._client_call(call) for call in event.calls])
             case Completed():
                 return self._completed(event)
             case Failed():
@@ -198,15 +202,28 @@ class ResponseWriter:
         if event.hosted is not None:
             return out + self._hosted_call(event.call_id, event.hosted)
         self._calls[event.call_id] = event
-        index = self._places[event.call_id] = len(self.output)
-        item = {"type": "function_call", "id": self._new_id("fc"), "call_id": event.call_id, "name": event.name}
+        self._places[event.call_id] = len(self.output)
+        return out + self._function_call(event)
+
+    def _client_call(self, call: PendingCall) -> bytes:
+        """Adds a call that the client executes: one without an output."""
+        out = self._close()
+        kept = {"call_id": call.call_id, "name": call.name, "arguments": call.arguments}
+        self.conversation_items.append({"type": "function_call", **kept})
+        index = len(self.output)
+        out += self._function_call(call)
+        return out + self._done(index, self.output[index] | {"status": "completed"})
+
+    def _function_call(self, call: ToolStarted | PendingCall) -> bytes:
+        index = len(self.output)
+        item = {"type": "function_call", "id": self._new_id("fc"), "call_id": call.call_id, "name": call.name}
         place = {"item_id": item["id"], "output_index": index}
         started = {**item, "arguments": "", "status": "in_progress"}
-        self.output.append({**started, "arguments": event.arguments})
-        out += self._event("response.output_item.added", output_index=index, item=started)
-        out += self._event("response.function_call_arguments.delta", **place, delta=event.arguments)
+        self.output.append({**started, "arguments": call.arguments})
+        out = self._event("response.output_item.added", output_index=index, item=started)
+        out += self._event("response.function_call_arguments.delta", **place, delta=call.arguments)
         return out + self._event(
-            "response.function_call_arguments.done", **place, name=event.name, arguments=event.arguments
+            "response.function_call_arguments.done", **place, name=call.name, arguments=call.arguments
         )
 
     def _hosted_call(self, call_id: str, hosted: Mapping[str, Any]) -> bytes:
@@ -338,9 +355,10 @@ class ResponseWriter:
         return out + self._event("response.output_item.done", output_index=item.index, item=done)
 
     def _completed(self, event: Completed) -> bytes:
-        out = self._close() + self._close_calls("completed")
+        waits = event.finish_reason == "tool_calls"
+        out = self._close() + self._close_calls("incomplete" if waits else "completed")
         self.response |= {"output": self.output, "usage": usage_object(event.usage), "completed_at": int(time.time())}
-        if event.finish_reason != "stop":
+        if event.finish_reason != "stop" and not waits:
             reason = "max_output_tokens" if event.finish_reason == "length" else event.finish_reason
             self.response |= {"status": "incomplete", "incomplete_details": {"reason": reason}}
         else:
