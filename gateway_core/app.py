@@ -32,6 +32,7 @@ from gateway_core.http.middleware.request_context import HEADER, RequestContextM
 from gateway_core.http.models import Models
 from gateway_core.http.openapi.document import OpenApi
 from gateway_core.http.responses.endpoint import Responses
+from gateway_core.http.streaming_endpoint import IGNORED_ATTACHMENTS
 
 
 def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = None) -> Starlette:
@@ -156,7 +157,7 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
                 allow_origins=origins,
                 allow_methods=["*"],
                 allow_headers=["*"],
-                expose_headers=[HEADER.decode(), client_tools.HEADER],
+                expose_headers=[HEADER.decode(), client_tools.HEADER, IGNORED_ATTACHMENTS],
                 allow_private_network=True,
             )
         )

@@ -12,7 +12,7 @@ from starlette.types import Receive, Send
 
 from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
-from gateway_core.http.client_tools import header
+from gateway_core.http import client_tools
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.types import Completed, Failed, RunEvent
@@ -24,6 +24,7 @@ STREAM_HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
+IGNORED_ATTACHMENTS = "x-agent-gateway-ignored-attachments"
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
@@ -108,8 +109,11 @@ class StreamingEndpoint:
         await self._start_response(STREAM_HEADERS)
 
     async def _start_response(self, headers: list[tuple[bytes, bytes]]) -> None:
-        ignored = self._active.ignored_tools if self._active is not None else self._request.ignored_tools
-        await self.send({"type": "http.response.start", "status": 200, "headers": headers + header(ignored)})
+        run = self._active
+        added = client_tools.header(run.ignored_tools if run is not None else self._request.ignored_tools)
+        if run is not None and (kinds := sorted(set(run.ignored_attachments))):
+            added.append((IGNORED_ATTACHMENTS.encode(), ", ".join(kinds).encode()))
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers + added})
 
     async def _send_chunk(self, body: bytes, *, more: bool = True) -> None:
         if body == KEEP_ALIVE and self._active is not None:

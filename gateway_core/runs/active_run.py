@@ -98,6 +98,14 @@ class ActiveRun:
         return (*self._request.ignored_tools, *(tools.conflicts if tools is not None else ()))
 
     @property
+    def ignored_attachments(self) -> Sequence[str]:
+        """Types of the attachments of the last user message that a workflow which has ended passed to no run."""
+        workflow = self._scope.workflow
+        if workflow is None or workflow.attached or not self.over:
+            return ()
+        return [part["type"].removeprefix("input_") for part in workflow.attachments]
+
+    @property
     def recorded_events(self) -> Sequence[RunEvent]:
         """All events taken so far, if the run may outlive its client; otherwise empty."""
         return self._recorded_events

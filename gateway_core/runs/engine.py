@@ -42,7 +42,7 @@ from gateway_core.runs.sandbox_lease import SandboxLease
 from gateway_core.runs.sandboxes import Sandboxes
 from gateway_core.runs.session_memory import SessionMemory, new_items
 from gateway_core.runs.tool_authorization import ToolAuthorization
-from gateway_core.runs.workflow import history, run_workflow
+from gateway_core.runs.workflow import attachments, history, run_workflow
 from gateway_core.sdk.global_settings import RUNNER, RUNNER_ADVICE
 from gateway_core.types import (
     AgentEntry,
@@ -258,6 +258,8 @@ class Engine:
             takes_history = self._config.runs.workflow_history and runnable.takes is not InputKind.MESSAGES
             earlier = history(request.items) if takes_history else ()
             state = scope.workflow = WorkflowState(runnable.terminal, earlier)
+            if runnable.takes is not InputKind.MESSAGES:
+                state.attachments = attachments(request.items)
             if runnable.takes is InputKind.SCRIPT:
                 message = request.items[len(history(request.items)) :]
                 state.script = ScriptState([*earlier, *message], message)

@@ -167,6 +167,10 @@ class WorkflowState:
     """The runs that produce the answer."""
     history: Sequence[Mapping[str, Any]] = ()
     """The earlier turns, for a workflow that takes only text."""
+    attachments: Sequence[Mapping[str, Any]] = ()
+    """The images, files and audio of the last user message, for a workflow that takes only text."""
+    attached: bool = False
+    """Whether the input of a run contains the attachments."""
     runs: int = 0
     """Number of runs started so far."""
     answer_text: str = ""

@@ -65,7 +65,6 @@ class GatewayRunner(AgentRunner):
         if workflow is not None:
             own_turns = await _has_turns(options.get("session"), workflow)
             given = with_history(input, workflow, scope.text, own_turns=own_turns)
-            workflow.runs += 1
         with _deeper(position, answers=answers):
             options = _with_scope(options, scope, starting_agent, answers=answers)
             relay = EventRelay(scope, starting_agent, answers=answers)
@@ -112,10 +111,14 @@ class GatewayRunner(AgentRunner):
         if position.depth == 0 and workflow is not None and workflow.script is not None:
             return self._stream_script(position, workflow, _is_terminal(position), starting_agent, input, options)
         adopt(position.scope, starting_agent)
+        given = input
+        if position.depth == 0 and workflow is not None:
+            own_turns = options.get("session") is not None
+            given = with_history(input, workflow, position.scope.text, own_turns=own_turns)
         # The author's code reads the streamed run, and decides whether to pass its text on.
         with _deeper(position, answers=False):
             return super().run_streamed(
-                starting_agent, input, **_with_scope(options, position.scope, starting_agent, answers=False)
+                starting_agent, given, **_with_scope(options, position.scope, starting_agent, answers=False)
             )
 
     async def _follow(
@@ -156,7 +159,6 @@ class GatewayRunner(AgentRunner):
         adopt(scope, agent)
         answers = _answers(position, agent, terminal)
         given = with_history(input, workflow, scope.text, own_turns=options.get("session") is not None)
-        workflow.runs += 1
         with _deeper(position, answers=answers):
             options = _with_scope(options, scope, agent, answers=answers)
             result: Any = super().run_streamed(agent, given, **options)

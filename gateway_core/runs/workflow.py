@@ -65,34 +65,66 @@ async def run_workflow(
 
 def history(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the conversation before the last user message."""
-    last = max((i for i, item in enumerate(items) if item.get("role") == "user"), default=0)
-    return list(items[:last])
+    return list(items[: _last_user_message(items)])
+
+
+def attachments(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the images, files and audio of the last user message, which a workflow of text does not receive."""
+    content = items[_last_user_message(items)].get("content") if items else None
+    return [part for part in content if part.get("type") != "input_text"] if isinstance(content, list) else []
 
 
 def with_history(given: Any, state: WorkflowState, text: str, *, own_turns: bool = False) -> Any:
     """Return the input of a workflow's run.
 
-    The earlier turns precede it, if the run is the first or its input is the last user message. In a script, the
-    message replaces the input of the first run, unless `input()` returned it before.
+    The earlier turns precede it, and the attachments of the last user message are part of it, if the run is the first
+    or its input is that message. In a script, the message replaces the input of the first run, unless `input()`
+    returned it before.
 
     Args:
         given: The input that the workflow passes.
-        state: The progress of the workflow.
+        state: The progress of the workflow. The run is counted.
         text: The last user message.
         own_turns: Whether the author's own session contains the earlier turns.
     """
+    state.runs += 1
+    if isinstance(given, RunState):
+        return given
     script = state.script
-    if script is not None and not isinstance(given, RunState):
-        if not script.taken:
+    if script is not None:
+        first = not script.taken
+        if first:
             script.taken, script.own_text = True, _text_of(given)
+        if first or (script.own_text is not None and _text_of(given) == script.own_text):
+            state.attached = True
             return [*(script.message if own_turns else script.conversation)]
-        if script.own_text is not None and _text_of(given) == script.own_text:
-            return [*(script.message if own_turns else script.conversation)]
-    if own_turns or not state.history or not (state.runs == 0 or _text_of(given) == text):
+    if state.runs > 1 and _text_of(given) != text:
+        return given
+    if state.attachments and isinstance(given, str | list):
+        given = _with_attachments(given, state.attachments, text)
+        state.attached = True
+    if own_turns or not state.history:
         return given
     if isinstance(given, str):
         return [*state.history, {"role": "user", "content": given}]
     return [*state.history, *given] if isinstance(given, list) else given
+
+
+def _last_user_message(items: Sequence[Mapping[str, Any]]) -> int:
+    return max((i for i, item in enumerate(items) if item.get("role") == "user"), default=0)
+
+
+def _with_attachments(given: Any, parts: Sequence[Mapping[str, Any]], text: str) -> list[Any]:
+    """Return a run's input with parts in its message with this text, or else in its last user message."""
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else [*given]
+    users = [i for i, item in enumerate(items) if isinstance(item, Mapping) and item.get("role") == "user"]
+    if not users:
+        return [*items, {"role": "user", "content": [*parts]}]
+    place = next((i for i in users if _text_of([items[i]]) == text), users[-1])
+    content = items[place].get("content")
+    own = content if isinstance(content, list) else [{"type": "input_text", "text": content}]
+    items[place] = {**items[place], "content": [*own, *parts]}
+    return items
 
 
 def _input(

@@ -36,7 +36,7 @@ def serve(tmp_path):
     def serve(main, *turns, **options):
         (tmp_path / "S.py").write_text(HEAD + main)
         config = {"agents": {"S": {"entry": "main"}}}
-        return gateway_in_memory(folder=tmp_path, model=script(*turns), config=config, **options)
+        return gateway_in_memory(folder=tmp_path, config=config, **{"model": script(*turns), **options})
 
     return serve
 
@@ -168,3 +168,15 @@ def main():
             while not ended.exists():
                 await asyncio.sleep(0.01)
         assert g.gateway.hooks.model_provider(None, None).get_model(None).calls == ()
+
+
+@pytest.mark.parametrize("given", ["input()", "'own text'"])
+async def test_an_image_reaches_the_run(serve, given):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    main = f"async def main():\n    await Runner.run(agent_of(), {given})\n"
+    turns = script("seen")
+    async with serve(main, model=turns) as g:
+        assert await ask(g, [{"type": "text", "text": "what is this?"}, image]) == "seen"
+    [message] = turns.calls[0].input
+    assert [part["type"] for part in message["content"]] == ["input_text", "input_image"]
+    assert message["content"][0]["text"] == "what is this?"

@@ -163,6 +163,68 @@ async def test_earlier_turns_are_passed_unless_disabled(serve):
             assert "before" not in str([record.body for record in chats(upstream)])
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "auto"}}
+FILE = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}
+STREAMED = """
+from agents import Agent, Runner
+helper = Agent(name="h")
+
+
+async def run_workflow(text):
+    result = Runner.run_streamed(helper, text)
+    async for event in result.stream_events():
+        pass
+    return result.final_output
+"""
+WITH_SESSION = """
+from agents import Agent, Runner, SQLiteSession
+helper = Agent(name="h")
+session = SQLiteSession("x")
+
+
+async def run_workflow(text):
+    return (await Runner.run(helper, text, session=session)).final_output
+"""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("module", ["EXPORT", "ADDED", "STREAMED", "WITH_SESSION"])
+async def test_images_and_files_reach_the_first_run(serve, stream, module):
+    source = None if module == "EXPORT" else globals()[module]
+    parts = [{"type": "text", "text": "say: x"}, IMAGE, FILE]
+    history = [{"role": "user", "content": "before"}, {"role": "assistant", "content": "indeed"}]
+    with FakeUpstream(answer) as upstream:
+        async with serve(upstream, module=source) as g:
+            assert (await ask(g, parts, stream=stream, history=history)).startswith("x")
+        assert len(chats(upstream)) == (2 if module == "EXPORT" else 1)
+        for record in chats(upstream):
+            said = [message for message in record.body["messages"] if message["role"] != "system"]
+            assert said[-1]["content"] == parts
+            assert len(said) == (1 if module == "WITH_SESSION" else 3)
+
+
+async def test_an_image_without_text(serve):
+    with FakeUpstream(answer) as upstream:
+        async with serve(upstream, module=ADDED) as g:
+            await ask(g, [IMAGE], stream=False)
+        [record] = chats(upstream)
+        assert IMAGE in record.body["messages"][-1]["content"]
+
+
+async def test_a_header_names_attachments_that_no_run_received():
+    async def run_workflow(text: str) -> str:
+        return text
+
+    body = {
+        "model": "W",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}, IMAGE, IMAGE, FILE]}],
+    }
+    async with gateway_in_memory({"W": run_workflow}) as g:
+        answer = await g.http.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200
+        assert answer.headers["x-agent-gateway-ignored-attachments"] == "file, image"
+
+
 async def test_further_fields_come_from_metadata_and_missing_ones_are_named(serve):
     with FakeUpstream(answer) as upstream:
         async with serve(upstream, fields="    region: str\n    tone: str = 'kind'\n") as g:
