@@ -5,6 +5,7 @@ place of the model's, contain the key of the record. The record remains until it
 request. Without it, a run continues from the client's messages alone.
 """
 
+import logging
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,15 @@ from agents import RunState
 from agents.exceptions import UserError
 
 from gateway_core.catalog.runnables import AgentRunnable
+from gateway_core.errors import GatewayError
 from gateway_core.hooks.specs import RecordStore
 from gateway_core.runs import paused_state
 from gateway_core.runs.call_details import call_arguments, call_id
 from gateway_core.runs.client_tools import ClientTools
 from gateway_core.sdk import compat
 from gateway_core.types import ClientCallsAsked, ClientTool, PendingCall, RunContext
+
+logger = logging.getLogger(__name__)
 
 KIND = "client_calls"
 _ID = re.compile(r"call_([A-Za-z0-9_-]{22})_[0-9]{1,3}")
@@ -42,7 +46,10 @@ class ClientCalls:
         self.seconds = seconds
 
     async def ask(self, result: Any, run: RunContext, tools: ClientTools) -> ClientCallsAsked | None:
-        """Store an interrupted run, and return its calls for the client; `None` without any."""
+        """Store an interrupted run, and return its calls for the client; `None` without any.
+
+        A failure to store it is logged: the client can continue without the state.
+        """
         asked = [item for item in result.interruptions if tools.owns(item.agent, item.name)]
         if not asked:
             return None
@@ -57,9 +64,17 @@ class ClientCalls:
             "session_id": run.session_id,
             "calls": {call.call_id: call_id(item.raw_item) for call, item in zip(calls, asked, strict=True)},
             "tools": [attrs.asdict(tool) for tool in used],
-            "state": paused_state.save(result),
         }
-        await self._store.put(KIND, key, run.principal.id, orjson.dumps(record), seconds=self.seconds)
+        try:
+            record["state"] = paused_state.save(result)
+            await self._store.put(KIND, key, run.principal.id, orjson.dumps(record), seconds=self.seconds)
+        except (GatewayError, UserError) as error:
+            logger.warning(
+                "request %s: the state of a run that waits for its client could not be stored; the run will continue "
+                "from the client's messages: %s",
+                run.request_id,
+                error,
+            )
         return ClientCallsAsked(calls)
 
     async def resume(

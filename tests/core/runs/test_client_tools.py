@@ -19,6 +19,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from mcp.types import CallToolResult, TextContent
 from mcp.types import Tool as McpTool
 
+from gateway_core.errors import GatewayError
 from gateway_core.hooks.specs import hookimpl
 from gateway_core.storage.memory_record_store import MemoryRecordStore
 from gateway_core.testing import call, gateway_in_memory, script
@@ -154,6 +155,28 @@ async def test_the_state_is_gone():
         assert (await chat(g, ASK, message, *results(message, "the text")))[0]["content"] == "Done."
         assert "the text" in it.last_input
         assert it.ran == ["a"]
+
+
+async def test_the_state_cannot_be_stored(caplog):
+    class Full(MemoryRecordStore):
+        async def put(self, *_, **__):
+            raise GatewayError("the disk is full")
+
+    class Store:
+        def __init__(self, *_):
+            self.records = Full()
+
+        @hookimpl
+        def record_store(self):
+            return self.records
+
+    it = Working(call("read_file", path="/x"), "Done.")
+    config = {**OFFER, **OTHER_STORE}
+    async with gateway_in_memory({"A": it.agent}, plugins={"store": Store}, model=it.model, config=config) as g:
+        message, _ = await chat(g, ASK)
+        assert "the disk is full" in caplog.text
+        assert (await chat(g, ASK, message, *results(message, "the text")))[0]["content"] == "Done."
+        assert "the text" in it.last_input
 
 
 async def test_a_request_can_be_repeated():
