@@ -58,7 +58,7 @@ class ClientCalls:
             PendingCall(f"call_{key}_{position}", item.name, call_arguments(item.raw_item))
             for position, item in enumerate(asked)
         )
-        used = filter(None, (tools.definition(name) for name in {call.name for call in calls}))
+        used = [tools.definition(name) for name in {call.name for call in calls}]
         record = {
             "agent_id": run.agent_id,
             "session_id": run.session_id,

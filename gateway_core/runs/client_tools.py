@@ -35,16 +35,18 @@ class ClientTools:
         self._agent = agent
         self._tools = {tool.name: self._function_tool(tool) for tool in offer.tools}
         self._definitions = {tool.name: tool for tool in offer.tools}
+        self._offered = frozenset(self._tools)
 
     def restore(self, tools: Iterable[ClientTool]) -> None:
         """Add tools of an earlier request whose calls have results, but which this request does not offer."""
         for tool in tools:
             if tool.name not in self._tools:
                 self._tools[tool.name] = self._function_tool(tool)
+                self._definitions[tool.name] = tool
 
-    def definition(self, name: str) -> ClientTool | None:
-        """Return a tool of this request."""
-        return self._definitions.get(name)
+    def definition(self, name: str) -> ClientTool:
+        """Return a tool as the client defined it."""
+        return self._definitions[name]
 
     def complete(self, agent: Agent[Any], tools: list[Any]) -> list[Any]:
         """Return the tools of an agent in one turn, with the client's tools whose names it does not use itself."""
@@ -63,11 +65,11 @@ class ClientTools:
 
     def visible(self, tools: list[Any]) -> list[Any]:
         """Return a turn's tools without those that this request does not offer."""
-        return [tool for tool in tools if not isinstance(tool, ClientFunctionTool) or tool.name in self._definitions]
+        return [tool for tool in tools if not isinstance(tool, ClientFunctionTool) or tool.name in self._offered]
 
     def settings(self, agent: Any) -> dict[str, Any]:
         """Return the model settings that the client's choice of a tool makes in a call of an agent."""
-        offered = [name for name in self._definitions if name not in self.conflicts]
+        offered = [name for name in self._offered if name not in self.conflicts]
         if agent is not self._agent or not offered:
             return {}
         choice = self.offer.choice

@@ -279,6 +279,24 @@ async def test_tools_of_other_types_are_named():
         assert answer.headers[HEADER] == "web_search, apply_patch"
 
 
+async def test_an_approval_in_a_request_without_tools():
+    @function_tool(needs_approval=True)
+    def delete_file(path: str) -> str:
+        """Delete a file."""
+        return "deleted"
+
+    it = Working([call("delete_file", path="/x"), call("read_file", path="/y")], "Done.")
+    it.agent.tools.append(delete_file)
+    async with gateway_in_memory({"A": it.agent}, model=it.model, config=OFFER) as g:
+        message, _ = await chat(g, ASK)
+        earlier = [ASK, message, *results(message, "the text")]
+        asked, _ = await chat(g, *earlier, tools=[])
+        answer, _ = await chat(g, *earlier, asked, {"role": "user", "content": "approve"}, tools=[])
+        assert answer["content"] == "Done."
+        outputs = [item["output"] for item in it.model.calls[-1].input if item.get("type") == "function_call_output"]
+        assert sorted(outputs) == ["deleted", "the text"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_together_with_a_human_approval(stream):
     deleted = []
