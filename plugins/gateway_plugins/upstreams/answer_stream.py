@@ -15,6 +15,7 @@ from openai import APIError
 from gateway_plugins.upstreams.framing import DialectError, Event, EventReader, values
 
 _T = TypeVar("_T")
+_KEEP_ALIVE = ("ping", "keepalive", "keep-alive", "heartbeat")
 _STATUSES = (
     (429, ("rate_limit", "ratelimit", "quota", "too_many", "throttl", "resource_exhausted", "exhausted")),
     (503, ("overload", "unavailable", "capacity", "busy")),
@@ -96,13 +97,16 @@ def objects_in(event: Event) -> Iterable[dict[str, Any]]:
         return
     if event.name == "error":
         raise DialectError("the upstream reported an error", _error_in(event.data))
+    if event.name in _KEEP_ALIVE:
+        return  # its data may be any text
     for value in values(event.data):
         if value == "[DONE]":
             return
-        if not isinstance(value, dict):
-            raise DialectError("the upstream sent an invalid chunk")
-        if value and (value.get("type") or event.name) not in ("ping", "keepalive", "keep-alive", "heartbeat"):
-            yield value
+        for each in value if isinstance(value, list) else [value]:
+            if not isinstance(each, dict):
+                raise DialectError("the upstream sent an invalid chunk")
+            if each and each.get("type") not in _KEEP_ALIVE:
+                yield each
 
 
 def reported_status(error: Mapping[str, Any]) -> int | None:

@@ -13,11 +13,12 @@ from gateway_plugins.upstreams.answer_stream import AnswerStream, objects_in
 from gateway_plugins.upstreams.conversation import call_ids
 from gateway_plugins.upstreams.dialect import Answer, merge_chunks
 from gateway_plugins.upstreams.framing import DialectError, Event, read_body
+from gateway_plugins.upstreams.tool_calls import objects
 
 _VALIDATE_WHOLE = ChatCompletion.__pydantic_validator__.validate_python
 _VALIDATE = ChatCompletionChunk.__pydantic_validator__.validate_json
 _VALIDATE_CHUNK = ChatCompletionChunk.__pydantic_validator__.validate_python
-_MOVED = frozenset({"error", "message", "reasoning", "text", "usage"})
+_MOVED = frozenset({"audio", "error", "message", "reasoning", "reasoning_details", "text", "thinking", "usage"})
 """Fields of a chunk that have another place or name in OpenAI's form."""
 
 
@@ -107,7 +108,9 @@ def read(content: bytes, payload: Mapping[str, Any]) -> ChatCompletion:
 
 
 def _answer_to(payload: Mapping[str, Any]) -> Answer:
-    return Answer(call_ids(payload.get("messages") or ()), structured="response_format" in payload)
+    tools = (tool.get("function") for tool in objects(payload.get("tools")))
+    names = frozenset(str(function.get("name")) for function in tools if isinstance(function, Mapping))
+    return Answer(call_ids(payload.get("messages") or ()), structured="response_format" in payload, tools=names)
 
 
 def _chunk(normalize: Callable[..., dict[str, Any]], *arguments: Any) -> ChatCompletionChunk:
@@ -124,13 +127,15 @@ def _is_plain(chunk: ChatCompletionChunk) -> bool:
         return False
     [choice] = chunk.choices
     delta = choice.delta
+    extra = delta.model_extra or {}
+    reasoning = extra.get("reasoning_content")
     return (
         choice.index == 0
         and not choice.finish_reason
         and not delta.tool_calls
         and delta.function_call is None
-        and not any(value is not None and name in _MOVED for name, value in (delta.model_extra or {}).items())
+        and not any(value is not None and name in _MOVED for name, value in extra.items())
         and not any(value is not None and name in _MOVED for name, value in (choice.model_extra or {}).items())
         and chunk.usage is None
-        and (isinstance(delta.content, str) or "reasoning_content" in (delta.model_extra or ()))
+        and (isinstance(reasoning, str) or (reasoning is None and isinstance(delta.content, str)))
     )

@@ -18,12 +18,14 @@ from gateway_plugins.upstreams.structured_text import ObjectText, json_within
 from gateway_plugins.upstreams.tool_calls import CallCollector, count, objects
 
 _MAX_DEPTH = 8
-_TEXT_KEYS = ("text", "thinking", "reasoning", "content", "refusal", "value")
+_TEXT_KEYS = ("text", "thinking", "reasoning", "content", "refusal", "value", "summary")
+_OTHER_REASONING = ("reasoning", "thinking", "reasoning_details")
+"""Fields of the reasoning, of which servers send one or several copies, in place of `reasoning_content`."""
 _TOP_TEXT_KEYS = ("response", "content", "text", "delta", "output_text")
 _ERROR_KEYS = ("message", "detail", "msg", "error_message", "errors")
 """Texts at the top of an answer without choices that describe an error."""
 _HEAD = {"id": "", "object": "chat.completion", "created": 0, "model": ""}
-_TYPES = {"annotations": list, "audio": dict, "thinking_blocks": list, "reasoning_details": list}
+_TYPES = {"annotations": list, "thinking_blocks": list, "reasoning_details": list}
 
 
 @define
@@ -33,10 +35,12 @@ class Answer:
     Args:
         known_ids: The ids of tool calls that the conversation contains. A call of this answer never has one of them.
         structured: Whether JSON was requested. Text around it, such as a code fence, is removed then.
+        tools: The names of the tools that the model may call.
     """
 
     known_ids: set[str] = field(factory=set)
     structured: bool = False
+    tools: frozenset[str] = frozenset()
     finish_reason: str | None = None
     """The most severe one so far: a later `stop` does not make a truncated answer whole."""
     has_output: bool = False
@@ -48,7 +52,7 @@ class Answer:
     """The first half of a surrogate pair, whose second half is in the next chunk."""
 
     def __attrs_post_init__(self) -> None:
-        self._calls = CallCollector(self.known_ids)
+        self._calls = CallCollector(self.known_ids, self.tools)
 
     def whole(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """Normalize a chat completion.
@@ -63,7 +67,7 @@ class Answer:
             raise DialectError("the upstream returned an invalid response")
         for choice in choices:
             _join(message, self._read(choice, streamed=False))
-        calls = self._calls.take(with_index=False)
+        calls = self._calls.take(with_index=False, cut_off=self._is_cut_off)
         if calls:
             message["tool_calls"] = calls
         elif self.structured and isinstance(message.get("content"), str):
@@ -85,7 +89,9 @@ class Answer:
             _join(delta, self._read(choice, streamed=True))
         if self.structured and isinstance(delta.get("content"), str):
             delta["content"] = self._text.feed(delta["content"])
-        self._usage = _usage(value) or self._usage
+        usage = _usage(value)
+        if self._usage is None or (usage and any(usage.values())):  # some servers send zeros at the end
+            self._usage = usage
         choice = {"index": 0, "delta": delta, "finish_reason": None}
         return {**value, "choices": [choice] if delta else [], "usage": None}
 
@@ -100,7 +106,7 @@ class Answer:
         delta: dict[str, Any] = {}
         if self.structured and (text := self._text.rest()):
             delta["content"] = text
-        if calls := self._calls.take(with_index=True):
+        if calls := self._calls.take(with_index=True, cut_off=self._is_cut_off):
             delta["tool_calls"] = calls
         self._end_reason(bool(calls))
         return {
@@ -111,6 +117,10 @@ class Answer:
             "choices": [{"index": 0, "delta": delta, "finish_reason": self.finish_reason}],
             "usage": self._usage,
         }
+
+    @property
+    def _is_cut_off(self) -> bool:
+        return self.finish_reason in ("length", "content_filter")
 
     def _read(self, choice: Mapping[str, Any], *, streamed: bool) -> dict[str, Any]:
         """The message of a choice in OpenAI's form, without its tool calls, which are kept."""
@@ -131,18 +141,22 @@ class Answer:
                 message["reasoning_content"] = thinking
         elif content is not None and not isinstance(content, str):
             message["content"] = json.dumps(content, ensure_ascii=False)
-        for name in ("reasoning_content", "reasoning", "refusal"):
-            if isinstance(message.get(name), list | Mapping):
-                message[name] = "".join(_texts(message[name]))
-            elif not isinstance(message.get(name), str):
-                message.pop(name, None)
-        if message.get("reasoning_content") and "reasoning" in message:
-            # The same text under both names would be shown twice.
-            del message["reasoning"]
+        audio = message.pop("audio", None)  # the SDK does not support it
+        if isinstance(audio, Mapping) and not message.get("content"):
+            message["content"] = _plain(audio.get("transcript"))
+        for name in ("reasoning_content", "refusal"):
+            if name in message and (plain := _plain(message.pop(name))) is not None:
+                message[name] = plain
+        if any(message.get(name) for name in _OTHER_REASONING):
+            # The same text under several names would be shown more than once.
+            found = (_plain(message.get(name)) for name in ("reasoning_content", *_OTHER_REASONING))
+            message["reasoning_content"] = next((text for text in found if text), "")
+        for name in ("reasoning", "thinking"):
+            message.pop(name, None)
         for name, kind in _TYPES.items():
             if not isinstance(message.get(name), kind):
                 message.pop(name, None)
-        for name in ("content", "reasoning_content", "reasoning", "refusal"):
+        for name in ("content", "reasoning_content", "refusal"):
             if isinstance(message.get(name), str) and not message[name].isascii():
                 message[name] = self._without_surrogates(message[name], hold=streamed and name == "content")
         self.has_output = self.has_output or bool(message.get("content") or message.get("refusal"))
@@ -242,6 +256,11 @@ def _join(message: dict[str, Any], more: Mapping[str, Any]) -> None:
             message[key] = before + value if joined else value
 
 
+def _plain(value: Any) -> str | None:
+    """A text, which may be in parts; `None` if it is neither."""
+    return "".join(_texts(value)) if isinstance(value, list | Mapping) else value if isinstance(value, str) else None
+
+
 def _texts(parts: Any, depth: int = 0) -> tuple[str, str]:
     """The text and the reasoning of content parts."""
     text: list[str] = []
@@ -260,7 +279,9 @@ def _texts(parts: Any, depth: int = 0) -> tuple[str, str]:
 
 def _usage(value: Mapping[str, Any]) -> Any:
     """The usage, which some servers put into the choice or another field."""
-    places = [value, *objects(value.get("choices")), value.get("x_groq"), value.get("x_upstream")]
+    choices = _choices(value)
+    inner = [choice.get(name) for choice in choices for name in ("message", "delta")]
+    places = [value, *choices, *inner, value.get("x_groq"), value.get("x_upstream")]
     for place in places:
         usage = place.get("usage") if isinstance(place, Mapping) else None
         if isinstance(usage, Mapping) and usage:
@@ -268,7 +289,8 @@ def _usage(value: Mapping[str, Any]) -> Any:
             details = {
                 key: each for key, each in usage.items() if isinstance(each, Mapping) and key.endswith("_details")
             }
-            usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, **counts, **details}
+            prompt, completion = counts.get("input_tokens", 0), counts.get("output_tokens", 0)  # the names of Responses
+            usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": 0, **counts, **details}
             if counts.get("cached_tokens") and "prompt_tokens_details" not in usage:
                 usage["prompt_tokens_details"] = {"cached_tokens": counts["cached_tokens"]}
             return usage

@@ -39,7 +39,7 @@ def openai_reason(reason: Any) -> str | None:
     Raises:
         DialectError: It means that the answer failed, or is not a name.
     """
-    if reason is None or reason in ("", "null"):
+    if reason is None or reason is False or reason in ("", "null"):
         return None
     if not isinstance(reason, str):
         raise DialectError("the upstream sent an invalid finish reason")

@@ -133,7 +133,8 @@ class EventReader:
             if not self._raw and line.lstrip()[:1] not in (b"{", b"["):
                 raise DialectError("the upstream returned text that is neither JSON nor an event stream")
             self._raw.append(line)
-            if line.startswith((b"{", b"}", b"]")) and _is_json(b"\n".join(self._raw)):
+            ends = line.startswith((b"{", b"}")) if self._raw[0].lstrip()[:1] == b"{" else line.rstrip().endswith(b"]")
+            if ends and _is_json(b"\n".join(self._raw)):
                 yield from self._take_raw()
 
     def _add(self, line: bytes) -> Iterator[Event]:

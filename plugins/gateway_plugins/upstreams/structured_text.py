@@ -2,9 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
 from types import UnionType
 
-_FENCE = re.compile(r"```[a-zA-Z]*[ \t\r]*\n(.*?)```", re.DOTALL)
+_OPENING = re.compile(r"[{\[]")
+_DECODER = json.JSONDecoder()
+_MAX_ATTEMPTS = 200
+"""Number of places in one text at which JSON may begin. A failed attempt costs a search for lines from the start."""
 
 
 class ObjectText:
@@ -26,6 +30,7 @@ class ObjectText:
                     self._held.append(text)
                 return ""
             self._held = None
+            text = text.lstrip()
         for position, character in enumerate(text):
             if self._closed:
                 return text[:position]
@@ -52,14 +57,34 @@ class ObjectText:
 def json_within(text: str) -> str:
     """The JSON object or array in a text: as it is, behind `</think>`, in a code fence, or between other words.
 
-    Returns the text itself if it contains none.
+    Of several, it is the one that the text begins with, as in a stream, or else the longest one. Returns the text
+    itself if it contains none.
     """
-    answer = text.rpartition("</think>")[2]
-    candidates = [text, answer, *_FENCE.findall(answer)]
-    spans = [(answer.find(opening), answer.rfind(closing)) for opening, closing in ("{}", "[]")]
-    # An object or array that encloses the other one begins first.
-    candidates += [answer[start : end + 1] for start, end in sorted(spans) if 0 <= start < end]
-    return next((each.strip() for each in candidates if is_json(each)), text)
+    if is_json(text):
+        return text.strip()
+    answer = text.rpartition("</think>")[2].strip()
+    found = list(_values(answer))
+    if found and answer.startswith(found[0]):
+        return found[0]
+    return max(found, key=len, default=text)
+
+
+def _values(text: str) -> Iterator[str]:
+    """The JSON objects and arrays in a text, in order."""
+    position = 0
+    for _ in range(_MAX_ATTEMPTS):
+        opening = _OPENING.search(text, position)
+        if opening is None:
+            return
+        start = opening.start()
+        try:
+            _, position = _DECODER.raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            position = max(error.pos, start + 1)  # what was read is a part of broken JSON, not an answer
+        except (ValueError, RecursionError):
+            return
+        else:
+            yield text[start:position]
 
 
 def is_json(text: str, kind: type | UnionType = dict | list) -> bool:

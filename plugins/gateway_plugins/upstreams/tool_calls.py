@@ -5,7 +5,7 @@ Servers omit, repeat and reuse both the ids and the indexes of calls, so neither
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
@@ -20,6 +20,7 @@ class _Part:
     """An entry of a list of tool calls: a call, or in a stream a part of one."""
 
     name: str
+    """As it was sent: a part of a name in some streams."""
     given: str
     """The id that the server gave; not unique."""
     index: int | str | None
@@ -49,11 +50,29 @@ class _Call:
     given: str
     arguments: str = ""
     extra: dict[str, Any] = field(factory=dict)
+    _first: str = ""
+    _last: str = ""
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing need follow."""
         return is_json(self.arguments or "{}", dict)
+
+    def add(self, part: _Part) -> None:
+        """Add the arguments and other fields of a part."""
+        if self.arguments.strip() == "{}" and part.arguments.lstrip().startswith("{"):
+            self.arguments = self._first = ""  # it was a placeholder
+        self.arguments += part.arguments
+        self._first = self._first or part.arguments
+        self._last = part.arguments or self._last
+        self.extra |= part.extra
+
+    def complete_arguments(self) -> str:
+        """The arguments. Some servers send all of them again with each part."""
+        repeated = self._last != self._first and self._last.startswith(self._first)
+        if repeated and is_json(self._last, dict) and not self.is_complete:
+            return self._last
+        return whole_arguments(self.arguments)
 
 
 @define
@@ -62,9 +81,11 @@ class CallCollector:
 
     Args:
         known_ids: The ids of tool calls that the conversation contains. A call of this answer never has one of them.
+        tools: The names of the tools that the model may call.
     """
 
     known_ids: set[str]
+    tools: frozenset[str] = frozenset()
     _calls: list[_Call] = field(factory=list)
     _by_index: dict[int | str | None, _Call] = field(factory=dict)
 
@@ -80,22 +101,25 @@ class CallCollector:
                 self._calls.append(call)
             self._by_index[part.index] = call
             touched.append(call)
-            if call.arguments.strip() == "{}" and part.arguments.lstrip().startswith("{"):
-                call.arguments = ""  # it was a placeholder
-            call.arguments += part.arguments
-            call.extra |= part.extra
+            call.add(part)
 
-    def take(self, *, with_index: bool) -> list[dict[str, Any]]:
-        """Remove the calls, and return them in OpenAI's form."""
+    def take(self, *, with_index: bool, cut_off: bool) -> list[dict[str, Any]]:
+        """Remove the calls, and return them in OpenAI's form.
+
+        Args:
+            with_index: Whether they are for a stream.
+            cut_off: Whether the answer was, so that calls with incomplete arguments cannot run.
+        """
         calls = [
             {
                 **call.extra,
                 **({"index": position} if with_index else {}),
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments or "{}"},
+                "function": {"name": tool_name(call.name, self.tools), "arguments": call.complete_arguments()},
             }
             for position, call in enumerate(self._calls)
+            if not cut_off or is_json(call.complete_arguments(), dict)
         ]
         self._calls, self._by_index = [], {}
         return calls
@@ -116,7 +140,16 @@ class CallCollector:
             return call or last  # usually, only the first part of a call has a name
         if call is None and part.index is None:
             call = last
+        if call is not None and self._completes_name(part, call):
+            call.name += part.name
+            return call
         return None if call is None or _begins(part, call, again=call in touched) else call
+
+    def _completes_name(self, part: _Part, call: _Call) -> bool:
+        """Whether a part continues the name of a call, which some servers send in pieces."""
+        if call.arguments or (part.given and part.given != call.given) or call.name in self.tools:
+            return False
+        return any(name.startswith(call.name + part.name) for name in self.tools)
 
 
 def _begins(part: _Part, call: _Call, *, again: bool) -> bool:
@@ -148,6 +181,28 @@ def unique_id(given: str, prefix: str, taken: set[str]) -> str:
 def objects(value: Any) -> list[Mapping[str, Any]]:
     """The JSON objects in a list; none if it is not a list."""
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def tool_name(given: str, tools: Collection[str]) -> str:
+    """Return the name of the tool that a call names, which servers surround by spaces or prefix by a namespace."""
+    name = given.strip()
+    for candidate in (given, name, name.removeprefix("functions."), name.rpartition(".")[2]):
+        if candidate in tools:
+            return candidate
+    return name
+
+
+def whole_arguments(text: str) -> str:
+    """Return the complete arguments of a call as an object in JSON, which some servers encode twice or leave empty."""
+    if not text.strip() or text.strip() == "null":
+        return "{}"
+    if text.lstrip().startswith('"'):
+        try:
+            inner = json.loads(text)
+        except ValueError:
+            return text
+        return whole_arguments(inner) if not inner.strip() or is_json(inner, dict) else text
+    return text
 
 
 def arguments_text(function: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ def chunk(finish=None, index=0, **delta):
 
 def streamed(parts, known=()):
     """The tool calls of a stream with these parts, one in each chunk."""
-    answer = Answer(set(known))
+    answer = Answer(set(known), tools=TOOLS)
     chunks = [answer.chunk(chunk(tool_calls=[each])) for each in parts]
     assert all(each["choices"] == [] for each in chunks)
     answer.chunk(chunk("tool_calls"))
@@ -38,7 +38,7 @@ def streamed(parts, known=()):
 
 def whole(parts, known=()):
     value = {"choices": [{"index": 0, "message": {"tool_calls": parts}, "finish_reason": "tool_calls"}]}
-    return Answer(set(known)).whole(value)["choices"][0]["message"].get("tool_calls", [])
+    return Answer(set(known), tools=TOOLS).whole(value)["choices"][0]["message"].get("tool_calls", [])
 
 
 def shown(calls):
@@ -46,6 +46,7 @@ def shown(calls):
 
 
 OSLO, ROME = '{"city": "Oslo"}', '{"city": "Rome"}'
+TOOLS = frozenset({"look", "look_up", "now.utc"})
 TWO = [("look", {"city": "Oslo"}), ("look", {"city": "Rome"})]
 
 
@@ -67,6 +68,13 @@ TWO = [("look", {"city": "Oslo"}), ("look", {"city": "Rome"})]
         ([part(arguments='{"city"', id="a", index=0), part(arguments=': "Oslo"}', id="a", index=0)], TWO[:1]),
         ([part(arguments=None, id="a", index=0)], [("look", {})]),
         ([{"index": 0, "name": "look", "arguments": OSLO}], TWO[:1]),
+        ([part(arguments='{"city"', index=0), part(MISSING, OSLO, index=0)], TWO[:1]),
+        ([part(arguments='{"city"', index=0), part(arguments=OSLO, index=0)], TWO[:1]),
+        (
+            [part("look_", "", id="a", index=0), part("up", "", index=0), part(MISSING, "{}", index=0)],
+            [("look_up", {})],
+        ),
+        ([part("look", OSLO, index=0), part("look_up", "{}", index=1)], [*TWO[:1], ("look_up", {})]),
         (
             [
                 part(arguments="", id="a", index=0),
@@ -99,6 +107,25 @@ def test_each_entry_of_a_whole_answer_is_a_call(parts):
     assert shown(calls) == [("look", {})] * 2
     assert len({call["id"] for call in calls}) == 2
     assert all("index" not in call for call in calls)
+
+
+@pytest.mark.parametrize("read", [whole, streamed])
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (part(arguments=json.dumps(OSLO)), TWO[0]),
+        (part(arguments=" \n"), ("look", {})),
+        (part(arguments="null"), ("look", {})),
+        (part(arguments='""'), ("look", {})),
+        (part(" look\n", OSLO), TWO[0]),
+        (part("functions.look", OSLO), TWO[0]),
+        (part("default_api.look", OSLO), TWO[0]),
+        (part("now.utc"), ("now.utc", {})),
+        (part("other.thing"), ("other.thing", {})),
+    ],
+)
+def test_names_and_arguments_are_read_as_they_are_meant(entry, expected, read):
+    assert shown(read([entry])) == [expected]
 
 
 @pytest.mark.parametrize("read", [streamed, whole])
@@ -147,6 +174,11 @@ def test_calls_in_openais_form_stay_as_they_are(calls):
         ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}]}, None, "t"),
         ({"content": "a", "reasoning": "t", "reasoning_content": "t"}, "a", "t"),
         ({"content": ["a", "b"]}, "ab", None),
+        ({"content": "a", "thinking": "t"}, "a", "t"),
+        ({"content": "a", "reasoning_content": [{"type": "text", "text": "t"}]}, "a", "t"),
+        ({"content": "a", "reasoning_details": [{"type": "reasoning.text", "text": "t"}]}, "a", "t"),
+        ({"content": "a", "reasoning": "t", "reasoning_details": [{"summary": "t"}], "thinking": "t"}, "a", "t"),
+        ({"content": None, "audio": {"id": "x", "transcript": "a"}}, "a", None),
     ],
 )
 def test_text_and_reasoning_are_found_in_their_places(delta, text, reasoning):
@@ -305,11 +337,13 @@ def test_a_failed_answer_is_an_error(reason):
         Answer().whole({"choices": [{"message": {"content": "half"}, "finish_reason": reason}]})
 
 
-@pytest.mark.parametrize("place", ["top", "choice", "x_groq"])
-def test_usage_is_found_in_its_place(place):
-    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cached_tokens": 3}
+@pytest.mark.parametrize("names", [("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")])
+@pytest.mark.parametrize("place", ["top", "choice", "delta", "x_groq"])
+def test_usage_is_found_in_its_place(place, names):
+    usage = {**dict(zip(names, (5, 2), strict=True)), "total_tokens": 7, "cached_tokens": 3}
     value = chunk("stop")
-    target = {"top": value, "choice": value["choices"][0]}.get(place)
+    choice = value["choices"][0]
+    target = {"top": value, "choice": choice, "delta": choice["delta"]}.get(place)
     if target is None:
         target = value["x_groq"] = {}
     target["usage"] = usage
@@ -317,8 +351,15 @@ def test_usage_is_found_in_its_place(place):
     assert answer.chunk(value)["usage"] is None
     found = answer.end()["usage"]
     assert found == {**Answer().whole(value)["usage"]}
-    assert found["total_tokens"] == 7
+    assert (found["prompt_tokens"], found["completion_tokens"], found["total_tokens"]) == (5, 2, 7)
     assert found["prompt_tokens_details"]["cached_tokens"] == 3
+
+
+def test_zeros_at_the_end_are_not_the_usage():
+    answer = Answer()
+    answer.chunk({**chunk(), "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}})
+    answer.chunk({**chunk("stop"), "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}})
+    assert answer.end()["usage"]["total_tokens"] == 7
 
 
 @pytest.mark.parametrize(
@@ -333,8 +374,16 @@ def test_usage_is_found_in_its_place(place):
         ('{"a": "}"} Hope this helps', '{"a": "}"}'),
         ('[note] {"a": 1}', '{"a": 1}'),
         ('Here: [{"a": 1}]', '[{"a": 1}]'),
+        ('{"a": 1}\n\nHope {that} helps', '{"a": 1}'),
+        ('{"a": 1}\n{"b": [1, 2, 3]}', '{"a": 1}'),
+        ('Using {braces}: {"a": 1}', '{"a": 1}'),
+        ('<thinking>{"b": 2}, so</thinking>{"answer": 1}', '{"answer": 1}'),
+        ('```json\n{"a": "```"}\n```', '{"a": "```"}'),
+        ('Sure.\n\n  {"a": 1} [1]', '{"a": 1}'),
+        ('\n\n  {"a": 1}', '{"a": 1}'),
         ("no JSON", "no JSON"),
         ("{broken", "{broken"),
+        ('Cut: {"a": {"b": 1}, "c', 'Cut: {"a": {"b": 1}, "c'),
     ],
 )
 def test_json_is_found_within_other_text(text, expected):
@@ -346,7 +395,7 @@ def test_json_is_found_within_other_text(text, expected):
             for choice in answer.chunk(value)["choices"]:
                 sent += choice["delta"].get("content") or ""
         sent += answer.end()["choices"][0]["delta"].get("content") or ""
-        assert sent.strip() == expected.strip()
+        assert sent == expected
     value = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
     assert Answer(structured=True).whole(value)["choices"][0]["message"]["content"] == expected
 

@@ -127,11 +127,13 @@ async def test_a_failed_answer_is_never_a_stop(stream):
             assert (await ask(g, stream=stream))[2] == "upstream_error"
 
 
-@pytest.mark.parametrize("form", ["bom", "cr", "crlf", "pings", "split"])
+@pytest.mark.parametrize("form", ["array", "bom", "cr", "crlf", "pings", "split"])
 async def test_the_framing_of_events_may_be_odd(form):
     parts = events({"content": "He"}, {"content": "llo"})
     done = b"data: [DONE]\n\n"
     match form:
+        case "array":
+            parts = [b"[" + b"\n,\n".join(part[6:].strip() for part in parts) + b"]"]
         case "bom":
             parts = [b"\xef\xbb\xbf" + parts[0], *parts[1:], done]
         case "cr":
@@ -139,7 +141,7 @@ async def test_the_framing_of_events_may_be_odd(form):
         case "crlf":
             parts = [part.replace(b"\n", b"\r\n") for part in [*parts, done]]
         case "pings":
-            ping = b'event: ping\ndata: {"type": "ping"}\n\ndata:\n\n: comment\n\n'
+            ping = b'event: ping\ndata: {"type": "ping"}\n\ndata:\n\n: comment\n\nevent: ping\ndata: 12:00\n\n'
             parts = [ping, parts[0], ping, *parts[1:], ping, done]
         case "split":
             whole = b"".join(part.replace(b"\n", b"\r\n") for part in [*parts, done])
@@ -148,6 +150,25 @@ async def test_the_framing_of_events_may_be_odd(form):
     with upstream:
         async with started as g:
             assert await ask(g, stream=True) == ("Hello", "stop", None)
+
+
+@pytest.mark.parametrize("reasoning", [[{"type": "text", "text": "hmm"}], {"text": "hmm"}, 5])
+async def test_reasoning_in_another_form_does_not_fail_a_stream(reasoning):
+    parts = [*events({"content": "Hel", "reasoning_content": reasoning}, {"content": "lo"}), b"data: [DONE]\n\n"]
+    upstream, started = gateway(lambda request: Reply(parts, 200, SSE))
+    with upstream:
+        async with started as g:
+            assert await ask(g, stream=True) == ("Hello", "stop", None)
+
+
+@BOTH
+async def test_a_call_that_is_cut_off_does_not_run(stream):
+    call = {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"city": "Os'}}
+    upstream, started = gateway(lambda request: reply(request, "length", content="Hm", tool_calls=[call]), tools=[look])
+    with upstream:
+        async with started as g:
+            assert await ask(g, stream=stream) == ("Hm", "length", None)
+    assert sum(record.body is not None for record in upstream.records) == 1
 
 
 async def test_done_without_a_finish_reason_is_an_error():
