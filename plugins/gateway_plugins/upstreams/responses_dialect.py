@@ -6,14 +6,15 @@ which the SDK runs them from; text is passed on as it arrives.
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from attrs import define, field
+from openai.types.responses import ResponseOutputItem
 
 from gateway_plugins.upstreams.finish_reasons import openai_reason
 from gateway_plugins.upstreams.framing import DialectError
 from gateway_plugins.upstreams.structured_text import is_json
-from gateway_plugins.upstreams.tool_calls import arguments_text, count, objects, plain_text, unique_id
+from gateway_plugins.upstreams.tool_calls import arguments_text, count, objects, plain_text, unique_id, whole_arguments
 
 _TERMINAL = frozenset(
     f"response.{word}" for word in ("completed", "done", "incomplete", "failed", "cancelled", "canceled")
@@ -29,6 +30,12 @@ _EARLY = frozenset({"in_progress", "queued"})
 _REASONING = frozenset({"response.reasoning_text.delta", "response.reasoning_summary_text.delta"})
 _OWN = frozenset({"message", "reasoning"} | _CALLS)
 """Types of the items that are passed on with the response only."""
+_KNOWN = frozenset(
+    name
+    for kind in get_args(get_args(ResponseOutputItem)[0])
+    for name in get_args(kind.model_fields["type"].annotation)
+)
+"""Types of items that the client knows. It would read others as messages without content."""
 _DEFAULTS: dict[str, Any] = {
     "object": "response",
     "created_at": 0,
@@ -69,8 +76,12 @@ class ResponseAnswer:
     """The items so far."""
     _pending: list[dict[str, Any]] = field(factory=list)
     """Those of them whose end has not arrived."""
+    _calls: dict[Any, dict[str, Any]] = field(factory=dict)
+    """The last call that began at each index, for servers that omit the ids of items."""
     _message: dict[str, Any] | None = None
     """The message that the text belongs to."""
+    _place: Any = None
+    """Its index, if the server gave one."""
     _sent: list[str] = field(factory=list)
     """The text that was passed on."""
     _reasoned: bool = False
@@ -137,7 +148,7 @@ class ResponseAnswer:
         if status == "incomplete" or kind == "response.incomplete":
             reason = openai_reason(details.get("reason")) if isinstance(details, Mapping) else None
             self.finish_reason = reason if reason in ("length", "content_filter") else "length"
-        output = self._output(objects(given.get("output")))
+        output = self._output(given)
         missing = [*self._missing_reasoning(output), *self._missing_text(output)]
         # The citations of a message are at its end.
         for message in [item for item in output if item["type"] == "message"][self._messages_done :]:
@@ -155,12 +166,18 @@ class ResponseAnswer:
         }
         return [*missing, self._at({"type": "response.completed", "response": self.response})]
 
-    def _output(self, given: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _output(self, response: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The items in OpenAI's form, of the response or, if some are missing there, as they were sent."""
+        given = objects(response.get("output"))
         items: list[Mapping[str, Any]] = given if len(given) >= len(self._items) else [*self._items]
-        output = [normal for item in items for normal in _normal_items(item)]
-        if not _text_of(output) and self._sent:
-            output.append(_normal_items({"type": "message", "content": "".join(self._sent)})[0])
+        output = [normal for item in items for normal in _normal_items(item) if normal.get("type") in _KNOWN]
+        # Some servers send the text next to the items, or in their place.
+        elsewhere = (
+            response.get(key) for key in ("output_text", "output", "text") if isinstance(response.get(key), str)
+        )
+        text = "".join(self._sent) or next(elsewhere, "")
+        if text and not _text_of(output):
+            output.append(_normal_items({"type": "message", "content": text})[0])
         if self.finish_reason == "length":
             output = [item for item in output if item["type"] != "function_call" or is_json(item["arguments"], dict)]
         for item in output:
@@ -190,15 +207,21 @@ class ResponseAnswer:
     def _write(self, kind: str, text: str, value: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not text:
             return []
-        started = self._start({}) if self._message is None else []
+        place, item_id = value.get("output_index"), plain_text(value.get("item_id"))
+        moved = None not in (place, self._place) and place != self._place
+        if self._message is not None and moved and item_id not in ("", self._message["id"]):
+            # Another message, whose start was omitted. Neither the index nor the id alone distinguishes it.
+            self._pending = [each for each in self._pending if each is not self._message]
+            self._message = None
+        started = self._start({"id": item_id}, place) if self._message is None else []
         message = self._message
         assert message is not None
         message["content"] += text
         if all(each is not message for each in self._pending):
             self._pending.append(message)
         self._sent.append(text)
-        place = {"content_index": 0, "output_index": 0, "logprobs": [], **_known(value)}
-        return [*started, self._at({**place, "type": kind, "item_id": message["id"], "delta": text})]
+        defaults = {"content_index": 0, "output_index": 0, "logprobs": [], **_known(value)}
+        return [*started, self._at({**defaults, "type": kind, "item_id": message["id"], "delta": text})]
 
     def _reason(self, kind: str, text: str, value: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not text:
@@ -228,16 +251,18 @@ class ResponseAnswer:
 
     def _added(self, item: Mapping[str, Any], value: Mapping[str, Any]) -> list[dict[str, Any]]:
         if item.get("type") == "message":
-            return self._start(item)
+            return self._start(item, value.get("output_index"))
         if item.get("type") not in _OWN:
             return [self._at(value)]
         begun = dict(item)
         self._items.append(begun)
         if item.get("type") in _CALLS:
             self._pending.append(begun)
+            self._calls[_hashable(value.get("output_index"))] = begun
         return []
 
-    def _start(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _start(self, item: Mapping[str, Any], place: Any = None) -> list[dict[str, Any]]:
+        self._place = place
         self._message = {"type": "message", "role": "assistant", "status": "in_progress", "content": ""}
         self._message["id"] = plain_text(item.get("id")) or _new_id("msg_")
         self._items.append(self._message)
@@ -247,14 +272,16 @@ class ResponseAnswer:
     def _done(self, item: Mapping[str, Any], value: Mapping[str, Any]) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []
         if item.get("type") == "message":
-            events = self._start(item) if self._message is None else []
+            events = self._start(item, value.get("output_index")) if self._message is None else []
             events += self._rest(_text_of(_normal_items(item)), "response.output_text.delta")
             begun, self._message = self._message, None
             self._messages_done += 1
             events.append(self._at({**value, "item": _normal_items(item)[0]}))
         elif item.get("type") in _OWN:
             same = [each for each in self._pending if each.get("type") == item.get("type")]
-            begun = next((each for each in same if each.get("id") == item.get("id")), same[0] if same else None)
+            placed = self._calls.get(_hashable(value.get("output_index")))
+            named = [each for each in same if item.get("id") and each.get("id") == item["id"]]
+            begun = next(iter([*named, *(each for each in same if each is placed), *same]), None)
         else:
             begun, events = None, [self._at(value)]
         if begun is None:
@@ -267,7 +294,10 @@ class ResponseAnswer:
     def _add_arguments(self, value: Mapping[str, Any]) -> None:
         calls = [each for each in self._items if each.get("type") in _CALLS]
         named = [each for each in calls if value.get("item_id") and each.get("id") == value["item_id"]]
-        pending = [each for each in named or calls if any(each is open_ for open_ in self._pending)]
+        placed = self._calls.get(_hashable(value.get("output_index")))
+        pending = [
+            each for each in named or ([placed] if placed else calls) if any(each is open_ for open_ in self._pending)
+        ]
         if not pending:
             return
         call = pending[-1]
@@ -304,6 +334,10 @@ def _new_id(prefix: str) -> str:
     return f"{prefix}{uuid.uuid4().hex}"
 
 
+def _hashable(index: Any) -> int | str | None:
+    return index if isinstance(index, int | str) else None
+
+
 def _joined(value: Any) -> str:
     """The text of a text, a part, or a list of parts."""
     if isinstance(value, Mapping):
@@ -331,7 +365,7 @@ def _normal_items(item: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "id": item.get("id"),
                 "call_id": plain_text(item.get("call_id")) or plain_text(item.get("id")),
                 "name": plain_text(function.get("name")),
-                "arguments": arguments_text(function) or "{}",
+                "arguments": whole_arguments(arguments_text(function)),
                 "status": "completed",
             }
         ]

@@ -159,6 +159,23 @@ R_GOOD = {
         JSON,
     ),
 }
+R_GOOD |= {
+    "text next to the items": (json.dumps(response(output_text="Hello")).encode(), JSON),
+    "text in place of the items": (event("response.completed", response={"output": "Hello"}), SSE),
+    "unknown item": (json.dumps(response({"type": "x_search_call", "id": "x"}, message())).encode(), JSON),
+    "messages without a start": (
+        event("response.output_text.delta", delta="Hel", item_id="a", output_index=0)
+        + event("response.output_text.delta", delta="lo", item_id="b", output_index=1)
+        + event("response.completed", response=response(message("Hel", id="a"), message("lo", id="b"))),
+        SSE,
+    ),
+    "an index for each delta": (
+        event("response.output_text.delta", delta="Hel", output_index=0)
+        + event("response.output_text.delta", delta="lo", output_index=1)
+        + COMPLETED,
+        SSE,
+    ),
+}
 CUT = {"status": "incomplete"}
 R_ENDS = {
     "length": (event("response.incomplete", response=response(status="incomplete")), ("", "length", None)),
@@ -232,6 +249,19 @@ def parts_of(city, **more):
     )
 
 
+CITIES = ("Oslo", "Rome")
+
+
+def interleaved():
+    """The events of two calls without ids, whose arguments arrive in turn."""
+    for index in (0, 1):
+        yield event("response.output_item.added", output_index=index, item={"type": "function_call", "name": "look"})
+    for part in (slice(5), slice(5, None)):
+        for index, city in enumerate(CITIES):
+            delta = json.dumps({"city": city})[part]
+            yield event("response.function_call_arguments.delta", output_index=index, delta=delta)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "calls",
@@ -245,6 +275,10 @@ def parts_of(city, **more):
         + event("response.completed", response=response(call("Oslo", call_id="c"), call("Rome", call_id="c"))),
         parts_of("Oslo", call_id="c") + parts_of("Rome", call_id="c") + event("response.completed"),
         parts_of("Oslo") + parts_of("Rome") + DONE,
+        json.dumps(
+            response(*({**call(city), "arguments": json.dumps(json.dumps({"city": city}))} for city in CITIES))
+        ).encode(),
+        b"".join(interleaved()) + event("response.completed", response=response()),
     ],
 )
 async def test_the_calls_of_a_response_run_twice(calls, stream):
