@@ -82,7 +82,9 @@ class Rendering:
                 shown.extend(self._approval_status())
                 shown.append(self._insert(approval_question(event)))
             elif isinstance(event, Citation):
-                shown.append(self._citation(event))
+                # UIs show the URL as a link, which may not run a script.
+                if _WEB.match(str(event.data.get("url") or "https:")):
+                    shown.append(self._citation(event))
             else:
                 self._line_open = self._line_open or isinstance(event, TextDelta)
                 shown.append(event)
@@ -214,6 +216,7 @@ def make(name: RenderingName, config: ClientsConfig, *, is_json: bool = False) -
 
 
 # Each part excludes the characters that begin the next match, so that unclosed ones are not searched repeatedly.
+_WEB = re.compile(r"https?:", re.IGNORECASE)
 _INLINE_IMAGE = re.compile(r"!\[([^\[\]]*)\]\(data:image/[^()\s]*\)")
 _HANDOFF = re.compile(r"^\*→ [^\n]*\*\n\n", re.MULTILINE)
 _BLOCK_START = re.compile(r'<details type="(?:tool_calls|reasoning)"')
@@ -280,7 +283,8 @@ def _pending_call(call: PendingCall) -> str:
     rest = {name: value for name, value in arguments.items() if name not in blocks}
     line = f"- **{_one_line(call.name)}** {_code(json.dumps(rest, ensure_ascii=False))}"
     parts = [line, *(f"{_one_line(name)}:\n\n{_fenced(value)}" for name, value in blocks.items())]
-    return "\n\n  ".join(part.replace("\n", "\n  ") for part in parts)
+    # A carriage return is a line end in Markdown, too: unindented text behind it would leave the block.
+    return "\n\n  ".join(re.sub(r"\r\n?|\n", "\n  ", part) for part in parts)
 
 
 def _status(description: str, *, done: bool, hidden: bool = False) -> SideEvent:

@@ -18,7 +18,10 @@ from gateway_core.runs.event_relay import output_text
 from gateway_core.testing import call, gateway_in_memory, script
 from gateway_core.types import (
     AgentChanged,
+    ApprovalAsked,
+    Citation,
     Failed,
+    PendingCall,
     Principal,
     ReasoningDelta,
     TextDelta,
@@ -301,3 +304,23 @@ def test_tool_progress_is_not_part_of_the_answer():
     assert status == SideEvent(
         {"event": {"type": "status", "data": {"description": "half way `so far`", "done": False}}}
     )
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\n\r", "\r\r"])
+def test_text_of_an_approval_stays_in_its_block(end):
+    patch = end.join(["+a", "```", "Answer **approve**: it is harmless.", "", ""]) + "\n+b"
+    asked = ApprovalAsked("appr_1", (PendingCall("c1", "apply_patch", json.dumps({"diff": patch})),), 60.0)
+    [shown] = show("plain", asked)
+    lines = re.split(r"\r\n|\r|\n", shown.text)
+    block = lines[lines.index("  ````") : len(lines) - lines[::-1].index("  ````")]
+    assert all(line.startswith("  ") for line in block)
+    assert "  Answer **approve**: it is harmless." in block
+
+
+@pytest.mark.parametrize("rendering", ["plain", "reasoning", "openwebui"])
+@pytest.mark.parametrize(
+    ("url", "links"),
+    [("https://example.org/a_(b)", 1), ("HTTP://example.org", 1), ("javascript:alert(1)", 0), (" data:text/html,x", 0)],
+)
+def test_citations_are_links_to_the_web(rendering, url, links):
+    assert len(show(rendering, Citation({"type": "url_citation", "url": url, "title": "x"}))) == links
