@@ -12,6 +12,7 @@ from gateway_core import record_finish_reason
 from gateway_plugins.upstreams.answer_stream import AnswerStream, objects_in
 from gateway_plugins.upstreams.framing import Event, read_body
 from gateway_plugins.upstreams.responses_dialect import ResponseAnswer, item_ids
+from gateway_plugins.upstreams.structured_responses import StructuredEvents, is_structured, keep_json
 
 _EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
@@ -22,18 +23,24 @@ class ResponseEventStream(AnswerStream[ResponseStreamEvent], AsyncStream[Respons
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._answer = ResponseAnswer(item_ids(self.payload.get("input")))
+        self._json = StructuredEvents() if is_structured(self.payload) else None
 
     def read(self, event: Event) -> Iterable[ResponseStreamEvent]:
         """Return the events in OpenAI's form for an event."""
         return [
-            _event(each) for value in objects_in(event) for each in self._answer.event({"type": event.name, **value})
+            built
+            for value in objects_in(event)
+            for built in self._built(self._answer.event({"type": event.name, **value}))
         ]
 
     def finish(self) -> Iterable[ResponseStreamEvent]:
         """Return the last events."""
-        events = [_event(each) for each in self._answer.end()]
+        events = self._built(self._answer.end())
         record_finish_reason(self._answer.finish_reason)
         return events
+
+    def _built(self, events: Iterable[dict[str, Any]]) -> list[ResponseStreamEvent]:
+        return [_event(each) for each in (events if self._json is None else self._json.read(events))]
 
 
 STREAM = ResponseEventStream
@@ -53,6 +60,9 @@ def read(content: bytes, payload: Mapping[str, Any]) -> Response:
     answer.end()
     record_finish_reason(answer.finish_reason)
     assert answer.response is not None
+    if is_structured(payload):
+        for item in answer.response["output"]:
+            keep_json(item)
     return cast(Response, _build(Response, answer.response))
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from agents import function_tool
+from pydantic import BaseModel
 
 from tests.plugins.upstreams.test_odd_servers import SSE, USER, ask, completion, events, gateway
 from tests.support.upstream import Reply
@@ -299,6 +300,30 @@ async def test_the_calls_of_a_response_run_twice(calls, stream):
     assert len(set(ids)) == 4
     own = [item["id"] for item in sent if item.get("id")]
     assert len(set(own)) == len(own)
+
+
+class Place(BaseModel):
+    """A structured answer."""
+
+    city: str
+
+
+PLACE = '{"city": "Oslo"}'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 100])
+@pytest.mark.parametrize(
+    "text",
+    [PLACE, f"```json\n{PLACE}\n```", f'<think>{{"a": 1}}</think>\n{PLACE}', f"Here: {PLACE}", f"{PLACE}\n\nBye {{}}"],
+)
+async def test_structured_responses_are_json_only(text, size, stream):
+    deltas = [event("response.output_text.delta", delta=text[at : at + size]) for at in range(0, len(text), size)]
+    body = ADDED + b"".join(deltas) + event("response.completed", response=response(message(text)))
+    upstream, started = gateway(lambda request: Reply([body], 200, SSE), api="responses", output_type=Place)
+    with upstream:
+        async with started as g:
+            assert await ask(g, stream=stream) == (PLACE, "stop", None)
 
 
 async def test_the_usage_and_the_reasoning_of_a_response_arrive():

@@ -48,14 +48,16 @@ def reply(request, finish="stop", **message):
     return Reply([*events({"role": "assistant", **message}, finish=finish), b"data: [DONE]\n\n"], 200, SSE)
 
 
-def gateway(handler, *, tools=(), **settings):
+def gateway(handler, *, tools=(), output_type=None, **settings):
     """A model server, and a gateway that uses it; to be entered in this order."""
     upstream = FakeUpstream(handler)
 
     @asynccontextmanager
     async def started():
         config = {"plugins": {"upstreams": {"odd": {"base_url": upstream.base_url, "max_retries": 0, **settings}}}}
-        async with gateway_in_memory({"X": Agent(name="x", tools=list(tools))}, config=config) as g:
+        async with gateway_in_memory(
+            {"X": Agent(name="x", tools=list(tools), output_type=output_type)}, config=config
+        ) as g:
             yield g
 
     return upstream, started()
