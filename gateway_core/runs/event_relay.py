@@ -14,11 +14,13 @@ from agents.items import (
     HandoffOutputItem,
     ItemHelpers,
     MessageOutputItem,
+    ModelResponse,
     ReasoningItem,
     RunItem,
     ToolCallItem,
     ToolCallOutputItem,
 )
+from openai.types.responses import ResponseOutputMessage, ResponseReasoningItem
 from pydantic import TypeAdapter
 
 from gateway_core.runs.call_details import (
@@ -127,6 +129,14 @@ class EventRelay:
             self._finish_tool(raw, item.output)
         elif isinstance(item, HandoffOutputItem):
             self._set_agent(item.target_agent.name)
+
+    def cut_off(self, agent: Agent[Any], response: ModelResponse) -> None:
+        """Relay the text of a response that was cut off, from which the SDK could not create items."""
+        for raw in response.output:
+            if isinstance(raw, ResponseOutputMessage):
+                self.item(MessageOutputItem(agent, raw))
+            elif isinstance(raw, ResponseReasoningItem):
+                self.item(ReasoningItem(agent, raw))
 
     def resume(self, decided: Iterable[Any]) -> None:
         """Relay the start of the tool calls with which a paused run resumes."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agents import Agent, RunConfig, RunState
+from agents import Agent, ModelBehaviorError, RunConfig, RunState
 from agents import run as agents_run
 from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
@@ -35,6 +35,8 @@ from gateway_core.sdk import compat, patches
 from gateway_core.sdk.global_settings import RUNNER, RUNNER_ADVICE
 
 logger = logging.getLogger(__name__)
+
+_CUT_OFF = ("length", "content_filter")
 
 
 class GatewayRunner(AgentRunner):
@@ -80,7 +82,12 @@ class GatewayRunner(AgentRunner):
                     for item in result.new_items[_relayed_before(given) :]:
                         relay.item(item)
             except BaseException as error:
-                options["hooks"].aborted(error)
+                hooks = options["hooks"]
+                hooks.aborted(error)
+                # A stream has sent the text already. With guardrails, the text was not checked.
+                cut_off = isinstance(error, ModelBehaviorError) and scope.finish_reason in _CUT_OFF
+                if cut_off and hooks.last is not None and not scope.live and not _has_guardrails(starting_agent):
+                    relay.cut_off(*hooks.last)
                 raise
         if answers and result.interruptions and not scope.may_pause:
             tools = ", ".join(dict.fromkeys(item.name or "a tool" for item in result.interruptions))
@@ -360,7 +367,7 @@ def _deeper(position: Position, *, answers: bool) -> Iterator[None]:
 
 def _is_complete_text(scope: RunScope, result: Any) -> bool:
     """Whether a run returned the text of an agent without an output type, and not only a part of it or a refusal."""
-    cut_off = scope.refused or scope.finish_reason in ("length", "content_filter")
+    cut_off = scope.refused or scope.finish_reason in _CUT_OFF
     return isinstance(result.final_output, str) and not cut_off
 
 
@@ -405,6 +412,10 @@ def _add_system(data: CallModelData[Any]) -> ModelInputData:
     own = model_data.instructions
     system = position.scope.system
     return ModelInputData(input=model_data.input, instructions=f"{own}\n\n{system}" if own else system)
+
+
+def _has_guardrails(agent: Agent[Any]) -> bool:
+    return bool(agent.input_guardrails) or _has_output_guardrails(agent)
 
 
 def _has_output_guardrails(agent: Agent[Any]) -> bool:

@@ -25,6 +25,8 @@ class ScopeHooks(RunHooks[Any]):
         self._inner = inner or RunHooks()
         self._model = model
         self._calls: set[int] = set()
+        self.last: tuple[Any, Any] | None = None
+        """The agent and the response of the last model call that ended."""
         self.awaits_first_chunk = False
         """Whether a model call is in flight and has not returned its first chunk; only set if calls are recorded."""
 
@@ -42,6 +44,7 @@ class ScopeHooks(RunHooks[Any]):
             self.awaits_first_chunk = False
 
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+        self.last = agent, response
         used = response.usage
         usage = Usage(
             used.requests or 1,

@@ -74,7 +74,7 @@ class Answer:
             message["content"] = json_within(message["content"])
         self._end_reason(bool(calls))
         message = {"role": "assistant", "content": None, **message}
-        choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
+        choice = {"index": 0, "message": message, "finish_reason": self._sdk_reason(bool(calls))}
         return {**_HEAD, **value, "choices": [choice], "usage": _usage(value)}
 
     def chunk(self, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Answer:
             "object": "chat.completion.chunk",
             "created": 0,
             "model": "",
-            "choices": [{"index": 0, "delta": delta, "finish_reason": self.finish_reason}],
+            "choices": [{"index": 0, "delta": delta, "finish_reason": self._sdk_reason(bool(calls))}],
             "usage": self._usage,
         }
 
@@ -189,6 +189,10 @@ class Answer:
             raise DialectError("the upstream returned an empty answer with an unknown finish reason")
         if self.finish_reason in (None, "stop", "function_call", UNKNOWN):
             self.finish_reason = "tool_calls" if has_calls else "stop"
+
+    def _sdk_reason(self, has_calls: bool) -> str | None:
+        # The SDK fails on `length` without output, and drops the reasoning and the usage. The run's own reason stays.
+        return "stop" if self.finish_reason == "length" and not (has_calls or self.has_output) else self.finish_reason
 
 
 def merge_chunks(answer: Answer, chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

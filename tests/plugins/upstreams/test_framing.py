@@ -4,9 +4,8 @@ import json
 
 import pytest
 from agents import function_tool
-from pydantic import BaseModel
 
-from tests.plugins.upstreams.test_odd_servers import SSE, USER, ask, completion, events, gateway
+from tests.plugins.upstreams.test_odd_servers import SSE, USER, Place, ask, completion, events, gateway
 from tests.support.upstream import Reply
 
 DONE = b"data: [DONE]\n\n"
@@ -300,12 +299,6 @@ async def test_the_calls_of_a_response_run_twice(calls, stream):
     assert len(set(ids)) == 4
     own = [item["id"] for item in sent if item.get("id")]
     assert len(set(own)) == len(own)
-
-
-class Place(BaseModel):
-    """A structured answer."""
-
-    city: str
 
 
 PLACE = '{"city": "Oslo"}'

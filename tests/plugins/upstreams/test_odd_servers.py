@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import openai
 import pytest
 from agents import Agent, ToolOutputImage, function_tool
+from pydantic import BaseModel
 
 from gateway_core.testing import gateway_in_memory
 from tests.support.upstream import Answer, FakeUpstream, Reply, error_reply, json_reply
@@ -119,6 +120,35 @@ async def test_an_end_without_text_is_no_failure(finish, message, expected, stre
             text, reason, code = await ask(g, stream=stream)
     assert (reason, code) == (expected[1], None)
     assert expected[0] is None or text == expected[0]
+
+
+class Place(BaseModel):
+    """A structured answer."""
+
+    city: str
+
+
+@BOTH
+async def test_the_text_of_a_structured_answer_that_is_cut_off_arrives(stream):
+    text = '{"city": "Os'
+    upstream, started = gateway(lambda request: reply(request, "length", content=text), output_type=Place)
+    with upstream:
+        async with started as g:
+            assert await ask(g, stream=stream) == (text, "length", None)
+
+
+@BOTH
+async def test_the_reasoning_of_an_answer_without_text_arrives(stream):
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    body = json.dumps({**completion("length", reasoning_content="hmm"), "usage": usage}).encode()
+    upstream, started = gateway(lambda request: Reply([body], 200, {}))
+    with upstream:
+        async with started as g:
+            answer = await g.openai.chat.completions.create(model="X", messages=USER, stream=stream)
+            parts = [chunk.choices[0].delta async for chunk in answer] if stream else [answer.choices[0].message]
+    assert "".join(getattr(part, "reasoning_content", None) or "" for part in parts) == "hmm"
+    if not stream:
+        assert (answer.choices[0].finish_reason, answer.usage.total_tokens) == ("length", 7)
 
 
 @BOTH
