@@ -74,7 +74,10 @@ async def test_a_redirect_within_the_origin_keeps_the_request_or_is_an_error(sta
 
 
 async def test_the_total_timeout_includes_a_header_that_never_ends():
+    connections = set()
+
     async def drip(reader, writer):
+        connections.add((asyncio.current_task(), writer))
         for byte in b"HTTP/1.1 200 OK\r\nx-slow: " + b"a" * 1000:
             writer.write(bytes([byte]))
             await asyncio.sleep(0.05)
@@ -89,3 +92,7 @@ async def test_the_total_timeout_includes_a_header_that_never_ends():
                 assert await ask(g, stream=stream) == (None, None, "upstream_timeout")
                 assert time.monotonic() - began < 5
     server.close()
+    for task, writer in connections:
+        task.cancel()
+        writer.transport.abort()
+    await asyncio.sleep(0)
