@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Mount, Route, Router
+from starlette.routing import BaseRoute, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from gateway_core import __version__
@@ -32,6 +32,7 @@ from gateway_core.http.middleware.request_context import HEADER, RequestContextM
 from gateway_core.http.models import Models
 from gateway_core.http.openapi.document import OpenApi
 from gateway_core.http.responses.endpoint import Responses
+from gateway_core.http.responses.unsupported import compact, input_tokens, reject_web_socket
 from gateway_core.http.streaming_endpoint import IGNORED_ATTACHMENTS
 
 
@@ -114,6 +115,9 @@ def _routes(gateway: RunningGateway) -> list[BaseRoute]:
         Route("/v1/models/{model:path}", models.one),
         Route("/v1/chat/completions", ChatCompletions(gateway, idempotency), methods=["POST"]),
         Route("/v1/responses", responses, methods=["POST"]),
+        WebSocketRoute("/v1/responses", reject_web_socket),
+        Route("/v1/responses/compact", compact, methods=["POST"], include_in_schema=False),
+        Route("/v1/responses/input_tokens", input_tokens, methods=["POST"], include_in_schema=False),
         Route("/v1/responses/{id}", responses.get),
         Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
         Route("/v1/responses/{id}/input_items", responses.input_items),
@@ -172,8 +176,20 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
 def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = error_responses.from_starlette(request, error)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_allowed_methods(request))) or headers.get("Allow", "")
     if problem is None:
-        return Response(status_code=204, headers={"allow": (error.headers or {}).get("Allow", "")})
+        return Response(status_code=204, headers=headers)
     response = error_responses.response(problem, request_id_of(request.scope))
-    response.headers.update(error.headers or {})
+    response.headers.update(headers)
     return response
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """Returns the methods of all routes with the path of a request; Starlette names those of the first one only."""
+    path = request.scope["path"].rstrip("/")
+    scopes = [{**request.scope, "path": each, "root_path": ""} for each in (path, f"{path}/")]
+    routes = [route for route in request.app.router.routes if isinstance(route, Route)]
+    found = [route for route in routes for scope in scopes if route.matches(scope)[0] != Match.NONE]
+    return {method for route in found for method in route.methods or ()}

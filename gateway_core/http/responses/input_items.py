@@ -59,7 +59,8 @@ def parse_input(value: Any, limits: HttpConfig) -> ParsedInput:
         path = f"input[{position}]"
         json_fields.an_object(item, path)
         kind = json_fields.text(item, "type", f"{path}.") or "message"
-        given.append({"id": new_id(_PREFIXES.get(kind, "item")), "type": kind, **item})
+        named = json_fields.text(item, "id", f"{path}.")
+        given.append({**item, "id": named or new_id(_PREFIXES.get(kind, "item")), "type": kind})
         match kind:
             case "message":
                 _message(item, path, items, system)
@@ -102,7 +103,13 @@ _HOSTED = frozenset(
         "web_search_call",
     }
 )
-_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "mcp_approval_response": "mcpr",
+    "reasoning": "rs",
+}
 
 
 def _message(item: Mapping[str, Any], path: str, items: list[Item], system: list[str]) -> None:

@@ -17,6 +17,7 @@ from gateway_core.http.answer_format import parse_answer_format
 from gateway_core.http.client_tools import FIELDS
 from gateway_core.http.content_parts import last_user_text
 from gateway_core.http.responses.input_items import ApprovalAnswer, parse_input
+from gateway_core.types import AnswerFormat
 
 # These would change the output, and no agent supports them.
 _UNSUPPORTED = ("conversation", "prompt", "context_management")
@@ -53,10 +54,11 @@ def parse_responses_request(body: Mapping[str, Any], limits: HttpConfig) -> Resp
         raise InvalidRequestError("'background' requires 'store': the response is fetched later", param="store")
     reasoning = json_fields.mapping(body, "reasoning") or {}
     text = json_fields.mapping(body, "text") or {}
-    text_format = json_fields.mapping(text, "format", "text.")
+    answer_format = parse_answer_format(json_fields.mapping(text, "format", "text."), "text.format", nested=False)
     json_fields.check_length(json_fields.listing(body, "tools") or (), "tools", limits.max_tools)
     parsed = parse_input(body.get("input"), limits)
     instructions = json_fields.text(body, "instructions")
+    json_fields.integer(body, "max_tool_calls", low=1)
     return ResponsesRequest(
         model=model,
         items=parsed.items,
@@ -71,16 +73,21 @@ def parse_responses_request(body: Mapping[str, Any], limits: HttpConfig) -> Resp
         settings=_settings(body, reasoning, text),
         metadata=json_fields.mapping(body, "metadata") or {},
         tool_fields={name: body[name] for name in FIELDS if name in body},
-        answer_format=parse_answer_format(text_format, "text.format", nested=False),
+        answer_format=answer_format,
         echo={
             "background": background,
+            "frequency_penalty": json_fields.number(body, "frequency_penalty", low=-2, high=2) or 0,
             "instructions": instructions,
             "max_output_tokens": json_fields.integer(body, "max_output_tokens", low=0),
+            "max_tool_calls": None,  # the request's limit is ignored
             "metadata": _metadata(body),
+            "presence_penalty": json_fields.number(body, "presence_penalty", low=-2, high=2) or 0,
             "previous_response_id": json_fields.text(body, "previous_response_id"),
+            "prompt_cache_key": json_fields.text(body, "prompt_cache_key"),
             "reasoning": {"effort": reasoning.get("effort"), "summary": None},
+            "safety_identifier": json_fields.text(body, "safety_identifier"),
             "temperature": json_fields.number(body, "temperature", low=0, high=2),
-            "text": {"format": text_format or {"type": "text"}},
+            "text": _text(text, answer_format),
             "top_p": json_fields.number(body, "top_p", low=0, high=1),
             "user": json_fields.text(body, "user"),
         },
@@ -95,10 +102,20 @@ def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
     return metadata
 
 
+def _text(text: Mapping[str, Any], answer_format: AnswerFormat | None) -> dict[str, Any]:
+    shown = dict(text.get("format") or {"type": "text"})
+    if shown["type"] == "json_schema" and answer_format is not None:
+        shown["name"] = answer_format.name
+    verbosity = text.get("verbosity")
+    return {"format": shown} | ({"verbosity": verbosity} if verbosity else {})
+
+
 def _settings(body: Mapping[str, Any], reasoning: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
     settings = {
         "temperature": json_fields.number(body, "temperature", low=0, high=2),
         "top_p": json_fields.number(body, "top_p", low=0, high=1),
+        "frequency_penalty": json_fields.number(body, "frequency_penalty", low=-2, high=2),
+        "presence_penalty": json_fields.number(body, "presence_penalty", low=-2, high=2),
         "max_tokens": json_fields.integer(body, "max_output_tokens", low=0) or None,
         "verbosity": json_fields.one_of(text, "verbosity", json_fields.VERBOSITIES, "text."),
         "reasoning_effort": json_fields.effort(reasoning, "effort", "reasoning."),

@@ -19,6 +19,7 @@ from gateway_core.http.agent_request import Item
 from gateway_core.http.content_parts import count_parts
 from gateway_core.http.responses.input_items import parse_input
 from gateway_core.http.responses.item_ids import response_of
+from gateway_core.http.responses.listed_items import listed_item
 
 RESPONSE = "response"
 """The record kind of stored responses."""
@@ -92,11 +93,12 @@ class StoredResponses:
         return None if record is None else record["response"]
 
     async def input_items(self, response_id: str) -> list[Item] | None:
-        """Returns the input items of a response, or `None`. References to deleted items remain references."""
+        """Returns the input items of a response, or `None`. References to deleted items are left out."""
         record = await self._record(TURN, response_id) or await self._record(RESPONSE, response_id)
         if record is None:
             return None
-        return [await self._referred(item) or item for item in record["input"]]
+        items = [await self._referred(item) if is_reference(item) else item for item in record["input"]]
+        return [listed_item(item) for item in items if item is not None]
 
     async def put(
         self,

@@ -138,7 +138,7 @@ async def test_a_conversation_continues_from_a_stored_response():
         fetched = await g.openai.responses.retrieve(first.id)
         assert fetched.output_text == "18 C."
         items = await g.openai.responses.input_items.list(second.id)
-        assert [item.content for item in items.data] == ["what did I ask?"]
+        assert [part.text for item in items.data for part in item.content] == ["what did I ask?"]
         await g.openai.responses.delete(first.id)
         for asked in (g.openai.responses.retrieve(first.id), g.openai.responses.delete(first.id)):
             with pytest.raises(openai.NotFoundError):

@@ -151,7 +151,9 @@ async def test_a_response_that_an_earlier_version_stored_can_be_continued():
         await g.openai.responses.create(model="W", input="two", previous_response_id="resp_old")
         assert [each["content"] for each in model.calls[-1].input] == ["one", "a", "two"]
         assert (await g.http.get("/v1/responses/resp_old")).json()["id"] == "resp_old"
-        assert (await g.http.get("/v1/responses/resp_old/input_items")).json()["data"] == [item]
+        assert (await g.http.get("/v1/responses/resp_old/input_items")).json()["data"] == [
+            {**item, "content": [{"type": "input_text", "text": "one"}], "status": "completed"}
+        ]
 
 
 @pytest.mark.parametrize("plugin", [Failing, Broken])
