@@ -24,6 +24,7 @@ from gateway_core.http import client_tools, error_responses
 from gateway_core.http.admin import admin_routes
 from gateway_core.http.auth import admin_only
 from gateway_core.http.chat.endpoint import ChatCompletions
+from gateway_core.http.chat.stored import StoredCompletions
 from gateway_core.http.detached_run_routes import DetachedRunRoutes
 from gateway_core.http.health import Health
 from gateway_core.http.idempotency import Idempotency
@@ -104,7 +105,7 @@ class _Cors(CORSMiddleware):
 def _routes(gateway: RunningGateway) -> list[BaseRoute]:
     models, health, runs = Models(gateway), Health(gateway), DetachedRunRoutes(gateway)
     idempotency = Idempotency(lambda: gateway.config.http)
-    responses = Responses(gateway, idempotency)
+    responses, completions = Responses(gateway, idempotency), StoredCompletions(gateway)
     admin = [_guarded(route, gateway) for route in [*admin_routes(gateway), *gateway.hooks.admin_routes()]]
     public: list[BaseRoute] = []
     public += [
@@ -114,6 +115,11 @@ def _routes(gateway: RunningGateway) -> list[BaseRoute]:
         Route("/v1/models", models.list),
         Route("/v1/models/{model:path}", models.one),
         Route("/v1/chat/completions", ChatCompletions(gateway, idempotency), methods=["POST"]),
+        Route("/v1/chat/completions", completions.list),
+        Route("/v1/chat/completions/{id}", completions.get),
+        Route("/v1/chat/completions/{id}", completions.update, methods=["POST"]),
+        Route("/v1/chat/completions/{id}", completions.delete, methods=["DELETE"]),
+        Route("/v1/chat/completions/{id}/messages", completions.messages),
         Route("/v1/responses", responses, methods=["POST"]),
         WebSocketRoute("/v1/responses", reject_web_socket),
         Route("/v1/responses/compact", compact, methods=["POST"], include_in_schema=False),

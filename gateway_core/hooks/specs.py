@@ -108,6 +108,9 @@ class RecordStore(Protocol):
     async def delete(self, kind: str, key: str, owner: str) -> bool:
         """Delete a record. Return whether it existed."""
 
+    async def keys(self, kind: str, owner: str) -> Sequence[str]:
+        """Return the keys of an owner's records of one kind, sorted, without those that have expired."""
+
 
 class Hookspecs:
     """All hooks. Each docstring states when the hook is called and how the results are combined."""

@@ -6,7 +6,6 @@ The id is that of the request (`x-request-id`). A run is detached when its clien
 
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -70,12 +69,12 @@ class DetachedRunRoutes:
             "error": None,
         }
         if isinstance(last, Completed):
-            value |= {"status": "completed", "response": orjson.Fragment(self._answer(run))}
+            value |= {"status": "completed", "response": self._answer(run)}
         elif isinstance(last, Failed) and last.error.code != CANCELLED:
             value |= {"status": "failed", **error_responses.body(last.error, run.context.request_id)}
         return json_response(value)
 
-    def _answer(self, run: ActiveRun) -> bytes:
+    def _answer(self, run: ActiveRun) -> dict[str, Any]:
         config = self._gateway.config.clients
         shown = activity_rendering.make("plain", config).show(run.recorded_events)
         return completion(run.context.agent_id, fingerprint(run.served), shown, reasoning_fields(config.reasoning))

@@ -51,6 +51,15 @@ def mapping(source: Mapping[str, Any], name: str, path: str = "") -> dict[str, A
     return _typed(source, name, path, (dict,), "an object")
 
 
+def string_map(source: Mapping[str, Any], name: str) -> dict[str, str] | None:
+    """Returns an object whose values are strings, or `None` if the field is missing."""
+    found = mapping(source, name)
+    for key, value in (found or {}).items():
+        if not isinstance(value, str):
+            raise wrong_type(f"{name}.{key}", "a string", value)
+    return found
+
+
 def listing(source: Mapping[str, Any], name: str, path: str = "") -> list[Any] | None:
     """Returns an array, or `None` if the field is missing."""
     return _typed(source, name, path, (list,), "an array")

@@ -25,6 +25,8 @@ STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 IGNORED_ATTACHMENTS = "x-agent-gateway-ignored-attachments"
+NOT_STORED = ((b"x-agent-gateway-stored", b"false"),)
+"""Header of an answer that should be stored, but could not be."""
 KEEP_ALIVE = b": keep-alive\n\n"
 
 

@@ -50,6 +50,12 @@ class MemoryRecordStore:
         self._remove((kind, key, owner))
         return existed
 
+    async def keys(self, kind: str, owner: str) -> list[str]:
+        """Return the keys of an owner's records of one kind, sorted."""
+        now = self._clock()
+        live = [key for key, (_, until) in self._records.items() if until is None or now < until]
+        return sorted(key for found, key, by in live if (found, by) == (kind, owner))
+
     def _until(self, seconds: float | None) -> float | None:
         return None if seconds is None else self._clock() + seconds
 

@@ -15,6 +15,7 @@ from gateway_core.http import json_fields
 from gateway_core.http.agent_request import AgentRequest
 from gateway_core.http.answer_format import parse_answer_format
 from gateway_core.http.chat.messages import parse_messages
+from gateway_core.http.chat.stored import ToStore
 from gateway_core.http.client_tools import FIELDS
 from gateway_core.http.content_parts import check_parts
 
@@ -24,6 +25,8 @@ class ChatRequest(AgentRequest):
     """A parsed chat request."""
 
     include_usage: bool
+    to_store: ToStore | None
+    """The content to store with the completion, for a request with `store`."""
 
 
 def parse_chat_request(body: Mapping[str, Any], limits: HttpConfig) -> ChatRequest:
@@ -42,6 +45,7 @@ def parse_chat_request(body: Mapping[str, Any], limits: HttpConfig) -> ChatReque
     _reject_unsupported(body)
     options = json_fields.mapping(body, "stream_options") or {}
     conversation = parse_messages(messages)
+    store = json_fields.boolean(body, "store")
     return ChatRequest(
         model=model,
         items=conversation.items,
@@ -50,6 +54,7 @@ def parse_chat_request(body: Mapping[str, Any], limits: HttpConfig) -> ChatReque
         system=conversation.system,
         stream=json_fields.boolean(body, "stream") or False,
         include_usage=json_fields.boolean(options, "include_usage", "stream_options.") or False,
+        to_store=ToStore(json_fields.string_map(body, "metadata") or {}, messages) if store else None,
         settings=_settings(body),
         metadata=json_fields.mapping(body, "metadata") or {},
         tool_fields={name: body[name] for name in FIELDS if name in body},

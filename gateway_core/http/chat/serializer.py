@@ -4,8 +4,8 @@ It returns bytes and performs no I/O. Text chunks are the most frequent, so they
 Every chunk validates against the types of the official `openai` package.
 """
 
+import secrets
 import time
-import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,8 +23,8 @@ def fingerprint(served: ServedAgent) -> str:
 
 
 def completion_id() -> str:
-    """Returns a new completion id."""
-    return f"chatcmpl-{uuid.uuid4().hex}"
+    """Returns a new completion id. It begins with the time, so that ids are in the order of creation."""
+    return f"chatcmpl-{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -52,8 +52,10 @@ def reasoning_fields(setting: str) -> tuple[str, ...]:
     return ("reasoning_content", "reasoning") if setting == "both" else (setting.replace("none", "reasoning_content"),)
 
 
-def completion(model: str, fingerprint: str, events: Iterable[Shown], reasoning_to: Iterable[str]) -> bytes:
-    """Serializes the complete response from all events of a run."""
+def completion(
+    model: str, fingerprint: str, events: Iterable[Shown], reasoning_to: Iterable[str], *, id: str | None = None
+) -> dict[str, Any]:
+    """Returns the complete response from all events of a run, with a new id by default."""
     text: list[str] = []
     reasoning: list[str] = []
     extras: dict[str, list[Any]] = {}
@@ -75,17 +77,15 @@ def completion(model: str, fingerprint: str, events: Iterable[Shown], reasoning_
         del call["index"]
     if reasoning:
         message |= dict.fromkeys(reasoning_to, "".join(reasoning))
-    return orjson.dumps(
-        {
-            "id": completion_id(),
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": fingerprint,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}],
-            "usage": usage_object(usage),
-        }
-    )
+    return {
+        "id": id or completion_id(),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": fingerprint,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}],
+        "usage": usage_object(usage),
+    }
 
 
 class ChunkWriter:
@@ -101,8 +101,9 @@ class ChunkWriter:
     def __init__(self, model: str, fingerprint: str, *, include_usage: bool, reasoning_to: Iterable[str]) -> None:
         self._fields = {TextDelta: ("content",), ReasoningDelta: tuple(reasoning_to)}
         self._include_usage = include_usage
+        self.id = completion_id()
         self._head: dict[str, Any] = {
-            "id": completion_id(),
+            "id": self.id,
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": model,

@@ -139,11 +139,13 @@ RESPONSE: Schema = _object(
     model=TEXT,
     output=_list(_object(("type",), type=TEXT)),
 )
+UPDATE: Schema = _object(("metadata",), metadata={"type": "object", "additionalProperties": TEXT})
 DELETED: Schema = _object(("id", "object", "deleted"), id=TEXT, object=TEXT, deleted={"const": True})
 LIST: Schema = _object(("object", "data"), object={"const": "list"}, data=_list(ANYTHING))
 RUN: Schema = _object(("id", "status"), id=TEXT, status={"enum": ["in_progress", "completed", "failed", "cancelled"]})
 ORDER: Schema = {"enum": ["asc", "desc"]}
 LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 100}
 PAGE = {"order": ORDER, "after": TEXT, "limit": LIMIT}
+RESUME: dict[str, Schema] = {"stream": {"type": "boolean"}, "starting_after": {"type": "integer", "minimum": 0}}
 STREAM = {"text/event-stream": TEXT}
 PLAIN = {"text/plain": TEXT}

@@ -5,14 +5,16 @@ response has its own HTTP status. A later error is the event `response.failed`, 
 """
 
 import asyncio
+import contextlib
 import logging
 
 import orjson
 from attrs import evolve
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gateway_core.config.settings import HttpConfig
 from gateway_core.errors import GatewayError, InvalidRequestError, NotFoundError, RunError
 from gateway_core.gateway import RunningGateway
 from gateway_core.http.agent_request import prepare_run, read_request
@@ -22,21 +24,20 @@ from gateway_core.http.idempotency import Idempotency
 from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
+from gateway_core.http.pages import page_of, page_query
+from gateway_core.http.responses.event_log import EventLog
 from gateway_core.http.responses.input_items import ApprovalAnswer
 from gateway_core.http.responses.item_ids import new_id
 from gateway_core.http.responses.request import ResponsesRequest, parse_responses_request
 from gateway_core.http.responses.serializer import CANCELLED, Json, ResponseWriter
 from gateway_core.http.responses.stored import StoredResponses, is_reference
-from gateway_core.http.streaming_endpoint import KEEP_ALIVE, StreamingEndpoint, is_final
+from gateway_core.http.streaming_endpoint import KEEP_ALIVE, NOT_STORED, STREAM_HEADERS, StreamingEndpoint, is_final
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.approvals import Verdict
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.types import Failed, Principal, RunEvent
 
 logger = logging.getLogger(__name__)
-
-NOT_STORED = ((b"x-agent-gateway-stored", b"false"),)
-"""Header of a response that should be stored, but could not be."""
 
 
 @described("Create a response", takes=schemas.RESPONSE_REQUEST, answers=schemas.RESPONSE, content=schemas.STREAM)
@@ -71,18 +72,17 @@ class Responses:
         await stored.renew(earlier, config.http.keep_responses)
         to_run = evolve(to_run, items=[*earlier.items, *asked.items], verdict=_verdict(asked.approvals))
         tools = has_tool_items(request.headers, principal, body.get("tools"), config.clients)
-        answer = _Answer(self._gateway, to_run, send, asked, stored, tools, self._running)
+        answer = _Answer(self._gateway, to_run, send, asked, stored, tools, self._running, scope)
         await self._idempotency.serve(claim, answer, receive)
 
-    @described("Get a stored response", answers=schemas.RESPONSE)
+    @described("Get a stored response", answers=schemas.RESPONSE, query=schemas.RESUME, content=schemas.STREAM)
     async def get(self, request: Request) -> Response:
-        """`GET /v1/responses/{id}`."""
-        if request.query_params.get("stream", "").lower() == "true":
-            raise InvalidRequestError(
-                "'stream' is not supported for a stored response", param="stream", code="unsupported"
-            )
+        """`GET /v1/responses/{id}`; with `stream=true`, the events of a background response."""
         principal = await authenticated(request, self._gateway)
         answer = self._running.get((principal.id, request.path_params["id"]))
+        if request.query_params.get("stream", "").lower() == "true":
+            start = _start_of(request)
+            return _stream(await self._events(principal, request, answer), start, self._gateway.config.http)
         return json_response(answer.snapshot() if answer is not None else await self._stored(principal, request))
 
     @described(
@@ -97,23 +97,7 @@ class Responses:
         items = await self._stored_by(principal).input_items(response_id)
         if items is None:
             raise _not_found(response_id)
-        if request.query_params.get("order", "desc") != "asc":
-            items = items[::-1]
-        after = request.query_params.get("after")
-        start = next((i + 1 for i, item in enumerate(items) if item["id"] == after), 0)
-        limit = request.query_params.get("limit", "20")
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= 100):
-            raise InvalidRequestError("'limit' must be between 1 and 100", param="limit")
-        page = items[start : start + int(limit)]
-        return json_response(
-            {
-                "object": "list",
-                "data": page,
-                "first_id": page[0]["id"] if page else None,
-                "last_id": page[-1]["id"] if page else None,
-                "has_more": start + len(page) < len(items),
-            }
-        )
+        return json_response(page_of(items, page_query(request, order="desc")))
 
     @described("Delete a stored response", answers=schemas.DELETED)
     async def delete(self, request: Request) -> Response:
@@ -135,6 +119,22 @@ class Responses:
             return json_response(answer.cancel())
         stored = await self._stored(principal, request)
         raise InvalidRequestError(f"a response with the status '{stored['status']}' cannot be cancelled", param="id")
+
+    async def _events(self, principal: Principal, request: Request, answer: "_Answer | None") -> EventLog:
+        """Returns the events of a response that runs, or ran, in the background."""
+        if answer is not None:
+            log = answer.log
+        else:
+            response = await self._stored(principal, request)
+            log = await self._stored_by(principal).events(response["id"])
+        if log is None or log.discarded:
+            raise InvalidRequestError(
+                "the events of this response are not available",
+                hint="those of a response with `background` are, until they are larger than 32 MiB",
+                param="stream",
+                code="events_not_available",
+            )
+        return log
 
     async def _stored(self, principal: Principal, request: Request) -> Json:
         response_id = request.path_params["id"]
@@ -159,11 +159,15 @@ class _Answer(StreamingEndpoint):
         stored: StoredResponses,
         tools: bool,
         running: "dict[tuple[str, str], _Answer]",
+        scope: Scope,
     ) -> None:
         super().__init__(gateway, request, send)
         self._asked = asked
         self._stored = stored
         self._running = running
+        self._scope = scope
+        self.log = EventLog() if asked.background else None
+        """The events, if the response runs in the background."""
         self._store = asked.store is not False and request.task is None
         self._id = new_id("resp")
         self._writer = ResponseWriter(
@@ -179,8 +183,12 @@ class _Answer(StreamingEndpoint):
     async def serve(self, receive: Receive) -> None:
         """Sends the response whole or streamed, or starts it in the background and returns at once."""
         key = self._request.run.principal.id, self._id
-        if self._asked.background:
-            await self._start_in_background(key)
+        if self.log is not None:
+            await self._start_in_background(key, self.log)
+            if self._request.live:
+                await _stream(self.log, 0, self._gateway.config.http)(self._scope, receive, self.send)
+            else:
+                await self._json(orjson.dumps(self._writer.snapshot()))
             return
         try:
             await self._serve(self._stream(key) if self._request.live else self._whole(key), receive)
@@ -197,9 +205,14 @@ class _Answer(StreamingEndpoint):
             self._active.stop(RunError("the run was cancelled", code=CANCELLED))
         return {**self._writer.snapshot(), "status": "cancelled"}
 
-    async def _start_in_background(self, key: tuple[str, str]) -> None:
+    async def _start_in_background(self, key: tuple[str, str], log: EventLog) -> None:
+        """Starts the run and returns.
+
+        Raises:
+            GatewayError: The run cannot start.
+        """
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self._gateway.detached_runs.go_on(self._run_in_background(key, started))
+        task = self._gateway.detached_runs.go_on(self._run_in_background(key, log, started))
         try:
             await asyncio.wait((task, started), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -207,17 +220,22 @@ class _Answer(StreamingEndpoint):
             raise
         if not started.done():
             await task  # raises the error that prevented the start
-        await self._json(orjson.dumps(self._writer.snapshot()))
 
-    async def _run_in_background(self, key: tuple[str, str], started: "asyncio.Future[None]") -> None:
+    async def _run_in_background(self, key: tuple[str, str], log: EventLog, started: "asyncio.Future[None]") -> None:
         """Completes the response without a client."""
         try:
             async with self._start() as run:
                 self._running[key] = self
+                log.add(self._writer.start())
                 started.set_result(None)
                 await self._read(run)
-            self._writer.end()
-            if not await self._keep():
+            kept = await self._keep()
+            log.add(self._writer.end())
+            if kept and not log.discarded:
+                with contextlib.suppress(GatewayError):  # reported by the store; the response itself is stored
+                    seconds = self._gateway.config.http.keep_responses
+                    await self._stored.put_events(self._id, log, seconds=seconds)
+            if not kept:
                 # The client fetches the response later: keep it in memory.
                 delay = self._gateway.config.runs.keep_results
                 asyncio.get_running_loop().call_later(delay, self._running.pop, key, None)
@@ -226,6 +244,8 @@ class _Answer(StreamingEndpoint):
             if not started.done():
                 raise
             logger.exception("background response %s could not be completed", self._id)
+        finally:
+            log.end()
         self._running.pop(key, None)
 
     async def _whole(self, key: tuple[str, str]) -> None:
@@ -243,7 +263,9 @@ class _Answer(StreamingEndpoint):
         events: list[RunEvent] = []
         while not is_final(events):
             events = await run.take()
-            self._writer.events(events)
+            written = self._writer.events(events)
+            if self.log is not None:
+                self.log.add(written)
         return events[-1]
 
     async def _stream(self, key: tuple[str, str]) -> None:
@@ -294,6 +316,19 @@ def _verdict(answers: tuple[ApprovalAnswer, ...]) -> tuple[str, Verdict] | None:
         raise InvalidRequestError("the approval responses refer to more than one approval request", param="input")
     reason = next((answer.reason for answer in answers if not answer.approved), None)
     return questions.pop(), Verdict(all(answer.approved for answer in answers), reason)
+
+
+def _start_of(request: Request) -> int:
+    """Returns the number of the first event that a request for a stream asks for."""
+    after = request.query_params.get("starting_after", "")
+    if after and not (after.isascii() and after.isdigit()):
+        raise InvalidRequestError("'starting_after' must be a sequence number", param="starting_after")
+    return int(after[:18]) + 1 if after else 0
+
+
+def _stream(log: EventLog, start: int, config: HttpConfig) -> Response:
+    headers = {name.decode(): value.decode() for name, value in STREAM_HEADERS}
+    return StreamingResponse(log.read(start, config.sse_keep_alive), headers=headers)
 
 
 def _not_found(response_id: str) -> NotFoundError:

@@ -9,7 +9,7 @@ from typing import Any
 
 Item = dict[str, Any]
 
-_FIELDS = {
+_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "function_call": {"call_id": "", "arguments": "{}", "status": "completed"},
     "function_call_output": {"call_id": "", "output": "", "status": "completed"},
     "reasoning": {"summary": [], "status": "completed"},

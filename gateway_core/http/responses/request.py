@@ -47,9 +47,6 @@ def parse_responses_request(body: Mapping[str, Any], limits: HttpConfig) -> Resp
         if body.get(name):
             raise InvalidRequestError(f"'{name}' is not supported", param=name, code="unsupported")
     background = json_fields.boolean(body, "background") or False
-    if background and json_fields.boolean(body, "stream"):
-        message = "'stream' is not supported together with 'background'"
-        raise InvalidRequestError(message, param="stream", code="unsupported")
     if background and json_fields.boolean(body, "store") is False:
         raise InvalidRequestError("'background' requires 'store': the response is fetched later", param="store")
     reasoning = json_fields.mapping(body, "reasoning") or {}
@@ -80,7 +77,7 @@ def parse_responses_request(body: Mapping[str, Any], limits: HttpConfig) -> Resp
             "instructions": instructions,
             "max_output_tokens": json_fields.integer(body, "max_output_tokens", low=0),
             "max_tool_calls": None,  # the request's limit is ignored
-            "metadata": _metadata(body),
+            "metadata": json_fields.string_map(body, "metadata") or {},
             "presence_penalty": json_fields.number(body, "presence_penalty", low=-2, high=2) or 0,
             "previous_response_id": json_fields.text(body, "previous_response_id"),
             "prompt_cache_key": json_fields.text(body, "prompt_cache_key"),
@@ -92,14 +89,6 @@ def parse_responses_request(body: Mapping[str, Any], limits: HttpConfig) -> Resp
             "user": json_fields.text(body, "user"),
         },
     )
-
-
-def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
-    metadata = json_fields.mapping(body, "metadata") or {}
-    for name, value in metadata.items():
-        if not isinstance(value, str):
-            raise json_fields.wrong_type(f"metadata.{name}", "a string", value)
-    return metadata
 
 
 def _text(text: Mapping[str, Any], answer_format: AnswerFormat | None) -> dict[str, Any]:

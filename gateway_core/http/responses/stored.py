@@ -17,6 +17,7 @@ from gateway_core.errors import GatewayError, InvalidRequestError, RequestTooLar
 from gateway_core.hooks.specs import RecordStore
 from gateway_core.http.agent_request import Item
 from gateway_core.http.content_parts import count_parts
+from gateway_core.http.responses.event_log import EventLog
 from gateway_core.http.responses.input_items import parse_input
 from gateway_core.http.responses.item_ids import response_of
 from gateway_core.http.responses.listed_items import listed_item
@@ -25,6 +26,8 @@ RESPONSE = "response"
 """The record kind of stored responses."""
 TURN = "response_turn"
 """The record kind of their turns."""
+EVENTS = "response_events"
+"""The record kind of the events of background responses."""
 _READ_FACTOR = 4
 """Responses that contain referenced items are read whole; they may be this much larger than the conversation."""
 
@@ -126,9 +129,23 @@ class StoredResponses:
         record = orjson.dumps({"response": response})
         await self._records.put(RESPONSE, response["id"], self._owner, record, seconds=seconds)
 
+    async def put_events(self, response_id: str, events: EventLog, *, seconds: float) -> None:
+        """Stores the stream events of a response.
+
+        Raises:
+            GatewayError: The events could not be stored.
+        """
+        await self._records.put(EVENTS, response_id, self._owner, events.compressed(), seconds=seconds)
+
+    async def events(self, response_id: str) -> EventLog | None:
+        """Returns the stream events of a response, or `None` if they were not stored."""
+        kept = await self._records.get(EVENTS, response_id, self._owner)
+        return None if kept is None else EventLog.of(kept)
+
     async def delete(self, response_id: str) -> bool:
-        """Deletes a response with its turn. Returns whether it existed."""
-        await self._records.delete(TURN, response_id, self._owner)
+        """Deletes a response with its turn and events. Returns whether it existed."""
+        for kind in (EVENTS, TURN):
+            await self._records.delete(kind, response_id, self._owner)
         return await self._records.delete(RESPONSE, response_id, self._owner)
 
     async def renew(self, conversation: Conversation, seconds: float) -> None:

@@ -96,6 +96,19 @@ class SqliteRecords:
         rows = [(expires, now, kind, key, owner, now) for key in keys]
         await self._store.write(lambda database: database.executemany(update, rows))
 
+    async def keys(self, kind: str, owner: str) -> list[str]:
+        """Returns the keys of an owner's records of one kind, sorted.
+
+        Raises:
+            UnavailableError: The database cannot be read.
+        """
+        select = (
+            "SELECT key FROM records WHERE kind = ? AND owner = ? AND (expires IS NULL OR expires > ?) ORDER BY key"
+        )
+        row = (kind, owner, self._clock())
+        found: list[tuple[str]] = await self._store.read(lambda database: database.execute(select, row).fetchall())
+        return [key for (key,) in found]
+
     async def delete(self, kind: str, key: str, owner: str) -> bool:
         """Deletes a record. Returns whether it existed.
 

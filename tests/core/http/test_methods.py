@@ -37,8 +37,8 @@ async def test_unsupported_operations_are_named(path):
 
 def test_the_web_socket_mode_is_rejected():
     overrides = {"state": {"folder": ""}, "plugins": {"folder_discovery": {"enabled": False}}}
-    with TestClient(build(load_config(overrides=overrides, environ={})), "http://localhost") as client:
-        with pytest.raises(WebSocketDenialResponse) as caught, client.websocket_connect("/v1/responses"):
+    with TestClient(build(load_config(overrides=overrides, environ={}))) as client:
+        with pytest.raises(WebSocketDenialResponse) as caught, client.websocket_connect("ws://localhost/v1/responses"):
             pass
         assert caught.value.status_code == 404
         assert caught.value.json()["error"]["code"] == "unsupported"
