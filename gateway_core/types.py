@@ -60,6 +60,8 @@ class ServedAgent:
     """Whether the module enables chat memory: `__gateway__ = {"memory": "session"}`."""
     client_tools: Literal["offer", "ignore"] | None = None
     """Whether the module offers the client's tools to the agent: `__gateway__ = {"client_tools": "offer"}`."""
+    meta: Mapping[str, Any] = Factory(dict)
+    """Metadata for chat UIs, such as icon and suggested prompts, by Open WebUI's names."""
     structured: bool = False
     """Whether its answer has an output type, so that the text is JSON."""
     warnings: tuple[str, ...] = ()

@@ -259,6 +259,7 @@ def _served(entry: AgentEntry, found: ExportedAgent, offer: Exports, warnings: l
         display_name=str(name) if name else entry.id,
         description=found.description or entry.description,
         export=found.export,
+        meta=offer.meta,
         model=offer.settings.get("model"),
         memory=offer.settings.get("memory") is not None,
         client_tools=offer.settings.get("client_tools"),

@@ -16,6 +16,7 @@ from attrs import evolve, field, frozen
 from gateway_core.catalog.agent_graph import neighbors
 from gateway_core.catalog.chosen_export import Chosen, choose, contained
 from gateway_core.catalog.missing_export import no_export, table_key
+from gateway_core.catalog.presentation import presentation, unknown_settings
 from gateway_core.catalog.runnable_factory import (
     agent_runnable,
     build_agent,
@@ -62,6 +63,8 @@ class Exports:
     """The module's `setup`, called before its first run."""
     teardown: Callable[[], Any] | None = None
     """The module's `teardown`, called after its last run."""
+    meta: dict[str, Any] = field(factory=dict)
+    """Metadata for chat UIs; see `catalog/presentation.py`."""
 
     @property
     def reachable(self) -> list[Agent[Any]]:
@@ -96,16 +99,21 @@ async def resolve(exported: object, source: str, *, name: str = "NAME", chosen: 
     settings = getattr(exported, "__gateway__", {})
     if not isinstance(settings, dict):
         raise LoadError("`__gateway__` must be a dict", source=source, code="export")
+    meta, unknown = presentation(settings, source), unknown_settings(settings)
     for each in found:
         _check_choice(settings, "memory", ("session",), each.runnable, source)
         _check_choice(settings, "client_tools", ("offer", "ignore"), each.runnable, source)
     fallback = _first_line(exported.__doc__)
     agents = tuple(
-        evolve(each, description=str(settings.get("description") or _description(each.runnable) or fallback))
+        evolve(
+            each,
+            description=str(settings.get("description") or _description(each.runnable) or fallback),
+            notes=(*each.notes, *unknown),
+        )
         for each in found
     )
     setup, teardown = (_lifespan_function(exported, name) for name in ("setup", "teardown"))
-    return Exports(agents, settings, setup, teardown)
+    return Exports(agents, settings, setup, teardown, meta)
 
 
 def _check_choice(

@@ -12,11 +12,12 @@ from starlette.requests import Request
 from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.gateway import RunningGateway
 from gateway_core.http.auth import authenticated, permitted_agent
-from gateway_core.http.client_detection import session_id
+from gateway_core.http.client_detection import session_id, user_id
 from gateway_core.http.client_tools import ignored_tools, parse_client_tools
 from gateway_core.http.image_inputs import prepare_images
 from gateway_core.http.json_io import read_json
 from gateway_core.http.middleware.request_context import request_id_of
+from gateway_core.observability.log_context import add_log_context
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.types import AnswerFormat, BackgroundTask, ClientToolOffer, Principal, RunContext, ServedAgent
 
@@ -71,6 +72,8 @@ async def prepare_run(
     """
     served = await permitted_agent(asked.model, principal, gateway, request)
     await prepare_images(asked.items, gateway.config.http)
+    chat_id = session_id(request.headers, asked.metadata)
+    add_log_context(chat_id=chat_id, user_id=user_id(request.headers))
     task: BackgroundTask | None = None
     offer: ClientToolOffer | None = None
     ignored: tuple[str, ...] = ()
@@ -83,7 +86,7 @@ async def prepare_run(
         principal,
         served.id,
         request.headers.get("user-agent"),
-        session_id=session_id(request.headers, asked.metadata),
+        session_id=chat_id,
         task=task.kind if task else None,
     )
     return RunRequest(

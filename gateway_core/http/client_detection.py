@@ -104,6 +104,19 @@ HEADERS = ("x-agent-gateway-session", "x-openwebui-chat-id", "x-librechat-conver
 _LONGEST = 256
 
 
+_USERS = ("x-openwebui-user-id", "x-librechat-user-id")
+
+
+def user_id(headers: Mapping[str, str]) -> str | None:
+    """Returns the id of the chat UI's user: the value of the first known header.
+
+    Args:
+        headers: The request headers, by lower-case name.
+    """
+    found = next((headers[name] for name in _USERS if headers.get(name)), None)
+    return found[:_LONGEST] if found else None
+
+
 def session_id(headers: Mapping[str, str], metadata: Mapping[str, Any]) -> str | None:
     """Returns the chat's id: `metadata.session_id`, or the value of the first known header.
 

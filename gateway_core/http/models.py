@@ -49,5 +49,5 @@ def _model(agent: ServedAgent) -> dict[str, Any]:
         "owned_by": "agent-gateway",
         "name": agent.display_name,
         "description": agent.description,
-        "info": {"meta": {"description": agent.description}},
+        "info": {"meta": {"description": agent.description, **agent.meta}},
     }

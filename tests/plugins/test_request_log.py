@@ -63,6 +63,22 @@ async def test_every_line_of_a_request_has_its_context(console):
     assert "canary" not in console.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-openwebui-chat-id": "c1", "x-openwebui-user-id": "u1"}, ("c1", "u1")),
+        ({"x-librechat-conversation-id": "c2"}, ("c2", None)),
+        ({}, (None, None)),
+    ],
+)
+@pytest.mark.parametrize("path", ["chat/completions", "responses"])
+async def test_lines_have_the_ids_of_the_chat_ui(headers, expected, path, console):
+    async with gateway_in_memory({"A": Agent(name="a", model=script("hi"))}) as g:
+        await g.http.post(f"/v1/{path}", json={**BODY, "input": "hi"}, headers=headers)
+    [line] = [line for line in lines(console) if line["message"] == "request"]
+    assert (line.get("chat_id"), line.get("user_id")) == expected
+
+
 async def test_status_of_rejected_and_disconnected_requests(console):
     async with gateway_in_memory({"A": Agent(name="a", model=script("one", "two"))}) as g:
         await g.http.post("/v1/chat/completions", json={**BODY, "model": "B"})
