@@ -23,6 +23,9 @@ from gateway_core.http.json_io import json_response
 
 _CLIENT_STAGES = frozenset({Stage.ROUTE, Stage.AUTHENTICATE, Stage.AUTHORIZE})
 
+_REJECTED = (400, 413, 422)
+"""The request itself is the reason, whichever stage rejected it."""
+
 
 def body(error: GatewayError, request_id: str) -> dict[str, Any]:
     """Returns OpenAI's error object. It includes the hint only when the client can act on it."""
@@ -32,7 +35,7 @@ def body(error: GatewayError, request_id: str) -> dict[str, Any]:
     return {
         "error": {
             "message": f"{message} (request id: {request_id})" if _is_failure(error) else message,
-            "type": error.kind,
+            "type": InvalidRequestError.kind if error.status in _REJECTED else error.kind,
             "param": error.param,
             "code": error.code,
         }

@@ -4,6 +4,8 @@ An approval is bound to the principal, the chat and the calls that were shown; i
 HTTP surfaces render the question.
 """
 
+import base64
+import hmac
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,10 @@ from gateway_core.runs.call_details import call_arguments, call_id, call_name
 from gateway_core.types import ApprovalAsked, PendingCall, RunContext
 
 KIND = "approval"
+_KEY_KIND, _KEY_OWNER = "approval_key", "gateway"
+_PREFIX = "appr_"
+_RANDOM_BYTES = 10
+"""An id consists of these, and of 6 bytes that mark it as one of this gateway."""
 ID = re.compile(r"\bappr_[A-Za-z0-9_-]{22}\b")
 _QUESTION_CHARACTERS = 10_000
 """The id is at the end of an approval request; a longer text is not searched."""
@@ -40,6 +46,12 @@ class Verdict:
     approved: bool
     reason: str | None = None
     """The reason for a rejection; the model receives it."""
+
+    def as_text(self) -> str:
+        """Return the message with which a user would decide so."""
+        if self.approved:
+            return "approve"
+        return f"reject: {self.reason}" if self.reason else "reject"
 
 
 def question_of(items: Sequence[Mapping[str, Any]]) -> str | None:
@@ -66,6 +78,11 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
+def _signed(random: bytes, key: bytes) -> str:
+    tag = hmac.digest(key, random, "sha256")[: 16 - _RANDOM_BYTES]
+    return _PREFIX + base64.urlsafe_b64encode(random + tag).decode().rstrip("=")
+
+
 class Approvals:
     """The pending approval requests.
 
@@ -76,11 +93,12 @@ class Approvals:
 
     def __init__(self, store: RecordStore, seconds: float) -> None:
         self._store = store
+        self._key: bytes | None = None
         self.seconds = seconds
 
     async def ask(self, result: Any, run: RunContext) -> ApprovalAsked:
         """Store an interrupted run, and return the approval request for it."""
-        approval_id = f"appr_{secrets.token_urlsafe(16)}"
+        approval_id = _signed(secrets.token_bytes(_RANDOM_BYTES), await self._signing_key())
         calls = tuple(
             PendingCall(call_id(item.raw_item), call_name(item.raw_item, item.name), call_arguments(item.raw_item))
             for item in result.interruptions
@@ -93,6 +111,28 @@ class Approvals:
         }
         await self._store.put(KIND, approval_id, run.principal.id, orjson.dumps(record), seconds=self.seconds)
         return ApprovalAsked(approval_id, calls, self.seconds)
+
+    async def issued(self, question: str, run: RunContext) -> bool:
+        """Return whether this gateway issued an approval request, even if it is not pending any more.
+
+        An agent whose model is another gateway shows the requests of that one: the user's answer is for the other one.
+        """
+        if not ID.fullmatch(question):
+            return True  # malformed: reported as not found
+        if await self._store.get(KIND, question, run.principal.id) is not None:
+            return True  # also one of an earlier version, which did not mark its ids
+        random = base64.urlsafe_b64decode(f"{question.removeprefix(_PREFIX)}==")[:_RANDOM_BYTES]
+        return hmac.compare_digest(question, _signed(random, await self._signing_key()))
+
+    async def _signing_key(self) -> bytes:
+        """Return the key that marks the ids of this gateway, which is stored with the approval requests."""
+        if self._key is None:
+            stored = await self._store.get(_KEY_KIND, "key", _KEY_OWNER)
+            if stored is None:
+                await self._store.put(_KEY_KIND, "key", _KEY_OWNER, secrets.token_bytes(32), seconds=None)
+                stored = await self._store.get(_KEY_KIND, "key", _KEY_OWNER)  # another process may have stored its own
+            self._key = stored or secrets.token_bytes(32)
+        return self._key
 
     async def resume(
         self, question: str, verdict: Verdict, runnable: AgentRunnable, run: RunContext

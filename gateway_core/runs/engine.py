@@ -18,6 +18,7 @@ from agents import (
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
 )
+from attrs import evolve
 
 from gateway_core.catalog.runnables import AgentRunnable, DiagnosisRunnable, InputKind, WorkflowRunnable
 from gateway_core.catalog.tool_binding import ToolBinder
@@ -269,6 +270,7 @@ class Engine:
 
     async def _run_agent(self, runnable: AgentRunnable, request: RunRequest, scope: RunScope) -> None:
         scope.may_pause = True
+        request = await self._for_other_gateway(request)
         state = await self._resumed(runnable, request, scope)
         async with self._memory.of(request.run, request.served) as session:
             items = request.items if session is None or state else await new_items(session, request.items)
@@ -286,6 +288,13 @@ class Engine:
             if scope.sandbox is not None:
                 scope.sandbox.paused = True
             await self._pause(result, request, scope)
+
+    async def _for_other_gateway(self, request: RunRequest) -> RunRequest:
+        """Pass a verdict on an approval request of another gateway, which is the agent's model, on as a message."""
+        if request.verdict is None or await self._approvals.issued(request.verdict[0], request.run):
+            return request
+        said = request.verdict[1].as_text()
+        return evolve(request, verdict=None, items=[*request.items, {"role": "user", "content": said}], text=said)
 
     async def _pause(self, result: Any, request: RunRequest, scope: RunScope) -> None:
         """Store an interrupted run, and ask the client for a decision or for results.
@@ -310,7 +319,7 @@ class Engine:
         if request.verdict is not None:
             return await self._approvals.resume(*request.verdict, runnable, request.run)
         question = question_of(request.items)
-        if question is None:
+        if question is None or not await self._approvals.issued(question, request.run):
             return None
         verdict = verdict_of(request.text)
         if verdict is None:

@@ -130,6 +130,9 @@ def _of_client(error: BaseException) -> GatewayError | None:
             return errors.UpstreamError(
                 "the upstream rejected the request as invalid", code="upstream_rejected_request", status=400
             )
+        case openai.APIStatusError() if error.status_code == errors.FAILED_AFTER_TOOL:
+            # The upstream is a gateway as well, and a retry would call its tools again.
+            return errors.UpstreamError("the upstream failed after a tool had started", status=error.status_code)
         case openai.APIStatusError():
             return errors.UpstreamError(f"the upstream failed with status {error.status_code}")
         case openai.OpenAIError() if "api_key" in str(error):

@@ -222,3 +222,39 @@ def test_only_the_last_answer_contains_the_question():
     assert question_of([ASK, question, user("hm"), answer("so?"), user("yes")]) is None
     assert question_of([user("appr_AAAAAAAAAAAAAAAAAAAAAA"), user("yes")]) is None
     assert question_of([question]) is None
+
+
+@pytest.mark.parametrize(("approve", "said"), [(True, "approve"), (False, "reject: too risky")])
+async def test_a_verdict_on_a_request_of_another_gateway_goes_to_the_agent(approve, said):
+    agent = Agent(name="a", model=script("ok", "ok"))
+    foreign = "appr_AAAAAAAAAAAAAAAAAAAAAA"
+    verdict = {"type": "mcp_approval_response", "approval_request_id": f"{foreign}.0", "approve": approve}
+    async with gateway_in_memory({"A": agent}) as g:
+        given = [ASK, answer(f"Approval needed ({foreign})"), {**verdict, "reason": "too risky"}]
+        await g.openai.responses.create(model="A", input=given)
+        assert agent.model.calls[-1].input[-1]["content"] == said
+        await g.openai.chat.completions.create(
+            model="A", messages=[ASK, answer(f"Approval needed ({foreign})"), user("yes")]
+        )
+        assert agent.model.calls[-1].input[-1]["content"] == "yes"
+        malformed = {**verdict, "approval_request_id": "appr_1"}
+        refused = await g.http.post("/v1/responses", json={"model": "A", "input": [malformed]})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "approval_not_found"
+        assert refused.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_ids_are_recognized_after_a_restart(tmp_path):
+    @function_tool(needs_approval=True)
+    def delete() -> str:
+        """Delete."""
+        return "deleted"
+
+    config = {"state": {"folder": str(tmp_path)}, "runs": {"approval_timeout": 0.001}}
+    agent = Agent(name="a", tools=[delete], model=script(call("delete"), "late"))
+    async with gateway_in_memory({"A": agent}, config=config) as g:
+        asked = await g.openai.chat.completions.create(model="A", messages=[ASK])
+    messages = [ASK, answer(asked.choices[0].message.content), user("yes")]
+    async with gateway_in_memory({"A": agent}, config=config) as g:
+        refused = await g.http.post("/v1/chat/completions", json={"model": "A", "messages": messages})
+        assert refused.json()["error"]["code"] == "approval_not_found"
