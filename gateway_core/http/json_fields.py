@@ -33,7 +33,9 @@ def boolean(source: Mapping[str, Any], name: str, path: str = "") -> bool | None
 
 
 def integer(source: Mapping[str, Any], name: str, *, low: int, high: int | None = None) -> int | None:
-    """Returns an integer within bounds, or `None` if the field is missing."""
+    """Returns an integer within bounds, or `None` if the field is missing. JSON has one type of number: 5.0 is 5."""
+    if isinstance(given := source.get(name), float) and given.is_integer():
+        source = {name: int(given)}
     value = _typed(source, name, "", (int,), "an integer")
     _check_range(value, name, low, high)
     return value

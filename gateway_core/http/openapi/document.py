@@ -46,16 +46,19 @@ class OpenApi:
         principal = await authenticated(request, self._gateway)
         models = [agent.id for agent in await visible(principal, self._gateway, self._gateway.catalog)]
         routes = [*self._public, *(self._admin if principal.admin else ())]
-        return json_response(document(routes, self._version, models))
+        return json_response(document(routes, self._version, models, guarded=self._gateway.hooks.guarded))
 
 
-def document(routes: Iterable[BaseRoute], version: str, models: Sequence[str] = ()) -> dict[str, Any]:
+def document(
+    routes: Iterable[BaseRoute], version: str, models: Sequence[str] = (), *, guarded: bool = True
+) -> dict[str, Any]:
     """Builds the OpenAPI document.
 
     Args:
         routes: The routes to describe.
         version: The gateway's version.
         models: Ids of the available models.
+        guarded: Whether requests require a key.
     """
     paths: dict[str, dict[str, Any]] = {}
     for path, route in _flat(routes):
@@ -68,9 +71,9 @@ def document(routes: Iterable[BaseRoute], version: str, models: Sequence[str] = 
         "paths": paths,
         "components": {
             "schemas": {"Error": ERROR, "ModelId": model_id(models)},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if guarded else {}),
         },
-        "security": [{"key": []}],
+        "security": [{"key": []}] if guarded else [],
     }
 
 

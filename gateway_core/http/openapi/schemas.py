@@ -61,7 +61,11 @@ MODELS: Schema = _object(("object", "data"), object={"const": "list"}, data=_lis
 _PART = {
     "anyOf": [
         _object(("type", "text"), type={"const": "text"}, text=TEXT),
-        _object(("type", "image_url"), type={"const": "image_url"}, image_url=_object(("url",), url=TEXT)),
+        _object(
+            ("type", "image_url"),
+            type={"const": "image_url"},
+            image_url=_object(("url",), url={"type": "string", "pattern": "^(https?|data):"}),
+        ),
     ]
 }
 _MESSAGE = {

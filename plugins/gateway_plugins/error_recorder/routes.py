@@ -1,5 +1,6 @@
 """Admin endpoints `/admin/agents/errors`: list and clear the recorded errors."""
 
+import math
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -14,8 +15,17 @@ from gateway_plugins.error_recorder.ring_buffer import ErrorRing, RecordedError
 
 MAX_LIMIT = 1000
 _FILTERS: dict[str, dict[str, Any]] = {
-    **{name: {"type": "string"} for name in ("agent", "stage", "request_id", "since")},
-    **{name: {"type": "integer", "minimum": 0} for name in ("offset", "limit")},
+    **{name: {"type": "string"} for name in ("agent", "stage", "request_id")},
+    "since": {
+        "anyOf": [
+            {"type": "number"},
+            {
+                "type": "string",
+                "pattern": r"^20\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ$",
+            },
+        ]
+    },
+    **{name: {"type": "integer", "minimum": 0, "maximum": 999_999_999} for name in ("offset", "limit")},
 }
 
 
@@ -30,7 +40,8 @@ def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseR
     @described("List recorded errors, most recent first", query=_FILTERS)
     async def errors(request: Request) -> Response:
         query = request.query_params
-        wanted = [error for error in ring.entries() if _matches(error, request)]
+        since = _timestamp(given) if (given := query.get("since")) is not None else 0.0
+        wanted = [error for error in ring.entries() if error.last_seen >= since and _matches(error, request)]
         offset, limit = _number(query.get("offset"), "offset", 0), _number(query.get("limit"), "limit", 100)
         page = wanted[offset : offset + min(limit, MAX_LIMIT)]
         return json_response({"total": len(wanted), "offset": offset, "errors": [asdict(error) for error in page]})
@@ -63,18 +74,18 @@ def error_routes(ring: ErrorRing, changed: Callable[[], None]) -> Iterable[BaseR
 def _matches(error: RecordedError, request: Request) -> bool:
     query = request.query_params
     agent, stage = query.get("agent"), query.get("stage")
-    request_id, since = query.get("request_id"), query.get("since")
+    request_id = query.get("request_id")
     return (
         (agent is None or (error.agent_id or "").casefold() == agent.casefold())
         and (stage is None or error.stage == stage)
         and (request_id is None or request_id in error.request_ids)
-        and (since is None or error.last_seen >= _timestamp(since))
     )
 
 
 def _timestamp(text: str) -> float:
     try:
-        return float(text)
+        if math.isfinite(moment := float(text)):
+            return moment
     except ValueError:
         pass
     try:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from gateway_core import (
     Catalog,
     InvalidRequestError,
+    NotFoundError,
     ToolOrigin,
     described,
     json_response,
@@ -30,7 +31,31 @@ from gateway_plugins.security.policy.evaluator import PolicyEvaluator, Verdict
 _FIELDS = ("principal", "key", "agent", "module", "tool", "source", "server")
 _MAX_LENGTH = 512
 
-_QUERY = {"type": "object", "properties": {name: {"type": "string", "minLength": 1} for name in _FIELDS}}
+_TEXT = {"type": "string", "minLength": 1, "maxLength": _MAX_LENGTH}
+
+
+_NULL = {"type": "null"}
+_TEXT_OR_NULL = {"anyOf": [_TEXT, _NULL]}
+
+
+def _form(*required: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The schema of a query with these fields. `null` counts as missing."""
+    given: dict[str, Any] = dict.fromkeys(_FIELDS, _NULL)
+    given |= dict.fromkeys(optional, _TEXT_OR_NULL) | dict.fromkeys(required, _TEXT)
+    if "source" in optional:
+        given["source"] = {"enum": [*TOOL_SOURCES, None]}
+    return {"type": "object", "required": [*required], "properties": given, "additionalProperties": False}
+
+
+_QUERY = {
+    "anyOf": [
+        _form("module", optional=("principal", "key", "source", "server")),
+        _form("agent", "principal", optional=("source", "server")),
+        _form("agent", "key", optional=("principal", "source", "server")),
+        _form("tool", "principal", optional=("agent", "source", "server")),
+        _form("tool", "key", optional=("principal", "agent", "source", "server")),
+    ]
+}
 
 
 def preview_route(current: Callable[[], tuple[Policy, PolicyEvaluator]], catalog: Callable[[], Catalog]) -> Route:
@@ -94,8 +119,6 @@ def _agent(query: AccessQuery, rules: PolicyEvaluator) -> dict[str, Any]:
 def _origin(fields: Mapping[str, str], agent_id: str | None, catalog: Catalog) -> ToolOrigin:
     """The origin of a tool: the fields of the query, completed from a matching tool of a served agent."""
     source, server = fields.get("source"), fields.get("server")
-    if source is not None and source not in TOOL_SOURCES:
-        raise InvalidRequestError(f"'source' must be one of {', '.join(TOOL_SOURCES)}", param="source")
     for served in catalog.agents.values():
         if agent_id in (None, served.id):
             for tool in (tool for agent in served.runnable.agents for tool in agent.tools):
@@ -111,7 +134,7 @@ def _caller(fields: Mapping[str, str], policy: Policy, *, needed: bool) -> tuple
     if (key_id := fields.get("key")) is not None:
         key = policy.keys.by_id.get(key_id)
         if key is None:
-            raise InvalidRequestError("no key has this id", param="key", hint="GET /admin/plugins lists the keys")
+            raise NotFoundError("no key has this id", param="key", hint="GET /admin/plugins lists the keys")
         if fields.get("principal", key.principal.id) != key.principal.id:
             raise InvalidRequestError("the key belongs to another principal", param="principal")
         return key.id, key.principal.id
@@ -164,4 +187,6 @@ def _fields(body: Mapping[str, Any]) -> dict[str, str]:
             raise InvalidRequestError("unknown field", param=name[:100], hint=f"supported fields: {', '.join(_FIELDS)}")
         if value is not None and (not isinstance(value, str) or not 0 < len(value) <= _MAX_LENGTH):
             raise InvalidRequestError(f"'{name}' must be a string of 1 to {_MAX_LENGTH} characters", param=name)
+    if body.get("source") not in (None, *TOOL_SOURCES):
+        raise InvalidRequestError(f"'source' must be one of {', '.join(TOOL_SOURCES)}", param="source")
     return {name: value for name, value in body.items() if value is not None}

@@ -69,3 +69,12 @@ async def test_responses_match_their_schemas():
             schema = {**response["content"]["application/json"]["schema"], "components": document["components"]}
             jsonschema.validate(answer.json(), schema)
     assert document["components"]["schemas"]["ModelId"]["anyOf"][0] == {"enum": ["X"]}
+
+
+async def test_a_key_is_required_only_if_one_is_configured():
+    async with gateway_in_memory({}) as g:
+        opened = await description(g)
+        assert opened["security"] == []
+        assert "securitySchemes" not in opened["components"]
+    async with gateway_in_memory({}, plugins={"guard": Guard}, api_key="ann") as g:
+        assert (await description(g))["security"] == [{"key": []}]
