@@ -164,8 +164,8 @@ def test_a_broken_agent_is_unavailable(server):
 def test_other_methods_and_pages(server):
     assert httpx2.head(f"{server.url}/v1/models").status_code == 200
     options = httpx2.options(f"{server.url}/v1/chat/completions")
-    assert (options.status_code, options.headers["allow"]) == (204, "POST")
-    wrong = httpx2.get(f"{server.url}/v1/chat/completions")
+    assert (options.status_code, options.headers["allow"]) == (204, "GET, HEAD, POST")
+    wrong = httpx2.put(f"{server.url}/v1/chat/completions")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
     missing = httpx2.get(f"{server.url}/nope")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
