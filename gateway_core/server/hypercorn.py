@@ -27,6 +27,7 @@ from gateway_core.errors import ConfigError, GatewayError
 from gateway_core.gateway import RunningGateway
 from gateway_core.net.addresses import is_loopback as is_loopback
 from gateway_core.server.h11_disconnect import detect_disconnects
+from gateway_core.storage.state_dir import claim
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
         listeners = [held.enter_context(listen(config, address)) for address in addresses]
         if config.admin_address:
             gateway.admin_address = listeners[1].getsockname()[:2]
+        held.enter_context(claim(gateway.config.state.folder))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(app, gateway, config, listeners, on_start))
 

@@ -3,9 +3,23 @@
 Other modules and plugins manage its contents.
 """
 
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gateway_core.errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+LOCK = "gateway.lock"
+"""Name of the file that a server locks; it contains the id of its process."""
 
 
 def make_folder(path: Path) -> Path:
@@ -23,3 +37,39 @@ def make_folder(path: Path) -> Path:
             hint='choose another directory, or set it to "" to disable persistence',
         ) from error
     return path
+
+
+@contextmanager
+def claim(folder: Path | None) -> Iterator[None]:
+    """Mark the directory as used by this server, and log a warning if another server uses it.
+
+    The system releases the lock when the process ends, however it ends. Other commands do not use it.
+    """
+    descriptor = -1
+    # Without write permission, there is no state to share.
+    with suppress(OSError, ConfigError):
+        if folder is not None and fcntl is not None:
+            descriptor = os.open(make_folder(folder) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _lock(descriptor, folder)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        # Unlike that of `flock`, this lock is not inherited by forked children, which may outlive the server.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+        logger.warning(
+            "another gateway (process %s) uses the state directory %s: limits, runs and idempotency keys are separate; "
+            "to separate the stored data, too, set [state] folder",
+            holder if holder.isdigit() else "unknown",
+            folder,
+        )
+    else:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

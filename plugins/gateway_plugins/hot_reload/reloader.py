@@ -24,6 +24,8 @@ CHECK_SECONDS = 1.0
 _BURST_SECONDS = 0.02
 # Files may be written to a new folder before it is watched, so it is scanned again soon.
 _RESCAN_SOON_SECONDS = 1.0
+# A longer reload, of an agent that loads slowly, continues in the background: a change of the settings is not delayed.
+_RELOAD_SECONDS = 0.5
 # Number of attempts to get two equal snapshots of files that change continuously.
 _STEADY_TRIES = 25
 
@@ -58,6 +60,7 @@ class Reloader:
         self._scan_seconds = 0.0
         self._event_seen = False
         self._finished = False
+        self._reloading: set[asyncio.Future[object]] = set()
 
     def watch(self, paths: Sequence[Path]) -> None:
         """Replace the watched paths."""
@@ -77,12 +80,15 @@ class Reloader:
                 try:
                     await self._step()
                 except Exception as error:
-                    logger.exception("hot reload failed; still watching for changes")
-                    problem = PluginError(f"reload failed: {type(error).__name__}", source=SOURCE)
-                    problem.__cause__ = error
-                    self._report(problem)
+                    self._report_failure(error)
                     await asyncio.sleep(CHECK_SECONDS)
+            if self._reloading:
+                await asyncio.wait(self._reloading)
         finally:
+            for task in self._reloading:
+                task.cancel()
+            if self._reloading:
+                await asyncio.wait(self._reloading)
             await self.event_source.stop()
             self._executor.shutdown(wait=False, cancel_futures=True)
 
@@ -111,7 +117,21 @@ class Reloader:
         self._snapshot = found if quiet else None
         self._next_scan = min(self._next_scan, time.monotonic() + _RESCAN_SOON_SECONDS)
         self.reloads += 1
-        await self._reload()
+        reload = asyncio.ensure_future(self._reload())
+        self._reloading.add(reload)
+        reload.add_done_callback(self._reloaded)
+        await asyncio.wait([reload], timeout=_RELOAD_SECONDS)
+
+    def _reloaded(self, reload: "asyncio.Future[object]") -> None:
+        self._reloading.discard(reload)
+        if not reload.cancelled() and (error := reload.exception()) is not None:
+            self._report_failure(error)
+
+    def _report_failure(self, error: BaseException) -> None:
+        logger.error("hot reload failed; still watching for changes", exc_info=error)
+        problem = PluginError(f"reload failed: {type(error).__name__}", source=SOURCE)
+        problem.__cause__ = error
+        self._report(problem)
 
     async def _settle(self, found: Snapshot, since: float) -> tuple[Snapshot, bool]:
         """Wait until nothing changes. Returns the last snapshot, and whether the files were quiet before the limit."""

@@ -9,7 +9,8 @@ The plugin keeps one manager open while the gateway runs (`async with`), passes 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,10 +33,12 @@ MAX_OVERRIDES = 1000
 # Timers stop while the machine is suspended, so the expiry task checks the clock at least this often (seconds).
 _LONGEST_SLEEP = 60.0
 
+_FOLLOW_SECONDS = 0.5
+"""Interval of the checks for changes that other processes make in the file."""
 
 Announce = Callable[[str, Override, str | None], None]
 """Receives the name of an event, such as `agent.security.override.created`, the override, and the id of the principal
-that granted or revoked it; `None` for an expiry."""
+that granted or revoked it; `None` for an expiry, and for a change that another process made in the file."""
 
 
 @frozen
@@ -75,7 +78,7 @@ class OverrideManager:
         self._stale: set[str] = set()
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._timer: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "OverrideManager":
         """Restore the overrides of the previous process.
@@ -84,24 +87,17 @@ class OverrideManager:
             ConfigError: The file cannot be created or read.
         """
         if self._file is not None:
-            for override in await self._file.open():
-                try:
-                    check_pattern(override.pattern, override.kind)
-                except InvalidRequestError as error:
-                    # Granted by an older version, or written by another program.
-                    logger.warning("ignoring the stored override %s: %s", override.id, error)
-                    self._stale.add(override.id)
-                else:
-                    self._add(override, self._remaining_after_restart(override))
-        self._timer = asyncio.create_task(self._expire())
+            self._restore(await self._file.open())
+            self._tasks.append(asyncio.create_task(self._follow(self._file)))
+        self._tasks.append(asyncio.create_task(self._expire()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop the expiry task. Active overrides stay in the file."""
-        if self._timer is not None:
-            self._timer.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._timer
+        """Stop the tasks. Active overrides stay in the file."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self._try_to_delete_stale()
         if self._file is not None:
             async with self._writing:
@@ -187,6 +183,46 @@ class OverrideManager:
         self._stale.add(override_id)
         await asyncio.shield(asyncio.create_task(self._delete_stale()))
         return entry.override
+
+    def _restore(self, stored: Iterable[Override]) -> list[Override]:
+        """Add the overrides of the file that are not active, and return them."""
+        added = []
+        for override in stored:
+            if override.id in self._active or override.id in self._stale:
+                continue
+            try:
+                check_pattern(override.pattern, override.kind)
+            except InvalidRequestError as error:
+                # Granted by an older version, or written by another program.
+                logger.warning("ignoring the stored override %s: %s", override.id, error)
+                self._stale.add(override.id)
+            else:
+                self._add(override, self._remaining_after_restart(override))
+                added.append(override)
+        return added
+
+    async def _follow(self, file: OverrideFile) -> None:
+        """Apply the changes that other processes make in the file."""
+        while True:
+            await asyncio.sleep(_FOLLOW_SECONDS)
+            try:
+                async with self._writing:
+                    if (stored := await file.changes()) is not None:
+                        self._apply(stored)
+            except (sqlite3.Error, OSError) as error:
+                # Such as a locked file.
+                logger.warning("could not read the database of overrides: %s", error)
+
+    def _apply(self, stored: list[Override]) -> None:
+        ids = {override.id for override in stored}
+        for entry in [*self._active.values()]:
+            if entry.override.id not in ids:
+                self._remove(entry)
+                # The other process deletes an override when it expires, too.
+                ended = "expired" if entry.override.expires <= self._clock.wall() else "revoked"
+                self._emit(f"agent.security.override.{ended}", entry.override, None)
+        for override in self._restore(stored):
+            self._emit("agent.security.override.created", override, None)
 
     def _add(self, override: Override, left: float) -> None:
         entry = _Active(override, self._clock.steady() + left, Matcher([override.pattern], f"{override.kind}s"))

@@ -33,6 +33,8 @@ class OverrideFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # The file's identity and version at the last check.
+        self._seen: tuple[int | None, int] | None = None
         # Overrides only grant access, so it is safe to start without a corrupt file.
         self._database = Database(lambda: path, _SCHEMA, durable=True, on_corrupt=self._log_replacement)
 
@@ -43,13 +45,35 @@ class OverrideFile:
             ConfigError: The file cannot be created or read.
         """
         try:
-            return await self._database.run(read)
+            return await self.changes() or []
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(
                 f"cannot open the database of overrides: {error}",
                 source=str(self._path),
                 hint="give the gateway's user write permission, or choose another [state] folder",
             ) from error
+
+    async def changes(self) -> list[Override] | None:
+        """Read all overrides, oldest first, if another process changed or replaced the file since the last call.
+
+        Raises:
+            sqlite3.Error: The file cannot be read.
+            OSError: The file cannot be created.
+        """
+        if self._seen is not None and self._seen[0] != await self._database.run(lambda _: _identity(self._path)):
+            await self._database.close()  # the next operation opens the file that now has the name
+            self._seen = None
+        state = await self._database.run(self._state)
+        if state == self._seen:
+            return None
+        stored = await self._database.run(read)
+        self._seen = state
+        return stored
+
+    def _state(self, connection: sqlite3.Connection) -> tuple[int | None, int]:
+        # The version changes with each commit of another connection, and not with those of this one.
+        [version] = connection.execute("PRAGMA data_version").fetchone()
+        return _identity(self._path), version
 
     async def close(self) -> None:
         """Close the file."""
@@ -91,3 +115,10 @@ def read(connection: sqlite3.Connection) -> list[Override]:
     """Read all overrides, oldest first."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM overrides ORDER BY created, id")  # noqa: S608
     return [Override(*row) for row in rows]
+
+
+def _identity(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
