@@ -187,17 +187,19 @@ def _secret(value: Any, _: Any) -> Secret:
     if isinstance(value, str):
         return Secret(str(value))
     if isinstance(value, dict) and set(value) == {"env"}:
-        name = value["env"]
+        name = _text(value["env"], None)
         if name not in os.environ:
             raise ConfigError(
                 f"the environment variable {name} is not set", hint="set the variable, or remove this setting"
             )
         return Secret(os.environ[name])
     if isinstance(value, dict) and set(value) == {"file"}:
+        name = _text(value["file"], None)
         try:
-            return Secret(Path(value["file"]).expanduser().read_text(encoding="utf-8").strip())
-        except OSError as error:
-            raise ConfigError(f"cannot read the file {value['file']}: {error.strerror}") from error
+            return Secret(Path(name).expanduser().read_text(encoding="utf-8").strip())
+        except (OSError, ValueError, RuntimeError) as error:  # such as bytes that are not text, or an unknown user
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            raise ConfigError(f"cannot read the file {name!r:.200}: {reason}") from error
     raise ConfigError('must be text, { env = "NAME" } or { file = "path" }')
 
 

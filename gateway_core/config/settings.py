@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
@@ -294,7 +295,8 @@ def _secret_files(value: Any) -> Iterator[Path]:
     """The files of settings such as `{ file = "path" }`."""
     if isinstance(value, dict):
         if set(value) == {"file"} and isinstance(value["file"], str):
-            yield Path(value["file"]).expanduser()
+            with suppress(RuntimeError):  # an unknown user
+                yield Path(value["file"]).expanduser()
         for inner in value.values():
             yield from _secret_files(inner)
     elif isinstance(value, list):
@@ -311,7 +313,7 @@ def _check_tables(table: Table, source: str) -> None:
 def _stamp(path: Path) -> tuple[int, ...] | None:
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a name with a null character is a ValueError
         return None
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 

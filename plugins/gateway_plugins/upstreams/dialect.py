@@ -7,7 +7,8 @@ distinguished when all of them are known; nothing waits for a part of a call.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, takewhile
 from typing import Any
 
 from attrs import define, field
@@ -61,12 +62,10 @@ class Answer:
             DialectError: The server reports a failure, or the answer is invalid.
         """
         _check(value)
-        message: dict[str, Any] = {}
         choices = _choices(value)
         if not choices:
             raise DialectError("the upstream returned an invalid response")
-        for choice in choices:
-            _join(message, self._read(choice, streamed=False))
+        message = _merged([self._read(choice, streamed=False) for choice in choices])
         calls = self._calls.take(with_index=False, cut_off=self._is_cut_off)
         if calls:
             message["tool_calls"] = calls
@@ -84,9 +83,7 @@ class Answer:
             DialectError: The server reports a failure, or the chunk is invalid.
         """
         _check(value)
-        delta: dict[str, Any] = {}
-        for choice in _choices(value):
-            _join(delta, self._read(choice, streamed=True))
+        delta = _merged([self._read(choice, streamed=True) for choice in _choices(value)])
         if self.structured and isinstance(delta.get("content"), str):
             delta["content"] = self._text.feed(delta["content"])
         usage = _usage(value)
@@ -202,15 +199,14 @@ def merge_chunks(answer: Answer, chunks: Iterable[Mapping[str, Any]]) -> dict[st
         DialectError: The server reports a failure, or the stream was interrupted.
     """
     merged: dict[str, Any] = {}
-    message: dict[str, Any] = {"role": "assistant", "content": None}
+    parts: list[dict[str, Any]] = [{"role": "assistant", "content": None}]
     for chunk in chunks:
         merged |= {key: value for key, value in chunk.items() if key != "choices"}
-        for choice in answer.chunk(chunk)["choices"]:
-            _join(message, choice["delta"])
+        parts += [choice["delta"] for choice in answer.chunk(chunk)["choices"]]
     end = answer.end()
     [choice] = end["choices"]
-    _join(message, choice["delta"])
-    choice = {"index": 0, "message": message, "finish_reason": choice["finish_reason"]}
+    parts.append(choice["delta"])
+    choice = {"index": 0, "message": _merged(parts), "finish_reason": choice["finish_reason"]}
     return {**_HEAD, **merged, "object": "chat.completion", "choices": [choice], "usage": end["usage"]}
 
 
@@ -251,13 +247,26 @@ def _message(value: Any) -> dict[str, Any]:
     raise DialectError("the upstream sent an invalid message")
 
 
-def _join(message: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Add a part of a message: texts are joined, lists too, other fields are replaced."""
-    for key, value in more.items():
-        before = message.get(key)
-        joined = key != "role" and isinstance(before, str | list) and isinstance(value, type(before))
-        if value is not None or key not in message:
-            message[key] = before + value if joined else value
+def _merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The parts of a message as one: texts are joined, lists too, other fields are replaced."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    fields: dict[str, list[Any]] = {}
+    for part in parts:
+        for key, value in part.items():
+            fields.setdefault(key, []).append(value)
+    return {key: values[-1] if key == "role" else _joined(values) for key, values in fields.items()}
+
+
+def _joined(values: Iterable[Any]) -> Any:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    kind = type(known[-1])
+    if kind not in (str, list):
+        return known[-1]
+    last = [*takewhile(lambda value: type(value) is kind, reversed(known))][::-1]
+    return "".join(last) if kind is str else [*chain.from_iterable(last)]
 
 
 def _plain(value: Any) -> str | None:

@@ -15,6 +15,9 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 100
 """Nesting of JSON. Values below are read; deeper ones exhaust the stack of the libraries that read them later."""
 
+_CHEAP_BYTES = 4096
+"""Size of JSON that can be parsed again for each line."""
+
 _DONE = b"[DONE]"
 _FIELD = re.compile(rb"\s*(?:([A-Za-z][\w-]*):[ ]?|(?:data|event|id|retry)$)")
 _BETWEEN = re.compile(r"[\s,]*")
@@ -57,6 +60,7 @@ class EventReader:
         self._data: list[bytes] = []
         self._name = ""
         self._raw: list[bytes] = []
+        self._raw_size = self._parse_at = 0
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         """Yield the events that a piece completes.
@@ -133,9 +137,14 @@ class EventReader:
             if not self._raw and line.lstrip()[:1] not in (b"{", b"["):
                 raise DialectError("the upstream returned text that is neither JSON nor an event stream")
             self._raw.append(line)
+            self._raw_size += len(line) + 1
             ends = line.startswith((b"{", b"}")) if self._raw[0].lstrip()[:1] == b"{" else line.rstrip().endswith(b"]")
-            if ends and _is_json(b"\n".join(self._raw)):
-                yield from self._take_raw()
+            # Each attempt reads all lines: short values are found at once, and the attempts at long ones are few.
+            if ends and self._raw_size >= self._parse_at:
+                if _is_json(b"\n".join(self._raw)):
+                    yield from self._take_raw()
+                elif self._raw_size > _CHEAP_BYTES:
+                    self._parse_at = 2 * self._raw_size
 
     def _add(self, line: bytes) -> Iterator[Event]:
         self.is_stream = True
@@ -149,6 +158,7 @@ class EventReader:
 
     def _take_raw(self) -> Iterator[Event]:
         raw, self._raw = b"\n".join(self._raw), []
+        self._raw_size = self._parse_at = 0
         if raw:
             yield Event(self._name, raw)
 

@@ -14,7 +14,16 @@ from openai.types.responses import ResponseOutputItem
 from gateway_plugins.upstreams.finish_reasons import openai_reason
 from gateway_plugins.upstreams.framing import DialectError
 from gateway_plugins.upstreams.structured_text import is_json
-from gateway_plugins.upstreams.tool_calls import arguments_text, count, objects, plain_text, unique_id, whole_arguments
+from gateway_plugins.upstreams.tool_calls import (
+    arguments_text,
+    check_count,
+    checked_arguments,
+    count,
+    objects,
+    plain_text,
+    unique_id,
+    whole_arguments,
+)
 
 _TERMINAL = frozenset(
     f"response.{word}" for word in ("completed", "done", "incomplete", "failed", "cancelled", "canceled")
@@ -94,8 +103,9 @@ class ResponseAnswer:
         """Normalize an event; the events that it stands for.
 
         Raises:
-            DialectError: The server reports a failure, or the event is invalid.
+            DialectError: The server reports a failure, the event is invalid, or there are too many items.
         """
+        check_count(self._items)
         kind = _kind(value)
         if kind in ("error", "response.error") or (value.get("error") and not kind.startswith("response")):
             raise _reported(value.get("error") or value)
@@ -305,7 +315,7 @@ class ResponseAnswer:
             call["arguments"] = value["arguments"]
             self._pending = [each for each in self._pending if each is not call]
         else:
-            call["arguments"] = arguments_text(call) + _joined(value.get("delta"))
+            call["arguments"] = checked_arguments(arguments_text(call) + _joined(value.get("delta")))
 
     def _at(self, value: Mapping[str, Any]) -> dict[str, Any]:
         self._number += 1

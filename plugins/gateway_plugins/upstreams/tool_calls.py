@@ -10,7 +10,15 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from gateway_plugins.upstreams.framing import DialectError
 from gateway_plugins.upstreams.structured_text import is_json
+
+MAX_CALLS = 1000
+"""Maximum number of calls, or items, in one answer."""
+MAX_ARGUMENTS = 1024 * 1024
+"""Maximum number of characters of the arguments of one call."""
+_CHEAP = 4096
+"""Number of characters of arguments that can be parsed again for each part."""
 
 _FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments", "parameters", "input"})
 
@@ -52,17 +60,24 @@ class _Call:
     extra: dict[str, Any] = field(factory=dict)
     _first: str = ""
     _last: str = ""
+    _parse_at: int = 0
+    """Number of characters from which incomplete arguments are parsed again."""
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing need follow."""
-        return is_json(self.arguments or "{}", dict)
+        if len(self.arguments) < self._parse_at:
+            return False
+        complete = is_json(self.arguments or "{}", dict)
+        if not complete and len(self.arguments) > _CHEAP:
+            self._parse_at = 2 * len(self.arguments)
+        return complete
 
     def add(self, part: _Part) -> None:
         """Add the arguments and other fields of a part."""
         if self.arguments.strip() == "{}" and part.arguments.lstrip().startswith("{"):
             self.arguments = self._first = ""  # it was a placeholder
-        self.arguments += part.arguments
+        self.arguments = checked_arguments(self.arguments + part.arguments)
         self._first = self._first or part.arguments
         self._last = part.arguments or self._last
         self.extra |= part.extra
@@ -70,7 +85,7 @@ class _Call:
     def complete_arguments(self) -> str:
         """The arguments. Some servers send all of them again with each part."""
         repeated = self._last != self._first and self._last.startswith(self._first)
-        if repeated and is_json(self._last, dict) and not self.is_complete:
+        if repeated and is_json(self._last, dict) and not is_json(self.arguments, dict):
             return self._last
         return whole_arguments(self.arguments)
 
@@ -90,8 +105,12 @@ class CallCollector:
     _by_index: dict[int | str | None, _Call] = field(factory=dict)
 
     def add(self, entries: Any, *, streamed: bool) -> None:
-        """Add a list of tool calls, or of parts of them if they are streamed."""
-        touched: list[_Call] = []
+        """Add a list of tool calls, or of parts of them if they are streamed.
+
+        Raises:
+            DialectError: There are too many calls, or the arguments of one are too long.
+        """
+        touched: set[_Call] = set()
         for entry in objects([entries] if isinstance(entries, Mapping) else entries):
             part = _Part.of(entry)
             call = self._continued(part, touched) if streamed else None
@@ -99,8 +118,9 @@ class CallCollector:
                 call = _Call(unique_id(part.given, "call_", self.known_ids), part.name, part.given)
                 self.known_ids.add(call.id)
                 self._calls.append(call)
+                check_count(self._calls)
             self._by_index[part.index] = call
-            touched.append(call)
+            touched.add(call)
             call.add(part)
 
     def take(self, *, with_index: bool, cut_off: bool) -> list[dict[str, Any]]:
@@ -124,7 +144,7 @@ class CallCollector:
         self._calls, self._by_index = [], {}
         return calls
 
-    def _continued(self, part: _Part, touched: list[_Call]) -> _Call | None:
+    def _continued(self, part: _Part, touched: set[_Call]) -> _Call | None:
         """The call that a part belongs to; `None` if it begins one.
 
         Args:
@@ -171,6 +191,27 @@ def _begins(part: _Part, call: _Call, *, again: bool) -> bool:
         same = part.index is not None or bool(part.given)
         return part.arguments == call.arguments and not (same and not call.arguments)
     return part.arguments.lstrip().startswith("{")
+
+
+def checked_arguments(text: str) -> str:
+    """Return the arguments of a call.
+
+    Raises:
+        DialectError: They are too long.
+    """
+    if len(text) > MAX_ARGUMENTS:
+        raise DialectError(f"the upstream sent a tool call with more than {MAX_ARGUMENTS} characters of arguments")
+    return text
+
+
+def check_count(items: Collection[Any]) -> None:
+    """Check the number of calls or items.
+
+    Raises:
+        DialectError: There are too many.
+    """
+    if len(items) > MAX_CALLS:
+        raise DialectError(f"the upstream sent more than {MAX_CALLS} tool calls or items")
 
 
 def unique_id(given: str, prefix: str, taken: set[str]) -> str:

@@ -456,3 +456,10 @@ def test_images_of_tools_move_to_a_user_message():
     assert with_media("text") == "text"
     assert with_media(items[2:]) is not None
     assert output["output"] == [text, image]
+
+
+def test_the_number_of_calls_and_the_length_of_arguments_are_limited():
+    with pytest.raises(DialectError, match="characters of arguments"):
+        streamed([part(arguments='"' + "x" * 600_000, index=0), {"index": 0, "function": {"arguments": "x" * 600_000}}])
+    with pytest.raises(DialectError, match="more than 1000"):
+        whole([part(id=f"c{number}") for number in range(1001)])
