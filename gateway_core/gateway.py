@@ -26,6 +26,7 @@ from gateway_core.hooks.reconfigure import Reconfigurer
 from gateway_core.hooks.specs import RecordStore
 from gateway_core.net.addresses import is_unspecified
 from gateway_core.runs import runner
+from gateway_core.runs.child_processes import attached_children, open_files
 from gateway_core.runs.detached_runs import DetachedRuns
 from gateway_core.runs.engine import Engine
 from gateway_core.runs.exit_guard import install_exit_guard
@@ -131,6 +132,11 @@ class RunningGateway:
         yield Measurement("agent_gateway.tool.threads", threads, "{thread}", "Active tool threads.")
         about = "Threads in the process."
         yield Measurement("agent_gateway.threads", threading.active_count(), "{thread}", about)
+        if self.owns_process and (files := open_files()) is not None:
+            yield Measurement("agent_gateway.files", files, "{file}", "Open file descriptors.")
+            children = len(attached_children())
+            about = "Child processes that agents started and that are still running."
+            yield Measurement("agent_gateway.processes.left", children, "{process}", about)
         left = sum(tally.tasks_left for tally in self.engine.run_stats.values()) if self._builder is not None else 0
         yield Measurement("agent_gateway.tasks.left", left, "{task}", "Orphaned tasks still running.")
 

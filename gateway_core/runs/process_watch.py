@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from gateway_core.runs.child_processes import attached_children
 from gateway_core.sdk.global_settings import GlobalSettings
 from gateway_core.sdk.process_state import Change, ProcessState
 
@@ -29,6 +30,9 @@ class ProcessWatch:
         self._is_loading: Callable[[], bool] = lambda: False
         self._checked = 0.0
         self._agents: set[str] = set()
+        # The child processes at the start of the active runs; `None` if they are not compared.
+        self._children: dict[int, str] | None = None
+        self._counted = 0.0
 
     def include_process(self, process: ProcessState, is_loading: Callable[[], bool]) -> None:
         """Check the settings of the process, too.
@@ -46,14 +50,26 @@ class ProcessWatch:
             agent_id: The agent whose run begins or ends.
             idle: Whether no other run is active.
         """
+        now = time.monotonic()
+        if not self._agents and self._process is not None and now - self._counted >= _INTERVAL_SECONDS:
+            self._counted, self._children = now, attached_children()
         self._agents.add(agent_id)
         changes = self._settings.restore()
-        now = time.monotonic()
         if idle and self._process is not None and now - self._checked >= _INTERVAL_SECONDS and not self._is_loading():
             self._checked = now
             changes += self._process.restore()
         for change in changes:
             logger.warning("a run changed %s [agents: %s]", change.text(), ", ".join(sorted(self._agents)))
         if idle:
+            self._report_children()
             self._agents.clear()
         return changes
+
+    def _report_children(self) -> None:
+        known, self._children = self._children, None
+        if known is None:
+            return
+        left = [f"{name} ({pid})" for pid, name in attached_children().items() if pid not in known]
+        if left:
+            names = ", ".join(sorted(self._agents))
+            logger.warning("child processes are still running after the run: %s [agents: %s]", ", ".join(left), names)

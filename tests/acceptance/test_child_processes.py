@@ -1,9 +1,12 @@
 """Child processes that agents start do not keep the gateway's port in use after the gateway has been killed."""
 
 import os
+import re
 import signal
 import socket
+import time
 
+import httpx2
 import pytest
 
 from tests.acceptance.conftest import serving
@@ -54,3 +57,23 @@ def test_the_port_is_free_after_a_kill(tmp_path, name, at_import):
                 listener.listen()
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+def test_processes_that_a_run_leaves_are_counted_and_logged_once(tmp_path):
+    agent = tmp_path / "agents" / "Parent" / "agent.py"
+    agent.parent.mkdir(parents=True)
+    agent.write_text(AGENT.format(name="popen", at_import=False))
+    with serving(tmp_path, "--offline") as server:
+        children: list[int] = []
+        try:
+            for _ in range(2):
+                time.sleep(1.1)  # the processes are compared at most once a second
+                answer = server.client().chat.completions.create(model="Parent", messages=user("go"))
+                children.append(int(answer.choices[0].message.content))
+            metrics = httpx2.get(f"{server.url}/metrics", timeout=20).text
+            assert re.search(r"^agent_gateway_processes_left(\{.*\})? 2(\.0)?$", metrics, re.MULTILINE), metrics
+            lines = [line for line in server.text.splitlines() if "child processes are still running" in line]
+            assert [f"({child}) [agents: Parent]" in line for child, line in zip(children, lines, strict=True)]
+        finally:
+            for child in children:
+                os.kill(child, signal.SIGKILL)

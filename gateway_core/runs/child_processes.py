@@ -1,0 +1,35 @@
+"""Lists the child processes of the gateway, to find those that runs left behind. Only Linux has the information."""
+
+import os
+from pathlib import Path
+
+_TASKS = Path("/proc/self/task")
+
+
+def attached_children() -> dict[int, str]:
+    """Return the names of the running child processes by process id.
+
+    Processes with a session of their own are omitted: they were started to outlive the call, such as MCP servers.
+    """
+    found: dict[int, str] = {}
+    try:
+        pids = [int(pid) for task in os.listdir(_TASKS) for pid in (_TASKS / task / "children").read_text().split()]
+    except OSError:  # another system, or a thread that ended meanwhile
+        return found
+    for pid in pids:
+        try:
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+        except OSError:  # it ended meanwhile
+            continue
+        state, _, _, session = rest.split()[:4]
+        if state != "Z" and int(session) != pid:
+            found[pid] = name
+    return found
+
+
+def open_files() -> int | None:
+    """Return the number of open file descriptors; `None` if it is unknown."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return None
