@@ -12,6 +12,7 @@ import re
 import time
 from pathlib import Path
 
+import orjson
 import pytest
 from gateway_plugins.upstreams import chat_api, responses_api
 from gateway_plugins.upstreams.framing import DialectError, EventReader, values
@@ -175,6 +176,10 @@ def test_a_request_is_parsed_or_rejected(parse, seed):
     @given(OBJECTS | mutations(seed))
     @also("requests", _object)
     def check(body):
+        try:
+            body = orjson.loads(json.dumps(body))
+        except orjson.JSONDecodeError:  # such as a lone surrogate: `read_json` rejects the body
+            return
         with Timer():
             error = rejection(lambda: parse(body, LIMITS))
         assert error is None or 400 <= error.status < 500
