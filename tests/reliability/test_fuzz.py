@@ -209,7 +209,8 @@ async def test_no_body_causes_an_internal_error():
             except ValueError:
                 continue
             response = await gateway.http.post(path, content=content, headers={"content-type": "application/json"})
-            assert response.status_code < 500, (response.text, content)
+            # 502 if the answer does not have the requested format.
+            assert response.status_code in (200, 502) or 400 <= response.status_code < 500, (response.text, content)
 
 
 def script_agent(turns):
