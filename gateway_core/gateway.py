@@ -132,11 +132,10 @@ class RunningGateway:
         yield Measurement("agent_gateway.tool.threads", threads, "{thread}", "Active tool threads.")
         about = "Threads in the process."
         yield Measurement("agent_gateway.threads", threading.active_count(), "{thread}", about)
-        if self.owns_process and (files := open_files()) is not None:
+        if (files := open_files()) is not None:
             yield Measurement("agent_gateway.files", files, "{file}", "Open file descriptors.")
-            children = len(attached_children())
-            about = "Child processes that agents started and that are still running."
-            yield Measurement("agent_gateway.processes.left", children, "{process}", about)
+        about = "Child processes that agents started and that are still running."
+        yield Measurement("agent_gateway.processes.left", len(attached_children()), "{process}", about)
         left = sum(tally.tasks_left for tally in self.engine.run_stats.values()) if self._builder is not None else 0
         yield Measurement("agent_gateway.tasks.left", left, "{task}", "Orphaned tasks still running.")
 

@@ -1,4 +1,4 @@
-"""Lists the child processes of the gateway, to find those that runs left behind. Only Linux has the information."""
+"""Lists the child processes of the gateway, to find those that are still running after a run."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ _TASKS = Path("/proc/self/task")
 
 
 def attached_children() -> dict[int, str]:
-    """Return the names of the running child processes by process id.
+    """Return the names of the running child processes by process id; empty on systems other than Linux.
 
-    Processes with a session of their own are omitted: they were started to outlive the call, such as MCP servers.
+    Processes with a separate session are omitted: they were started to outlive the call, such as MCP servers.
     """
     found: dict[int, str] = {}
     try:
@@ -30,6 +30,6 @@ def attached_children() -> dict[int, str]:
 def open_files() -> int | None:
     """Return the number of open file descriptors; `None` if it is unknown."""
     try:
-        return len(os.listdir("/proc/self/fd"))
+        return len(os.listdir("/dev/fd"))
     except OSError:
         return None
