@@ -246,7 +246,7 @@ class ResponseAnswer:
         part = part if isinstance(part, Mapping) else value
         refusal = bool(part.get("refusal"))
         text = _joined(part.get("refusal") if refusal else part.get("text"))
-        if "reasoning" in str(part.get("type")):
+        if "reasoning" in _type(part):
             return []
         events = self._rest(text, "response.refusal.delta" if refusal else "response.output_text.delta")
         self._pending = [each for each in self._pending if each is not self._message]
@@ -260,13 +260,13 @@ class ResponseAnswer:
         return [] if text in before else self._write(kind, text, {})
 
     def _added(self, item: Mapping[str, Any], value: Mapping[str, Any]) -> list[dict[str, Any]]:
-        if item.get("type") == "message":
+        if _type(item) == "message":
             return self._start(item, value.get("output_index"))
-        if item.get("type") not in _OWN:
+        if _type(item) not in _OWN:
             return [self._at(value)]
         begun = dict(item)
         self._items.append(begun)
-        if item.get("type") in _CALLS:
+        if _type(item) in _CALLS:
             self._pending.append(begun)
             self._calls[_hashable(value.get("output_index"))] = begun
         return []
@@ -281,14 +281,14 @@ class ResponseAnswer:
 
     def _done(self, item: Mapping[str, Any], value: Mapping[str, Any]) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []
-        if item.get("type") == "message":
+        if _type(item) == "message":
             events = self._start(item, value.get("output_index")) if self._message is None else []
             events += self._rest(_text_of(_normal_items(item)), "response.output_text.delta")
             begun, self._message = self._message, None
             self._messages_done += 1
             events.append(self._at({**value, "item": _normal_items(item)[0]}))
-        elif item.get("type") in _OWN:
-            same = [each for each in self._pending if each.get("type") == item.get("type")]
+        elif _type(item) in _OWN:
+            same = [each for each in self._pending if _type(each) == _type(item)]
             placed = self._calls.get(_hashable(value.get("output_index")))
             named = [each for each in same if item.get("id") and each.get("id") == item["id"]]
             begun = next(iter([*named, *(each for each in same if each is placed), *same]), None)
@@ -302,7 +302,7 @@ class ResponseAnswer:
         return events
 
     def _add_arguments(self, value: Mapping[str, Any]) -> None:
-        calls = [each for each in self._items if each.get("type") in _CALLS]
+        calls = [each for each in self._items if _type(each) in _CALLS]
         named = [each for each in calls if value.get("item_id") and each.get("id") == value["item_id"]]
         placed = self._calls.get(_hashable(value.get("output_index")))
         pending = [
@@ -320,6 +320,11 @@ class ResponseAnswer:
     def _at(self, value: Mapping[str, Any]) -> dict[str, Any]:
         self._number += 1
         return {"sequence_number": self._number, **_known(value)}
+
+
+def _type(item: Mapping[str, Any]) -> str:
+    kind = item.get("type")
+    return kind if isinstance(kind, str) else ""
 
 
 def _kind(value: Mapping[str, Any]) -> str:
@@ -364,7 +369,7 @@ def _text_of(output: list[dict[str, Any]]) -> str:
 
 def _normal_items(item: Mapping[str, Any]) -> list[dict[str, Any]]:
     """An item in OpenAI's form; several if a message contains calls."""
-    kind = item.get("type") or ("message" if "content" in item else "")
+    kind = _type(item) or ("message" if "content" in item else "")
     if kind in _CALLS:
         function = item.get("function")
         function = function if isinstance(function, Mapping) else item
@@ -389,7 +394,7 @@ def _normal_items(item: Mapping[str, Any]) -> list[dict[str, Any]]:
     for part in parts if isinstance(parts, list) else [parts]:
         if isinstance(part, Mapping) and part.get("refusal"):
             content.append({"type": "refusal", "refusal": _joined(part["refusal"])})
-        elif (words := _joined(part)) or (isinstance(part, Mapping) and part.get("type") in _TEXT):
+        elif (words := _joined(part)) or (isinstance(part, Mapping) and _type(part) in _TEXT):
             annotations = part.get("annotations") if isinstance(part, Mapping) else None
             content.append({"type": "output_text", "text": words, "annotations": objects(annotations)})
     message = {"type": "message", "id": item.get("id"), "role": "assistant", "status": "completed", "content": content}
