@@ -33,7 +33,7 @@ from gateway_core.http.middleware.request_context import HEADER, RequestContextM
 from gateway_core.http.models import Models
 from gateway_core.http.openapi.document import OpenApi
 from gateway_core.http.responses.endpoint import Responses
-from gateway_core.http.responses.unsupported import compact, input_tokens, reject_web_socket
+from gateway_core.http.responses.unsupported import PATHS, UnsupportedPath, reject_web_socket
 from gateway_core.http.streaming_endpoint import IGNORED_ATTACHMENTS
 
 
@@ -122,8 +122,7 @@ def _routes(gateway: RunningGateway) -> list[BaseRoute]:
         Route("/v1/chat/completions/{id}/messages", completions.messages),
         Route("/v1/responses", responses, methods=["POST"]),
         WebSocketRoute("/v1/responses", reject_web_socket),
-        Route("/v1/responses/compact", compact, methods=["POST"], include_in_schema=False),
-        Route("/v1/responses/input_tokens", input_tokens, methods=["POST"], include_in_schema=False),
+        *(Route(path, UnsupportedPath(gateway).post, methods=["POST"], include_in_schema=False) for path in PATHS),
         Route("/v1/responses/{id}", responses.get),
         Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
         Route("/v1/responses/{id}/input_items", responses.input_items),

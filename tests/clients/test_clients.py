@@ -8,12 +8,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.acceptance.conftest import records, upstream
 from tests.acceptance.test_client_tools import TASK, server, weather
+from tests.acceptance.test_retries import shop
 
-__all__ = ["records", "server", "upstream"]
+__all__ = ["records", "server", "shop", "upstream"]
 
 HERE = Path(__file__).parent
 INSTALL_SECONDS = 120
@@ -26,7 +28,7 @@ def node_folder(tmp_path_factory) -> Path:
     if not shutil.which("npm"):
         pytest.skip("Node is not installed")
     folder = tmp_path_factory.mktemp("node")
-    for name in ("package.json", "clients.mjs"):
+    for name in ("package.json", "clients.mjs", "retries.mjs"):
         shutil.copy(HERE / name, folder)
     install = ["npm", "install", "--silent", "--no-fund", "--no-audit"]
     if subprocess.run(install, cwd=folder, timeout=INSTALL_SECONDS).returncode != 0:
@@ -157,3 +159,27 @@ def test_an_sdk_agent_with_its_own_tools(server, api, stream):
             return result.final_output
 
     assert asyncio.run(ask()) == "tool said: sunny in Rome"
+
+
+@pytest.mark.parametrize("stream", ["", " streamed"])
+@pytest.mark.parametrize("client", ["openai chat", "openai responses", "ai compatible", "ai openai"])
+def test_javascript_clients_do_not_repeat_what_a_tool_did(shop, node_folder, client, stream):
+    server, charges, _ = shop
+    charges.unlink(missing_ok=True)
+    command = ["node", "retries.mjs", f"{server.url}/v1", client + stream]
+    ran = subprocess.run(command, cwd=node_folder, capture_output=True, text=True, timeout=RUN_SECONDS)
+    assert ran.returncode == 0, ran.stderr
+    assert charges.read_text() == "x"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_langchain_does_not_repeat_what_a_tool_did(shop, stream):
+    from langchain_openai import ChatOpenAI
+
+    server, charges, _ = shop
+    charges.unlink(missing_ok=True)
+    model = ChatOpenAI(model="Shop", base_url=f"{server.url}/v1", api_key="any")
+    ask = (lambda: list(model.stream("500"))) if stream else (lambda: model.invoke("500"))
+    with pytest.raises(openai.APIError):
+        ask()
+    assert charges.read_text() == "x"

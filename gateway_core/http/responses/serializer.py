@@ -168,6 +168,8 @@ class ResponseWriter:
             text = text.removeprefix("\n\n")  # a paragraph break is redundant at the start of an item
             item.start = start - len(text)
         item = self._open
+        if not text:
+            return out
         item.texts.append(text)
         return out + self._event("response.output_text.delta", **item.place, content_index=0, delta=text, logprobs=[])
 
@@ -197,7 +199,8 @@ class ResponseWriter:
     def _call(self, event: ToolStarted) -> bytes:
         if not self._tools:
             self._calls[event.call_id] = event
-            return b""
+            # The AI SDK repeats a request that fails before the first item, even if the tool has acted.
+            return b"" if self.output or self._open is not None else self._text("")
         out = self._close()
         if event.hosted is not None:
             return out + self._hosted_call(event.call_id, event.hosted)

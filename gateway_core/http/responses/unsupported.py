@@ -8,17 +8,32 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from gateway_core.errors import NotFoundError
+from gateway_core.gateway import RunningGateway
 from gateway_core.http import error_responses
+from gateway_core.http.auth import authenticated
+
+_HINTS = {
+    "/v1/responses/compact": "use `previous_response_id`, or shorten the input",
+    "/v1/responses/input_tokens": "`usage` of a response has the counts of its upstream",
+}
+PATHS = tuple(_HINTS)
 
 
-async def compact(_: Request) -> Response:
-    """`POST /v1/responses/compact`."""
-    raise _unsupported("the path /v1/responses/compact", "use `previous_response_id`, or shorten the input")
+class UnsupportedPath:
+    """The endpoint of the paths that are not supported.
 
+    Args:
+        gateway: Authenticates the callers.
+    """
 
-async def input_tokens(_: Request) -> Response:
-    """`POST /v1/responses/input_tokens`."""
-    raise _unsupported("the path /v1/responses/input_tokens", "`usage` of a response has the counts of its upstream")
+    def __init__(self, gateway: RunningGateway) -> None:
+        self._gateway = gateway
+
+    async def post(self, request: Request) -> Response:
+        """Reject the request."""
+        await authenticated(request, self._gateway)
+        path = request.url.path.rstrip("/")
+        raise _unsupported(f"the path {path}", _HINTS[path])
 
 
 async def reject_web_socket(socket: WebSocket) -> None:

@@ -125,7 +125,7 @@ async def test_a_slash_at_the_end_of_a_path_has_no_meaning():
         body = {"model": "Open", "messages": [{"role": "user", "content": "x"}]}
         answer = await g.http.post("/v1/chat/completions/", json=body)
         assert answer.json()["choices"][0]["message"]["content"] == "hi"
-        assert (await g.http.get("/v1/chat/completions/")).status_code == 405
+        assert (await g.http.put("/v1/chat/completions/")).status_code == 405
         for path in ("/v1/nothing/", "/v1/nothing", "//", "/"):
             answer = await g.http.get(path)
             assert (answer.status_code, "location" in answer.headers) == (404, False), path
