@@ -45,20 +45,26 @@ def claim(folder: Path | None) -> Iterator[None]:
 
     The system releases the lock when the process ends, however it ends. Other commands do not use it.
     """
-    descriptor = -1
+    descriptor, locked = -1, False
     # Without write permission, there is no state to share.
     with suppress(OSError, ConfigError):
         if folder is not None and fcntl is not None:
             descriptor = os.open(make_folder(folder) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            _lock(descriptor, folder)
+            locked = _lock(descriptor, folder)
     try:
         yield
     finally:
+        if locked and folder is not None:
+            # A server that has stored nothing leaves nothing behind.
+            with suppress(OSError):
+                (folder / LOCK).unlink()
+                folder.rmdir()
         if descriptor >= 0:
             os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Lock the file, or log a warning; return whether it is locked."""
     try:
         # Unlike that of `flock`, this lock is not inherited by forked children, which may outlive the server.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,6 +76,7 @@ def _lock(descriptor: int, folder: Path) -> None:
             holder if holder.isdigit() else "unknown",
             folder,
         )
-    else:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return False
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return True
