@@ -1,6 +1,7 @@
 """Tests of the real command with third-party clients, in their own languages."""
 
 import asyncio
+import contextlib
 import functools
 import json
 import operator
@@ -182,4 +183,29 @@ def test_langchain_does_not_repeat_what_a_tool_did(shop, stream):
     ask = (lambda: list(model.stream("500"))) if stream else (lambda: model.invoke("500"))
     with pytest.raises(openai.APIError):
         ask()
+    assert charges.read_text() == "x"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_pydantic_ai_chats_and_does_not_repeat_what_a_tool_did(server, shop, api, stream):
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    kind = OpenAIChatModel if api == "chat" else OpenAIResponsesModel
+
+    async def ask(at, name, text):
+        async with openai.AsyncOpenAI(base_url=f"{at.url}/v1", api_key="any") as client:
+            agent = Agent(kind(name, provider=OpenAIProvider(openai_client=client)))
+            if not stream:
+                return (await agent.run(text)).output
+            async with agent.run_stream(text) as result:
+                return await result.get_output()
+
+    assert asyncio.run(ask(server, "Tools", 'call add {"a": 2, "b": 3}')) == "tool said: 5"
+    shop_server, charges, _ = shop
+    charges.unlink(missing_ok=True)
+    with contextlib.suppress(Exception):  # the class of the error is the client's own
+        asyncio.run(ask(shop_server, "Shop", "500"))
     assert charges.read_text() == "x"
