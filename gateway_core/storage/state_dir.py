@@ -55,7 +55,7 @@ def claim(folder: Path | None) -> Iterator[None]:
         yield
     finally:
         if locked and folder is not None:
-            # A server that has stored nothing leaves nothing behind.
+            # Without stored data, remove what this server created.
             with suppress(OSError):
                 (folder / LOCK).unlink()
                 folder.rmdir()
