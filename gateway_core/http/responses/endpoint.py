@@ -178,6 +178,7 @@ class _Answer(StreamingEndpoint):
             store=self._store,
             reasoning=gateway.config.clients.reasoning != "none",
             tools=tools,
+            live=request.live,
         )
 
     async def serve(self, receive: Receive) -> None:

@@ -66,6 +66,7 @@ class ResponseWriter:
         store: Whether the response is stored and can be fetched later.
         reasoning: Whether to include reasoning.
         tools: Whether tool calls and approval requests are output items; otherwise only text describes them.
+        live: Whether the client streams the events.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class ResponseWriter:
         store: bool,
         reasoning: bool,
         tools: bool,
+        live: bool,
     ) -> None:
+        self._live = live
         self._request_id = request_id
         self._sequence = 0
         self._reasoning = reasoning
@@ -200,7 +203,7 @@ class ResponseWriter:
         if not self._tools:
             self._calls[event.call_id] = event
             # The AI SDK repeats a request that fails before the first item, even if the tool has acted.
-            return b"" if self.output or self._open is not None else self._text("")
+            return self._text("") if self._live and not self.output and self._open is None else b""
         out = self._close()
         if event.hosted is not None:
             return out + self._hosted_call(event.call_id, event.hosted)
