@@ -63,7 +63,7 @@ def locate(exported: object, path: str, source: str) -> Chosen:
         source: The location of the agent, for errors.
 
     Raises:
-        LoadError: There is no such object.
+        LoadError: The object does not exist.
         Exception: Any exception that a property, a constructor or a further module raises.
     """
     if not isinstance(exported, ModuleType):

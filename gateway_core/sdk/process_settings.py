@@ -62,7 +62,7 @@ class _Environment:
 
 
 def _umask() -> int:
-    # There is no way to read it; meanwhile, new files are private rather than public.
+    # It cannot be read without being set; meanwhile, new files are private rather than public.
     current = os.umask(0o077)
     os.umask(current)
     return current

@@ -46,7 +46,7 @@ def claim(folder: Path | None) -> Iterator[None]:
     The system releases the lock when the process ends, however it ends. Other commands do not use it.
     """
     descriptor, locked = -1, False
-    # Without write permission, there is no state to share.
+    # Without write permission, servers cannot share state.
     with suppress(OSError, ConfigError):
         if folder is not None and fcntl is not None:
             descriptor = os.open(make_folder(folder) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

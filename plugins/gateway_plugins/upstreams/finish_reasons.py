@@ -34,7 +34,7 @@ _logged: set[str] = set()
 
 
 def openai_reason(reason: Any) -> str | None:
-    """Return OpenAI's name of a finish reason, `UNKNOWN`, or `None` if there is no reason yet.
+    """Return OpenAI's name of a finish reason, `UNKNOWN`, or `None` while the reason is missing.
 
     Raises:
         DialectError: It means that the answer failed, or is not a name.
