@@ -13,6 +13,7 @@ from agents.models import get_default_model_settings
 from openai.types.shared import Reasoning
 
 from gateway_core.runs.answer_format import ClientSchema
+from gateway_core.runs.delegating_model import DelegatingModel
 from gateway_core.runs.run_scope import POSITION, RunScope
 from gateway_core.runs.tool_authorization import tool_info
 from gateway_core.tools.origin import origin_of
@@ -122,11 +123,11 @@ class RequestModelProvider(ModelProvider):
         return chosen
 
 
-class _RequestModel(Model):
+class _RequestModel(DelegatingModel):
     """A model of one run. Adds no cost per streamed event, except if there are hosted tools."""
 
     def __init__(self, inner: Model, provider: RequestModelProvider, *, unnamed: bool) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._provider = provider
         self._unnamed = unnamed
 
@@ -169,15 +170,6 @@ class _RequestModel(Model):
     async def _filtered(self, stream: Any, tools: list[Any]) -> AsyncIterator[Any]:
         async for event in stream(await self._provider.allowed(tools)):
             yield event
-
-    def get_retry_advice(self, request: Any) -> Any:
-        return self._inner.get_retry_advice(request)
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-    async def _cleanup_on_run_end(self, owner: object) -> None:
-        await self._inner._cleanup_on_run_end(owner)
 
 
 class _RunAgent:

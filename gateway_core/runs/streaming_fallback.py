@@ -18,6 +18,7 @@ from agents import Agent, Model, ModelResponse, RunConfig
 from agents.models.fake_id import FAKE_RESPONSES_ID
 from openai.types import responses as types
 
+from gateway_core.runs.delegating_model import DelegatingModel
 from gateway_core.runs.run_scope import POSITION
 
 logger = logging.getLogger(__name__)
@@ -47,11 +48,8 @@ def decorate(model: Model, agent: Agent[Any], config: RunConfig) -> Model:
     return _WholeAnswers(model)
 
 
-class _WholeAnswers(Model):
+class _WholeAnswers(DelegatingModel):
     """A model of which `stream_response` falls back to `get_response`."""
-
-    def __init__(self, inner: Model) -> None:
-        self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -77,15 +75,6 @@ class _WholeAnswers(Model):
         _remember(self._inner)
         for event in _events(response):
             yield event
-
-    def get_retry_advice(self, request: Any) -> Any:
-        return self._inner.get_retry_advice(request)
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-    async def _cleanup_on_run_end(self, owner: object) -> None:
-        await self._inner._cleanup_on_run_end(owner)
 
 
 async def _opened(model: Model, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
