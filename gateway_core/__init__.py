@@ -13,6 +13,7 @@ from gateway_core.catalog.module_isolation import IsolatedModule, load_isolated
 from gateway_core.config.converter import Bytes, Seconds, Secret, did_you_mean
 from gateway_core.config.settings import Config, load_config
 from gateway_core.errors import (
+    FAILED_AFTER_TOOL,
     AuthenticationError,
     ConfigError,
     DiscoveryError,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FAILED_AFTER_TOOL",
     "AgentEntry",
     "AuditContext",
     "AuthenticationError",

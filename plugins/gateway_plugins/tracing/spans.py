@@ -17,14 +17,11 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway_core import log_context
+from gateway_core import FAILED_AFTER_TOOL, log_context
 from gateway_plugins.tracing.span_attributes import describe_span, result_attributes
 
 MAX_OPEN_TRACES = 10_000
 """Maximum number of open traces; beyond it, the oldest trace is ended."""
-
-_FAILED_AFTER_TOOL = 424
-"""The status of a failure that clients must not retry, because a tool has started."""
 
 
 @define(eq=False)
@@ -72,7 +69,7 @@ class Spans(TracingProcessor):
             span.set_attribute("http.route", route)
         if status:
             span.set_attribute("http.response.status_code", status)
-        if status >= 500 or status == _FAILED_AFTER_TOOL:
+        if status >= 500 or status == FAILED_AFTER_TOOL:
             span.set_status(Status(StatusCode.ERROR))
 
     def headers(self) -> Mapping[str, str]:
