@@ -14,18 +14,17 @@ import click
 from gateway_core.cli import config_options, offline_option, read_config
 from gateway_core.config.converter import did_you_mean
 from gateway_core.errors import GatewayError, NotFoundError
-from gateway_core.sdk import compat
-from gateway_core.types import (
+from gateway_core.runs.run_events import (
     AgentChanged,
     Completed,
     Failed,
-    Principal,
-    RunContext,
     TextDelta,
     ToolFinished,
     ToolProgress,
     ToolStarted,
 )
+from gateway_core.sdk import compat
+from gateway_core.types import Principal, RunContext
 
 
 @click.command()

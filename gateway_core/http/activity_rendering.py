@@ -13,7 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from gateway_core.config.settings import ClientsConfig, RenderingName
-from gateway_core.types import (
+from gateway_core.runs.run_events import (
     AgentChanged,
     ApprovalAsked,
     Citation,

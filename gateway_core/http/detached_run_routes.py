@@ -19,7 +19,7 @@ from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
 from gateway_core.http.responses.serializer import CANCELLED
 from gateway_core.runs.active_run import ActiveRun
-from gateway_core.types import Completed, Failed
+from gateway_core.runs.run_events import Completed, Failed
 
 
 class DetachedRunRoutes:

@@ -14,8 +14,8 @@ from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
 from gateway_core.http import client_tools
 from gateway_core.runs.active_run import ActiveRun
+from gateway_core.runs.run_events import Completed, Failed, RunEvent
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import Completed, Failed, RunEvent
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ from typing import Protocol
 
 from gateway_core.config.settings import OnDisconnect
 from gateway_core.errors import GatewayError
+from gateway_core.runs.run_events import Completed, Failed, ReasoningDelta, RunEvent, TextDelta
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.runs.run_scope import RunScope
-from gateway_core.types import Completed, Failed, Outcome, ReasoningDelta, RunEvent, TextDelta
+from gateway_core.types import Outcome
 
 
 class RunLifecycle(Protocol):

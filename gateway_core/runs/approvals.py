@@ -21,7 +21,8 @@ from gateway_core.errors import RunError
 from gateway_core.hooks.specs import RecordStore
 from gateway_core.runs import paused_state
 from gateway_core.runs.call_details import call_arguments, call_id, call_name
-from gateway_core.types import ApprovalAsked, PendingCall, RunContext
+from gateway_core.runs.run_events import ApprovalAsked, PendingCall
+from gateway_core.types import RunContext
 
 KIND = "approval"
 _KEY_KIND, _KEY_OWNER = "approval_key", "gateway"

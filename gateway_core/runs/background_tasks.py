@@ -10,8 +10,9 @@ from typing import Any
 from agents import Agent, Runner
 
 from gateway_core.runs.error_mapping import as_gateway_error
+from gateway_core.runs.run_events import TextDelta
 from gateway_core.runs.run_scope import RunScope
-from gateway_core.types import BackgroundTask, TextDelta
+from gateway_core.types import BackgroundTask
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway_core.types import Media
+from gateway_core.runs.run_events import Media
 
 HOSTED_CALLS = frozenset(
     {"code_interpreter_call", "file_search_call", "image_generation_call", "mcp_call", "web_search_call"}

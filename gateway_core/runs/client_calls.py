@@ -22,8 +22,9 @@ from gateway_core.hooks.specs import RecordStore
 from gateway_core.runs import paused_state
 from gateway_core.runs.call_details import call_arguments, call_id
 from gateway_core.runs.client_tools import ClientTools
+from gateway_core.runs.run_events import ClientCallsAsked, PendingCall
 from gateway_core.sdk import compat
-from gateway_core.types import ClientCallsAsked, ClientTool, PendingCall, RunContext
+from gateway_core.types import ClientTool, RunContext
 
 logger = logging.getLogger(__name__)
 

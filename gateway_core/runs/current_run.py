@@ -6,7 +6,8 @@ They do not start or modify runs. Importing this module does not import the SDK.
 import asyncio
 from collections.abc import Callable
 
-from gateway_core.types import RunContext, ToolProgress
+from gateway_core.runs.run_events import ToolProgress
+from gateway_core.types import RunContext
 
 YIELD_BYTES = 4096
 """Reads of at least this size yield to the event loop."""

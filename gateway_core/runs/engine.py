@@ -36,6 +36,7 @@ from gateway_core.runs.error_mapping import as_gateway_error, place_of
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
 from gateway_core.runs.process_watch import ProcessWatch
 from gateway_core.runs.request_model import RequestModelProvider
+from gateway_core.runs.run_events import Completed, Failed, RunEvent, TextDelta
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.runs.run_scope import POSITION, Position, RunScope, ScriptState, WorkflowState
 from gateway_core.runs.run_stats import RunStats
@@ -45,17 +46,7 @@ from gateway_core.runs.session_memory import SessionMemory, new_items
 from gateway_core.runs.tool_authorization import ToolAuthorization
 from gateway_core.runs.workflow import attachments, history, run_workflow
 from gateway_core.sdk.global_settings import RUNNER, RUNNER_ADVICE
-from gateway_core.types import (
-    AgentEntry,
-    Catalog,
-    Completed,
-    Failed,
-    Outcome,
-    Principal,
-    RunContext,
-    RunEvent,
-    TextDelta,
-)
+from gateway_core.types import AgentEntry, Catalog, Outcome, Principal, RunContext
 
 logger = logging.getLogger(__name__)
 

@@ -35,8 +35,8 @@ from gateway_core.runs.call_details import (
     is_hosted_output,
     output_media,
 )
+from gateway_core.runs.run_events import AgentChanged, Citation, ReasoningDelta, TextDelta, ToolFinished, ToolStarted
 from gateway_core.runs.run_scope import RunScope
-from gateway_core.types import AgentChanged, Citation, ReasoningDelta, TextDelta, ToolFinished, ToolStarted
 
 PARAGRAPH = "\n\n"
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)

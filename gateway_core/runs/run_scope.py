@@ -17,8 +17,9 @@ from gateway_core.catalog.workflow_analysis import TerminalRuns
 from gateway_core.errors import GatewayError
 from gateway_core.runs.client_tools import ClientTools
 from gateway_core.runs.event_channel import EventChannel
+from gateway_core.runs.run_events import RunEvent
 from gateway_core.runs.sandbox_lease import SandboxLease
-from gateway_core.types import AgentEntry, AnswerFormat, RunContext, RunEvent, ToolInfo, Usage
+from gateway_core.types import AgentEntry, AnswerFormat, RunContext, ToolInfo, Usage
 
 
 @frozen

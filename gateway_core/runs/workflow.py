@@ -13,9 +13,9 @@ from agents import RunResult, RunResultStreaming, RunState
 from gateway_core.catalog.runnables import InputKind, WorkflowRunnable
 from gateway_core.errors import InvalidRequestError
 from gateway_core.runs.event_relay import PARAGRAPH, as_text
+from gateway_core.runs.run_events import TextDelta
 from gateway_core.runs.run_scope import RunScope, WorkflowState
 from gateway_core.runs.script import call, completed, run_script
-from gateway_core.types import TextDelta
 
 TEXT_FIELD = "input_as_text"
 

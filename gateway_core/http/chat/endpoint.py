@@ -25,8 +25,8 @@ from gateway_core.http.idempotency import Idempotency
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
 from gateway_core.http.streaming_endpoint import KEEP_ALIVE, NOT_STORED, StreamingEndpoint, is_final
+from gateway_core.runs.run_events import Completed, Failed, RunEvent
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import Completed, Failed, RunEvent
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from gateway_core.http.activity_rendering import ImageDelta, Shown, SideEvent
-from gateway_core.types import Citation, ClientCallsAsked, Completed, ReasoningDelta, ServedAgent, TextDelta, Usage
+from gateway_core.runs.run_events import Citation, ClientCallsAsked, Completed, ReasoningDelta, TextDelta
+from gateway_core.types import ServedAgent, Usage
 
 DONE = b"data: [DONE]\n\n"
 

@@ -34,8 +34,9 @@ from gateway_core.http.responses.stored import StoredResponses, is_reference
 from gateway_core.http.streaming_endpoint import KEEP_ALIVE, NOT_STORED, STREAM_HEADERS, StreamingEndpoint, is_final
 from gateway_core.runs.active_run import ActiveRun
 from gateway_core.runs.approvals import Verdict
+from gateway_core.runs.run_events import Failed, RunEvent
 from gateway_core.runs.run_request import RunRequest
-from gateway_core.types import Failed, Principal, RunEvent
+from gateway_core.types import Principal
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import orjson
 from gateway_core.http import error_responses
 from gateway_core.http.activity_rendering import approval_question, markdown_link
 from gateway_core.http.responses.item_ids import item_id
-from gateway_core.types import (
+from gateway_core.runs.run_events import (
     ApprovalAsked,
     Citation,
     ClientCallsAsked,
@@ -27,8 +27,8 @@ from gateway_core.types import (
     TextDelta,
     ToolFinished,
     ToolStarted,
-    Usage,
 )
+from gateway_core.types import Usage
 
 Json = dict[str, Any]
 

@@ -15,20 +15,20 @@ from gateway_core.errors import GatewayError
 from gateway_core.http.activity_rendering import SideEvent, make, strip_blocks
 from gateway_core.http.client_detection import rendering_for
 from gateway_core.runs.event_relay import output_text
-from gateway_core.testing import call, gateway_in_memory, script
-from gateway_core.types import (
+from gateway_core.runs.run_events import (
     AgentChanged,
     ApprovalAsked,
     Citation,
     Failed,
     PendingCall,
-    Principal,
     ReasoningDelta,
     TextDelta,
     ToolFinished,
     ToolProgress,
     ToolStarted,
 )
+from gateway_core.testing import call, gateway_in_memory, script
+from gateway_core.types import Principal
 from tests.support.ui_requests import OPENWEBUI_HEADERS, TOOLS
 
 ALICE = Principal("alice")
