@@ -7,6 +7,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway_core.catalog.agent_calls import created_class
 from gateway_core.catalog.drop_in_folder import AGENT_FILES, agent_files
 from gateway_core.catalog.safe_ast import parse
 
@@ -50,12 +51,6 @@ def _agents(file: Path) -> list[str]:
 
 def _assigned(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and created_class(node.value) == "Agent":
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if _class_of(node.value) == "Agent":
-                yield from (target.id for target in targets if isinstance(target, ast.Name))
-
-
-def _class_of(call: ast.Call) -> str | None:
-    function = call.func.value if isinstance(call.func, ast.Subscript) else call.func
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", None)
+            yield from (target.id for target in targets if isinstance(target, ast.Name))

@@ -5,15 +5,25 @@ The analysis is static: it does not call the functions.
 
 import ast
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 
 from agents import Agent
 from attrs import frozen
 
+from gateway_core.catalog.agent_calls import (
+    Function,
+    called_name,
+    callers,
+    calls_in,
+    created_class,
+    functions_in,
+    is_runner_call,
+    parameters,
+    reads_input,
+)
 from gateway_core.catalog.safe_ast import parse
-from gateway_core.catalog.script_plan import COMMAND_LINE, Function, PlanWalk, ScriptPlan, calls_in, parameters
-from gateway_core.catalog.workflow_analysis import called_name, is_runner_call, reads_input
+from gateway_core.catalog.script_plan import COMMAND_LINE, PlanWalk, ScriptPlan
 
 MAIN = "main"
 MAIN_BLOCK = "if __name__ == '__main__':"
@@ -52,11 +62,12 @@ class Script:
             source, self._tree = "", ast.Module([], [])
         self._lines = source.splitlines()
         self._module = module
-        self.functions: dict[str, Function] = dict(_functions(self._tree.body))
+        self.functions: dict[str, Function] = dict(functions_in(self._tree.body))
         """The functions and methods of the module, by qualified name."""
-        self._runners = self._callers(lambda node: isinstance(node, ast.Call) and is_runner_call(node))
-        self._readers = self._callers(reads_input)
-        self._commands = self._callers(lambda node: called_name(node) in _COMMAND_LINE)
+        self._runners = callers(self.functions, is_runner_call)
+        with_builtin = {name: each for name, each in self.functions.items() if "input" not in parameters(each)}
+        self._readers = callers(with_builtin, reads_input)
+        self._commands = callers(self.functions, lambda node: called_name(node) in _COMMAND_LINE)
 
     def creations(self) -> list[Creation]:
         """Return the places below the top level that create an agent, in source order; tools are excluded."""
@@ -149,41 +160,9 @@ class Script:
         return Creation(line, self.text(line), function)
 
     def _is_agent_class(self, node: ast.AST) -> bool:
-        if not isinstance(node, ast.Call):
-            return False
-        called = node.func.value if isinstance(node.func, ast.Subscript) else node.func
-        name = called_name(called)
+        name = created_class(node)
         known = getattr(self._module, name or "", None)
         return name == "Agent" or (inspect.isclass(known) and issubclass(known, Agent))
-
-    def _callers(self, wanted: Callable[[ast.expr], bool]) -> frozenset[str]:
-        """Return the names of the functions with a wanted expression, in them or in functions that they call."""
-        expressions = {
-            name: [node for statement in function.body for node in ast.walk(statement) if isinstance(node, ast.expr)]
-            for name, function in self.functions.items()
-            if "input" not in parameters(function) or wanted is not reads_input
-        }
-        found: set[str] = set()
-        while True:
-            more = {
-                name.rpartition(".")[2]
-                for name, own in expressions.items()
-                if name.rpartition(".")[2] not in found
-                and any(
-                    wanted(node) or (isinstance(node, ast.Call) and called_name(node.func) in found) for node in own
-                )
-            }
-            if not more:
-                return frozenset(found)
-            found |= more
-
-
-def _functions(body: Iterable[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Function]]:
-    for node in body:
-        if isinstance(node, Function):
-            yield f"{prefix}{node.name}", node
-        elif isinstance(node, ast.ClassDef) and not prefix:
-            yield from _functions(node.body, f"{node.name}.")
 
 
 def _own_nodes(body: Iterable[ast.AST]) -> Iterator[ast.AST]:

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import define, field
 
-from gateway_core.catalog.workflow_analysis import called_name, is_runner_call, reads_input
+from gateway_core.catalog.agent_calls import Function, called_name, calls_in, is_runner_call, parameters, reads_input
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Loop = ast.For | ast.AsyncFor | ast.While
 _REPEATING = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _MAX_CALLS = 300
@@ -220,13 +219,3 @@ def _variable(node: ast.AST) -> str | None:
         case ast.Attribute(value=ast.Name(id="self")):
             return f"self.{node.attr}"
     return None
-
-
-def parameters(function: Function) -> set[str]:
-    """Return the names of a function's parameters."""
-    return {each.arg for each in ast.walk(function.args) if isinstance(each, ast.arg)}
-
-
-def calls_in(body: Iterable[ast.AST]) -> Iterator[ast.Call]:
-    """Yield every call in some statements or expressions."""
-    return (node for statement in body for node in ast.walk(statement) if isinstance(node, ast.Call))

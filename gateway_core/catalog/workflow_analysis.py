@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from gateway_core.catalog.agent_calls import Function, called_name, callers, functions_in, is_runner_call, reads_input
 from gateway_core.catalog.safe_ast import parse
-
-_RUNS = frozenset({"run", "run_streamed", "run_sync"})
-# The SDK's chat loop.
-_DEMO_LOOP = "run_demo_loop"
 
 
 class TerminalRuns:
@@ -126,47 +123,11 @@ class _Path:
         return isinstance(node, ast.Call) and (is_runner_call(node) or called_name(node.func) in self._helpers)
 
 
-def _functions_that_run(module: ModuleType | None) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+def _functions_that_run(module: ModuleType | None) -> dict[str, Function]:
     """Return the module's functions that run agents, directly or through another of its functions, by name."""
     try:
         tree = parse(inspect.getsource(module)) if module is not None else ast.Module([], [])
     except (OSError, TypeError, SyntaxError):
         return {}
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    calls = {
-        name: [call for call in ast.walk(function) if isinstance(call, ast.Call)]
-        for name, function in functions.items()
-    }
-    found: set[str] = set()
-    while True:
-        more = {
-            name
-            for name, made in calls.items()
-            if name not in found and any(is_runner_call(call) or called_name(call.func) in found for call in made)
-        }
-        if not more:
-            return {name: functions[name] for name in found}
-        found |= more
-
-
-def is_runner_call(call: ast.Call) -> bool:
-    """Whether a call starts a run."""
-    name = called_name(call.func)
-    if isinstance(call.func, ast.Attribute) and name in _RUNS:
-        return called_name(call.func.value) == "Runner"
-    return name == _DEMO_LOOP
-
-
-def reads_input(node: ast.AST) -> bool:
-    """Whether a node is the function `input`, called or passed to another one."""
-    return isinstance(node, ast.Name) and node.id == "input" and isinstance(node.ctx, ast.Load)
-
-
-def called_name(node: ast.expr) -> str | None:
-    """Return the last part of a called function's name."""
-    match node:
-        case ast.Name():
-            return node.id
-        case ast.Attribute():
-            return node.attr
-    return None
+    functions = {name: function for name, function in functions_in(tree.body) if "." not in name}
+    return {name: functions[name] for name in callers(functions, is_runner_call)}

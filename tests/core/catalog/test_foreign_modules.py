@@ -128,14 +128,16 @@ def drop_in(tmp_path: Path) -> Callable[..., Any]:
                     assert not broken, "; ".join(str(agent.error) for agent in broken.values())
                     assert sorted(gateway.gateway.catalog.agents) == sorted(names)
                 yield Served(gateway, fake, root, stream)
-            await _collect()
+            await _close_clients()
 
     return serve
 
 
-async def _collect() -> None:
-    """Garbage-collect objects that modules created, such as clients, while their event loop still runs."""
+async def _close_clients() -> None:
+    """Close the clients that modules created, while their event loop still runs."""
     gc.collect()
+    for client in [each for each in gc.get_objects() if type(each) is openai.AsyncOpenAI]:
+        await client.close()
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
 
