@@ -136,6 +136,17 @@ class RunningGateway:
             yield Measurement("agent_gateway.files", files, "{file}", "Open file descriptors.")
         about = "Child processes that agents started and that are still running."
         yield Measurement("agent_gateway.processes.left", len(attached_children()), "{process}", about)
+        # An exporter registers the metrics at start, when there are no values.
+        nothing = {("", ""): 0}
+        engine = self.engine if self._builder is not None else None
+        about = "Child processes that were still running after the run that started them."
+        for (agent, tool), count in ((engine and engine.leftovers and engine.leftovers.counts) or nothing).items():
+            labels = {"agent": agent, "tool": tool}
+            yield Measurement("agent_gateway.processes.leftover", count, "{process}", about, labels, total=True)
+        about = "Files and sockets that tools have left open."
+        for (agent, tool), count in ((engine and engine.files.open()) or nothing).items():
+            labels = {"agent": agent, "tool": tool}
+            yield Measurement("agent_gateway.files.left", count, "{file}", about, labels)
         left = sum(tally.tasks_left for tally in self.engine.run_stats.values()) if self._builder is not None else 0
         yield Measurement("agent_gateway.tasks.left", left, "{task}", "Orphaned tasks still running.")
 
@@ -236,6 +247,8 @@ class RunningGateway:
             self._resources.callback(settings.close)
             watch = ProcessWatch(settings)
             self.engine = Engine(self.hooks, self.config, self._tool_binder, self.records, lambda: self.catalog, watch)
+            if self.owns_process:
+                self.engine.watch_process()
             self.detached_runs = DetachedRuns(lambda: self.config.runs)
             turns = ImportTurns(settings)
             self._loader = AgentLoader(self.hooks, self.config, turns, self.engine.importing, self._tool_binder)
@@ -260,6 +273,8 @@ class RunningGateway:
         await self.engine.drain(0)
         await self.detached_runs.close()
         await self.engine.sandboxes.close()
+        if self.engine.leftovers is not None:
+            await self.engine.leftovers.close()
         if self._builder is not None:
             await self._builder.close()
         self._builder = None

@@ -128,6 +128,9 @@ class CatalogConfig:
 OnDisconnect = Literal["cancel", "grace", "detach"]
 
 
+LeftoverProcessesMode = Literal["end", "keep"]
+
+
 SandboxClient = Literal["", "docker", "local", "blaxel", "cloudflare", "daytona", "e2b", "modal", "runloop", "vercel"]
 
 
@@ -171,6 +174,7 @@ class RunsConfig:
     refused_tool: Literal["tell", "fail"]
     tool_threads: int
     tool_threads_per_agent: int
+    leftover_processes: LeftoverProcessesMode
     sandbox: SandboxConfig
 
 
@@ -189,6 +193,7 @@ class AgentConfig:
     model: str | None = None
     background_tasks: bool = True
     on_disconnect: OnDisconnect | None = None
+    leftover_processes: LeftoverProcessesMode | None = None
     client_tools: ClientToolsMode | None = None
     tools: list[str] = field(factory=list)
 

@@ -33,6 +33,8 @@ from gateway_core.runs.client_calls import ClientCalls
 from gateway_core.runs.client_tools import ClientTools
 from gateway_core.runs.cross_agent_authorization import CrossAgentAuthorization
 from gateway_core.runs.error_mapping import as_gateway_error, place_of
+from gateway_core.runs.leftover_files import LeftoverFiles
+from gateway_core.runs.leftover_processes import LeftoverProcesses
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
 from gateway_core.runs.process_watch import ProcessWatch
 from gateway_core.runs.request_model import RequestModelProvider
@@ -95,6 +97,10 @@ class Engine:
         self._streams = 0
         self.run_stats: dict[str, RunStats] = {}
         """Statistics by agent id."""
+        self.leftovers: LeftoverProcesses | None = None
+        """Ends the processes that outlive their runs; `None` unless the gateway owns its process."""
+        self.files = LeftoverFiles(lambda: self.active)
+        """Finds the descriptors that tools leave open."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.stopping = False
@@ -106,6 +112,11 @@ class Engine:
         self._tools.refused = config.runs.refused_tool
         self._tools.max_calls = config.runs.max_tool_calls
         self.sandboxes.configure(config.runs.sandbox)
+
+    def watch_process(self) -> None:
+        """Watch for the processes and open files of ended runs, because no other code uses this process."""
+        self.leftovers = LeftoverProcesses()
+        self._tools.files = self.files
 
     @property
     def active(self) -> int:
@@ -139,6 +150,7 @@ class Engine:
             tools=self._tools,
             cross_agent=self._cross_agent,
             sandbox=SandboxLease(self.sandboxes, request.run) if self.sandboxes.client_name else None,
+            processes=self.leftovers.begin() if self.leftovers is not None else None,
         )
         own, task = self._config.agent(served.id), request.task
         model, fallback = (task.model, None) if task else (own.model, served.model)
@@ -330,6 +342,10 @@ class Engine:
         self._active.discard(run)
         self._streams -= run.live
         self.run_stats[run.context.agent_id].ended(run.context, outcome, scope)
+        if self.leftovers is not None and scope.processes is not None:
+            self._watch.exclude(scope.processes.ids)
+            mode = self._config.agent(run.context.agent_id).leftover_processes or self._config.runs.leftover_processes
+            self.leftovers.finish(scope, keep=mode == "keep")
         if not self._active:
             self._idle.set()
             self._watch.check(run.context.agent_id, idle=True)

@@ -6,7 +6,7 @@ active, because a tool may change them for a moment.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gateway_core.runs.child_processes import attached_children
 from gateway_core.sdk.global_settings import GlobalSettings
@@ -64,6 +64,11 @@ class ProcessWatch:
             self._report_children()
             self._agents.clear()
         return changes
+
+    def exclude(self, processes: Iterable[int]) -> None:
+        """Do not report these child processes of the active runs, because they are reported elsewhere."""
+        if self._children is not None:
+            self._children.update(dict.fromkeys(processes, ""))
 
     def _report_children(self) -> None:
         known, self._children = self._children, None

@@ -18,6 +18,7 @@ from gateway_core.errors import GatewayError
 from gateway_core.runs.client_tools import ClientTools
 from gateway_core.runs.event_channel import EventChannel
 from gateway_core.runs.run_events import RunEvent
+from gateway_core.runs.run_processes import RunProcesses
 from gateway_core.runs.sandbox_lease import SandboxLease
 from gateway_core.types import AgentEntry, AnswerFormat, RunContext, ToolInfo, Usage
 
@@ -138,6 +139,8 @@ class RunScope:
     """Authorizes other served agents that the run reaches; if `None`, all are allowed."""
     sandbox: SandboxLease | None = None
     """Provides workspaces for agents that work in a sandbox; `None` if no sandbox is configured."""
+    processes: RunProcesses | None = None
+    """Records the child processes that the run starts; `None` if they are not recorded."""
     models: ModelCallRecorder | None = None
     """Records model calls; `None` if no plugin observes them."""
     calls: dict[int, ActiveToolCall] = field(factory=dict)
@@ -223,3 +226,6 @@ class Position:
 
 POSITION: ContextVar[Position | None] = ContextVar("agent_gateway_position", default=None)
 """The current position; set while an agent's code runs for a request."""
+
+TOOL_CALL: ContextVar[ToolInfo | None] = ContextVar("agent_gateway_tool_call", default=None)
+"""The tool whose code runs, in the tasks and tool threads of its call."""

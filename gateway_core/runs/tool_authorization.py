@@ -7,6 +7,7 @@ measure it. Neither changes a tool's output or error message, which stay those o
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import update_wrapper
 from typing import Any, Literal
 
 from agents import FunctionTool
@@ -16,7 +17,8 @@ from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.errors import GatewayError, MaxToolCallsError, ToolError, ToolRefusedError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.runs.error_mapping import place_of
-from gateway_core.runs.run_scope import POSITION, ActiveToolCall, RunScope
+from gateway_core.runs.leftover_files import LeftoverFiles
+from gateway_core.runs.run_scope import POSITION, TOOL_CALL, ActiveToolCall, RunScope
 from gateway_core.sdk import compat
 from gateway_core.tools.origin import ToolOrigin, origin_of
 from gateway_core.types import DecisionMade, RunContext, ToolCall, ToolInfo
@@ -51,6 +53,8 @@ class ToolAuthorization:
         self._tool_binder = tool_binder
         self.refused = refused
         self.max_calls = max_calls
+        self.files: LeftoverFiles | None = None
+        """Finds the descriptors that tools leave open; `None` unless the gateway owns its process."""
 
     def adopt(self, scope: RunScope, agent: Any) -> None:
         """Bind the tools of an agent that is about to run, unless that was done when it was loaded."""
@@ -128,14 +132,19 @@ class ToolAuthorization:
         if isinstance(tool, FunctionTool) and scope.entry is not None:
             self._tool_binder.wrap_transient(tool, scope.entry)
         _record_failures(tool)
+        compat.wrap_invocation(tool, lambda call: call if isinstance(call, _IdentifiedCall) else _IdentifiedCall(call))
         info = tool_info(scope, getattr(tool, "name", "tool"), agent, origin_of(tool))
-        scope.calls[id(context)] = ActiveToolCall(context, info, time.perf_counter())
+        scope.calls[id(context)] = call = ActiveToolCall(context, info, time.perf_counter())
+        if self.files is not None:
+            self.files.began(scope, call)
 
     def ended(self, scope: RunScope, context: Any, tool: Any) -> None:
         """Record that a call has a result, which may be an error message."""
         call = scope.calls.pop(id(context), None)
         if call is None:
             return
+        if self.files is not None:
+            self.files.ended(scope, call)
         seconds = time.perf_counter() - call.started
         limit = getattr(tool, "timeout_seconds", None)
         cause = vars(context).get(_FAILED)
@@ -260,6 +269,23 @@ class _FailureRecorder:
     def __call__(self, tool: Any, error: Exception, arguments: str, context: Any) -> None:
         vars(context)[_FAILED] = error
         self._report(tool, error, arguments, context)
+
+
+class _IdentifiedCall:
+    """Sets `TOOL_CALL` in the context of a tool's own code, which threads and tasks inherit."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        update_wrapper(self, call)  # the SDK reads attributes of the function
+        self._call = call
+
+    async def __call__(self, context: Any, arguments: str) -> Any:
+        position = POSITION.get()
+        active = position.scope.calls.get(id(context)) if position is not None else None
+        token = TOOL_CALL.set(active.tool if active is not None else None)
+        try:
+            return await self._call(context, arguments)
+        finally:
+            TOOL_CALL.reset(token)
 
 
 def _name(call: ActiveToolCall) -> str:

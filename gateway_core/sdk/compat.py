@@ -147,6 +147,12 @@ NAMES = (
     ),
     PrivateName(
         "openai-agents",
+        "agents.tool:_FailureHandlingFunctionToolInvoker._invoke_tool_impl",
+        "naming the tool that started a child process",
+        "processes that outlive their runs would be reported without their tools",
+    ),
+    PrivateName(
+        "openai-agents",
         "agents.tool:_FailureHandlingFunctionToolInvoker.__agents_bind_function_tool__",
         "tying the failure handling of a rebound tool to the tool",
         "a failure would be reported for another tool",
@@ -446,3 +452,16 @@ def wrap_handled_error(tool: Any, wrap: Callable[[Callable[..., None]], Callable
     report = getattr(invoker, "_on_handled_error", None)
     if report is not None:
         invoker._on_handled_error = wrap(report)  # type: ignore[union-attr]
+
+
+def wrap_invocation(tool: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace the function that the SDK calls to invoke a tool.
+
+    Args:
+        tool: A tool; one without such a function is left alone.
+        wrap: Receives the present function, and returns its replacement.
+    """
+    invoker = getattr(tool, "on_invoke_tool", None)
+    invoke = getattr(invoker, "_invoke_tool_impl", None)
+    if invoke is not None:
+        invoker._invoke_tool_impl = wrap(invoke)  # type: ignore[union-attr]
