@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from gateway_plugins.upstreams import chat_api, responses_api
+from gateway_plugins.upstreams import chat_api, responses_api, responses_dialect
 from gateway_plugins.upstreams.framing import DialectError, EventReader, values
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -348,6 +348,49 @@ def test_a_large_answer_takes_linear_time(read, seeds):
             events([content])
 
     check()
+
+
+LONG = "ab" * (2 * 1024 * 1024)
+MESSAGE = [
+    {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message", "id": "m", "content": []}},
+    {"type": "response.output_text.delta", "item_id": "m", "delta": LONG},
+]
+PENDING = [
+    {"type": "response.output_item.added", "output_index": n, "item": {"type": "function_call", "id": f"c{n}"}}
+    for n in range(900)
+]
+
+
+@pytest.mark.parametrize(
+    ("before", "repeated"),
+    [
+        (MESSAGE, {"type": "response.output_text.done", "item_id": "m", "text": "ba"}),
+        (MESSAGE, {"type": "response.output_text.done", "item_id": "m", "text": "aab"}),
+        (MESSAGE, {"type": "response.content_part.done", "part": {"type": "output_text", "text": "x"}}),
+        (MESSAGE, {"type": "response.output_text.delta", "item_id": "m", "delta": "x"}),
+        (MESSAGE, {"type": "response.refusal.done", "refusal": "x"}),
+        (PENDING, {"type": "response.output_text.delta", "item_id": "m", "delta": "x"}),
+        (PENDING, {"type": "response.function_call_arguments.delta", "item_id": "c0", "delta": " "}),
+        (PENDING, {"type": "response.function_call_arguments.delta", "item_id": "c899", "delta": " "}),
+        (PENDING, {"type": "response.function_call_arguments.delta", "delta": " "}),
+        ([*PENDING[:1], {"type": "response.function_call_arguments.delta", "delta": " " * 900000}], None),
+    ],
+)
+def test_repeated_events_of_a_response_take_linear_time(before, repeated):
+    repeated = repeated or {"type": "response.function_call_arguments.delta", "delta": " "}
+
+    def seconds(number: int) -> float:
+        answer = responses_dialect.ResponseAnswer()
+        for event in before:
+            answer.event(event)
+        began = time.process_time()
+        with contextlib.suppress(DialectError):
+            for _ in range(number):
+                answer.event(repeated)
+        return time.process_time() - began
+
+    # 50,000 events of 80 characters are 4 MB of an answer.
+    assert seconds(50_000) < 2.5
 
 
 PATTERNS = st.lists(

@@ -14,10 +14,11 @@ from openai.types.responses import ResponseOutputItem
 from gateway_plugins.upstreams.finish_reasons import openai_reason
 from gateway_plugins.upstreams.framing import DialectError
 from gateway_plugins.upstreams.structured_text import is_json
+from gateway_plugins.upstreams.text_pieces import TextPieces
 from gateway_plugins.upstreams.tool_calls import (
     arguments_text,
+    check_arguments,
     check_count,
-    checked_arguments,
     count,
     objects,
     plain_text,
@@ -83,12 +84,18 @@ class ResponseAnswer:
     finish_reason: str | None = None
     _items: list[dict[str, Any]] = field(factory=list)
     """The items so far."""
-    _pending: list[dict[str, Any]] = field(factory=list)
-    """Those of them whose end has not arrived."""
+    _pending: dict[int, dict[str, Any]] = field(factory=dict)
+    """Those of them whose end has not arrived, by their `id()`."""
     _calls: dict[Any, dict[str, Any]] = field(factory=dict)
     """The last call that began at each index, for servers that omit the ids of items."""
+    _named: dict[str, list[dict[str, Any]]] = field(factory=dict)
+    """The calls that began with each id, up to the last one that is pending."""
+    _arguments: dict[int, TextPieces] = field(factory=dict)
+    """The arguments of the pending calls, by their `id()`."""
     _message: dict[str, Any] | None = None
     """The message that the text belongs to."""
+    _text: TextPieces = field(factory=TextPieces)
+    """Its text."""
     _place: Any = None
     """Its index, if the server gave one."""
     _sent: list[str] = field(factory=list)
@@ -178,6 +185,9 @@ class ResponseAnswer:
 
     def _output(self, response: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The items in OpenAI's form, of the response or, if some are missing there, as they were sent."""
+        self._leave_message()
+        for item in self._pending.values():
+            self._join_arguments(item)
         given = objects(response.get("output"))
         items: list[Mapping[str, Any]] = given if len(given) >= len(self._items) else [*self._items]
         output = [normal for item in items for normal in _normal_items(item) if normal.get("type") in _KNOWN]
@@ -221,14 +231,13 @@ class ResponseAnswer:
         moved = None not in (place, self._place) and place != self._place
         if self._message is not None and moved and item_id not in ("", self._message["id"]):
             # Another message, whose start was omitted. Neither the index nor the id alone distinguishes it.
-            self._pending = [each for each in self._pending if each is not self._message]
-            self._message = None
+            self._pending.pop(id(self._message), None)
+            self._leave_message()
         started = self._start({"id": item_id}, place) if self._message is None else []
         message = self._message
         assert message is not None
-        message["content"] += text
-        if all(each is not message for each in self._pending):
-            self._pending.append(message)
+        self._text.add(text)
+        self._pending[id(message)] = message
         self._sent.append(text)
         defaults = {"content_index": 0, "output_index": 0, "logprobs": [], **_known(value)}
         return [*started, self._at({**defaults, "type": kind, "item_id": message["id"], "delta": text})]
@@ -249,15 +258,12 @@ class ResponseAnswer:
         if "reasoning" in _type(part):
             return []
         events = self._rest(text, "response.refusal.delta" if refusal else "response.output_text.delta")
-        self._pending = [each for each in self._pending if each is not self._message]
+        self._pending.pop(id(self._message), None)
         return events
 
     def _rest(self, text: str, kind: str) -> list[dict[str, Any]]:
         """The rest of a part of the message whose deltas were omitted, or lost."""
-        before = self._message["content"] if self._message is not None else ""
-        if text.startswith(before):
-            return self._write(kind, text[len(before) :], {})
-        return [] if text in before else self._write(kind, text, {})
+        return self._write(kind, self._text.missing(text), {})
 
     def _added(self, item: Mapping[str, Any], value: Mapping[str, Any]) -> list[dict[str, Any]]:
         if _type(item) == "message":
@@ -267,11 +273,13 @@ class ResponseAnswer:
         begun = dict(item)
         self._items.append(begun)
         if _type(item) in _CALLS:
-            self._pending.append(begun)
+            self._pending[id(begun)] = begun
+            self._named.setdefault(plain_text(item.get("id")), []).append(begun)
             self._calls[_hashable(value.get("output_index"))] = begun
         return []
 
     def _start(self, item: Mapping[str, Any], place: Any = None) -> list[dict[str, Any]]:
+        self._leave_message()
         self._place = place
         self._message = {"type": "message", "role": "assistant", "status": "in_progress", "content": ""}
         self._message["id"] = plain_text(item.get("id")) or _new_id("msg_")
@@ -284,11 +292,12 @@ class ResponseAnswer:
         if _type(item) == "message":
             events = self._start(item, value.get("output_index")) if self._message is None else []
             events += self._rest(_text_of(_normal_items(item)), "response.output_text.delta")
-            begun, self._message = self._message, None
+            begun = self._message
+            self._leave_message()
             self._messages_done += 1
             events.append(self._at({**value, "item": _normal_items(item)[0]}))
         elif _type(item) in _OWN:
-            same = [each for each in self._pending if _type(each) == _type(item)]
+            same = [each for each in self._pending.values() if _type(each) == _type(item)]
             placed = self._calls.get(_hashable(value.get("output_index")))
             named = [each for each in same if item.get("id") and each.get("id") == item["id"]]
             begun = next(iter([*named, *(each for each in same if each is placed), *same]), None)
@@ -297,25 +306,43 @@ class ResponseAnswer:
         if begun is None:
             self._items.append(dict(item))
         else:
+            self._join_arguments(begun)
             begun.update({key: each for key, each in item.items() if each not in (None, "")})
-        self._pending = [each for each in self._pending if each is not begun]
+            self._pending.pop(id(begun), None)
         return events
 
+    def _leave_message(self) -> None:
+        if self._message is not None:
+            self._message["content"] = str(self._text)
+        self._message, self._text = None, TextPieces()
+
+    def _join_arguments(self, call: dict[str, Any]) -> None:
+        if (arguments := self._arguments.pop(id(call), None)) is not None:
+            call["arguments"] = str(arguments)
+
     def _add_arguments(self, value: Mapping[str, Any]) -> None:
-        calls = [each for each in self._items if _type(each) in _CALLS]
-        named = [each for each in calls if value.get("item_id") and each.get("id") == value["item_id"]]
-        placed = self._calls.get(_hashable(value.get("output_index")))
-        pending = [
-            each for each in named or ([placed] if placed else calls) if any(each is open_ for open_ in self._pending)
-        ]
-        if not pending:
+        call = self._pending_call(plain_text(value.get("item_id")), _hashable(value.get("output_index")))
+        if call is None:
             return
-        call = pending[-1]
         if value.get("arguments") is not None:
+            self._arguments.pop(id(call), None)
             call["arguments"] = value["arguments"]
-            self._pending = [each for each in self._pending if each is not call]
-        else:
-            call["arguments"] = checked_arguments(arguments_text(call) + _joined(value.get("delta")))
+            del self._pending[id(call)]
+            return
+        if (arguments := self._arguments.get(id(call))) is None:
+            arguments = self._arguments[id(call)] = TextPieces(arguments_text(call))
+        arguments.add(_joined(value.get("delta")))
+        check_arguments(arguments)
+
+    def _pending_call(self, item_id: str, index: int | str | None) -> dict[str, Any] | None:
+        named = self._named.get(item_id) if item_id else None
+        if named is not None:
+            while len(named) > 1 and id(named[-1]) not in self._pending:
+                named.pop()
+            return self._pending.get(id(named[-1]))
+        if (placed := self._calls.get(index)) is not None:
+            return self._pending.get(id(placed))
+        return next((each for each in reversed(self._pending.values()) if _type(each) in _CALLS), None)
 
     def _at(self, value: Mapping[str, Any]) -> dict[str, Any]:
         self._number += 1

@@ -5,7 +5,7 @@ Servers omit, repeat and reuse both the ids and the indexes of calls, so neither
 
 import json
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sized
 from typing import Any
 
 from attrs import define, field, frozen
@@ -75,9 +75,13 @@ class _Call:
 
     def add(self, part: _Part) -> None:
         """Add the arguments and other fields of a part."""
-        if self.arguments.strip() == "{}" and part.arguments.lstrip().startswith("{"):
+        if len(self.arguments) < _CHEAP and self.arguments.strip() == "{}" and part.arguments.lstrip().startswith("{"):
             self.arguments = self._first = ""  # it was a placeholder
-        self.arguments = checked_arguments(self.arguments + part.arguments)
+        # The only reference to a string is extended in place; otherwise each part would copy it.
+        text, self.arguments = self.arguments, ""
+        text += part.arguments
+        check_arguments(text)
+        self.arguments = text
         self._first = self._first or part.arguments
         self._last = part.arguments or self._last
         self.extra |= part.extra
@@ -193,15 +197,14 @@ def _begins(part: _Part, call: _Call, *, again: bool) -> bool:
     return part.arguments.lstrip().startswith("{")
 
 
-def checked_arguments(text: str) -> str:
-    """Return the arguments of a call.
+def check_arguments(text: Sized) -> None:
+    """Check the length of the arguments of a call.
 
     Raises:
         DialectError: They are too long.
     """
     if len(text) > MAX_ARGUMENTS:
         raise DialectError(f"the upstream sent a tool call with more than {MAX_ARGUMENTS} characters of arguments")
-    return text
 
 
 def check_count(items: Collection[Any]) -> None:
