@@ -32,6 +32,7 @@ from gateway_core.hooks.specs import Gateway, RecordStore, hookimpl
 from gateway_core.http.json_io import json_response, read_json
 from gateway_core.http.openapi.describe import described
 from gateway_core.net.addresses import Network
+from gateway_core.net.json_size import LARGE_BYTES, has_more_values, read_off_loop
 from gateway_core.observability.log_context import add_log_context, in_log_context, log_context
 from gateway_core.observability.trace_context import set_trace_headers, trace_headers
 from gateway_core.runs.current_run import apply_backpressure, current_run, progress_reporter, record_finish_reason
@@ -74,6 +75,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FAILED_AFTER_TOOL",
+    "LARGE_BYTES",
     "AgentEntry",
     "AuditContext",
     "AuthenticationError",
@@ -130,6 +132,7 @@ __all__ = [
     "did_you_mean",
     "find_agents",
     "gateway_tool_name",
+    "has_more_values",
     "hookimpl",
     "import_probe_command",
     "in_log_context",
@@ -144,6 +147,7 @@ __all__ = [
     "parse_pattern",
     "progress_reporter",
     "read_json",
+    "read_off_loop",
     "record_finish_reason",
     "sdk_tool_name",
     "set_trace_headers",

@@ -26,13 +26,16 @@ from gateway_core import (
     RefusedAddressError,
     ToolOrigin,
     UnresolvedHostError,
+    has_more_values,
     mark_tool,
+    read_off_loop,
     sdk_tool_name,
 )
 from gateway_plugins.gateway_tools.settings import PLACEHOLDER, HttpTool
 
 _SAFE = frozenset({"GET", "HEAD"})
 _IN_BODY = frozenset({"POST", "PUT", "PATCH"})
+_MAX_VALUES = 250_000
 _RETRYABLE = frozenset({429, 502, 503, 504})
 _FIRST_BACKOFF = 0.2
 
@@ -91,7 +94,7 @@ class HttpCaller:
                     raise HttpToolError("The tool's server is unreachable.") from None
                 continue
             if status not in _RETRYABLE or last:
-                return self._read(status, content)
+                return await read_off_loop(len(content), self._read, status, content)
         raise AssertionError("the last try returns or raises")
 
     def _check(self, arguments: Mapping[str, Any]) -> None:
@@ -134,13 +137,13 @@ class HttpCaller:
             )
         try:
             async with self._client.stream(settings.method, url, json=body) as answer:
-                content = b""
+                content = bytearray()
                 # Decompressed incrementally, so that a decompression bomb is stopped, too.
                 async for chunk in answer.aiter_bytes():
                     content += chunk
                     if len(content) > settings.max_size:
                         raise HttpToolError(f"The tool's server returned more than {settings.max_size} bytes.")
-                return answer.status_code, content
+                return answer.status_code, bytes(content)
         except UnresolvedHostError:
             raise HttpToolError("The host name of the tool's server could not be resolved.") from None
         except RefusedAddressError:
@@ -153,6 +156,8 @@ class HttpCaller:
             raise HttpToolError(f"The tool's server returned status {status}.")
         if self._result is None:
             return content.decode(errors="replace")
+        if has_more_values(_MAX_VALUES, content):
+            raise HttpToolError(f"The tool's server returned more than {_MAX_VALUES} JSON values.")
         try:
             found = self._result.search(json.loads(content))
         except (ValueError, RecursionError, jmespath.exceptions.JMESPathError):

@@ -5,13 +5,14 @@ An answer that is interrupted is an error, which it is not for the official clie
 
 import re
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 import httpx2
 from openai import APIError
 
+from gateway_core import LARGE_BYTES, read_off_loop
 from gateway_plugins.upstreams.framing import DialectError, Event, EventReader, values
 
 _T = TypeVar("_T")
@@ -41,7 +42,7 @@ class AnswerStream(Generic[_T]):
             with self._client.errors(self.response.request):
                 async with aclosing(self._events()) as events:
                     async for event in events:
-                        for value in self.read(event):
+                        for value in await read_off_loop(len(event.data), self.read, event):
                             yield value
                 for value in self.finish():
                     yield value
@@ -77,11 +78,13 @@ class AnswerStream(Generic[_T]):
         """Yield the events up to `[DONE]`."""
         reader = EventReader()
         async for piece in self.response.aiter_bytes():
-            for event in reader.feed(piece):
+            # A large event is completed in a thread; otherwise, the events before an error in the piece are read.
+            complete: Callable[[Iterable[Event]], Iterable[Event]] = list if reader.held > LARGE_BYTES else iter
+            for event in await read_off_loop(reader.held, complete, reader.feed(piece)):
                 if event.data.startswith(b"[DONE]"):
                     return
                 yield event
-        for event in reader.end():
+        for event in await read_off_loop(reader.held, list, reader.end()):
             if event.data.startswith(b"[DONE]"):
                 return
             yield event

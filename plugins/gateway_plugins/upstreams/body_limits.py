@@ -9,6 +9,9 @@ from gateway_core import apply_backpressure
 from gateway_plugins.upstreams.framing import DialectError
 
 _KEEP_METHOD = (307, 308)
+# The client parses errors and lists itself, in the event loop.
+_MAX_ERROR_BYTES = 1024 * 1024
+_MAX_LIST_BYTES = 4 * 1024 * 1024
 
 
 async def check_redirect(response: httpx2.Response) -> None:
@@ -50,20 +53,27 @@ def limited(max_answer: int) -> Callable[[httpx2.Response], Awaitable[None]]:
         inner = httpx2.Response(
             response.status_code, headers=response.headers, stream=response.stream, request=response.request
         )
-        response.stream = _Body(inner, max_answer)
+        if response.status_code >= 400:
+            response.stream = _Body(inner, _MAX_ERROR_BYTES, truncate=True)
+        else:
+            response.stream = _Body(inner, max_answer if response.request.method == "POST" else _MAX_LIST_BYTES)
         response.headers.pop("content-encoding", None)
 
     return hook
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.Response, max_answer: int) -> None:
+    def __init__(self, inner: httpx2.Response, size: int, *, truncate: bool = False) -> None:
         self._inner = inner
-        self._remaining = max_answer
+        self._remaining = size
+        self._truncate = truncate
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._inner.aiter_bytes():
             self._remaining -= len(piece)
+            if self._remaining < 0 and self._truncate:
+                yield piece[: self._remaining]
+                return
             if self._remaining < 0:
                 raise DialectError("the upstream's response exceeds max_answer")
             yield piece

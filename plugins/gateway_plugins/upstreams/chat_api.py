@@ -12,7 +12,7 @@ from gateway_core import record_finish_reason
 from gateway_plugins.upstreams.answer_stream import AnswerStream, objects_in
 from gateway_plugins.upstreams.conversation import call_ids
 from gateway_plugins.upstreams.dialect import Answer, merge_chunks
-from gateway_plugins.upstreams.framing import DialectError, Event, read_body
+from gateway_plugins.upstreams.framing import DialectError, Event, check_values, read_body
 from gateway_plugins.upstreams.tool_calls import objects
 
 _VALIDATE_WHOLE = ChatCompletion.__pydantic_validator__.validate_python
@@ -67,6 +67,7 @@ class ChunkStream(AnswerStream[ChatCompletionChunk], AsyncStream[ChatCompletionC
         """Return the chunks for an event."""
         answer = self._answer
         if event.name != "error":
+            check_values(event.data)
             try:
                 chunk: ChatCompletionChunk = _VALIDATE(event.data)
                 if not answer.structured and _is_plain(chunk):

@@ -23,7 +23,7 @@ from openai import (
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
-from gateway_core import trace_headers
+from gateway_core import read_off_loop, trace_headers
 from gateway_plugins.upstreams import chat_api, responses_api
 from gateway_plugins.upstreams.answer_stream import reported_status
 from gateway_plugins.upstreams.body_limits import check_redirect, limited
@@ -103,7 +103,8 @@ class UpstreamClient(AsyncOpenAI):
             if api is None or _RAW in {str(name).lower() for name in request.get("headers") or ()}:
                 return await super().post(path, **options)
             response = await super().post(path, **{**options, "cast_to": httpx2.Response})
-        answer = api.read(response.content, options.get("body") or {})
+        content = response.content
+        answer = await read_off_loop(len(content), api.read, content, options.get("body") or {})
         answer._request_id = response.headers.get("x-request-id")
         return answer
 

@@ -11,9 +11,14 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
+from gateway_core import has_more_values
+
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 100
 """Nesting of JSON. Values below are read; deeper ones exhaust the stack of the libraries that read them later."""
+
+MAX_VALUES = 250_000
+"""Maximum number of JSON values in one event, or in a whole answer."""
 
 _CHEAP_BYTES = 4096
 """Size of JSON that can be parsed again for each line."""
@@ -61,6 +66,11 @@ class EventReader:
         self._name = ""
         self._raw: list[bytes] = []
         self._raw_size = self._parse_at = 0
+
+    @property
+    def held(self) -> int:
+        """Number of bytes whose event is not complete, which the next piece may complete."""
+        return self._rest_size + self._raw_size
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         """Yield the events that a piece completes.
@@ -195,6 +205,7 @@ def values(data: bytes) -> Iterator[Any]:
     if data.startswith(_DONE):
         yield _DONE.decode()
         return
+    check_values(data)
     try:
         text = data.decode().strip()
         many = text.count("{") + text.count("[") > MAX_DEPTH
@@ -215,7 +226,18 @@ def values(data: bytes) -> Iterator[Any]:
 _DECODER = json.JSONDecoder()
 
 
+def check_values(data: bytes) -> None:
+    """Check the number of values in JSON, before it is parsed.
+
+    Raises:
+        DialectError: There are too many.
+    """
+    if has_more_values(MAX_VALUES, data):
+        raise DialectError(f"the upstream sent more than {MAX_VALUES} JSON values at once")
+
+
 def _is_json(data: bytes) -> bool:
+    check_values(data)
     try:
         json.loads(data)
     except (ValueError, RecursionError):
