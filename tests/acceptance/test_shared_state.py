@@ -56,6 +56,7 @@ def test_a_second_server_warns_and_has_the_same_overrides(granted, folder):
         while not allowed(first, alice, "labs/Research"):
             assert time.monotonic() < until, "the override is not active in the first server"
         command(folder, "check")
+        assert not [*(folder / ".agent-gateway").glob("audit-3*")]
         assert "ok: audit.jsonl" in command(folder, "audit", "verify")
         command(folder, "keys", "create", "third")
     events = re.findall(r'"event":"([\w.]+)"', (folder / ".agent-gateway" / "audit-2.jsonl").read_text())
@@ -86,6 +87,16 @@ def test_a_key_is_revoked_while_an_agent_loads(granted, folder):
     file = folder / "gateway.toml"
     file.write_text(file.read_text().replace('agents = ["Open"]', 'agents = ["Open"]\ndisabled = true'))
     assert denied_within(server, alice, "Open", 20, openai.AuthenticationError) < 10
+
+
+def test_a_key_is_revoked_without_file_system_events(folder):
+    """However rarely the folders are scanned: the configuration is one file."""
+    alice, file = make_key(folder, "alice", "--agents", "Open"), folder / "gateway.toml"
+    file.write_text(file.read_text() + '\n[plugins.hot_reload]\nmode = "poll"\npoll_interval = "5m"\n')
+    with serving(folder, "--offline") as server:
+        assert ask(server, alice, "Open")
+        file.write_text(file.read_text().replace('agents = ["Open"]', 'agents = ["Open"]\ndisabled = true'))
+        assert denied_within(server, alice, "Open", 20, openai.AuthenticationError) < 10
 
 
 def test_the_lock_of_a_killed_server_is_no_obstacle(folder):

@@ -20,6 +20,9 @@ from gateway_plugins.hot_reload.snapshot import Snapshot, differing, take_snapsh
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
+# Without events, single files such as the configuration are checked this often, so that a revoked key expires within a
+# second; folders are expensive to scan.
+_FILES_SECONDS = 0.25
 # Events come in bursts. A short delay avoids a snapshot for each event.
 _BURST_SECONDS = 0.02
 # Files may be written to a new folder before it is watched, so it is scanned again soon.
@@ -95,12 +98,13 @@ class Reloader:
     async def _step(self) -> None:
         if not self.paths:
             await self._wake.wait()
-        woken = self._event_seen = await self._wait(min(CHECK_SECONDS, self._next_scan - time.monotonic()))
+        seconds = _FILES_SECONDS if self.event_source.polling else CHECK_SECONDS
+        woken = self._event_seen = await self._wait(min(seconds, self._next_scan - time.monotonic()))
         if woken:
             self.event_source.event_received()
         moment = time.monotonic()
         restarted = await self.event_source.update(self.paths)
-        if not (woken or restarted or moment >= self._next_scan):
+        if not (woken or restarted or moment >= self._next_scan or await self._file_changed()):
             return
         found = await self._take_snapshot()
         interval = self.settings.poll_interval if self.event_source.polling else self.settings.rescan_interval
@@ -165,6 +169,15 @@ class Reloader:
         fresh = await self._in_thread(lambda: update_snapshot(changed))
         newer = {path: stamp for path, stamp in found.items() if path not in set(changed)}
         return {**newer, **fresh}
+
+    async def _file_changed(self) -> bool:
+        """Whether a watched path that is a file has changed; only if there are no events."""
+        if not self.event_source.polling or self._snapshot is None:
+            return False
+        before = {str(path): self._snapshot.get(str(path)) for path in self.paths}
+        files = [path for path, stamp in before.items() if stamp is not None]
+        fresh = await self._in_thread(lambda: update_snapshot(files))
+        return any(fresh.get(path) != before[path] for path in files)
 
     async def _take_snapshot(self) -> Snapshot:
         began = time.monotonic()

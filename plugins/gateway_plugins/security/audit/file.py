@@ -120,7 +120,10 @@ class AuditFile:
         _sync(self._fd)
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and delete them if they contain no record."""
+        if self._fd >= 0 and self._seq == 0 and os.fstat(self._fd).st_size == 0:
+            for path in (self.path, head_path(self.path)):
+                path.unlink(missing_ok=True)
         for fd in (self._fd, self._head_fd):
             if fd >= 0:
                 os.close(fd)
@@ -159,10 +162,13 @@ class AuditFile:
             try:
                 if fcntl is not None:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
-            else:
+                # The process that has just released the lock may have deleted the file.
+                kept = head_path(path).exists() and os.path.samestat(os.fstat(fd), head_path(path).stat())
+            except (BlockingIOError, FileNotFoundError):
+                kept = False
+            if kept:
                 return path, fd
+            os.close(fd)
         raise BlockingIOError(f"{_MAX_WRITERS} other processes write audit logs there")
 
     def _next(self, pending: deque[bytes]) -> list[_Line]:
