@@ -10,8 +10,13 @@ from agents import AgentOutputSchemaBase
 from gateway_core.errors import ModelBehaviorError
 from gateway_core.types import AnswerFormat
 
-MAX_REFERENCES = 10_000
-"""Maximum number of references that a validation follows: a small schema of a client can describe endless work."""
+MAX_STEPS = 200_000
+"""Maximum number of rules that a validation applies, about two seconds: a small schema can describe endless work."""
+
+_ITEMS_PER_STEP = 5
+"""Number of entries of a rule, or of the value, that cost as much as a rule."""
+
+_STEPS_PER_ERROR = 5
 
 
 class ClientSchema(AgentOutputSchemaBase):
@@ -77,22 +82,43 @@ def _validator(schema: dict[str, Any]) -> Any:
     from jsonschema.validators import extend
     from referencing import Registry
 
-    left = iter(range(MAX_REFERENCES))
+    left = MAX_STEPS
 
-    def counted(follow: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-        @functools.wraps(follow)
-        def following(*arguments: Any) -> Iterator[Any]:
-            if next(left, None) is None:
-                raise _TooMuchWorkError
-            yield from follow(*arguments) or ()
+    def spend(steps: int) -> None:
+        nonlocal left
+        left -= steps
+        if left < 0:
+            raise _TooMuchWorkError
 
-        return following
+    def counted(rule: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+        @functools.wraps(rule)
+        def apply(validator: Any, value: Any, instance: Any, whole: Any) -> Iterator[Any]:
+            spend(1 + (_size(value) + _size(instance)) // _ITEMS_PER_STEP)
+            for error in rule(validator, value, instance, whole) or ():
+                spend(_STEPS_PER_ERROR)
+                yield error
 
-    changed: dict[str, Any] = {name: counted(Draft202012Validator.VALIDATORS[name]) for name in ("$ref", "$dynamicRef")}
+        return apply
+
+    rules: dict[str, Any] = {**Draft202012Validator.VALIDATORS, "uniqueItems": _unique_items}
     # A regular expression of a client's could block the event loop for hours.
-    changed |= dict.fromkeys(("pattern", "patternProperties"))
-    kept = {name: rule for name, rule in {**Draft202012Validator.VALIDATORS, **changed}.items() if rule is not None}
+    for name in ("pattern", "patternProperties"):
+        del rules[name]
     validators = extend(Draft202012Validator)  # type: ignore[no-untyped-call]
-    validators.VALIDATORS = kept
+    validators.VALIDATORS = {name: counted(rule) for name, rule in rules.items()}
     # Without the empty registry, the library would fetch remote references.
     return validators(schema, registry=Registry())
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, list | dict) else 0
+
+
+def _unique_items(_validator: Any, value: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+    """Replaces the library's rule, which compares each item with all others."""
+    from jsonschema import ValidationError
+
+    if not value or not isinstance(instance, list):
+        return
+    if len({json.dumps(item, sort_keys=True) for item in instance}) < len(instance):
+        yield ValidationError("the items are not unique")

@@ -1,6 +1,7 @@
 """The output format of a client, over real HTTP to a model server."""
 
 import json
+import time
 
 import openai
 import pytest
@@ -164,6 +165,32 @@ async def test_an_answer_in_json_contains_no_links():
 def test_a_schema_cannot_reach_out_or_run_forever(schema):
     with pytest.raises(ModelBehaviorError, match="requested format"):
         check("1", AnswerFormat("x", schema, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("items", "value"),
+    [
+        ({"enum": [f"x{n}" for n in range(20_000)]}, "y"),
+        ({"anyOf": [{"const": n} for n in range(300)]}, "y"),
+        ({"required": [f"a{n}" for n in range(20_000)]}, {}),
+        ({"properties": {f"a{n}": {} for n in range(20_000)}}, {}),
+        ({"anyOf": [{"items": {}, "const": 1}] * 1000}, [1] * 100),
+    ],
+)
+def test_the_work_of_a_validation_is_limited(items, value):
+    began = time.thread_time()
+    with pytest.raises(ModelBehaviorError, match="takes too long to validate"):
+        check(json.dumps([value] * 10_000), AnswerFormat("x", {"items": items}, strict=False))
+    assert time.thread_time() - began < 8
+
+
+def test_unique_items_take_linear_time():
+    began = time.thread_time()
+    values = [{"a": n} for n in range(20_000)]
+    check(json.dumps(values), AnswerFormat("x", {"uniqueItems": True}, strict=False))
+    with pytest.raises(ModelBehaviorError, match="uniqueItems"):
+        check(json.dumps([*values, {"a": 1}]), AnswerFormat("x", {"uniqueItems": True}, strict=False))
+    assert time.thread_time() - began < 4
 
 
 def test_patterns_are_not_evaluated():
