@@ -99,6 +99,13 @@ async def test_a_path_cannot_forge_a_line(console):
     assert not set("\x1b\u2028") & set(raw)
 
 
+async def test_a_long_path_is_cut_off(console):
+    async with gateway_in_memory({"X": Agent(name="x")}) as g:
+        await g.http.get("/v1/" + "p" * 5000)
+    [line] = [line for line in lines(console) if line["message"] == "request"]
+    assert line["path"] == "/v1/" + "p" * 496
+
+
 async def test_load_messages_contain_the_agent(console, tmp_path):
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "agent.py").write_text(

@@ -51,7 +51,7 @@ _SIMPLEST_FIRST = {"null": 0, "object": 2, "array": 2}
 
 def words(text: str) -> set[str]:
     """The words of a text or an identifier, in lower case, without stop words, short words and a plural's `s`."""
-    found = (word.casefold() for word in _WORD.findall(text))
+    found = (word.casefold() for word in _WORD.findall(text[:_MOST_CHARACTERS]))
     return {word.removesuffix("s") for word in found if len(word) > 2 and word not in _STOP_WORDS}
 
 

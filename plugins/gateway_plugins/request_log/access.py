@@ -13,6 +13,9 @@ logger = logging.getLogger("agent_gateway.request")
 CLIENT_CLOSED_REQUEST = 499
 """Status logged when the client disconnected before the response was complete (nginx's convention)."""
 
+_MAX_PATH = 500
+"""Maximum number of characters of a path in a log line, because clients choose it."""
+
 
 class AccessLog:
     """ASGI middleware that writes the access log.
@@ -52,7 +55,7 @@ class AccessLog:
                 extra={
                     "fields": {
                         "method": scope["method"],
-                        "path": scope["path"],
+                        "path": scope["path"][:_MAX_PATH],
                         "status": status if complete else CLIENT_CLOSED_REQUEST,
                         "seconds": round(time.perf_counter() - began, 6),
                         "bytes": size,

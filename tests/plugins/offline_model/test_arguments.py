@@ -280,3 +280,7 @@ def test_words_leave_out_what_says_nothing() -> None:
     assert words("What is the weather, please?") == {"weather"}
     assert words("transfer_to_billing_agent") == {"billing"}
     assert words("look_up_invoice") & words("My INVOICES") == {"invoice"}
+
+
+def test_only_the_beginning_of_a_long_text_is_searched():
+    assert words("weather " + "w" * 5000 + " forecast") == {"weather", "w" * 3992}
