@@ -22,7 +22,7 @@ class EventChannel(Generic[T]):
     def __init__(self) -> None:
         self._items: list[T] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._taken = asyncio.Event()
+        self._taken: asyncio.Event | None = None  # made when a source waits, which is rare
 
     def put(self, item: T) -> None:
         """Add an item and wake the reader."""
@@ -33,6 +33,7 @@ class EventChannel(Generic[T]):
     async def room(self) -> None:
         """Wait until fewer than `HIGH_WATER_MARK` items are pending."""
         while len(self._items) >= HIGH_WATER_MARK:
+            self._taken = self._taken or asyncio.Event()
             self._taken.clear()
             await self._taken.wait()
 
@@ -53,7 +54,8 @@ class EventChannel(Generic[T]):
                 if timer is not None:
                     timer.cancel()
         items, self._items = self._items, []
-        self._taken.set()
+        if self._taken is not None:
+            self._taken.set()
         return items
 
 

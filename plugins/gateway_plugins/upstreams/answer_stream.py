@@ -16,6 +16,7 @@ from gateway_core import LARGE_BYTES, read_off_loop
 from gateway_plugins.upstreams.framing import DialectError, Event, EventReader, values
 
 _T = TypeVar("_T")
+_RETRIES = "x-stainless-retry-count"
 _KEEP_ALIVE = ("ping", "keepalive", "keep-alive", "heartbeat")
 _STATUSES = (
     (429, ("rate_limit", "ratelimit", "quota", "too_many", "throttl", "resource_exhausted", "exhausted")),
@@ -36,6 +37,7 @@ class AnswerStream(Generic[_T]):
     response: httpx2.Response
     _client: Any
     _options: Any
+    _iterator: AsyncIterator[_T]
 
     async def __stream__(self) -> AsyncIterator[_T]:
         try:
@@ -68,16 +70,24 @@ class AnswerStream(Generic[_T]):
             DialectError: The answer was interrupted.
         """
 
-    @property
-    def payload(self) -> Mapping[str, Any]:
-        """The JSON of the request."""
-        body = self._options.json_data if self._options is not None else None
+    def take_payload(self) -> Mapping[str, Any]:
+        """Return the JSON of the request, and release the request: a silent stream would hold the conversation."""
+        options, self._options = self._options, None
+        sent = self.response.request
+        # What errors are made with: the URL, and the number of retries.
+        self.response.request = httpx2.Request(
+            sent.method, sent.url, headers={name: sent.headers[name] for name in (_RETRIES,) if name in sent.headers}
+        )
+        body = options.json_data if options is not None else None
         return body if isinstance(body, Mapping) else {}
+
+    def __aiter__(self) -> AsyncIterator[_T]:
+        return self._iterator
 
     async def _events(self) -> AsyncGenerator[Event, None]:
         """Yield the events up to `[DONE]`."""
         reader = EventReader()
-        async for piece in self.response.aiter_bytes():
+        async for piece in self.response.aiter_raw():  # `body_limits` has decompressed it
             # A large event is completed in a thread; otherwise, the events before an error in the piece are read.
             complete: Callable[[Iterable[Event]], Iterable[Event]] = list if reader.held > LARGE_BYTES else iter
             for event in await read_off_loop(reader.held, complete, reader.feed(piece)):

@@ -1,6 +1,6 @@
 """Limits the size of upstream responses, applies the client's backpressure to them, and rejects redirects elsewhere."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 
 import httpx2
 from openai import APIStatusError
@@ -48,28 +48,34 @@ def limited(max_answer: int) -> Callable[[httpx2.Response], Awaitable[None]]:
     """
 
     async def hook(response: httpx2.Response) -> None:
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        # Decompressed here, piece by piece: a small compressed body may stand for gigabytes.
-        inner = httpx2.Response(
-            response.status_code, headers=response.headers, stream=response.stream, request=response.request
-        )
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
+        pieces: AsyncIterable[bytes] = stream
+        if "content-encoding" in response.headers:
+            # Decompressed here, piece by piece: a small compressed body may stand for gigabytes.
+            pieces = httpx2.Response(
+                response.status_code, headers=response.headers, stream=stream, request=response.request
+            ).aiter_bytes()
+            del response.headers["content-encoding"]
         if response.status_code >= 400:
-            response.stream = _Body(inner, _MAX_ERROR_BYTES, truncate=True)
+            response.stream = _Body(stream, pieces, _MAX_ERROR_BYTES, truncate=True)
         else:
-            response.stream = _Body(inner, max_answer if response.request.method == "POST" else _MAX_LIST_BYTES)
-        response.headers.pop("content-encoding", None)
+            response.stream = _Body(stream, pieces, max_answer if response.request.method == "POST" else _MAX_LIST_BYTES)
 
     return hook
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.Response, size: int, *, truncate: bool = False) -> None:
-        self._inner = inner
+    def __init__(
+        self, stream: httpx2.AsyncByteStream, pieces: AsyncIterable[bytes], size: int, *, truncate: bool = False
+    ) -> None:
+        self._stream = stream
+        self._pieces = pieces
         self._remaining = size
         self._truncate = truncate
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._inner.aiter_bytes():
+        async for piece in self._pieces:
             self._remaining -= len(piece)
             if self._remaining < 0 and self._truncate:
                 yield piece[: self._remaining]
@@ -80,7 +86,7 @@ class _Body(httpx2.AsyncByteStream):
             await apply_backpressure(len(piece))
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        await self._stream.aclose()
 
 
 def _origin(url: httpx2.URL) -> str:

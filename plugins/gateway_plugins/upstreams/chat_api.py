@@ -61,7 +61,7 @@ class ChunkStream(AnswerStream[ChatCompletionChunk], AsyncStream[ChatCompletionC
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._answer = _answer_to(self.payload)
+        self._answer = _answer_to(self.take_payload())
 
     def read(self, event: Event) -> Iterable[ChatCompletionChunk]:
         """Return the chunks for an event."""

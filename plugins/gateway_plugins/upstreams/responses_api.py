@@ -22,8 +22,9 @@ class ResponseEventStream(AnswerStream[ResponseStreamEvent], AsyncStream[Respons
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._answer = ResponseAnswer(item_ids(self.payload.get("input")))
-        self._json = StructuredEvents() if is_structured(self.payload) else None
+        payload = self.take_payload()
+        self._answer = ResponseAnswer(item_ids(payload.get("input")))
+        self._json = StructuredEvents() if is_structured(payload) else None
 
     def read(self, event: Event) -> Iterable[ResponseStreamEvent]:
         """Return the events in OpenAI's form for an event."""
