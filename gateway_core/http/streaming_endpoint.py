@@ -44,6 +44,7 @@ class StreamingEndpoint:
         self._request = request
         self.send = send
         self._active: ActiveRun | None = None
+        self._left = False
 
     @property
     def acted(self) -> bool:
@@ -60,39 +61,45 @@ class StreamingEndpoint:
         return self._active
 
     async def _serve(self, work: Coroutine[Any, Any, None], receive: Receive) -> None:
-        """Runs `work` until it finishes or the client disconnects.
+        """Runs `work` until it finishes or the client disconnects, which cancels it.
 
         After a disconnect, the agent's `on_disconnect` setting decides whether the run continues.
         """
-        task = asyncio.ensure_future(work)
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled_before = task.cancelling()
         # A disconnect is reported only to a pending `receive()`, so one is pending until `work` finishes.
-        leaving = asyncio.ensure_future(_disconnected(receive))
+        leaving = asyncio.ensure_future(self._cancel_on_disconnect(receive, task))
         try:
-            await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                self._result(task)
-                return
-            self._on_disconnect()
+            await work
+        except Exception as error:
+            # After a disconnect, no client receives the error.
+            if not self._left:
+                if isinstance(error, GatewayError) or self._active is None or not self._active.acted:
+                    raise
+                raise self._failed_after_tool() from error
+        except asyncio.CancelledError:
+            if not self._left or task.cancelling() > cancelled_before + 1:
+                raise  # cancelled from outside, such as at shutdown
         finally:
             leaving.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait((task,))
-        if self._active is not None and self._active.handed_over:
+            if self._left:
+                task.uncancel()
+        if self._left and self._active is not None and self._active.handed_over:
             self._gateway.detached_runs.keep(self._active)
 
-    def _result(self, task: "asyncio.Future[None]") -> None:
-        try:
-            task.result()
-        except GatewayError:
-            raise
-        except Exception as error:
-            if self._active is None or not self._active.acted:
-                raise
-            logger.exception("request %s failed after a tool had started", self._request.run.request_id)
-            problem = GatewayError("internal error")
-            problem.after_tool()
-            raise problem from error
+    def _failed_after_tool(self) -> GatewayError:
+        logger.exception("request %s failed after a tool had started", self._request.run.request_id)
+        problem = GatewayError("internal error")
+        problem.after_tool()
+        return problem
+
+    async def _cancel_on_disconnect(self, receive: Receive, task: "asyncio.Task[Any]") -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        self._on_disconnect()
+        task.cancel()
 
     def _on_disconnect(self) -> None:
         run = self._active
@@ -121,11 +128,6 @@ class StreamingEndpoint:
         if body == KEEP_ALIVE and self._active is not None:
             self._active.keep_alives += 1
         await self.send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def is_final(events: list[RunEvent]) -> bool:
