@@ -63,16 +63,19 @@ class ActiveRun:
         self.keep_alives = 0
         """Number of keep-alive comments sent while the run produced no events."""
         self._first_token: float | None = None
-        self._admitted = AsyncExitStack()
+        self._admissions: Sequence[AbstractAsyncContextManager[None]] = ()
+        """The contexts to leave when the run ends."""
 
     async def __aenter__(self) -> "ActiveRun":
         # A run that is not admitted does not count as started: only its error is announced, by the request handler.
+        admissions = self._lifecycle.admissions(self._request)
         async with AsyncExitStack() as admitted:
-            for admission in self._lifecycle.admissions(self._request):
+            for admission in admissions:
                 await admitted.enter_async_context(admission)
             # Shutdown may have begun while admission was pending.
             self._lifecycle.refuse_when_stopping()
-            self._admitted = admitted.pop_all()
+            admitted.pop_all()
+        self._admissions = admissions
         self._began = time.perf_counter()
         self._lifecycle.entered(self)
         self._task = asyncio.create_task(self._lifecycle.perform(self._request, self._scope))
@@ -129,7 +132,9 @@ class ActiveRun:
                 keep_alives=self.keep_alives,
             )
             self._lifecycle.left(self, self._scope, outcome)
-            await self._admitted.aclose()
+            async with AsyncExitStack() as admitted:
+                for admission in self._admissions:
+                    admitted.push_async_exit(admission)
 
     async def take(self, timeout: float | None = None) -> list[RunEvent]:
         """Wait for and return the events since the last call; an empty list if `timeout` seconds pass without one.

@@ -8,7 +8,6 @@ import asyncio
 from typing import Any
 
 import hypercorn.protocol
-from hypercorn.asyncio.worker_context import EventWrapper
 from hypercorn.events import Closed
 from hypercorn.protocol.h11 import H11Protocol
 
@@ -28,13 +27,26 @@ class _Protocol(H11Protocol):
         self.can_read = _CanRead(self, getattr(connection, "reader", None))
 
 
-class _CanRead(EventWrapper):
-    """Hypercorn's event, whose `wait` also ends when the client disconnects."""
+class _CanRead:
+    """Replaces Hypercorn's event, which is cleared while a pipelined request waits.
+
+    `wait` also ends when the client disconnects. Other connections need no event, which would take 1 KiB of each.
+    """
 
     def __init__(self, protocol: H11Protocol, reader: asyncio.StreamReader | None) -> None:
-        super().__init__()
         self._protocol = protocol
         self._reader = reader
+        self._event: asyncio.Event | None = None
+
+    async def clear(self) -> None:
+        self._event = asyncio.Event()
+
+    async def set(self) -> None:
+        if self._event is not None:
+            self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event is None or self._event.is_set()
 
     async def wait(self) -> None:
         """Wait until the next request may be read.
@@ -42,11 +54,10 @@ class _CanRead(EventWrapper):
         Raises:
             ConnectionResetError: The client has disconnected.
         """
-        while True:
+        while self._event is not None and not self._event.is_set():
             try:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._event.wait()
-                return
             except TimeoutError:
                 pass
             # `at_eof()` is false while the buffer contains unread data, so check the private attributes.

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from hypercorn.asyncio import serve as hypercorn_serve
@@ -26,6 +26,7 @@ from gateway_core.config.settings import ServerConfig
 from gateway_core.errors import ConfigError, GatewayError
 from gateway_core.gateway import RunningGateway
 from gateway_core.net.addresses import is_loopback as is_loopback
+from gateway_core.server.connection_memory import reduce_memory
 from gateway_core.server.h11_disconnect import detect_disconnects
 from gateway_core.storage.state_dir import claim
 
@@ -114,6 +115,7 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
     _raise_open_file_limit()
     _return_large_blocks()
     detect_disconnects()
+    reduce_memory()
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(listen(config, address)) for address in addresses]
         if config.admin_address:
@@ -134,13 +136,16 @@ async def _serve(
     _reload_on_hangup(gateway, stop)
     failed: list[BaseException] = []
 
-    async def recording_app(scope: Any, receive: Any, send: Any) -> None:
+    def recording_app(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        request = app(scope, receive, send)
+        return recorded(request) if scope["type"] == "lifespan" else request
+
+    async def recorded(lifespan: Awaitable[None]) -> None:
         # Hypercorn reports only that the lifespan failed. Keep the exception, to raise it from `_serve`.
         try:
-            await app(scope, receive, send)
+            await lifespan
         except BaseException as error:
-            if scope["type"] == "lifespan":
-                failed.append(_cause(error))
+            failed.append(_cause(error))
             raise
 
     async def announce(url: str) -> None:
@@ -169,7 +174,9 @@ async def _serve(
             listener.close()
 
     try:
-        await hypercorn_serve(recording_app, _hypercorn_config(config, listeners), shutdown_trigger=until_stopped)
+        await hypercorn_serve(
+            recording_app, _hypercorn_config(config, listeners), shutdown_trigger=until_stopped, mode="asgi"
+        )
     except Exception:
         if not failed:
             raise

@@ -21,7 +21,7 @@ from gateway_core.http.chat.request import parse_chat_request
 from gateway_core.http.chat.serializer import ChunkWriter, completion, error_event, fingerprint, reasoning_fields
 from gateway_core.http.chat.stored import ToStore, put_completion
 from gateway_core.http.client_detection import rendering_for
-from gateway_core.http.idempotency import Idempotency
+from gateway_core.http.idempotency import Claim, Idempotency
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
 from gateway_core.http.streaming_endpoint import KEEP_ALIVE, NOT_STORED, StreamingEndpoint, is_final
@@ -45,7 +45,11 @@ class ChatCompletions:
         self._idempotency = idempotency
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
+        claim, answer = await self._prepare(Request(scope, receive), send)
+        await self._idempotency.serve(claim, answer, receive)
+
+    async def _prepare(self, request: Request, send: Send) -> "tuple[Claim | None, _Answer]":
+        """Reads the request, of which the response holds only what the run needs."""
         principal, body = await read_request(request, self._gateway)
         claim = self._idempotency.claim(request, principal, body)
         config = self._gateway.config
@@ -57,7 +61,7 @@ class ChatCompletions:
         answer = _Answer(self._gateway, to_run, send, rendering, include_usage=chat.include_usage)
         if to_run.task is None:
             answer.to_store = chat.to_store
-        await self._idempotency.serve(claim, answer, receive)
+        return claim, answer
 
 
 class _Answer(StreamingEndpoint):

@@ -20,7 +20,7 @@ from gateway_core.gateway import RunningGateway
 from gateway_core.http.agent_request import prepare_run, read_request
 from gateway_core.http.auth import authenticated
 from gateway_core.http.client_detection import has_tool_items
-from gateway_core.http.idempotency import Idempotency
+from gateway_core.http.idempotency import Claim, Idempotency
 from gateway_core.http.json_io import json_response
 from gateway_core.http.openapi import schemas
 from gateway_core.http.openapi.describe import described
@@ -57,7 +57,11 @@ class Responses:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /v1/responses`."""
-        request = Request(scope, receive)
+        claim, answer = await self._prepare(Request(scope, receive), send)
+        await self._idempotency.serve(claim, answer, receive)
+
+    async def _prepare(self, request: Request, send: Send) -> "tuple[Claim | None, _Answer]":
+        """Reads the request, of which the response holds only what the run and the storage need."""
         principal, body = await read_request(request, self._gateway)
         claim = self._idempotency.claim(request, principal, body)
         config = self._gateway.config
@@ -73,8 +77,7 @@ class Responses:
         await stored.renew(earlier, config.http.keep_responses)
         to_run = evolve(to_run, items=[*earlier.items, *asked.items], verdict=_verdict(asked.approvals))
         tools = has_tool_items(request.headers, principal, body.get("tools"), config.clients)
-        answer = _Answer(self._gateway, to_run, send, asked, stored, tools, self._running, scope)
-        await self._idempotency.serve(claim, answer, receive)
+        return claim, _Answer(self._gateway, to_run, send, asked, stored, tools, self._running, request.scope)
 
     @described("Get a stored response", answers=schemas.RESPONSE, query=schemas.RESUME, content=schemas.STREAM)
     async def get(self, request: Request) -> Response:

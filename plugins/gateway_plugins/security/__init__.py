@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -158,12 +158,10 @@ class Security:
             )
 
     @hookimpl
-    @asynccontextmanager
-    async def admission(self, run: RunContext, entry: AgentEntry) -> AsyncIterator[None]:
+    def admission(self, run: RunContext, entry: AgentEntry) -> AbstractAsyncContextManager[None]:
         """Hold a run slot within the limits, unless the audit log must be written and cannot be."""
         self._parts.audit.check()
-        async with self._parts.limits.admission(_caller(run.principal), run.agent_id):
-            yield
+        return self._parts.limits.admission(_caller(run.principal), run.agent_id)
 
     @hookimpl
     def on_run_end(self, run: RunContext, outcome: Outcome) -> None:

@@ -4,7 +4,7 @@ It does not authenticate: it checks the `Host` and `Origin` headers, which a bro
 """
 
 import ipaddress
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -52,10 +52,10 @@ class BrowserGuard:
         self._app = app
         self._allowed = allowed
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] in ("http", "websocket"):
             self._check(scope, Headers(scope=scope))
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         allowed = self._allowed()

@@ -10,8 +10,8 @@ raises once the address exceeds its limit; a valid credential is never refused b
 
 import ipaddress
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -67,21 +67,18 @@ class Limits:
         await self._budget.__aexit__()
         await self._windows.close()
 
-    @asynccontextmanager
-    async def admission(self, caller: str, agent_id: str) -> AsyncIterator[None]:
-        """Count a request and hold a run slot while the run lasts; adds the remaining quota to the response headers.
+    def admission(self, caller: str, agent_id: str) -> AbstractAsyncContextManager[None]:
+        """Return the context of a run. Entering it counts a request, adds the remaining quota to the response headers,
+        and takes a run slot until the context is left.
 
         Args:
             caller: The id of the key, or of the principal for a request without a key.
             agent_id: The id of the agent.
 
         Raises:
-            RateLimitError: A limit is exceeded; `retry_after` gives the seconds to wait.
+            RateLimitError: On entry, a limit is exceeded; `retry_after` gives the seconds to wait.
         """
-        self._check_budget(caller)
-        with self._slot(caller, agent_id):
-            await self.count_request(caller, agent_id)
-            yield
+        return _Admission(self, caller, agent_id)
 
     async def count_request(self, caller: str, agent_id: str) -> Window | None:
         """Count a request. Returns the window with the fewest remaining requests; `None` without a limit.
@@ -134,29 +131,39 @@ class Limits:
         """Number of active runs of each key and agent that a limit counts."""
         return {f"{kind} {name}": count for (kind, name), count in self._running.items() if count}
 
-    @contextmanager
-    def _slot(self, caller: str, agent_id: str) -> Iterator[None]:
+    def take_slots(self, caller: str, agent_id: str) -> list[tuple[str, str]]:
+        """Take a slot of each limit on concurrent runs, and return them.
+
+        Raises:
+            RateLimitError: A limit is reached. No slot is taken.
+        """
         settings = self._settings
         limits = settings.concurrent_runs, settings.agent_concurrent_runs, settings.total_concurrent_runs
-        taken: list[tuple[str, str]] = []
-        try:
-            for limit, kind, name in _counters(caller, agent_id, *limits):
-                if self._running[kind, name] >= limit:
-                    raise RateLimitError(
-                        f"too many concurrent runs for {_subject(kind, caller, agent_id)} (limit: {limit})",
-                        code="too_many_runs",
-                        retry_after=1.0,
-                    )
-                self._running[kind, name] += 1
-                taken.append((kind, name))
-            yield
-        finally:
-            for place in taken:
-                self._running[place] -= 1
-                if not self._running[place]:
-                    del self._running[place]
+        wanted = _counters(caller, agent_id, *limits)
+        for limit, kind, name in wanted:
+            if self._running[kind, name] >= limit:
+                raise RateLimitError(
+                    f"too many concurrent runs for {_subject(kind, caller, agent_id)} (limit: {limit})",
+                    code="too_many_runs",
+                    retry_after=1.0,
+                )
+        taken = [(kind, name) for _, kind, name in wanted]
+        self._running.update(taken)
+        return taken
 
-    def _check_budget(self, caller: str) -> None:
+    def release_slots(self, taken: list[tuple[str, str]]) -> None:
+        """Release the slots of a run."""
+        for place in taken:
+            self._running[place] -= 1
+            if not self._running[place]:
+                del self._running[place]
+
+    def check_budget(self, caller: str) -> None:
+        """Check that the caller has tokens left for today, and add the quota to the response headers.
+
+        Raises:
+            RateLimitError: The tokens are used up.
+        """
         limit = self._settings.tokens_per_day
         if limit <= 0:
             return
@@ -166,6 +173,30 @@ class Limits:
             raise RateLimitError(
                 f"'{caller}' has used its {limit} tokens for today", code="token_budget_used", retry_after=resets_in
             )
+
+
+class _Admission:
+    """The context of one run. It is not a generator, because a run holds it and those take ten times the memory."""
+
+    __slots__ = ("_agent_id", "_caller", "_limits", "_taken")
+
+    def __init__(self, limits: Limits, caller: str, agent_id: str) -> None:
+        self._limits = limits
+        self._caller = caller
+        self._agent_id = agent_id
+        self._taken: list[tuple[str, str]] = []
+
+    async def __aenter__(self) -> None:
+        self._limits.check_budget(self._caller)
+        self._taken = self._limits.take_slots(self._caller, self._agent_id)
+        try:
+            await self._limits.count_request(self._caller, self._agent_id)
+        except BaseException:
+            self._limits.release_slots(self._taken)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limits.release_slots(self._taken)
 
 
 class RateLimitHeaders:
@@ -178,12 +209,10 @@ class RateLimitHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = _HEADERS.set(scope["state"]["headers"] if scope["type"] == "http" else None)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            _HEADERS.reset(token)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # Each request has its own task, and thereby its own context.
+        _HEADERS.set(scope["state"]["headers"] if scope["type"] == "http" else None)
+        return self._app(scope, receive, send)
 
 
 def _add_headers(unit: str, limit: int, remaining: int, resets_in: float) -> None:
