@@ -41,7 +41,7 @@ class Answer(Protocol):
     def acted(self) -> bool:
         """Whether a tool has started, or the run continues without the client."""
 
-    async def serve(self, receive: Receive) -> None:
+    def serve(self, receive: Receive) -> Awaitable[None]:
         """Run the agent and send the response."""
 
 
@@ -116,16 +116,16 @@ class Idempotency:
         digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).digest()
         return Claim(principal.id, request.url.path.rstrip("/"), key, digest)
 
-    async def serve(self, claim: Claim | None, answer: Answer, receive: Receive) -> None:
+    def serve(self, claim: Claim | None, answer: Answer, receive: Receive) -> Awaitable[None]:
         """Send the response: create it, or repeat the one of the first request with this key.
 
         Raises:
             InvalidRequestError: The key belongs to a request with another body (status 422).
             GatewayError: The request failed, or its response is no longer available.
         """
-        if claim is None:
-            await answer.serve(receive)
-            return
+        return answer.serve(receive) if claim is None else self._serve(claim, answer, receive)
+
+    async def _serve(self, claim: Claim, answer: Answer, receive: Receive) -> None:
         entry = self._find(claim)
         if entry is None:
             await self._first(claim, answer, receive)

@@ -5,7 +5,7 @@ Subclasses serialize the response.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -51,7 +51,7 @@ class StreamingEndpoint:
         """Whether a tool has started, or the run continues without the client."""
         return self._active is not None and (self._active.acted or self._active.handed_over)
 
-    async def serve(self, receive: Receive) -> None:
+    def serve(self, receive: Receive) -> Awaitable[None]:
         """Runs the agent and sends the response."""
         raise NotImplementedError
 

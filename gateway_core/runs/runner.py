@@ -10,9 +10,8 @@ import asyncio
 import dataclasses
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ class GatewayRunner(AgentRunner):
         if workflow is not None:
             own_turns = await _has_turns(options.get("session"), workflow)
             given = with_history(input, workflow, scope.text, own_turns=own_turns)
-        with _deeper(position, answers=answers):
+        with _Deeper(position, answers=answers):
             options = _with_scope(options, scope, starting_agent, answers=answers)
             relay = EventRelay(scope, starting_agent, answers=answers)
             if isinstance(given, RunState):
@@ -76,7 +75,10 @@ class GatewayRunner(AgentRunner):
                 relay.resume(given.get_interruptions())
             try:
                 if scope.live:
-                    result = await self._follow(relay, scope, starting_agent, given, options)
+                    # The caller awaits the result, which has every public attribute of a `RunResult`.
+                    result: Any = super().run_streamed(starting_agent, given, **options)
+                    async for _ in _relayed(result, relay, scope, starting_agent, options["hooks"]):
+                        pass
                 else:
                     result = await super().run(starting_agent, given, **options)
                     for item in result.new_items[_relayed_before(given) :]:
@@ -123,22 +125,10 @@ class GatewayRunner(AgentRunner):
             own_turns = options.get("session") is not None
             given = with_history(input, workflow, position.scope.text, own_turns=own_turns)
         # The author's code reads the streamed run, and decides whether to pass its text on.
-        with _deeper(position, answers=False):
+        with _Deeper(position, answers=False):
             return super().run_streamed(
                 starting_agent, given, **_with_scope(options, position.scope, starting_agent, answers=False)
             )
-
-    async def _follow(
-        self, relay: EventRelay, scope: RunScope, agent: Agent[Any], input: Any, options: dict[str, Any]
-    ) -> Any:
-        """Run the agent streamed and relay each event immediately, although the caller awaits the result.
-
-        The result has every public attribute of a `RunResult`.
-        """
-        result = super().run_streamed(agent, input, **options)
-        async for _ in _relayed(result, relay, scope, agent, options["hooks"]):
-            pass
-        return result
 
     def _stream_script(
         self,
@@ -166,7 +156,7 @@ class GatewayRunner(AgentRunner):
         adopt(scope, agent)
         answers = _answers(position, agent, terminal)
         given = with_history(input, workflow, scope.text, own_turns=options.get("session") is not None)
-        with _deeper(position, answers=answers):
+        with _Deeper(position, answers=answers):
             options = _with_scope(options, scope, agent, answers=answers)
             result: Any = super().run_streamed(agent, given, **options)
         read = result.stream_events
@@ -356,13 +346,19 @@ def _relayed_before(input: Any) -> int:
     return compat.items_before_pause(input) if isinstance(input, RunState) else 0
 
 
-@contextmanager
-def _deeper(position: Position, *, answers: bool) -> Iterator[None]:
-    token = POSITION.set(Position(position.scope, position.depth + 1, answers=answers))
-    try:
-        yield
-    finally:
-        POSITION.reset(token)
+class _Deeper:
+    """The position one level deeper within a block. Not a generator: each run holds one, and it takes a tenth."""
+
+    __slots__ = ("_position", "_token")
+
+    def __init__(self, position: Position, *, answers: bool) -> None:
+        self._position = Position(position.scope, position.depth + 1, answers=answers)
+
+    def __enter__(self) -> None:
+        self._token = POSITION.set(self._position)
+
+    def __exit__(self, *_: object) -> None:
+        POSITION.reset(self._token)
 
 
 def _is_complete_text(scope: RunScope, result: Any) -> bool:

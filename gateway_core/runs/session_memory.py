@@ -5,7 +5,7 @@ A plugin stores the session's items. Runs of the same chat are serialized, so th
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -33,17 +33,19 @@ class SessionMemory:
         self._hooks = hooks
         self._turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
-    @asynccontextmanager
-    async def of(self, run: RunContext, served: ServedAgent) -> AsyncIterator["Session | None"]:
+    def of(self, run: RunContext, served: ServedAgent) -> AbstractAsyncContextManager["Session | None"]:
         """Acquire the session exclusively until the context exits.
 
         `None` if the agent does not use memory, the request does not identify a chat, or no plugin provides sessions.
         """
         if not served.memory or run.session_id is None:
-            yield None
-            return
+            return nullcontext()
+        return self._exclusive(run, served, run.session_id)
+
+    @asynccontextmanager
+    async def _exclusive(self, run: RunContext, served: ServedAgent, chat: str) -> AsyncIterator["Session | None"]:
         # A strong reference to the lock while waiting for it: the dictionary holds only a weak one.
-        turn = self._turns.setdefault((run.principal.id, served.id, run.session_id), asyncio.Lock())
+        turn = self._turns.setdefault((run.principal.id, served.id, chat), asyncio.Lock())
         async with turn:
             yield self._hooks.session(run, served.entry)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import hypercorn.asyncio.run
 import hypercorn.asyncio.tcp_server
+import hypercorn.utils
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.task_group import TaskGroup, _handle
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.config import Config
@@ -19,6 +21,7 @@ from hypercorn.events import Closed, RawData
 def reduce_memory() -> None:
     """Install the replacements for all future connections of this process. Idempotent."""
     hypercorn.asyncio.run.TCPServer = _TCPServer  # type: ignore[attr-defined]
+    hypercorn.utils.ASGIWrapper = _Application  # type: ignore[attr-defined]
     hypercorn.asyncio.tcp_server.TaskGroup = _TaskGroup  # type: ignore[attr-defined]
 
 
@@ -33,6 +36,11 @@ class _TCPServer(TCPServer):
             await self.protocol.handle(RawData(data))
             del data
         await self.protocol.handle(Closed())
+
+
+class _Application(ASGIWrapper):
+    def __call__(self, scope: Any, receive: Any, send: Any, *_: Any) -> Any:
+        return self.app(scope, receive, send)
 
 
 class _TaskGroup(TaskGroup):

@@ -22,7 +22,11 @@ def connect(server) -> socket.socket:
 
 
 def post(text: str, *, model: str = "Plain", stream: bool) -> bytes:
-    body = json.dumps({"model": model, "messages": user(text), "stream": stream}).encode()
+    return post_chat(user(text), model=model, stream=stream)
+
+
+def post_chat(messages: list[dict[str, str]], *, model: str = "Plain", stream: bool) -> bytes:
+    body = json.dumps({"model": model, "messages": messages, "stream": stream}).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 

@@ -5,7 +5,7 @@ then ends without `[DONE]`.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import orjson
@@ -85,9 +85,9 @@ class _Answer(StreamingEndpoint):
         self._shown: list[Shown] = []
         self._reasoning_to = reasoning_fields(gateway.config.clients.reasoning)
 
-    async def serve(self, receive: Receive) -> None:
+    def serve(self, receive: Receive) -> Awaitable[None]:
         """Sends the response, whole or streamed."""
-        await self._serve(self._stream() if self._request.live else self._whole(), receive)
+        return self._serve(self._stream() if self._request.live else self._whole(), receive)
 
     async def _whole(self) -> None:
         """Sends one JSON object when the run has ended."""

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -79,7 +79,10 @@ class _Exchange:
         self._body_read = False
         self._start: Message | None = None
 
-    async def receive(self) -> Message:
+    def receive(self) -> Awaitable[Message]:
+        return self._receive() if self._body_read else self._receive_body()
+
+    async def _receive_body(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._body_read = True

@@ -5,8 +5,7 @@ An answer that is interrupted is an error, which it is not for the official clie
 
 import re
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import httpx2
@@ -38,13 +37,29 @@ class AnswerStream(Generic[_T]):
     _client: Any
     _options: Any
     _iterator: AsyncIterator[_T]
+    _done = False
+    """Whether `[DONE]` was read."""
 
     async def __stream__(self) -> AsyncIterator[_T]:
         try:
             with self._client.errors(self.response.request):
-                async with aclosing(self._events()) as events:
-                    async for event in events:
-                        for value in await read_off_loop(len(event.data), self.read, event):
+                reader = EventReader()
+                # The stream itself: the response's iterators would decompress it again.
+                assert isinstance(self.response.stream, httpx2.AsyncByteStream)
+                async for piece in self.response.stream:
+                    # A large event is completed in a thread; otherwise, the events before an error in the piece are read.
+                    complete: Callable[[Iterable[Event]], Iterable[Event]]
+                    complete = list if reader.held > LARGE_BYTES else iter
+                    for event in await read_off_loop(reader.held, complete, reader.feed(piece)):
+                        for value in await self._values(event):
+                            yield value
+                        if self._done:
+                            break
+                    if self._done:
+                        break
+                else:
+                    for event in await read_off_loop(reader.held, list, reader.end()):
+                        for value in await self._values(event):
                             yield value
                 for value in self.finish():
                     yield value
@@ -74,7 +89,7 @@ class AnswerStream(Generic[_T]):
         """Return the JSON of the request, and release the request: a silent stream would hold the conversation."""
         options, self._options = self._options, None
         sent = self.response.request
-        # What errors are made with: the URL, and the number of retries.
+        # Errors need only the URL and the number of retries.
         self.response.request = httpx2.Request(
             sent.method, sent.url, headers={name: sent.headers[name] for name in (_RETRIES,) if name in sent.headers}
         )
@@ -84,20 +99,10 @@ class AnswerStream(Generic[_T]):
     def __aiter__(self) -> AsyncIterator[_T]:
         return self._iterator
 
-    async def _events(self) -> AsyncGenerator[Event, None]:
-        """Yield the events up to `[DONE]`."""
-        reader = EventReader()
-        async for piece in self.response.aiter_raw():  # `body_limits` has decompressed it
-            # A large event is completed in a thread; otherwise, the events before an error in the piece are read.
-            complete: Callable[[Iterable[Event]], Iterable[Event]] = list if reader.held > LARGE_BYTES else iter
-            for event in await read_off_loop(reader.held, complete, reader.feed(piece)):
-                if event.data.startswith(b"[DONE]"):
-                    return
-                yield event
-        for event in await read_off_loop(reader.held, list, reader.end()):
-            if event.data.startswith(b"[DONE]"):
-                return
-            yield event
+    async def _values(self, event: Event) -> Iterable[_T]:
+        """Return the values for an event; none from `[DONE]` on."""
+        self._done = self._done or event.data.startswith(b"[DONE]")
+        return () if self._done else await read_off_loop(len(event.data), self.read, event)
 
 
 def objects_in(event: Event) -> Iterable[dict[str, Any]]:

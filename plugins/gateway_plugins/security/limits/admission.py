@@ -210,7 +210,7 @@ class RateLimitHeaders:
         self._app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # Each request has its own task, and thereby its own context.
+        # Each request has its own task, so that no other request sees the value.
         _HEADERS.set(scope["state"]["headers"] if scope["type"] == "http" else None)
         return self._app(scope, receive, send)
 
