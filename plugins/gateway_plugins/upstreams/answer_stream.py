@@ -47,9 +47,8 @@ class AnswerStream(Generic[_T]):
                 # The stream itself: the response's iterators would decompress it again.
                 assert isinstance(self.response.stream, httpx2.AsyncByteStream)
                 async for piece in self.response.stream:
-                    # A large event is completed in a thread; otherwise, the events before an error in the piece are read.
-                    complete: Callable[[Iterable[Event]], Iterable[Event]]
-                    complete = list if reader.held > LARGE_BYTES else iter
+                    # A large event is completed in a thread. Otherwise, the events before an error are read.
+                    complete: Callable[..., Iterable[Event]] = list if reader.held > LARGE_BYTES else iter
                     for event in await read_off_loop(reader.held, complete, reader.feed(piece)):
                         for value in await self._values(event):
                             yield value

@@ -60,7 +60,9 @@ def limited(max_answer: int) -> Callable[[httpx2.Response], Awaitable[None]]:
         if response.status_code >= 400:
             response.stream = _Body(stream, pieces, _MAX_ERROR_BYTES, truncate=True)
         else:
-            response.stream = _Body(stream, pieces, max_answer if response.request.method == "POST" else _MAX_LIST_BYTES)
+            response.stream = _Body(
+                stream, pieces, max_answer if response.request.method == "POST" else _MAX_LIST_BYTES
+            )
 
     return hook
 
