@@ -11,6 +11,7 @@ nox.options.sessions = [
     "tests",
     "acceptance",
     "reliability",
+    "journeys",
     "clients",
     "conformance",
     "docs",
@@ -65,7 +66,7 @@ def tests(session: nox.Session) -> None:
     install_project(session)
     elsewhere = [
         f"--ignore=tests/{folder}"
-        for folder in ("acceptance", "reliability", "clients", "conformance", "docs", "imports")
+        for folder in ("acceptance", "reliability", "journeys", "clients", "conformance", "docs", "imports")
     ]
     session.run("pytest", *TWO_AT_A_TIME, "tests", *elsewhere, *session.posargs)
 
@@ -82,6 +83,13 @@ def reliability(session: nox.Session) -> None:
     """Test the guarantees under load and attack, in a short form; EXAMPLES and SOAK_SECONDS make it longer."""
     install(session, "-e", ".", "-e", "./agents_pkg", "--group", "reliability")
     session.run("pytest", *TWO_AT_A_TIME, "tests/reliability", *session.posargs)
+
+
+@nox.session
+def journeys(session: nox.Session) -> None:
+    """Follow the documentation as its readers do, in a terminal, and print the duration of each step."""
+    install(session, "-e", ".", "-e", "./agents_pkg", "--group", "journeys")
+    session.run("pytest", "-s", "tests/journeys", *session.posargs)
 
 
 @nox.session
