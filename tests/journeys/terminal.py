@@ -129,7 +129,7 @@ class Terminal:
         """Wait until a regular expression is found in the further output of the command. `^` matches at each line.
 
         Raises:
-            AssertionError: The command ended before, or the time is over; with the output.
+            AssertionError: The command ended before, or the time has expired; the message has the output.
         """
         found = self._shell.expect(
             [re.compile(pattern, re.MULTILINE), _PROMPT, pexpect.TIMEOUT, pexpect.EOF], timeout=seconds
