@@ -25,6 +25,7 @@ from gateway_core.runs.run_events import ApprovalAsked, PendingCall
 from gateway_core.types import RunContext
 
 KIND = "approval"
+_CHAT_KIND = "approval_in_chat"
 _KEY_KIND, _KEY_OWNER = "approval_key", "gateway"
 _PREFIX = "appr_"
 _RANDOM_BYTES = 10
@@ -79,6 +80,10 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
+def _chat(run: RunContext) -> str:
+    return f"{run.agent_id}\n{run.session_id}"
+
+
 def _signed(random: bytes, key: bytes) -> str:
     tag = hmac.digest(key, random, "sha256")[: 16 - _RANDOM_BYTES]
     return _PREFIX + base64.urlsafe_b64encode(random + tag).decode().rstrip("=")
@@ -111,7 +116,25 @@ class Approvals:
             "state": paused_state.save(result),
         }
         await self._store.put(KIND, approval_id, run.principal.id, orjson.dumps(record), seconds=self.seconds)
+        if run.session_id is not None:
+            value = approval_id.encode()
+            await self._store.put(_CHAT_KIND, _chat(run), run.principal.id, value, seconds=self.seconds)
         return ApprovalAsked(approval_id, calls, self.seconds)
+
+    async def take_from_chat(self, run: RunContext) -> str | None:
+        """Return the id of the approval request that is pending in the run's chat.
+
+        Only the next message of the chat can refer to the request in this way: a later "yes" may be the answer to
+        another question.
+        """
+        if (
+            run.session_id is None
+            or (stored := await self._store.get(_CHAT_KIND, _chat(run), run.principal.id)) is None
+        ):
+            return None
+        await self._store.delete(_CHAT_KIND, _chat(run), run.principal.id)
+        question = stored.decode()
+        return question if await self._store.get(KIND, question, run.principal.id) is not None else None
 
     async def issued(self, question: str, run: RunContext) -> bool:
         """Return whether this gateway issued an approval request, even if it is not pending any more.
@@ -156,6 +179,7 @@ class Approvals:
                 code="approval_not_found",
                 status=400,
             )
+        await self._forget_in_chat(question, run)
         try:
             state = await paused_state.restore(record["state"], runnable, run)
         except UserError as error:
@@ -175,3 +199,10 @@ class Approvals:
     async def drop(self, question: str, run: RunContext) -> None:
         """Delete an approval request that the user did not decide on, so that no later message can decide on it."""
         await self._store.delete(KIND, question, run.principal.id)
+        await self._forget_in_chat(question, run)
+
+    async def _forget_in_chat(self, question: str, run: RunContext) -> None:
+        if run.session_id is None:
+            return
+        if await self._store.get(_CHAT_KIND, _chat(run), run.principal.id) == question.encode():
+            await self._store.delete(_CHAT_KIND, _chat(run), run.principal.id)

@@ -321,10 +321,15 @@ class Engine:
                 return state
         if request.verdict is not None:
             return await self._approvals.resume(*request.verdict, runnable, request.run)
+        verdict = verdict_of(request.text)
+        if len(request.items) == 1:  # the client sends only new messages
+            question = await self._approvals.take_from_chat(request.run)
+            if question is None or verdict is None:
+                return None
+            return await self._approvals.resume(question, verdict, runnable, request.run)
         question = question_of(request.items)
         if question is None or not await self._approvals.issued(question, request.run):
             return None
-        verdict = verdict_of(request.text)
         if verdict is None:
             await self._approvals.drop(question, request.run)
             return None

@@ -258,3 +258,116 @@ async def test_ids_are_recognized_after_a_restart(tmp_path):
     async with gateway_in_memory({"A": agent}, config=config) as g:
         refused = await g.http.post("/v1/chat/completions", json={"model": "A", "messages": messages})
         assert refused.json()["error"]["code"] == "approval_not_found"
+
+
+def in_chat(name: str, header: str = "x-agent-gateway-session"):
+    return {"extra_headers": {header: name, "x-agent-gateway-client": "plain"}}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("word", "deleted"), [("approve", ["/x"]), ("Yes.", ["/x"]), ("reject: not now", [])])
+@pytest.mark.parametrize(
+    "chat",
+    [
+        in_chat("1"),
+        in_chat("1", "x-openwebui-chat-id"),
+        in_chat("1", "x-librechat-conversation-id"),
+        {"metadata": {"session_id": "1"}},
+    ],
+)
+async def test_a_decision_alone_refers_to_the_pending_request_of_the_chat(stream, word, deleted, chat):
+    it = Deleting()
+    async with gateway_in_memory({"A": it.agent}) as g:
+        await say(g, ASK, stream=stream, **chat)
+        system = {"role": "system", "content": "Be brief."}
+        assert await say(g, system, user(word), stream=stream, **chat) == "Done."
+        assert it.deleted == deleted
+
+
+async def test_a_decision_alone_is_a_message_in_every_other_chat():
+    class TwoPeople:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        async def authenticate(self, request):
+            return Principal(request.headers["x-who"])
+
+    it = Deleting(call("delete_file", path="/x"), *["What?"] * 4, "Done.")
+    agents = {"A": it.agent, "B": it.agent.clone(name="b")}
+    async with gateway_in_memory(agents, plugins={"people": TwoPeople}) as g:
+
+        def at(who, chat, model="A"):
+            return {"extra_headers": {"x-who": who, "x-agent-gateway-session": chat}, "model": model}
+
+        await say(g, ASK, **at("ada", "1"))
+        for other in (at("bob", "1"), at("ada", "2"), at("ada", "1", "B")):
+            assert await say(g, user("approve"), **other) == "What?"
+        assert await say(g, user("approve"), extra_headers={"x-who": "ada"}) == "What?"
+        assert it.deleted == []
+        assert await say(g, user("approve"), **at("ada", "1")) == "Done."
+        assert it.deleted == ["/x"]
+
+
+async def test_only_the_next_message_alone_can_decide():
+    it = Deleting(call("delete_file", path="/x"), "Should I?", "Then I will not.")
+    async with gateway_in_memory({"A": it.agent}) as g:
+        asked = await say(g, ASK, **in_chat("1"))
+        assert await say(g, user("what would that do?"), **in_chat("1")) == "Should I?"
+        assert await say(g, user("yes"), **in_chat("1")) == "Then I will not."
+        assert it.deleted == []
+        assert "appr_" in asked
+
+
+async def test_a_decision_alone_after_the_request_was_decided_is_a_message():
+    it = Deleting(call("delete_file", path="/x"), "Done.", "Hello.", call("delete_file", path="/y"), "Gone.", "Bye.")
+    async with gateway_in_memory({"A": it.agent}) as g:
+        asked = await say(g, ASK, **in_chat("1"))
+        assert await say(g, ASK, answer(asked), user("approve"), **in_chat("1")) == "Done."
+        assert await say(g, user("yes"), **in_chat("1")) == "Hello."
+        await say(g, ASK, **in_chat("1"))
+        both = await asyncio.gather(
+            *(say(g, user("approve"), stream=False, **in_chat("1")) for _ in range(2)), return_exceptions=True
+        )
+        assert "Gone." in both
+        assert it.deleted == ["/x", "/y"]
+
+
+async def test_each_pending_request_of_a_chat_replaces_the_previous_one():
+    it = Deleting(call("delete_file", path="/a"), call("delete_file", path="/b"), "Ok.", "Done.")
+    async with gateway_in_memory({"A": it.agent}) as g:
+        first = await say(g, ASK, **in_chat("1"))
+        second = await say(g, user("approve"), **in_chat("1"))
+        assert '"/b"' in second
+        with pytest.raises(Exception, match="no such approval"):
+            await say(g, ASK, answer(first), user("approve"), **in_chat("1"))
+        assert await say(g, user("approve"), **in_chat("1")) == "Ok."
+        assert it.deleted == ["/a", "/b"]
+
+
+async def test_a_decision_alone_reaches_an_agent_with_memory_and_survives_a_restart(tmp_path):
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "Keeper.py").write_text(
+        "from agents import Agent, function_tool\n"
+        "@function_tool(needs_approval=True)\n"
+        "def delete_file(path: str) -> str:\n    '''Delete a file.'''\n    return 'deleted ' + path\n"
+        "agent = Agent(name='keeper', tools=[delete_file])\n"
+        "__gateway__ = {'memory': 'session'}\n"
+    )
+    config = {"state": {"folder": str(tmp_path / "state")}}
+    before, after = script(call("delete_file", path="/x")), script("Done.", "You are welcome.")
+    async with gateway_in_memory(folder=tmp_path / "agents", model=before, config=config) as g:
+        assert "Approval needed" in await say(g, ASK, model="Keeper", **in_chat("1"))
+    async with gateway_in_memory(folder=tmp_path / "agents", model=after, config=config) as g:
+        assert await say(g, user("approve"), model="Keeper", **in_chat("1")) == "Done."
+        assert "deleted /x" in str(after.calls[0].input)
+        await say(g, user("thanks"), model="Keeper", **in_chat("1"))
+        assert "deleted /x" in str(after.calls[1].input)
+
+
+async def test_a_decision_alone_in_responses():
+    it = Deleting(call("delete_file", path="/x"), "Done.")
+    async with gateway_in_memory({"A": it.agent}) as g:
+        await g.openai.responses.create(model="A", input="delete it", **in_chat("1"))
+        done = await g.openai.responses.create(model="A", input="approve", **in_chat("1"))
+        assert (done.output_text, it.deleted) == ("Done.", ["/x"])
