@@ -1,6 +1,7 @@
 """Implements `agent-gateway serve`, which starts the server and prints a summary of the agents and URLs."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import click
 
 from gateway_core.cli import config_options, offline_option, read_config
+from gateway_core.config.settings import Config
+from gateway_core.net.interfaces import CONTAINER_HOST, CONTAINER_OPTION, reachable_hosts
 from gateway_core.observability.private_formatter import PrivateFormatter
 from gateway_core.sdk import compat
 
@@ -19,8 +22,11 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 @config_options
 @click.option("--host", help="Address to listen on (default: 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default: 8000; 0 selects a free port).")
+@click.option("--create-key", is_flag=True, help="Create a first key and print it, unless a key is configured.")
 @offline_option
-def serve(file: Path | None, agents: Path | None, host: str | None, port: int | None, offline: bool) -> None:
+def serve(
+    file: Path | None, agents: Path | None, host: str | None, port: int | None, create_key: bool, offline: bool
+) -> None:
     """Serve the agents in ./agents and in installed packages."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrivateFormatter(LOG_FORMAT))
@@ -36,6 +42,9 @@ def serve(file: Path | None, agents: Path | None, host: str | None, port: int | 
     from gateway_core.server.hypercorn import exit_despite_threads, run
 
     app = build(config)
+    if not app.state.gateway.hooks.guarded and (create_key or _wants_key(config)):
+        click.echo(f"{app.state.gateway.hooks.create_first_key()}\n")
+        app = build(config.reread())
     gateway: RunningGateway = app.state.gateway
 
     def on_start(url: str) -> None:
@@ -45,10 +54,24 @@ def serve(file: Path | None, agents: Path | None, host: str | None, port: int | 
 
     status = 1
     try:
-        run(app, on_start)
+        run(app, on_start, f"run `{_command()} --create-key`, {gateway.hooks.access_hint}")
         status = 0
     finally:
         exit_despite_threads(status)
+
+
+def _wants_key(config: Config) -> bool:
+    """Ask in a terminal whether to create a first key, if other hosts can reach the gateway."""
+    from gateway_core.server.hypercorn import exposed_hosts
+
+    exposed = exposed_hosts(config.server)
+    if not exposed or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    return click.confirm(f"Other hosts can reach {exposed[0]}, and no key is configured. Create a first key?")
+
+
+def _command() -> str:
+    return shlex.join(["agent-gateway", *sys.argv[1:]])
 
 
 def banner(url: str, gateway: Any) -> Iterator[str]:
@@ -62,6 +85,11 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
         if isinstance(lines := facts.get("banner"), Mapping):
             texts |= {label: text for label, text in lines.items() if label not in texts}
     yield f"Agent Gateway listening on {url}/v1"
+    port = url.rpartition(":")[2]
+    others = [f"http://{host}:{port}/v1" for host in reachable_hosts(gateway.config.server.host)]
+    if others:
+        yield _line("addresses", ", ".join(others))
+        yield _line("containers", f"http://{CONTAINER_HOST}:{port}/v1; on Linux, add {CONTAINER_OPTION}")
     yield _line("upstream", texts.pop("upstream", "none"))
     yield _line("models", ", ".join(catalog.agents) or "none; create one with: agent-gateway new MyAgent")
     for broken in catalog.broken.values():
@@ -78,7 +106,8 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
         host = gateway.config.server.admin_address[0]
         yield _line("admin", f"http://{host}:{gateway.admin_address[1]}/admin/... (this address only)")
     key = "your API key" if hooks.guarded else "any key"
-    yield _line("Open WebUI", f"Admin Settings > Connections > OpenAI API: URL {url}/v1, {key}")
+    shown = others[0] if others else f"{url}/v1"
+    yield _line("Open WebUI", f"Admin Settings > Connections > OpenAI API: URL {shown}, {key}")
     yield "Press Ctrl+C to stop."
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pluggy
 
 from gateway_core.config.converter import did_you_mean
-from gateway_core.errors import GatewayError, PluginError, UnavailableError
+from gateway_core.errors import ConfigError, GatewayError, PluginError, UnavailableError
 from gateway_core.hooks.specs import PROJECT, Hookspecs, RecordStore
 from gateway_core.types import (
     AgentEntry,
@@ -95,6 +95,21 @@ class Hooks:
         """A hint to protect an open gateway: the attribute `access_hint` of the first plugin that has one."""
         hints = (getattr(plugin, "access_hint", None) for plugin in self._plugins)
         return next(filter(None, hints), "enable a plugin that implements `authorize`")
+
+    def create_first_key(self) -> str:
+        """Create a key for an open gateway and store it, by the first plugin with a method of this name.
+
+        Returns:
+            The message for the operator, with the key.
+
+        Raises:
+            ConfigError: No plugin creates keys, or the key cannot be stored.
+        """
+        creators = (getattr(plugin, "create_first_key", None) for plugin in self._plugins)
+        create: Callable[[], str] | None = next(filter(None, creators), None)
+        if create is None:
+            raise ConfigError("no plugin that is enabled creates keys", source="--create-key", hint=self.access_hint)
+        return create()
 
     @property
     def has_tool_policy(self) -> bool:

@@ -90,12 +90,19 @@ def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
     return listener
 
 
-def run(app: Starlette, on_start: Callable[[str], None]) -> None:
+def exposed_hosts(config: ServerConfig) -> list[str]:
+    """Return the addresses to listen on that other hosts can reach."""
+    hosts = [config.host, *([config.admin_address[0]] if config.admin_address else [])]
+    return [host for host in hosts if not is_loopback(host)]
+
+
+def run(app: Starlette, on_start: Callable[[str], None], access_hint: str | None = None) -> None:
     """Serve until a signal requests the shutdown, then drain and return.
 
     Args:
         app: The application that `app.build` created.
         on_start: Called with the base URL when the agents are loaded. Connections are accepted before.
+        access_hint: Advice on protecting a gateway that other hosts can reach. Default: that of the plugins.
 
     Raises:
         ConfigError: The address cannot be used, or is not loopback although no plugin controls access.
@@ -104,12 +111,11 @@ def run(app: Starlette, on_start: Callable[[str], None]) -> None:
     gateway: RunningGateway = app.state.gateway
     config = gateway.config.server
     addresses = [(config.host, config.port), *([config.admin_address] if config.admin_address else [])]
-    exposed = [host for host, _ in addresses if not is_loopback(host)]
-    if not gateway.hooks.guarded and exposed:
+    if not gateway.hooks.guarded and (exposed := exposed_hosts(config)):
         raise ConfigError(
             f"refusing to listen on {exposed[0]}: no plugin controls access, so other hosts could use the agents",
             source="[server] host",
-            hint=f"{gateway.hooks.access_hint}, or listen on 127.0.0.1",
+            hint=f"{access_hint or gateway.hooks.access_hint}, or listen on 127.0.0.1",
         )
     gateway.owns_process = True
     _raise_open_file_limit()

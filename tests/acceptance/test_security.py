@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 
 import httpx2
 import openai
@@ -51,8 +52,94 @@ def admin(server, key, method, path, body=None):
 
 def test_without_keys_the_gateway_does_not_listen_on_other_addresses(folder):
     output = command(folder, "serve", "--offline", "--port", "0", "--host", "0.0.0.0", status=78)
+    assert "`agent-gateway serve --offline --port 0 --host 0.0.0.0 --create-key`" in output
     assert "agent-gateway keys create NAME" in output
     assert "Traceback" not in output
+    assert "keys" not in (folder / "gateway.toml").read_text()
+
+
+def test_the_first_key_is_created_once(folder):
+    with serving(folder, "--offline", "--host", "0.0.0.0", "--create-key") as server:
+        [key] = re.findall(r"^    (agw_\S+)$", server.text, re.MULTILINE)
+        assert ask(server, key, "labs/Research").choices[0].message.content
+        with pytest.raises(openai.AuthenticationError):
+            ask(server, "agw_00000000_wrong", "Open")
+        [addresses] = re.findall(r"^  addresses  (.*)$", server.text, re.MULTILINE)
+        assert f"http://{socket.gethostname()}:{server.port}/v1" in addresses
+        assert f"http://host.docker.internal:{server.port}/v1" in server.text
+        assert "names without a dot, *.internal, *.local" in server.text
+    text = (folder / "gateway.toml").read_text()
+    assert key not in text
+    with serving(folder, "--offline", "--create-key") as server:
+        assert ask(server, key, "Open").choices[0].message.content
+        assert "not shown again" not in server.text
+        assert "  addresses  " not in server.text
+    assert (folder / "gateway.toml").read_text() == text
+
+
+def test_without_a_plugin_that_creates_keys_the_option_is_an_error(folder):
+    with (folder / "gateway.toml").open("a") as file:
+        file.write("[plugins.security]\nenabled = false\n")
+    output = command(folder, "serve", "--offline", "--port", "0", "--create-key", status=78)
+    assert "no plugin that is enabled creates keys" in output
+
+
+def test_the_logged_lines_allow_a_refused_host(folder):
+    def get(server, host):
+        return httpx2.get(
+            f"{server.url}/v1/models", headers={"host": host, "authorization": f"Bearer {key}"}, timeout=20
+        )
+
+    key = make_key(folder, "alice")
+    for expected in (["agents.example"], ["agents.example", "second.example"]):
+        host = expected[-1]
+        with serving(folder, "--offline") as server:
+            refused = get(server, f"{host}:8000")
+            assert refused.status_code == 421
+            assert f"allowed_hosts = ['{host}']" in refused.json()["error"]["message"]
+            record = wait_for_record(server, "refused a request: its host name is not allowed")
+            text = (folder / "gateway.toml").read_text()
+            if record["allow"].startswith("add both lines"):
+                text += f"{record['table']}\n{record['line']}\n"
+            else:
+                text = re.sub(r"^allowed_hosts = .*", record["line"], text, flags=re.MULTILINE)
+            (folder / "gateway.toml").write_text(text)
+            server.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: get(server, host).status_code == 200)  # noqa: B023
+            assert get(server, expected[0]).status_code == 200
+            assert get(server, "evil.example").status_code == 421
+
+
+def wait_until(condition):
+    """Wait until a condition holds, and return its value."""
+    until = time.monotonic() + 30
+    while not (value := condition()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return value
+
+
+def wait_for_record(server, message) -> dict:
+    """Wait until the server has logged a message, and return the record."""
+
+    def found():
+        records = [json.loads(line) for line in server.text.splitlines() if line.startswith("{")]
+        return next((record for record in records if record["message"] == message), None)
+
+    return wait_until(found)
+
+
+def test_a_web_socket_with_a_refused_host_is_rejected_without_a_traceback(folder):
+    with serving(folder, "--offline") as server, socket.create_connection(("127.0.0.1", server.port), 10) as rebound:
+        rebound.sendall(
+            b"GET /v1/responses HTTP/1.1\r\nhost: evil.example\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: SGVsbG8sIHdvcmxkIQ==\r\n\r\n"
+        )
+        with rebound.makefile("rb") as stream:
+            assert stream.readline().startswith(b"HTTP/1.1 421")
+        wait_for_record(server, "refused a request: its host name is not allowed")
+    assert "Traceback" not in server.text
+    assert '"level":"error"' not in server.text
 
 
 def test_keys_rules_and_an_override_that_survives_sigkill(folder):

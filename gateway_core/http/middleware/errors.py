@@ -1,12 +1,14 @@
 """ASGI middleware that converts an exception to an error response and reports it once.
 
-Clients see the message of a `GatewayError`, but never the text of another exception.
+Clients see the message of a `GatewayError`, but never the text of another exception. A WebSocket is rejected with the
+same response before it is opened.
 """
 
 import logging
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from gateway_core.config.settings import HttpConfig
 from gateway_core.errors import GatewayError
@@ -32,6 +34,9 @@ class ErrorMiddleware:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._web_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -53,6 +58,26 @@ class ErrorMiddleware:
                 # The status has been sent. Close the connection, so that the client notices the truncated response.
                 raise
             await response(scope, receive, send)
+
+    async def _web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            problem = self._problem(error, "")
+            if started:
+                raise
+            socket = WebSocket(scope, receive, send)
+            if "websocket.http.response" in scope.get("extensions", {}):
+                await socket.send_denial_response(error_responses.response(problem, ""))
+            else:  # the server responds with 403
+                await socket.close()
 
     def _problem(self, error: Exception, request_id: str) -> GatewayError:
         if isinstance(error, GatewayError):

@@ -32,10 +32,12 @@ from gateway_core import (
 from gateway_plugins.security.access_query import GATEWAY, AccessQuery
 from gateway_plugins.security.browser_guard import Allowed, BrowserGuard
 from gateway_plugins.security.components import Components
+from gateway_plugins.security.host_names import AllowedHosts, RefusedHosts
 from gateway_plugins.security.keys.admin_keys import refusal
 from gateway_plugins.security.keys.credentials import invalid_key, presented
 from gateway_plugins.security.keys.expiry import ExpiryWarnings, expiring
-from gateway_plugins.security.keys.key_ring import Key
+from gateway_plugins.security.keys.key_ring import Key, make_key
+from gateway_plugins.security.keys.key_tables import key_table, new_key_text, save
 from gateway_plugins.security.limits.admission import RateLimitHeaders
 from gateway_plugins.security.policy.compiler import Policy, read_policy
 from gateway_plugins.security.policy.evaluator import PolicyEvaluator, defers_to_tool_default
@@ -66,12 +68,23 @@ class Security:
         self._policy: Policy
         self._rules: PolicyEvaluator
         self._allowed: Allowed
+        self._refused = RefusedHosts(gateway.config.file)
         self._apply(config, read_policy(config))
 
     @property
     def guards(self) -> bool:
         """Whether any key is configured, so that clients can be rejected."""
         return self._policy.guards
+
+    def create_first_key(self) -> str:
+        """Create a key for all agents, add it to the configuration file, and return the message for the operator.
+
+        Raises:
+            ConfigError: The file cannot be written.
+        """
+        key, file = make_key(), self._gateway.config.file
+        save(key_table("first", key), file)
+        return new_key_text(key, file)
 
     async def reconfigure(self, config: Settings) -> None:
         """Apply new settings, all at once, from the next request on. Changed limits and audit settings need a restart.
@@ -97,7 +110,7 @@ class Security:
 
     def _apply(self, config: Settings, policy: Policy) -> None:
         self._settings = config
-        self._allowed = Allowed.of(config.allowed_hosts, config.allowed_origins)
+        self._allowed = Allowed.of(AllowedHosts(config.allowed_hosts, policy.guards), config.allowed_origins)
         self._parts.overrides.settings = config.overrides
         self._policy, self._rules = policy, PolicyEvaluator(policy, self._parts.overrides)
 
@@ -195,7 +208,10 @@ class Security:
         """The guard against cross-origin web pages, and the rate limit headers."""
         from starlette.middleware import Middleware
 
-        return [Middleware(BrowserGuard, allowed=lambda: self._allowed), Middleware(RateLimitHeaders)]
+        return [
+            Middleware(BrowserGuard, allowed=lambda: self._allowed, refused=self._refused),
+            Middleware(RateLimitHeaders),
+        ]
 
     @hookimpl
     def commands(self) -> "Iterable[click.Command]":
@@ -203,7 +219,7 @@ class Security:
         from gateway_plugins.security.audit.command import audit_command
         from gateway_plugins.security.keys.commands import keys_command
 
-        return [keys_command(self._settings.keys), audit_command()]
+        return [keys_command(self._settings.keys, self._gateway.config.file), audit_command()]
 
     @hookimpl
     def audit_findings(self, context: AuditContext) -> Iterable[Finding]:
@@ -255,6 +271,7 @@ class Security:
         now = time.time()
         keys = [_key_facts(key, now) for key in self._policy.keys.by_id.values()]
         return {
+            "banner": {"hosts": self._allowed.hosts.describe()} if self.guards else {},
             "guards": self.guards,
             "keys": keys,
             "namespaces": list(self._settings.namespaces),

@@ -3,15 +3,14 @@
 It does not authenticate: it checks the `Host` and `Origin` headers, which a browser sets and a page cannot forge.
 """
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Collection
-from urllib.parse import urlsplit
 
 from attrs import frozen
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway_core import InvalidRequestError, PermissionDeniedError
+from gateway_plugins.security.host_names import TABLE, AllowedHosts, RefusedHosts, host_name, setting
 
 _READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMIN_PREFIXES = ("/admin", "/security")
@@ -21,22 +20,13 @@ _ADMIN_PREFIXES = ("/admin", "/security")
 class Allowed:
     """The allowed hosts and origins."""
 
-    hosts: frozenset[str]
+    hosts: AllowedHosts
     origins: frozenset[str]
 
     @classmethod
-    def of(cls, hosts: Collection[str], origins: Collection[str]) -> "Allowed":
-        """Normalize the lists of the settings."""
-        return cls(
-            frozenset(host.casefold() for host in hosts), frozenset(each.casefold().rstrip("/") for each in origins)
-        )
-
-    def host(self, header: str) -> bool:
-        """Whether this `Host` is allowed: localhost, any IP address, or a configured name."""
-        name = _host_name(header)
-        if name is None:
-            return False
-        return "*" in self.hosts or name in self.hosts or header.casefold() in self.hosts or _is_own(name)
+    def of(cls, hosts: AllowedHosts, origins: Collection[str]) -> "Allowed":
+        """Normalize the origins of the settings."""
+        return cls(hosts, frozenset(each.casefold().rstrip("/") for each in origins))
 
 
 class BrowserGuard:
@@ -46,11 +36,13 @@ class BrowserGuard:
     Args:
         app: The wrapped application.
         allowed: Returns the current settings.
+        refused: Reports the refused hosts.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Callable[[], Allowed]) -> None:
+    def __init__(self, app: ASGIApp, allowed: Callable[[], Allowed], refused: RefusedHosts) -> None:
         self._app = app
         self._allowed = allowed
+        self._refused = refused
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] in ("http", "websocket"):
@@ -61,13 +53,9 @@ class BrowserGuard:
         allowed = self._allowed()
         host = headers.get("host")
         # Browsers always send the header.
-        if host is not None and not allowed.host(host):
-            raise InvalidRequestError(
-                "this host name is not allowed",
-                hint="add the host name to `allowed_hosts` in [plugins.security]",
-                code="misdirected_request",
-                status=421,
-            )
+        if host is not None and not allowed.hosts.allows(host):
+            self._refused.report(host, allowed.hosts)
+            raise _misdirected(host)
         if scope["type"] == "websocket" or scope["method"] in _READ_METHODS:
             return
         foreign = _is_foreign(headers.get("origin"), host, allowed.origins)
@@ -98,26 +86,15 @@ def _is_foreign(origin: str | None, host: str | None, allowed: Collection[str]) 
     return host is None or scheme not in ("http", "https") or place != host.casefold()
 
 
-def _host_name(header: str) -> str | None:
-    try:
-        parts = urlsplit(f"//{header}")
-        _ = parts.port  # raises ValueError for an invalid port
-    except ValueError:
-        return None
-    if parts.username is not None or parts.path or parts.query or parts.fragment or not parts.hostname:
-        return None
-    return parts.hostname.casefold().removesuffix(".")
-
-
-def _is_own(name: str) -> bool:
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    # DNS rebinding needs a host name; a request to an IP address cannot be rebound.
-    return True
+def _misdirected(host: str) -> InvalidRequestError:
+    """Create the error for a refused `Host` header. It quotes only what the client sent."""
+    name = host_name(host)
+    if name is None:
+        message, hint = "the Host header is malformed", "send `Host: NAME` or `Host: NAME:PORT`"
+    else:
+        message = f"the host name '{name}' is not allowed"
+        hint = f"the operator can allow it in gateway.toml, by `{setting([name])}` in {TABLE}"
+    return InvalidRequestError(message, hint=hint, code="misdirected_request", status=421)
 
 
 def _has_body(headers: Headers) -> bool:

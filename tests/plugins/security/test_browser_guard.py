@@ -1,7 +1,7 @@
 """Host names, origins and content types, checked by the middleware of a complete gateway."""
 
 import pytest
-from gateway_plugins.security.browser_guard import Allowed
+from gateway_plugins.security.host_names import AllowedHosts
 
 from gateway_core.testing import gateway_in_memory
 
@@ -62,8 +62,8 @@ async def test_other_host_names_are_rejected(host, path):
 
 
 def test_a_star_allows_any_host_name():
-    assert Allowed.of(["*"], []).host("whatever.example")
-    assert not Allowed.of(["*"], []).host("a@b")
+    assert AllowedHosts(["*"], private=False).allows("whatever.example")
+    assert not AllowedHosts(["*"], private=False).allows("a@b")
 
 
 CHANGES = [("POST", "/admin/reload"), ("POST", "/security/preview"), ("PUT", "/admin/x"), ("DELETE", "/security/x/y")]

@@ -1,27 +1,25 @@
-"""The command `agent-gateway keys create`, which creates a key and prints the lines for `gateway.toml`.
+"""The command `agent-gateway keys create`, which creates a key, and prints or adds the lines for `gateway.toml`."""
 
-It does not write the configuration file; the operator adds the lines.
-"""
-
-import json
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import click
 
 from gateway_core import parse_pattern
 from gateway_plugins.security.keys.key_ring import make_key, moment
+from gateway_plugins.security.keys.key_tables import KEY_TEXT, key_table, new_key_text, save
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def keys_command(taken: Collection[str]) -> click.Command:
+def keys_command(taken: Collection[str], file: Path) -> click.Command:
     """Create the command group `keys`.
 
     Args:
         taken: The names of the configured keys.
+        file: The configuration file.
     """
 
     @click.group()
@@ -34,7 +32,10 @@ def keys_command(taken: Collection[str]) -> click.Command:
     @click.option("--principal", help="Owner of the key; several keys can have the same owner (default: NAME).")
     @click.option("--agents", multiple=True, metavar="PATTERN", help="Agents that the key may use; can be repeated.")
     @click.option("--expires", metavar="90d", help="Lifetime, such as 90d or 12h, or an expiry date.")
-    def create(name: str, admin: bool, principal: str | None, agents: tuple[str, ...], expires: str | None) -> None:
+    @click.option("--save", "saved", is_flag=True, help="Add the lines to gateway.toml instead of printing them.")
+    def create(
+        name: str, admin: bool, principal: str | None, agents: tuple[str, ...], expires: str | None, saved: bool
+    ) -> None:
         """Create a key and print it with the lines for gateway.toml. The key is not shown again."""
         if name in taken:
             raise click.ClickException(
@@ -50,19 +51,13 @@ def keys_command(taken: Collection[str]) -> click.Command:
             except ValueError as error:
                 raise click.BadParameter(f"invalid pattern {pattern!r}: {error}", param_hint="--agents") from None
         key = make_key()
-        lines = [f"[plugins.security.keys.{_key(name)}]", f"id = {_text(key.id)}", f"hash = {_text(key.hash)}"]
-        if principal is not None:
-            lines.append(f"principal = {_text(principal)}")
-        if admin:
-            lines.append("admin = true")
-        elif agents:
-            lines.append(f"agents = [{', '.join(map(_text, agents))}]")
+        until = None if expires is None else _end(expires)
+        table = key_table(name, key, principal=principal, admin=admin, agents=agents, expires=until)
+        if saved:
+            save(table, file)
+            click.echo(new_key_text(key, file))
         else:
-            lines.append('agents = ["**"]    # all agents; list fewer to restrict the key')
-        if expires is not None:
-            lines.append(f"expires = {_text(_end(expires))}")
-        click.echo(f"The key, which is not shown again:\n\n    {key.text}\n\nAdd this to gateway.toml:\n")
-        click.echo("\n".join(lines))
+            click.echo(f"{KEY_TEXT.format(key.text)}Add this to gateway.toml:\n\n{table}", nl=False)
 
     return keys
 
@@ -81,12 +76,3 @@ def _end(expires: str) -> str:
     if end <= datetime.now(UTC):
         raise click.BadParameter("is in the past", param_hint="--expires")
     return end.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _text(name)
-
-
-def _text(value: str) -> str:
-    # A JSON string of printable text is a TOML string.
-    return json.dumps(value, ensure_ascii=False)

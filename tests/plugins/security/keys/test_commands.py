@@ -2,17 +2,20 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from gateway_plugins.security.keys.commands import keys_command
-from gateway_plugins.security.keys.key_ring import read_keys
+from gateway_plugins.security.keys.key_ring import make_key, read_keys
+from gateway_plugins.security.keys.key_tables import key_table, save
 
+from gateway_core import ConfigError
 from tests.plugins.security.support import settings
 
 
-def create(*arguments, taken=(), status=0):
-    done = CliRunner().invoke(keys_command(taken), ["create", *arguments])
+def create(*arguments, taken=(), status=0, file=Path("gateway.toml")):
+    done = CliRunner().invoke(keys_command(taken, file), ["create", *arguments])
     assert done.exit_code == status, done.output
     return done.output
 
@@ -74,3 +77,36 @@ def test_a_configured_name_is_rejected():
     output = create("alice", taken=["alice"], status=1)
     assert "--principal alice" in output
     assert "agw_" not in output
+
+
+@pytest.mark.parametrize(
+    "before",
+    [None, "", "[server]\nport = 8001\n", "# no line break at the end", "[plugins.security]\nallowed_hosts = []"],
+)
+def test_a_saved_key_is_added_to_the_file(tmp_path, before):
+    file = tmp_path / "gateway.toml"
+    if before is not None:
+        file.write_text(before)
+    output = create("alice", "--agents", "labs/*", "--save", file=file)
+    [key] = re.findall(r"^    (agw_\S+)$", output, re.MULTILINE)
+    assert output.endswith(f"Its hash was added to {file}.\n")
+    text = file.read_text()
+    assert text.startswith(before or "")
+    assert key not in text
+    table = tomllib.loads(text)["plugins"]["security"]
+    assert read_keys(settings(table).keys).find(key.encode()).principal.id == "alice"
+    assert table["keys"]["alice"]["agents"] == ["labs/*"]
+
+
+@pytest.mark.parametrize("before", ["plugins = {}\n", "plugins.security.keys = {}\n"])
+def test_a_file_that_cannot_be_extended_is_not_changed(tmp_path, before):
+    file = tmp_path / "gateway.toml"
+    file.write_text(before)
+    with pytest.raises(ConfigError, match="cannot add the key"):
+        save(key_table("alice", make_key()), file)
+    assert file.read_text() == before
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"gateway\.toml: cannot be written: .*agent-gateway keys create NAME"):
+        save(key_table("alice", make_key()), tmp_path / "missing" / "gateway.toml")
