@@ -109,8 +109,8 @@ class Security:
         self._warnings.check(policy.keys.by_id.values(), time.time())
 
     def _apply(self, config: Settings, policy: Policy) -> None:
-        self._settings = config
         self._allowed = Allowed.of(AllowedHosts(config.allowed_hosts, policy.guards), config.allowed_origins)
+        self._settings = config
         self._parts.overrides.settings = config.overrides
         self._policy, self._rules = policy, PolicyEvaluator(policy, self._parts.overrides)
 

@@ -14,7 +14,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
+
+from gateway_core import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -37,18 +39,31 @@ class AllowedHosts:
         private: Whether names of private networks are allowed: those without a dot, and in `.internal` and `.local`.
             A page of another machine in the network could have such a name, so this requires that clients need a key,
             which a page does not have.
+
+    Raises:
+        ConfigError: An entry is not a host name.
     """
 
     listed: Sequence[str]
     private: bool
+    _names: frozenset[str] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        for entry in self.listed:
+            if entry != "*" and host_name(entry) is None:
+                raise ConfigError(
+                    f"'{entry}' is not a host name",
+                    source=f"{TABLE} allowed_hosts",
+                    hint='for example "agents.example": without scheme, path and wildcards; "*" allows every name',
+                )
+        object.__setattr__(self, "_names", frozenset(entry.casefold().removesuffix(".") for entry in self.listed))
 
     def allows(self, header: str) -> bool:
         """Whether a `Host` header is allowed: localhost, any IP address, a private name, or a listed one."""
         name = host_name(header)
         if name is None:
             return False
-        listed = {each.casefold() for each in self.listed}
-        return "*" in listed or name in listed or header.casefold() in listed or self._is_own(name)
+        return "*" in self._names or name in self._names or header.casefold() in self._names or self._is_own(name)
 
     def describe(self) -> str:
         """Describe the names for operators."""

@@ -8,6 +8,7 @@ import pytest
 from gateway_plugins.security.host_names import ENVIRONMENT, AllowedHosts, RefusedHosts
 from gateway_plugins.security.settings import Settings
 
+from gateway_core import ConfigError
 from gateway_core.app import build
 from gateway_core.config.settings import load_config
 from gateway_core.testing import gateway_in_memory
@@ -41,6 +42,18 @@ async def test_with_keys_names_of_private_networks_are_allowed(host):
 async def test_with_keys_other_names_are_refused(host):
     async with gateway_in_memory(config=keys()) as g:
         assert (await g.http.get("/healthz", headers={"host": host})).status_code == 421
+
+
+@pytest.mark.parametrize("entry", ["https://agents.example", "agents.example/v1", "*.example", "", "a b"])
+async def test_an_entry_that_is_not_a_host_name_is_an_error(entry):
+    with pytest.raises(ConfigError, match=r"is not a host name .*without scheme, path and wildcards"):
+        async with gateway_in_memory(config=keys(allowed_hosts=["ok.example", entry])):
+            pass
+
+
+@pytest.mark.parametrize("entry", ["Agents.example", "agents.example.", "agents.example:8443", "*"])
+def test_entries_are_compared_without_case_and_final_dot(entry):
+    assert AllowedHosts([entry], private=False).allows("agents.EXAMPLE:8443")
 
 
 async def test_the_response_names_the_refused_host_and_the_setting_and_nothing_else():
