@@ -28,12 +28,13 @@ def reachable_hosts(host: str) -> list[str]:
 
 def _addresses(version: int) -> Iterator[str]:
     """Yield the addresses; a socket for IPv6 usually accepts IPv4 as well."""
-    import ifaddr  # 25 ms, for servers that need it
+    import psutil  # imported by servers that need it only
 
     found = [
-        ipaddress.ip_address(ip.ip if isinstance(ip.ip, str) else ip.ip[0])
-        for adapter in ifaddr.get_adapters()
-        for ip in adapter.ips
+        ipaddress.ip_address(entry.address.partition("%")[0])
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family in (socket.AF_INET, socket.AF_INET6)
     ]
     for address in sorted(found, key=lambda each: each.version):
         if address.is_loopback or address.is_link_local or address.version > version:
