@@ -70,6 +70,7 @@ from gateway_core.types import (
 
 if TYPE_CHECKING:
     from gateway_core.net.guarded_transport import GuardedTransport, RefusedAddressError, UnresolvedHostError
+    from gateway_core.runs.model_settings import settings_for
 
 __version__ = "0.1.0"
 
@@ -151,6 +152,7 @@ __all__ = [
     "record_finish_reason",
     "sdk_tool_name",
     "set_trace_headers",
+    "settings_for",
     "split_name",
     "tool_names",
     "trace_headers",
@@ -160,7 +162,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the guarded transport at its first use: the HTTP client takes a tenth of a second."""
+    """Import these at their first use: the HTTP client takes a tenth of a second, and the SDK more than a second."""
+    if name == "settings_for":
+        from gateway_core.runs import model_settings
+
+        return model_settings.settings_for
     if name in ("GuardedTransport", "RefusedAddressError", "UnresolvedHostError"):
         from gateway_core.net import guarded_transport
 

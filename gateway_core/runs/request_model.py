@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from agents import FunctionTool, Model, ModelProvider, ModelResponse, ModelSettings
-from agents.models import get_default_model_settings
 from openai.types.shared import Reasoning
 
 from gateway_core.runs.answer_format import ClientSchema
 from gateway_core.runs.delegating_model import DelegatingModel
+from gateway_core.runs.model_settings import default_settings
 from gateway_core.runs.run_scope import POSITION, RunScope
 from gateway_core.runs.tool_authorization import tool_info
 from gateway_core.tools.origin import origin_of
@@ -55,7 +55,7 @@ class RequestModelProvider(ModelProvider):
         scope = self._scope
         if not (scope.settings or self._filter_tools or scope.answer_format or scope.client_tools):
             return model
-        return _RequestModel(model, self, unnamed=model_name is None)
+        return _RequestModel(model, self, model_name)
 
     def refuses_any(self, tools: list[Any]) -> bool:
         """Whether there are tools other than functions, such as hosted ones or a shell, which a policy may refuse."""
@@ -83,18 +83,18 @@ class RequestModelProvider(ModelProvider):
         position = POSITION.get()
         return ClientSchema(wanted) if position is not None and position.answers else None
 
-    def fill(self, settings: ModelSettings, *, unnamed: bool) -> ModelSettings:
+    def fill(self, settings: ModelSettings, model_name: str | None) -> ModelSettings:
         """Return settings in which the unset ones are those of the request.
 
         Args:
             settings: The agent's.
-            unnamed: Whether the agent names no model, so that the SDK's defaults for reasoning and verbosity apply.
+            model_name: The model that the agent names, for which the SDK has defaults for reasoning and verbosity.
         """
         changes: dict[str, Any] = self._client_choice(settings)
         if not self._scope.settings and not changes:
             return settings
         extra = dict(settings.extra_args or {})
-        implied = unnamed and _has_default_reasoning(settings)
+        implied = _has_default_reasoning(settings, model_name)
         for name, value in self._scope.settings.items():
             if name == "reasoning_effort":
                 if settings.reasoning is None or implied:
@@ -126,10 +126,10 @@ class RequestModelProvider(ModelProvider):
 class _RequestModel(DelegatingModel):
     """A model of one run. Adds no cost per streamed event, except if there are hosted tools."""
 
-    def __init__(self, inner: Model, provider: RequestModelProvider, *, unnamed: bool) -> None:
+    def __init__(self, inner: Model, provider: RequestModelProvider, model_name: str | None) -> None:
         super().__init__(inner)
         self._provider = provider
-        self._unnamed = unnamed
+        self._model_name = model_name
 
     async def get_response(
         self,
@@ -141,7 +141,7 @@ class _RequestModel(DelegatingModel):
         *rest: Any,
         **named: Any,
     ) -> ModelResponse:
-        settings = self._provider.fill(model_settings, unnamed=self._unnamed)
+        settings = self._provider.fill(model_settings, self._model_name)
         tools = self._provider.offered(tools)
         if self._provider.refuses_any(tools):
             tools = await self._provider.allowed(tools)
@@ -158,7 +158,7 @@ class _RequestModel(DelegatingModel):
         *rest: Any,
         **named: Any,
     ) -> AsyncIterator[Any]:
-        settings = self._provider.fill(model_settings, unnamed=self._unnamed)
+        settings = self._provider.fill(model_settings, self._model_name)
         tools = self._provider.offered(tools)
         schema = self._provider.output_schema(output_schema)
 
@@ -179,7 +179,7 @@ class _RunAgent:
         self.name = name
 
 
-def _has_default_reasoning(settings: ModelSettings) -> bool:
-    """Whether reasoning and verbosity are the SDK's defaults for agents without a model, not the author's."""
-    implied = get_default_model_settings()
+def _has_default_reasoning(settings: ModelSettings, model_name: str | None) -> bool:
+    """Whether reasoning and verbosity are the SDK's defaults for a model name, not the author's."""
+    implied = default_settings(model_name)
     return (settings.reasoning, settings.verbosity) == (implied.reasoning, implied.verbosity)

@@ -220,6 +220,8 @@ class Position:
     """Nesting depth: 0 outside any SDK run, 1 inside one, and one more for each nested run."""
     agent: Any = None
     """The SDK agent that calls a model; `None` before its first call."""
+    requested_model: Any = None
+    """The model that this call requests: that of the run's configuration, or else of the agent."""
     answers: bool = False
     """Whether the current SDK run produces the answer. Runs nested inside it do not."""
 

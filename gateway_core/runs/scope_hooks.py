@@ -70,6 +70,7 @@ class ScopeHooks(RunHooks[Any]):
         self._scope.finish_reason = None
         if (position := POSITION.get()) is not None:
             position.agent = agent
+            position.requested_model = self._model or agent.model
         # The agent's own hooks, or a tool, may have added tools to it since it started.
         adopt(self._scope, agent)
         if self._scope.models is not None:

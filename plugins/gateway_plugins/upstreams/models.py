@@ -1,16 +1,12 @@
-"""Creates the SDK's models for an upstream, and removes the settings that the upstream does not support.
-
-The SDK gives an agent without a model settings that are meant for GPT-5; they must not reach another model.
-"""
+"""Creates the SDK's models for an upstream, and removes the settings that the upstream does not support."""
 
 import dataclasses
 from typing import Any
 
 from agents import Model, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel
-from agents.models.default_models import get_default_model_settings, gpt_5_reasoning_settings_required
 from attrs import frozen
 
-from gateway_core import pair_calls
+from gateway_core import pair_calls, settings_for
 from gateway_plugins.upstreams.chat_api import ChatEndpoint
 from gateway_plugins.upstreams.circuit_breaker import CircuitBreaker
 from gateway_plugins.upstreams.client import UpstreamClient
@@ -29,13 +25,13 @@ class Choice:
     """The model of one upstream, and the changes of a call that the upstream requires."""
 
     upstream: str
+    name: str
+    """The name of the model at the upstream."""
     breaker: CircuitBreaker
     model: Model
     hosted: HostedTools
     chat: bool
     """Whether the upstream is called by the Chat Completions API."""
-    drop_implied: bool
-    """Whether the SDK's default settings are dropped, because the agent does not name a known model."""
 
     @classmethod
     def of(cls, route: Route, client: UpstreamClient, hosted: HostedTools, *, api: str) -> "Choice":
@@ -59,8 +55,7 @@ class Choice:
                 ),
             )
         )
-        drop_implied = not route.found and not gpt_5_reasoning_settings_required(route.model)
-        return cls(route.upstream, client.breaker, model, hosted, api != "responses", drop_implied)
+        return cls(route.upstream, route.model, client.breaker, model, hosted, api != "responses")
 
     def prepare(self, items: Any) -> Any:
         """Return the conversation of a call as the upstream supports it."""
@@ -69,6 +64,7 @@ class Choice:
 
     def adapt(self, settings: ModelSettings, tools: Any) -> tuple[ModelSettings, Any]:
         """Return the settings and the tools of a call as the upstream supports them."""
+        settings = settings_for(settings, self.name)
         changes: dict[str, Any] = {}
         if includes_hosted(tools):
             tools = self.hosted.runnable(tools)
@@ -76,12 +72,6 @@ class Choice:
                 changes["tool_choice"] = self.hosted.choice(settings.tool_choice, tools)
         if self.chat:
             tools = flat(tools)
-        if self.drop_implied:
-            implied = get_default_model_settings()
-            if settings.reasoning is not None and settings.reasoning == implied.reasoning:
-                changes["reasoning"] = None
-            if settings.verbosity is not None and settings.verbosity == implied.verbosity:
-                changes["verbosity"] = None
         if isinstance(self.model, OpenAIChatCompletionsModel) and settings.include_usage is None:
             # Most servers report the token usage of a stream only on request.
             changes["include_usage"] = True
