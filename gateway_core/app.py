@@ -171,11 +171,10 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
             )
         )
     # Inside CORS, so that scripts in a browser can read error responses.
-    return [
-        *layers,
-        Middleware(ErrorMiddleware, announce=announce, limits=gateway.config.http),
-        *gateway.hooks.middleware(),
-    ]
+    layers.append(Middleware(ErrorMiddleware, announce=announce, limits=gateway.config.http))
+    for layer in gateway.hooks.middleware():
+        layers += [layer, Middleware(ErrorMiddleware, announce=announce)]
+    return layers
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -25,6 +25,7 @@ from gateway_core.hooks.plugin_loader import Plugins, load_plugins
 from gateway_core.hooks.reconfigure import Reconfigurer
 from gateway_core.hooks.specs import RecordStore
 from gateway_core.net.addresses import is_unspecified
+from gateway_core.observability.log_context import in_log_context
 from gateway_core.runs import runner
 from gateway_core.runs.child_processes import attached_children, open_files
 from gateway_core.runs.detached_runs import DetachedRuns
@@ -221,7 +222,8 @@ class RunningGateway:
 
     def report(self, error: GatewayError) -> None:
         """Log an error and announce it to every plugin."""
-        logger.warning("%s: %s", error.stage, error)
+        with in_log_context(stage=error.stage, code=error.code, agent_id=error.agent_id):
+            logger.warning("%s: %s", error.stage, error)
         self.hooks.on_error(error)
 
     async def __aenter__(self) -> "RunningGateway":

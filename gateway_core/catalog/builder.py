@@ -17,13 +17,14 @@ from contextlib import AsyncExitStack
 from attrs import evolve
 
 from gateway_core.catalog.agent_loader import AgentLoader, LoadAgainError, Loaded
-from gateway_core.catalog.load_errors import diagnose
+from gateway_core.catalog.load_errors import diagnose, public_reason
 from gateway_core.catalog.runnables import DiagnosisRunnable
 from gateway_core.catalog.tool_binding import UNKNOWN_TOOL
 from gateway_core.catalog.validation import SANDBOX
 from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import DiscoveryError, GatewayError
 from gateway_core.hooks.dispatch import Hooks
+from gateway_core.observability.log_context import in_log_context
 from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
 
 logger = logging.getLogger(__name__)
@@ -193,7 +194,8 @@ class CatalogBuilder:
             if tried is not None and str(tried.error) == str(diagnosis):
                 return serving, tried
             diagnosis.agent_id = entry.id
-            self._announce(diagnosis)
+            with in_log_context(namespace=entry.namespace, module_path=entry.source):
+                self._announce(diagnosis)
             return serving, BrokenAgent(entry.id, entry.source, diagnosis, entry.digest)
 
     def _diagnosis(self, entry: AgentEntry, failure: BrokenAgent) -> ServedAgent:
@@ -320,5 +322,5 @@ def _same(agents: Mapping[str, ServedAgent], broken: Mapping[str, BrokenAgent], 
 
 
 def _as_diagnosis(entry: AgentEntry, failure: BrokenAgent) -> ServedAgent:
-    text = f"The agent {entry.id} could not be loaded: {failure.error}"
+    text = f"The agent {entry.id} could not be loaded: {public_reason(failure.error)}"
     return ServedAgent(entry, DiagnosisRunnable(text), display_name=f"{entry.id} (broken)", description=text)

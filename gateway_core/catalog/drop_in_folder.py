@@ -104,7 +104,7 @@ class _Search:
 
     def _is_inside(self, path: Path) -> bool:
         if path.is_symlink() and not path.resolve().is_relative_to(self._root):
-            self._reject(path, "symbolic link to a target outside the folder", "copy the target")
+            self._reject(path, "symbolic link to a target outside the folder", "copy the target", is_agent=True)
             return False
         return True
 
@@ -122,11 +122,15 @@ class _Search:
                     return True
         except OSError as error:
             problem = f"could not be read: {error.strerror}"
-        self._reject(file, problem)
+        self._reject(file, problem, is_agent=True)
         return False
 
-    def _reject(self, path: Path, problem: str, hint: str | None = None) -> None:
-        self._report(DiscoveryError(problem, source=str(path), hint=hint))
+    def _reject(self, path: Path, problem: str, hint: str | None = None, *, is_agent: bool = False) -> None:
+        error = DiscoveryError(problem, source=str(path), hint=hint)
+        if is_agent:
+            agent = path.parent if path.name in AGENT_FILES else path.with_suffix("")
+            error.agent_id = agent.relative_to(self._root).as_posix()
+        self._report(error)
 
 
 def _leads_back(path: Path) -> bool:

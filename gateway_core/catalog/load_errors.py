@@ -22,6 +22,18 @@ REALTIME_HINT = (
 _NO_KEY = re.compile(r"api_key|credentials", re.IGNORECASE)
 # Python 3.12 accepts f-strings that reuse their own quotes, as Agent Builder writes them; Python 3.11 does not.
 _NEW_F_STRING = re.compile(r"f-string")
+_PUBLIC = {
+    "syntax": "the module has a syntax error",
+    "dependency": "a package that it requires is not installed",
+    "environment": "its environment is incomplete",
+    "export": "the module exports nothing that can be served",
+    "timeout": "importing the module timed out",
+    "security": "it is not admitted",
+    "sandbox": "it requires a sandbox, and none is configured",
+    "unknown_tool": "it uses a gateway tool that does not exist",
+}
+"""The reasons that clients see, by error code."""
+_NOT_INSTALLED = re.compile(r"the module '[\w.]+' is not installed")
 _NO_TEXT = re.compile(r"codec can't decode|null bytes|Non-UTF-8")
 
 
@@ -57,6 +69,23 @@ def diagnose(error: BaseException, source: str) -> GatewayError:
     )
     diagnosis.__cause__ = error
     return diagnosis
+
+
+def public_reason(error: GatewayError) -> str:
+    """Return the reason of a failed load for clients.
+
+    The diagnosis may contain paths, names of environment variables and text of an author's exception, which only
+    operators may see.
+    """
+    reason = _PUBLIC.get(error.code)
+    if _NOT_INSTALLED.fullmatch(error.message):
+        reason = error.message
+    elif reason is None:
+        cause = error.__cause__
+        reason = f"importing the module raises {type(cause).__name__}" if cause is not None else "loading it failed"
+    line = getattr(error, "line", None)
+    where = f" (line {line})" if line else ""
+    return f"{reason}{where}; the gateway's log and `agent-gateway check` show the details"
 
 
 def blame(stack: traceback.StackSummary, source: str) -> tuple[str | None, int | None, str | None]:

@@ -4,8 +4,11 @@ It reads the file with the import statement and lists the agent's folder and doe
 """
 
 import ast
+import importlib.metadata
+import traceback
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from gateway_core.catalog.distributions import distribution_of
@@ -52,14 +55,44 @@ def explain_import(error: ImportError, source: str, file: str | None, line: int 
     if not package:
         return "import", f"{type(error).__name__}: {public_names(str(error))}", None
     message = f"the module '{name if missing else modules[0]}' is not installed"
-    if (known := distribution_of(modules)) and not _has_distribution(known):
+    versions = _installed_versions(package)
+    if versions is None and _is_entry_point(error):
+        return "dependency", message, "repair or remove the package whose entry point names it"
+    if versions is None and (known := distribution_of(modules)) and _version(known) is None:
         return "dependency", message, f"pip install {known}"
-    if is_installed(package) and (installed := packages_distributions().get(package)):
-        versions = ", ".join(f"{each} {version(each)}" for each in dict.fromkeys(installed))
+    if versions is not None:
         hint = "install the version that the module was written for, or change the import"
         return "dependency", f"the installed {versions} has no module '{name}'", hint
-    look = "look up which distribution provides it, and add that to requirements.txt"
-    return "dependency", message, f"{look}; if it is your own module, put {package}.py into the agent's folder"
+    look = "look up which distribution provides it, and"
+    if folder is None:
+        return (
+            "dependency",
+            message,
+            f"{look} install that; if it is part of the agent's own package, repair the package",
+        )
+    own = f"if it is your own module, put {package}.py into the agent's folder"
+    return "dependency", message, f"{look} add that to requirements.txt; {own}"
+
+
+def _installed_versions(package: str) -> str | None:
+    """Return the distributions that provide a package, with their versions; `None` if it is not installed.
+
+    Another distribution may have the package's name, or provide a package of the same name, so neither is a cure for a
+    missing module of it. A namespace package, which several distributions share, does not count.
+    """
+    known = dict.fromkeys(packages_distributions().get(package, ()))
+    if is_installed(package) or (known and find_spec(package) is None):
+        return ", ".join(f"{each} {_version(each) or ''}".rstrip() for each in known) or f"package {package}"
+    return None
+
+
+def _is_entry_point(error: ImportError) -> bool:
+    """Whether the missing module is the one that an entry point names, not one that a module imports."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    importing = [Path(file).parts[-3:] for file in files if not file.startswith("<frozen importlib")]
+    return importing[-1:] == [Path(importlib.__file__).parts[-3:]] and importing[-2:-1] == [
+        Path(importlib.metadata.__file__).parts[-3:]
+    ]
 
 
 def _own(folder: Path, source: Path, name: str, *, is_from: bool) -> str | None:
@@ -151,9 +184,8 @@ def _requested(statement: ast.stmt | None, name: str) -> str:
     return next((module for module in modules if module.startswith(f"{name}.")), name)
 
 
-def _has_distribution(distribution: str) -> bool:
+def _version(distribution: str) -> str | None:
     try:
-        version(distribution)
+        return version(distribution)
     except PackageNotFoundError:
-        return False
-    return True
+        return None

@@ -8,6 +8,7 @@ import time
 
 from starlette.requests import Request
 
+from gateway_core.catalog.load_errors import public_reason
 from gateway_core.errors import (
     AgentBrokenError,
     AgentLoadingError,
@@ -91,7 +92,12 @@ async def permitted_agent(name: str, principal: Principal, gateway: RunningGatew
             raise AgentLoadingError("the gateway is starting; try again in a few seconds", retry_after=_LOADING_SECONDS)
         if agent_id and principal.admin:
             broken = catalog.broken[agent_id]
-            raise AgentBrokenError(f"the agent '{agent_id}' could not be loaded: {broken.error.message}")
+            add_log_context(agent_id=agent_id, module_path=broken.source)
+            unavailable = AgentBrokenError(
+                f"the agent '{agent_id}' could not be loaded: {public_reason(broken.error)}", source=broken.source
+            )
+            unavailable.agent_id = agent_id
+            raise unavailable
         raise await _not_found(name, principal, gateway, catalog)
     began = time.perf_counter()
     decision = await gateway.hooks.authorize(principal, entry)

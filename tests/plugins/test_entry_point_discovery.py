@@ -52,3 +52,38 @@ def test_another_version_has_another_digest(tmp_path, monkeypatch):
     assert digest() == first
     (info / "METADATA").write_text(METADATA.format(name="some-agents", version="2.0"))
     assert digest() != first
+
+
+async def test_no_distribution_is_suggested_for_a_missing_module_of_an_installed_package(tmp_path, monkeypatch):
+    """Also when the package, or its missing module, has the name of a known distribution's module."""
+    for package in ("acme_of_test", "newspaper", "pyautogui"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "acme_of_test" / "inner.py").write_text("from newspaper.runtime import x")
+    points = {
+        "A": "acme_of_test.missing:agent",
+        "B": "newspaper.missing:agent",
+        "C": "acme_of_test.inner:agent",
+        "D": "emoji:agent",
+        "E": "emoji.agents:agent",
+        "F": "pyautogui.server:agent",
+    }
+    info = install(tmp_path, monkeypatch, "acme-agents", points)
+    (info / "RECORD").write_text("acme_of_test/__init__.py,,\nnewspaper/__init__.py,,\n")
+    async with gateway_in_memory(config={"plugins": {"entry_point_discovery": {"enabled": True}}}) as g:
+        broken = {name: str(failure.error) for name, failure in g.gateway.catalog.broken.items()}
+    assert set(points) <= set(broken)
+    for name in points:
+        assert "pip" not in broken[name]
+        assert "agent's folder" not in broken[name]
+    assert "the installed acme-agents has no module 'acme_of_test.missing'" in broken["A"]
+    assert "the installed acme-agents has no module 'newspaper.runtime'" in broken["C"]
+    assert "repair or remove the package whose entry point names it" in broken["D"]
+    assert "the installed package pyautogui has no module 'pyautogui.server'" in broken["F"]
+
+
+async def test_a_known_distribution_is_suggested_for_a_module_that_an_installed_package_imports(tmp_path, monkeypatch):
+    (tmp_path / "acme_importer.py").write_text("import docx")
+    install(tmp_path, monkeypatch, "acme-agents", {"A": "acme_importer:agent"})
+    async with gateway_in_memory(config={"plugins": {"entry_point_discovery": {"enabled": True}}}) as g:
+        assert g.gateway.catalog.broken["A"].error.hint == "pip install python-docx"

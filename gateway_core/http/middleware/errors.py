@@ -22,13 +22,17 @@ logger = logging.getLogger(__name__)
 class ErrorMiddleware:
     """Converts exceptions of the wrapped application to error responses.
 
+    One is around the routes and around each middleware of a plugin, so that every middleware sees the response.
+
     Args:
         app: The wrapped ASGI application.
         announce: Called once for each error, with the request id.
-        limits: The limits on request headers.
+        limits: The limits on request headers; `None` if another instance checks them.
     """
 
-    def __init__(self, app: ASGIApp, announce: Callable[[GatewayError, str], None], limits: HttpConfig) -> None:
+    def __init__(
+        self, app: ASGIApp, announce: Callable[[GatewayError, str], None], limits: HttpConfig | None = None
+    ) -> None:
         self._app = app
         self._announce = announce
         self._limits = limits
@@ -40,23 +44,20 @@ class ErrorMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            check_head(scope, self._limits)
-            await self._app(scope, receive, watched_send)
+            if self._limits is not None:
+                check_head(scope, self._limits)
+            await self._app(scope, receive, send)
         except Exception as error:
             # The error must not be in a variable here: its traceback refers to this frame, and this cycle would retain
             # the request's body until a garbage collection.
-            response = error_responses.response(self._problem(error, request_id_of(scope)), request_id_of(scope))
-            if started:
+            if scope["state"]["started"]:
+                if not scope["state"]["failed"]:
+                    scope["state"]["failed"] = True
+                    self._problem(error, request_id_of(scope))
                 # The status has been sent. Close the connection, so that the client notices the truncated response.
                 raise
+            response = error_responses.response(self._problem(error, request_id_of(scope)), request_id_of(scope))
             await response(scope, receive, send)
 
     async def _web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:

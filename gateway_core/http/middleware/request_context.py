@@ -8,6 +8,7 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,7 +42,7 @@ class RequestContextMiddleware:
     """Assigns the request id, adds response headers, and drains unread request bodies.
 
     `scope["state"]["headers"]` is a list of header pairs (bytes) that is added to every response, including error
-    responses. Handlers can append to it before the response starts.
+    responses. Handlers can append to it before the response starts; `scope["state"]["started"]` is whether it has.
 
     Args:
         app: The wrapped ASGI application.
@@ -58,24 +59,24 @@ class RequestContextMiddleware:
             return
         request_id = _valid_header(scope, HEADER, _WELL_FORMED) or f"req_{uuid.uuid4().hex}"
         headers = [(HEADER, request_id.encode())]
-        scope.setdefault("state", {}).update(request_id=request_id, headers=headers)
+        scope.setdefault("state", {}).update(request_id=request_id, headers=headers, started=False, failed=False)
         trace = _valid_header(scope, b"traceparent", _TRACEPARENT)
         add_log_context(request_id=request_id, trace_id=trace.split("-")[1] if trace else None)
         if trace:
             set_trace_headers(lambda: {"traceparent": trace})
         if self._closing():
             close_connection(scope)
-        exchange = _Exchange(receive, send, headers)
+        exchange = _Exchange(receive, send, scope["state"])
         await self._app(scope, exchange.receive, exchange.send)
 
 
 class _Exchange:
     """Tracks the body of one request and the start of its response."""
 
-    def __init__(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, receive: Receive, send: Send, state: dict[str, Any]) -> None:
         self._receive = receive
         self._send = send
-        self._headers = headers
+        self._state = state
         self._body_read = False
         self._start: Message | None = None
 
@@ -90,7 +91,8 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
+            self._state["started"] = True
+            message = {**message, "headers": [*message.get("headers", ()), *self._state["headers"]]}
             if not self._body_read:
                 self._start = message
                 return

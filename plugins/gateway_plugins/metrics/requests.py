@@ -47,9 +47,8 @@ class RequestMetrics:
         instruments.active_requests += 1
         try:
             await self._app(scope, receive, watched_send)
-        except Exception as error:
-            # An outer middleware converts the exception to an error response.
-            status, complete = status or getattr(error, "status", 500), True
+        except Exception:
+            complete = True  # the response has started, and the gateway interrupts it
             raise
         finally:
             instruments.active_requests -= 1

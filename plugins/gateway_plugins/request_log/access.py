@@ -45,9 +45,8 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, counted_send)
-        except Exception as error:
-            # An outer middleware converts the exception to an error response.
-            status, complete = status or getattr(error, "status", 500), True
+        except Exception:
+            complete = True  # the response has started, and the gateway interrupts it
             raise
         finally:
             logger.info(

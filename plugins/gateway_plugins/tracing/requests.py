@@ -44,10 +44,6 @@ class RequestSpans:
             set_trace_headers(spans.headers)
             try:
                 await self._app(scope, receive, watched_send)
-            except Exception as error:
-                # An outer middleware converts the exception to an error response.
-                status = status or getattr(error, "status", 500)
-                raise
             finally:
                 route = getattr(scope.get("route"), "path", None)
                 spans.finish_request(span, scope["method"], route, status, scope["state"]["request_id"])
