@@ -35,7 +35,8 @@ class AgentEntry:
     description: str = ""
     folder: Path | None = None
     """The agent's own folder, if any, in which its requirements are declared."""
-
+    module: str | None = None
+    """The name of its module, if that is part of an installed package."""
     probe_command: tuple[str, ...] = field(default=(), eq=False, repr=False)
     """The command that imports the agent in another process and exits with `import_probe.SURVIVED`. Empty: no probe."""
 

@@ -40,7 +40,7 @@ def _points() -> list[EntryPoint]:
 def _entry(point: EntryPoint) -> AgentEntry:
     # The content of an installed package changes only with its version.
     digest = hashlib.sha256(f"{point.value} {_source(point)}".encode()).hexdigest()
-    return AgentEntry(point.name, f"{_source(point)} ({point.value})", digest, point.load)
+    return AgentEntry(point.name, f"{_source(point)} ({point.value})", digest, point.load, module=point.module)
 
 
 def _source(point: EntryPoint) -> str:

@@ -1,17 +1,26 @@
 """Reports of event-loop blocking: the agent, the tool, the file and the line, but no values."""
 
 import asyncio
+import json
+import logging
 import os
+import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from agents import Agent, function_tool
+from gateway_plugins.loop_monitor import stall_detector
+from gateway_plugins.loop_monitor.attribution import responsible
 from gateway_plugins.loop_monitor.stall_detector import StallDetector
 
-from gateway_core import ConfigError
+from gateway_core import AgentEntry, Catalog, ConfigError, ModelCall, Principal, RunContext, hookimpl
 from gateway_core.testing import call, gateway_in_memory, script
+from gateway_core.types import ServedAgent
 
 FAST = {"plugins": {"loop_monitor": {"threshold": 0.05}}}
 
@@ -54,8 +63,126 @@ async def test_a_blocking_tool_is_reported_with_its_agent_and_line(caplog):
     assert (error["agent_id"], error["request_ids"]) == ("X", ["r1"])
     assert found["agent_gateway.event_loop.blocks"] == 1
     assert 0.2 < found["agent_gateway.event_loop.blocked"] <= found["agent_gateway.event_loop.lag"] < 5
-    assert f"{__file__}:{line} stall" in caplog.text
+    warnings = [record.getMessage() for record in caplog.records if "blocked" in record.getMessage()]
+    assert len(warnings) == 1
+    assert f"{__file__}:{line}: event loop was blocked" in warnings[0]
+    assert "\n" not in warnings[0]
     assert "canary" not in caplog.text
+
+
+async def test_the_stack_is_logged_at_debug(caplog):
+    @function_tool
+    async def stall() -> str:
+        """Stall."""
+        time.sleep(0.3)  # the line on top of the stack
+        return ""
+
+    caplog.set_level(logging.DEBUG, "gateway_plugins.loop_monitor")
+    agent = Agent(name="x", tools=[stall], model=script(call("stall"), "done"))
+    async with gateway_in_memory({"X": agent}, config=FAST) as g:
+        await ask(g)
+        await blocks(g)
+    line = line_of("# the line on top of the stack", test_the_stack_is_logged_at_debug)
+    assert f"stack, innermost frame first:\n  {__file__}:{line} stall\n" in caplog.text
+
+
+class Blocking:
+    """A plugin of the operator, which blocks in the task of a run."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    @hookimpl
+    def on_model_end(self, call: ModelCall) -> None:
+        time.sleep(0.3)
+
+
+async def test_a_plugin_that_blocks_during_a_run_is_not_reported_as_its_agent(caplog):
+    caplog.set_level(logging.INFO, "gateway_plugins.loop_monitor")
+    agent = Agent(name="x", model=script("done"))
+    async with gateway_in_memory({"X": agent}, config=FAST, plugins={"blocking": Blocking}) as g:
+        await ask(g)
+        await blocks(g)
+        assert (await g.http.get("/admin/agents/errors")).json()["errors"] == []
+    [line] = [record for record in caplog.records if "blocked" in record.getMessage()]
+    assert line.levelno == logging.INFO
+    assert f"by on_model_end at {__file__}:" in line.getMessage()
+
+
+def stack_of(*modules: tuple[str, str]) -> list[FrameType]:
+    """Return the frames, innermost first, of functions of these modules (name, file) that call each other."""
+    frames: list[FrameType] = []
+
+    def capture() -> None:
+        frames.extend(each for each, _ in traceback.walk_stack(sys._getframe(1)))
+
+    inner: Callable[[], None] = capture
+    for name, file in modules:
+        code = compile("def function():\n    inner()\n", file, "exec")
+        names = {"__name__": name, "inner": inner}
+        exec(code, names)
+        inner = names["function"]
+    inner()
+    return frames[: len(modules)]
+
+
+SITE = "/usr/lib/python3/site-packages"
+RUN = RunContext("r1", Principal("p"), "A")
+CATALOG = Catalog(
+    {
+        each.id: ServedAgent(each, None, each.id)
+        for each in (
+            AgentEntry("A", "/srv/agents/A/agent.py", "", lambda: None, folder=Path("/srv/agents/A")),
+            AgentEntry("B", "/srv/agents/B.py", "", lambda: None),
+            AgentEntry("P", "pack 1.0 (pack.one:agent)", "", lambda: None, module="pack.one"),
+            AgentEntry("Q", "pack 1.0 (pack.two:agent)", "", lambda: None, module="pack.two"),
+        )
+    }
+)
+AGENT = ("private.agent", "/srv/agents/A/agent.py")
+HELPER = ("private.helpers", "/srv/agents/A/helpers.py")
+SHARED = ("shared", "/srv/agents/shared.py")
+LIBRARY = ("requests.api", f"{SITE}/requests/api.py")
+STANDARD = ("json.decoder", json.decoder.__file__)
+SDK = ("agents.run", f"{SITE}/agents/run.py")
+OPENAI = ("openai._models", f"{SITE}/openai/_models.py")
+ENGINE = ("gateway_core.runs.engine", "/srv/gateway/gateway_core/runs/engine.py")
+HOOKS = ("gateway_core.hooks.dispatch", "/srv/gateway/gateway_core/hooks/dispatch.py")
+PLUGIN = ("gateway_plugins.sessions.store", "/srv/gateway/plugins/gateway_plugins/sessions/store.py")
+
+
+@pytest.mark.parametrize(
+    ("frames", "agent_id", "index"),
+    [
+        ([AGENT, SDK, ENGINE], "A", 0),
+        ([HELPER, AGENT, SDK], "A", 0),
+        ([STANDARD, LIBRARY, AGENT, SDK], "A", 2),
+        ([STANDARD, SHARED, AGENT, SDK], "A", 2),
+        ([("private.b", "/srv/agents/B.py"), SDK, ENGINE], "B", 0),
+        ([STANDARD, ("pack.two", f"{SITE}/pack/two.py"), SDK], "Q", 1),
+        ([("pack.common", f"{SITE}/pack/common.py"), SDK], "P", 0),
+        ([("embedding", "/srv/program.py"), SDK, ENGINE], "A", 0),
+        ([("embedding", "/srv/program.py"), ENGINE], "A", 0),
+        # An agent's code that waits for the SDK or the gateway does not block.
+        ([SDK, AGENT, ENGINE], None, 0),
+        ([OPENAI, SDK, AGENT, ENGINE], None, 1),
+        ([STANDARD, PLUGIN, SDK, AGENT, ENGINE], None, 1),
+        ([STANDARD, ENGINE], None, 1),
+        ([("operator", "/srv/plugin.py"), HOOKS, ENGINE], None, 0),
+    ],
+)
+def test_the_innermost_code_of_an_agent_is_responsible_unless_the_sdk_or_the_gateway_executes(frames, agent_id, index):
+    stack = stack_of(*frames)
+    assert responsible(stack, CATALOG, RUN) == (agent_id, stack[index])
+
+
+def test_outside_a_run_only_the_code_of_an_agents_module_is_an_agents():
+    for frames, agent_id in (
+        ([AGENT, STANDARD], "A"),
+        ([("other", "/srv/other.py"), SDK], None),
+        ([STANDARD, STANDARD], None),
+    ):
+        assert responsible(stack_of(*frames), CATALOG, None)[0] == agent_id
 
 
 FILE = """
@@ -141,6 +268,25 @@ async def test_a_block_is_reported_once_while_the_loop_is_blocked():
         detector.stop()
     assert reported == [("loop-monitor", "wait"), ("MainThread", "free")]
     assert not [thread for thread in threading.enumerate() if thread.name == "loop-monitor"]
+
+
+async def test_a_block_that_lasts_is_reported_while_the_loop_is_blocked(monkeypatch):
+    monkeypatch.setattr(stall_detector, "STUCK_SECONDS", 0.1)
+    stuck = threading.Event()
+    reported: list[str] = []
+
+    def report() -> None:
+        reported.append(threading.current_thread().name)
+        stuck.set()
+
+    detector = StallDetector(0.02, lambda frame: None, lambda seconds: None, report)
+    detector.start()
+    try:
+        assert stuck.wait(10)  # blocks the loop until it is reported
+        time.sleep(0.2)
+    finally:
+        detector.stop()
+    assert reported == ["loop-monitor"]
 
 
 async def test_a_suspended_process_is_not_a_block():

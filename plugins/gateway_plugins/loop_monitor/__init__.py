@@ -1,15 +1,14 @@
 """Detects event-loop blocking and names the agent.
 
-It does not interrupt the code. Reports contain files, lines and functions from the stack, but no values.
+It does not interrupt the code. Reports contain files, lines and functions from the stack, but no values. A block is an
+agent's if the loop executes code of its module, or a library that this code called; `attribution.py` decides it.
 """
 
 import itertools
 import logging
-import os
 import traceback
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,6 +25,7 @@ from gateway_core import (
     hookimpl,
     in_log_context,
 )
+from gateway_plugins.loop_monitor.attribution import responsible
 from gateway_plugins.loop_monitor.stall_detector import StallDetector
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 MIN_SECONDS = 0.01
 MAX_FRAMES = 40
 _HINT = "use a plain function, which runs in a thread, or await an async call instead of blocking"
-_LIBRARIES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages", "gateway_core"))
-_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 @frozen
@@ -57,8 +55,11 @@ class _Culprit:
     tool: str | None
 
     def __str__(self) -> str:
-        code = f"tool {self.tool}" if self.tool else self.function
-        return f"{code} of agent {self.agent_id}" if self.agent_id else code
+        if self.agent_id is None:
+            return f"{self.function} at {self.place}"
+        return (
+            f"tool {self.tool} of agent {self.agent_id}" if self.tool else f"{self.function} of agent {self.agent_id}"
+        )
 
 
 class LoopMonitor:
@@ -70,7 +71,7 @@ class LoopMonitor:
         if config.threshold < MIN_SECONDS:
             raise ConfigError(f"must be at least {MIN_SECONDS:g} s", source="[plugins.loop_monitor] threshold")
         self._gateway = gateway
-        self._detector = StallDetector(config.threshold, self._blocked, self._free)
+        self._detector = StallDetector(config.threshold, self._blocked, self._free, self._stuck)
         self._culprit: _Culprit | None = None
         self._blocks = 0
         self._seconds = 0.0
@@ -99,18 +100,23 @@ class LoopMonitor:
         return {"lag": round(self._detector.lag, 3), "blocks": self._blocks, "blocked_seconds": round(self._seconds, 3)}
 
     def _blocked(self, frame: FrameType) -> None:
-        """Log a block, in the monitoring thread. The loop may never resume, so it is logged immediately."""
+        """Determine the cause of a block, in the monitoring thread."""
         if not self._gateway.catalog.generation:
             return  # No requests are served yet.
         run, tool = attributed_run(frame)
         stack = [each for each, _ in itertools.islice(traceback.walk_stack(frame), MAX_FRAMES)]
-        owner, culprit = self._owner(stack)
-        agent_id = run.agent_id if run else owner
-        place, function = _place(culprit), culprit.f_code.co_name
-        self._culprit = found = _Culprit(place, function, run, agent_id, tool)
-        with in_log_context(request_id=run.request_id if run else None, agent_id=agent_id):
+        agent_id, frame = responsible(stack, self._gateway.catalog, run)
+        self._culprit = found = _Culprit(_place(frame), frame.f_code.co_name, run, agent_id, tool)
+        if logger.isEnabledFor(logging.DEBUG):
             lines = "\n".join(f"  {_place(each)} {each.f_code.co_name}" for each in stack)
-            logger.warning("event loop blocked by %s at %s; stack, innermost frame first:\n%s", found, place, lines)
+            with in_log_context(request_id=run.request_id if run else None, agent_id=agent_id):
+                logger.debug("event loop blocked by %s; stack, innermost frame first:\n%s", found, lines)
+
+    def _stuck(self) -> None:
+        """Log a block that lasts, in the monitoring thread, because the loop may never resume."""
+        if (culprit := self._culprit) is not None:
+            with in_log_context(request_id=culprit.run.request_id if culprit.run else None, agent_id=culprit.agent_id):
+                logger.warning("event loop is still blocked by %s (%s)", culprit, culprit.place)
 
     def _free(self, seconds: float) -> None:
         """Count and report a block, in the loop, after it resumed."""
@@ -121,7 +127,7 @@ class LoopMonitor:
         self._seconds += seconds
         if culprit is None or culprit.agent_id is None:
             # Not caused by an agent: it is only measured and logged.
-            logger.warning("event loop was blocked for %.1f s by %s", seconds, culprit or "unknown code")
+            logger.info("event loop was blocked for %.1f s by %s", seconds, culprit or "unknown code")
             return
         error = GatewayError(
             f"event loop was blocked for {seconds:.1f} s by {culprit}",
@@ -134,37 +140,6 @@ class LoopMonitor:
         error.principal_id = culprit.run.principal.id if culprit.run else None
         with in_log_context(request_id=error.request_id, agent_id=error.agent_id):
             self._gateway.report(error)
-
-    def _owner(self, stack: list[FrameType]) -> tuple[str | None, FrameType]:
-        """Return the agent with the innermost frame in a stack, and the responsible frame: that one, or else the
-        innermost frame that is not in a library."""
-        files = {agent.entry.source: agent.id for agent in self._gateway.catalog.agents.values()}
-        folders = {
-            agent.entry.folder: agent.id for agent in self._gateway.catalog.agents.values() if agent.entry.folder
-        }
-        for frame in stack:
-            path = Path(frame.f_code.co_filename)
-            agent_id = files.get(str(path)) or next((folders[f] for f in path.parents if f in folders), None)
-            if agent_id is not None:
-                return agent_id, frame
-        return None, _called_by_sdk(stack) or next((frame for frame in stack if not _is_library(frame)), stack[0])
-
-
-def _called_by_sdk(stack: list[FrameType]) -> FrameType | None:
-    """Return the frame that the SDK called, such as a tool of an agent that is installed as a library."""
-    for inner, outer in itertools.pairwise(stack):
-        if _is_sdk(outer):
-            return None if _is_sdk(inner) else inner
-    return None
-
-
-def _is_sdk(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).startswith("agents.")
-
-
-def _is_library(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
-    return file.startswith((_STANDARD_LIBRARY, "<")) or any(part in file for part in _LIBRARIES)
 
 
 def _place(frame: FrameType) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 
 WINDOW_SECONDS = 60.0
+STUCK_SECONDS = 5.0
 _BUCKET_SECONDS = 10.0
 
 
@@ -24,16 +25,22 @@ class StallDetector:
         on_blocked: Called once for each block, in the monitoring thread while the loop is blocked, with the innermost
             frame of the loop's thread.
         on_free: Called in the loop when it resumes, with the duration of the block in seconds.
+        on_stuck: Called once for a block that lasts longer than `STUCK_SECONDS`, in the monitoring thread.
     """
 
     def __init__(
-        self, threshold: float, on_blocked: Callable[[FrameType], None], on_free: Callable[[float], None]
+        self,
+        threshold: float,
+        on_blocked: Callable[[FrameType], None],
+        on_free: Callable[[float], None],
+        on_stuck: Callable[[], None] = lambda: None,
     ) -> None:
         self._threshold = threshold
         # A block that begins right after a heartbeat delays the next one by this much less than its duration.
         self._interval = threshold * 0.8
         self._on_blocked = on_blocked
         self._on_free = on_free
+        self._on_stuck = on_stuck
         self._due = 0.0
         self._cpu = 0.0
         self._loop_clock: int | None = None
@@ -95,7 +102,7 @@ class StallDetector:
 
     def _monitor(self) -> None:
         """Run in the thread: sleep until the next heartbeat would be late, and check whether it has run."""
-        due = awaited = 0.0
+        due = awaited = stuck = 0.0
         while True:
             if self._due != due:
                 due = self._due
@@ -104,9 +111,12 @@ class StallDetector:
             wait = self._interval if self._reported == due else max(awaited - time.monotonic(), 0.0)
             if self._running.acquire(timeout=wait):
                 return
+            now = time.monotonic()
+            if self._due == self._reported == due and stuck != due and now - due > STUCK_SECONDS:
+                stuck = due
+                self._on_stuck()
             if self._due != due or self._reported == due:
                 continue
-            now = time.monotonic()
             if now - awaited > self._threshold / 2 and not self._is_working():
                 # This thread was delayed as well, and the loop's thread is idle: check again.
                 awaited = now + self._threshold
