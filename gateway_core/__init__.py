@@ -34,6 +34,7 @@ from gateway_core.http.openapi.describe import described
 from gateway_core.net.addresses import Network
 from gateway_core.net.json_size import LARGE_BYTES, has_more_values, read_off_loop
 from gateway_core.observability.log_context import add_log_context, in_log_context, log_context
+from gateway_core.observability.stderr_tail import StderrTail
 from gateway_core.observability.trace_context import set_trace_headers, trace_headers
 from gateway_core.runs.current_run import apply_backpressure, current_run, progress_reporter, record_finish_reason
 from gateway_core.runs.stack_attribution import attributed_run
@@ -115,6 +116,7 @@ __all__ = [
     "Secret",
     "Segments",
     "Severity",
+    "StderrTail",
     "ToolCall",
     "ToolError",
     "ToolInfo",

@@ -9,16 +9,18 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from agents import Agent
 from agents.exceptions import UserError
 from agents.mcp import MCPServer, MCPServerStdio
+from mcp import stdio_client
 
 from gateway_core.errors import ToolError
+from gateway_core.observability.stderr_tail import StderrTail
 from gateway_core.observability.trace_context import trace_headers
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,9 @@ class _Connection:
         self._lock = asyncio.Lock()
         self._generation = 0
         vars(server).update(list_tools=_Wrapper(self.list_tools), call_tool=_Wrapper(self.call_tool))
+        self._stderr: StderrTail | None = None
+        if isinstance(server, MCPServerStdio) and type(server).create_streams is MCPServerStdio.create_streams:
+            vars(server)["create_streams"] = self._streams
 
     async def connect(self) -> str | None:
         """Connect for the first time. Returns a warning if that fails."""
@@ -68,11 +73,9 @@ class _Connection:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._server.connect()  # type: ignore[no-untyped-call]
         except Exception as error:
-            logger.warning("could not connect to the MCP server %s: %s", self._server.name, type(error).__name__)
-            return (
-                f"could not connect to its MCP server {self._server.name} ({type(error).__name__}); "
-                "runs retry the connection"
-            )
+            failure = f"{type(error).__name__}{self._stderr or ''}"
+            logger.warning("could not connect to the MCP server %s: %s", self._server.name, failure)
+            return f"could not connect to its MCP server {self._server.name} ({failure}); runs retry the connection"
         return None
 
     async def list_tools(self, *arguments: Any, **options: Any) -> Any:
@@ -105,6 +108,7 @@ class _Connection:
     async def close(self) -> None:
         """Restore the server's methods and disconnect it."""
         vars(self._server).update(list_tools=self._list_tools, call_tool=self._call_tool)
+        vars(self._server).pop("create_streams", None)
         try:
             await self._server.cleanup()  # type: ignore[no-untyped-call]
         except Exception as error:
@@ -124,9 +128,22 @@ class _Connection:
                     await self._server.connect()  # type: ignore[no-untyped-call]
             except Exception as error:
                 raise ToolError(
-                    f"could not connect to the MCP server {self._server.name}", code="mcp_unreachable"
+                    f"could not connect to the MCP server {self._server.name}",
+                    hint=str(self._stderr or "").removeprefix("; ") or None,
+                    code="mcp_unreachable",
                 ) from error
             self._generation += 1
+
+    @asynccontextmanager
+    async def _streams(self) -> AsyncIterator[Any]:
+        """Start the server's process as the SDK does, and keep the end of its standard error."""
+        assert isinstance(self._server, MCPServerStdio)
+        self._stderr = StderrTail(lambda line: sys.stderr.write(f"{line}\n"))
+        try:
+            async with stdio_client(self._server.params, errlog=self._stderr.file) as streams:
+                yield streams
+        finally:
+            await asyncio.to_thread(self._stderr.close)
 
 
 class _Wrapper:

@@ -109,21 +109,20 @@ class ToolBinder:
         each tool. A shared agent, such as a handoff target of two others, is bound once.
 
         Returns:
-            Warnings for the operator: one sentence for each optional tool that is missing.
+            Warnings for the operator: one sentence for each optional tool that is missing, and for each pattern that
+            matches no tool.
 
         Raises:
             LoadError: A required tool is missing.
         """
-        missing = _Missing()
+        missing = _Missing(self._hooks.explain_missing_tool)
         for position, agent in enumerate(runnable.agents):
             if self._is_bound(agent):
                 self._rebind_agent(agent, entry, missing)
             else:
                 self._bind_agent(agent, entry, missing, first=position == 0)
         missing.raise_for(entry, self._names())
-        return [
-            f"the optional gateway tool '{name}' does not exist; the agent runs without it" for name in missing.optional
-        ]
+        return missing.warnings()
 
     def rebind(self, served: ServedAgent) -> bool:
         """Update the gateway tools of a served agent in place. A tool that no plugin offers any more is disabled.
@@ -135,7 +134,7 @@ class ToolBinder:
         Raises:
             LoadError: A required tool is missing.
         """
-        missing = _Missing()
+        missing = _Missing(self._hooks.explain_missing_tool)
         complete = [self._rebind_agent(agent, served.entry, missing) for agent in served.runnable.agents]
         missing.raise_for(served.entry, self._names())
         return all(complete) and not self._added_changed(served)
@@ -157,7 +156,7 @@ class ToolBinder:
         if self._is_bound(agent) and all(self._is_handled(tool) for tool in agent.tools):
             self._guard_servers(agent)
             return
-        missing = _Missing()
+        missing = _Missing(self._hooks.explain_missing_tool)
         self._bind_agent(agent, entry, missing, first=False)
         try:
             missing.raise_for(entry, self._names())
@@ -264,6 +263,8 @@ class ToolBinder:
         taken = _names(present)
         if wanted.is_pattern:
             members = self._members(wanted.name)
+            if not members:
+                missing.patterns[wanted.name] = None
             _set_binding(agent, groups={**_binding_of(agent).groups, wanted.name: members})
             return [self._bound(Wanted(name, optional=True), entry) for name in sorted(members) if name not in taken]
         if sdk_tool_name(wanted.name) not in self._offered:
@@ -322,30 +323,49 @@ class ToolBinder:
 
 
 class _Missing:
-    """The referenced tools that no plugin offers."""
+    """The referenced tools that no plugin offers.
 
-    def __init__(self) -> None:
-        self.optional: dict[str, None] = {}
+    Args:
+        explain: Returns why a tool is not offered, if that is known.
+    """
+
+    def __init__(self, explain: Callable[[str], str | None]) -> None:
+        self._explain = explain
+        self.patterns: dict[str, None] = {}
+        self._optional: dict[str, None] = {}
         self._required: dict[str, str | None] = {}
 
     def add(self, wanted: Wanted, requested_by: str | None) -> None:
         if wanted.optional:
-            self.optional[wanted.name] = None
+            self._optional[wanted.name] = None
         else:
             self._required.setdefault(wanted.name, requested_by)
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each optional tool and for each pattern."""
+        found = [
+            f"the optional gateway tool '{name}' does not exist{self._because(name)}; the agent runs without it"
+            for name in self._optional
+        ]
+        return found + [f"no gateway tool matches '{name}'{self._because(name)}" for name in self.patterns]
 
     def raise_for(self, entry: AgentEntry, known: Iterable[str]) -> None:
         """Raise `LoadError` for the first required tool that is missing."""
         for name, requested_by in self._required.items():
             line, text = (None, None) if requested_by else _line_of(name, entry.source)
+            why = self._explain(gateway_tool_name(name))
             raise LoadError(
-                f"unknown gateway tool '{name}'",
+                f"the gateway tool '{name}' is not available: {why}" if why else f"unknown gateway tool '{name}'",
                 source=requested_by or entry.source,
-                hint=did_you_mean(gateway_tool_name(name), known),
+                hint=None if why else did_you_mean(gateway_tool_name(name), known),
                 code=UNKNOWN_TOOL,
                 line=line,
                 source_line=text,
             )
+
+    def _because(self, name: str) -> str:
+        why = self._explain(gateway_tool_name(name))
+        return f" ({why})" if why else ""
 
 
 def _line_of(name: str, source: str) -> tuple[int | None, str | None]:

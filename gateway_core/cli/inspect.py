@@ -13,7 +13,7 @@ import click
 
 from gateway_core.cli import config_options, read_config, report
 from gateway_core.config.settings import Config, Table, mask_secrets
-from gateway_core.errors import DiscoveryError, GatewayError, LoadError
+from gateway_core.errors import DiscoveryError, GatewayError, LoadError, PluginError
 from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.sdk import compat
@@ -165,7 +165,9 @@ def _load(
         @hookimpl
         def on_error(self, error: GatewayError) -> None:
             # With PATHS, only some agents are loaded, so settings for other agents are not an error.
-            if isinstance(error, DiscoveryError) or (installed and error.code == "no_such_agent"):
+            # A plugin reports tools and servers that are not available.
+            loading = isinstance(error, DiscoveryError | PluginError)
+            if loading or (installed and error.code == "no_such_agent"):
                 reported.append((error.source or "-", error.message + (f" ({error.hint})" if error.hint else "")))
 
         @hookimpl

@@ -285,6 +285,11 @@ class Hooks:
                 report(_as_plugin_error(error, plugin, "offer_tools"))
         return tools
 
+    def explain_missing_tool(self, name: str) -> str | None:
+        """Return the first result that is not `None`."""
+        found: str | None = self._first("explain_missing_tool", name)
+        return found
+
     def session(self, run: RunContext, entry: AgentEntry) -> "Session | None":
         """Return the first result that is not `None`."""
         found: Session | None = self._first("session", run, entry)

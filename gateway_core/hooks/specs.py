@@ -223,6 +223,11 @@ class Hookspecs:
         exception is reported, and does not affect the tools of other plugins."""
 
     @hookspec
+    def explain_missing_tool(self, name: str) -> str | None:
+        """Return why a tool with this name or pattern, such as `mail/send` or `mail/*`, is not offered, for operators.
+        The first result that is not `None` is used."""
+
+    @hookspec
     def session(self, run: RunContext, entry: AgentEntry) -> "Session | None":
         """Return the SDK session that stores the memory of the run's chat, for an agent with memory enabled. The first
         result that is not `None` is used."""

@@ -109,6 +109,22 @@ def test_check_reports_broken_agents_with_file_and_line(run, tmp_path):
     run("check", str(bad), status=1)
 
 
+def test_check_reports_tool_files_and_mcp_servers_that_are_not_available(run, tmp_path):
+    for name, text in {
+        "tools/bad.py": "import nothere_of_test\n",
+        "server.py": "raise SystemExit('no database')\n",
+        "agents/Good.py": "from agents import Agent\nagent = Agent(name='x')\n",
+        "gateway.toml": '[plugins.mcp_tools]\nstart_timeout = "20s"\n[plugins.mcp_tools.shop]\nkind = "stdio"\n'
+        'command = ["python", "server.py"]\nconnect_timeout = "20s"\n[agents.Good]\ntools = ["shop/find"]\n',
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    rows = {row["source"]: row for row in json.loads(run("check", "--json", status=1))}
+    assert "nothere_of_test" in rows[f"{tmp_path}/tools/bad.py:1"]["diagnosis"]
+    assert "no database" in rows["[plugins.mcp_tools.shop]"]["diagnosis"]
+    assert "the MCP server shop is down" in rows[f"{tmp_path}/agents/Good.py"]["diagnosis"]
+
+
 def test_check_of_a_path_does_not_import_other_agents(run, tmp_path):
     run("new", "Good")
     (tmp_path / "agents" / "Other.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")

@@ -60,6 +60,11 @@ class GatewayTools:
         return list(self._tools.values())
 
     @hookimpl
+    def explain_missing_tool(self, name: str) -> str | None:
+        """Return why a function of the folder is not a tool."""
+        return self._files.explain(name) if self._files else None
+
+    @hookimpl
     def watch_paths(self) -> Iterable[Path]:
         """Return the folder, even if it does not exist yet."""
         return [self._config.path]
@@ -74,9 +79,14 @@ class GatewayTools:
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
-        """Return the folder and the names of the tools."""
+        """Return the folder, the names of the tools, and the functions of the folder that are not tools."""
         path = self._config.path
-        return {"path": str(path), "exists": path.is_dir(), "tools": [gateway_tool_name(name) for name in self._tools]}
+        return {
+            "path": str(path),
+            "exists": path.is_dir(),
+            "tools": [gateway_tool_name(name) for name in self._tools],
+            "skipped": self._files.skipped if self._files else {},
+        }
 
     def _configured(self) -> "Iterator[FunctionTool]":
         from gateway_plugins.gateway_tools.functions import imported

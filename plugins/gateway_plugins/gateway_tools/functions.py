@@ -7,6 +7,7 @@ import copy
 import hashlib
 import importlib
 import inspect
+import logging
 import re
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from gateway_core import (
     sdk_tool_name,
 )
 from gateway_plugins.gateway_tools.settings import NAME, PythonTool
+
+logger = logging.getLogger(__name__)
 
 _SKIPPED = re.compile(r"(_.*|\..*|test_.*|.*_test|conftest|setup)")
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "venv", "env", "node_modules", "tests", "test", "site-packages"})
@@ -99,6 +102,20 @@ class ToolFiles:
         self._tools: dict[Path, list[FunctionTool]] = {}
         self._modules: dict[Path, IsolatedModule] = {}
         self._replaced: list[IsolatedModule] = []
+        self._failed: dict[Path, str] = {}
+        self.skipped: dict[str, str] = {}
+        """The public functions that are not tools, by the names that their tools would have, and the reasons."""
+
+    def explain(self, name: str) -> str | None:
+        """Return why a file of the folder offers no tool with this name, if a file defines a function for it."""
+        if name in self.skipped:
+            return self.skipped[name]
+        group, _, function = name.rpartition("/")
+        defines = re.compile(rf"^(async )?def {re.escape(function)}\b", re.MULTILINE)
+        for file, problem in list(self._failed.items()):
+            if self._group(file) == group and defines.search(_text(file)):
+                return f"{file} cannot be imported: {problem}"
+        return None
 
     def read(self) -> list[FunctionTool]:
         """Return all tools, sorted by path. Blocking; it imports the files again if any of them has changed."""
@@ -110,6 +127,7 @@ class ToolFiles:
             for module in self._replaced:
                 module.unload()
             self._replaced = []
+            self._failed, self.skipped = {}, {}
             before = self._tools
             self._tools = {f: self._import(f, before.get(f)) for f in files if _is_tool_file(f, self._root)}
         return [tool for tools in self._tools.values() for tool in tools]
@@ -119,9 +137,10 @@ class ToolFiles:
             module = load_isolated(file, folder=file.parent, name=f"tools_{file.stem}", shared=self._root)
             tools = list(self._tools_of(module.module, file))
         except (Exception, SystemExit) as error:
+            self._failed[file] = f"{type(error).__name__}: {error}"
             self._report(
                 PluginError(
-                    f"import failed: {type(error).__name__}: {error}",
+                    f"import failed: {self._failed[file]}",
                     source=f"{file}:{_line(error, file)}",
                     hint="fix the file; its tools are missing"
                     if before is None
@@ -135,15 +154,31 @@ class ToolFiles:
         return tools
 
     def _tools_of(self, module: ModuleType, file: Path) -> Iterator[FunctionTool]:
-        group = file.parent.relative_to(self._root).as_posix()
+        group = self._group(file)
         for attribute, value in vars(module).items():
-            own = inspect.isfunction(value) and value.__module__ == module.__name__ and value.__doc__
+            own = inspect.isfunction(value) and value.__module__ == module.__name__
             if attribute.startswith("_") or not (own or isinstance(value, FunctionTool)):
                 continue
             name = value.name if isinstance(value, FunctionTool) else attribute
-            name = name if group == "." else f"{group}/{name}"
-            if NAME.fullmatch(name):
-                yield as_tool(value, name)
+            name = f"{group}/{name}" if group else name
+            if own and not value.__doc__:
+                self._skip(name, file, f"the function {attribute} has no docstring, which describes the tool to models")
+            elif not NAME.fullmatch(name):
+                self._skip(name, file, f"the name {name} has other characters than letters, digits, '_' and '-'")
+            else:
+                try:
+                    yield as_tool(value, name)
+                except Exception as error:  # the schemas of the parameters are built by the SDK and by Pydantic
+                    why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                    self._skip(name, file, f"the signature of {attribute} has no JSON schema ({why})")
+
+    def _skip(self, name: str, file: Path, why: str) -> None:
+        self.skipped[name] = f"{file}: {why}"
+        logger.info("not offered as a tool: %s", self.skipped[name])
+
+    def _group(self, file: Path) -> str:
+        group = file.parent.relative_to(self._root).as_posix()
+        return "" if group == "." else group
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -157,6 +192,13 @@ def _files(root: Path) -> Iterator[Path]:
 def _is_tool_file(file: Path, root: Path) -> bool:
     parts = file.relative_to(root).with_suffix("").parts
     return not any(_SKIPPED.fullmatch(part) for part in parts)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _digest(files: list[Path]) -> str:

@@ -69,6 +69,11 @@ class McpTools:
         return self._servers.offer() if self._servers else ()
 
     @hookimpl
+    def explain_missing_tool(self, name: str) -> str | None:
+        """Return the failure of the server that would offer the tool."""
+        return self._servers.explain(name) if self._servers else None
+
+    @hookimpl
     def middleware(self) -> Iterable[Middleware]:
         """Return the middleware that collects forwarded headers, if a server has `forward_headers`."""
         allowed = {name: s.forward_headers for name, s in self._config.servers.items() if s.forward_headers}

@@ -38,13 +38,22 @@ class ConnectionSupervisor:
         opener: Opens a session.
         settings: Settings of the server: the timeouts.
         on_change: Called when the tools may have changed: a session has been opened, or the server reports a change.
+        on_failure: Called with a new reason for which no session can be opened.
     """
 
-    def __init__(self, name: str, opener: Opener, settings: McpServer, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        opener: Opener,
+        settings: McpServer,
+        on_change: Callable[[], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
         self._name = name
         self._opener = opener
         self._settings = settings
         self._on_change = on_change
+        self._on_failure = on_failure
         self._session: Session | None = None
         self._retired: set[asyncio.Task[None]] = set()
         self._next: asyncio.Future[Session] | None = None
@@ -127,7 +136,7 @@ class ConnectionSupervisor:
                 try:
                     await session.opened()
                 except Exception as error:
-                    self._failed(reason(error, session.trace))
+                    self._failed(reason(error, session.trace) + _stderr(session))
                 else:
                     await self._until_lost(session)
                 if tries := self._failures or self._short_lives:
@@ -150,7 +159,7 @@ class ConnectionSupervisor:
         self._short_lives = 0 if settled else self._short_lives + 1
         self.lost(session)
         self.state = "down"
-        self.last_error = "the connection was lost"
+        self.last_error = f"the connection was lost{_stderr(session)}"
         logger.info("lost the session with MCP server %s; reconnecting", self._name)
 
     def _renew(self) -> None:
@@ -167,7 +176,7 @@ class ConnectionSupervisor:
         self._failures += 1
         self.state = "down"
         if why != self.last_error or self._failures == FAILURES_UNTIL_OPEN:
-            logger.warning("cannot connect to MCP server %s: %s", self._name, why)
+            self._on_failure(why)
         self.last_error = why
         if self.is_open and self._next is not None and not self._next.done():
             self._next.set_exception(self._unreachable())
@@ -175,6 +184,10 @@ class ConnectionSupervisor:
 
     def _unreachable(self) -> UnreachableError:
         return UnreachableError(f"The MCP server {self._name} is unreachable.")
+
+
+def _stderr(session: Session) -> str:
+    return str(session.trace.stderr or "")
 
 
 def _new_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Session]":

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway_core import Gateway, ToolError
+from gateway_core import Gateway, PluginError, ToolError
 from gateway_plugins.mcp_tools.mcp_gateway import DiscoveryResult, McpGateway
 from gateway_plugins.mcp_tools.sanitize import sanitize
 from gateway_plugins.mcp_tools.server import Server
@@ -67,6 +67,16 @@ class Servers:
         self._offered = self._known_tools()
         return self._offered
 
+    def explain(self, tool: str) -> str | None:
+        """Return the state of the server that would offer a tool, if it offers none or others."""
+        for name, server in self.all.items():
+            if tool.casefold().startswith(f"{name}/".casefold()):
+                if server.is_up and server.listed_at is not None:
+                    offered = ", ".join(sanitize(each) for each in server.catalog.entries) or "none"
+                    return f"the MCP server {name} does not offer it; its tools: {offered}"
+                return f"the MCP server {name} is down: {server.last_error or 'it has not answered yet'}"
+        return None
+
     def facts(self) -> Mapping[str, Any]:
         """Return the state of each server; an mcp-gateway has an entry in addition to the servers behind it."""
         gateways = {
@@ -118,7 +128,8 @@ class Servers:
             self._add(name, settings, mcp_gateway.auth)
 
     def _add(self, name: str, settings: McpServer, auth: "httpx2.Auth | None" = None) -> None:
-        self.all[name] = server = Server(name, settings, self._tool_cache.load(name), self._listed, auth=auth)
+        cached = self._tool_cache.load(name)
+        self.all[name] = server = Server(name, settings, cached, self._listed, self._failed, auth=auth)
         server.start()
 
     def _known_tools(self) -> "list[FunctionTool]":
@@ -130,6 +141,15 @@ class Servers:
             self._flag(server, name)
         if {id(tool) for tool in self._known_tools()} != {id(tool) for tool in self._offered}:
             self._tools_changed.set()
+
+    def _failed(self, server: Server, why: str) -> None:
+        error = PluginError(
+            f"cannot connect to MCP server {server.name}: {why}",
+            source=f"[plugins.mcp_tools.{server.table}]",
+            hint="the gateway connects again until it succeeds; GET /admin/mcp shows the state",
+            code="mcp_unreachable",
+        )
+        self._gateway.report(error)
 
     def _flag(self, server: Server, name: str) -> None:
         entry = server.catalog.entries[name]

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 import httpx2
 from attrs import Factory, define
 
+from gateway_core import StderrTail
+
 SESSION_HEADER = "mcp-session-id"
 _DELETE_TIMEOUT_SECONDS = 2.0
 _RESOURCE_METADATA = re.compile(r'resource_metadata="?([^",\s]+)')
@@ -34,6 +36,8 @@ class RequestTrace:
     too_big: bool = False
     resource_metadata: str | None = None
     """URL of the server's protected resource metadata (RFC 9728)."""
+    stderr: StderrTail | None = None
+    """The standard error of the server process, for operators."""
 
 
 REQUEST_TRACE: ContextVar[RequestTrace | None] = ContextVar("agent_gateway_mcp_request_trace", default=None)

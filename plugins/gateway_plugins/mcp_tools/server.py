@@ -42,6 +42,7 @@ class Server:
         settings: Settings of the server.
         catalog: The cached tools.
         on_listed: Called with this server when its tools were listed or approved.
+        on_failure: Called with this server and the reason when it cannot be connected.
         auth: Authentication that is shared with other servers; by default it is created from the settings.
     """
 
@@ -51,6 +52,7 @@ class Server:
         settings: McpServer,
         catalog: ToolCatalog,
         on_listed: "Callable[[Server], None]",
+        on_failure: "Callable[[Server, str], None]",
         *,
         auth: httpx2.Auth | None = None,
     ) -> None:
@@ -62,6 +64,7 @@ class Server:
         self.listed_at: float | None = None
         self._auth = auth or credential(settings)
         self._on_listed = on_listed
+        self._on_failure = partial(on_failure, self)
         self._changed = asyncio.Event()
         self._listing: asyncio.Task[None] | None = None
         self._shared = self._make_supervisor(None)
@@ -89,6 +92,11 @@ class Server:
     def is_up(self) -> bool:
         """Whether the server is connected."""
         return self._shared.state == "up"
+
+    @property
+    def last_error(self) -> str | None:
+        """The last failure of the connection, for operators."""
+        return self._shared.last_error
 
     def offer(self) -> "list[FunctionTool]":
         """Return the known tools. A tool stays the same object until it changes."""
@@ -169,7 +177,7 @@ class Server:
         opener = partial(open_session, self.name, self.settings, self._auth, principal)
         # The tools are listed in the shared session only.
         on_change = self._changed.set if principal is None else lambda: None
-        return ConnectionSupervisor(self.name, opener, self.settings, on_change)
+        return ConnectionSupervisor(self.name, opener, self.settings, on_change, self._on_failure)
 
     async def _refresh_tools(self) -> None:
         while True:

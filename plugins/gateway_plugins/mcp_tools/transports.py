@@ -3,6 +3,7 @@
 It neither reconnects nor retries; `connection_supervisor.py` does.
 """
 
+import asyncio
 import logging
 import os
 import sys
@@ -22,9 +23,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 
 import gateway_core
-from gateway_plugins.mcp_tools.request_trace import TracingTransport
+from gateway_core import StderrTail
+from gateway_plugins.mcp_tools.request_trace import REQUEST_TRACE, TracingTransport
 from gateway_plugins.mcp_tools.settings import McpServer
-from gateway_plugins.mcp_tools.stderr import server_stderr
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,9 @@ async def open_session(
     """
     async with AsyncExitStack() as held:
         if settings.kind == "stdio":
-            errors = held.enter_context(server_stderr(name, logged=settings.stderr == "log"))
-            transport: Any = stdio_client(_parameters(settings), errlog=errors)
+            errors = _stderr(name, logged=settings.stderr == "log")
+            held.push_async_callback(asyncio.to_thread, errors.close)
+            transport: Any = stdio_client(_parameters(settings), errlog=errors.file)
         else:
             transport = await _by_http(settings, auth, principal, held)
         client = Client(
@@ -66,6 +68,18 @@ async def open_session(
             read_timeout_seconds=settings.connect_timeout,
         )
         yield await held.enter_async_context(client)
+
+
+def _stderr(name: str, *, logged: bool) -> StderrTail:
+    """Return the standard error of a server process, whose last lines describe a failure of the session."""
+
+    def log(line: str) -> None:
+        logger.debug("MCP server %s: %s", name, line)
+
+    errors = StderrTail(log) if logged else StderrTail()
+    if (trace := REQUEST_TRACE.get()) is not None:
+        trace.stderr = errors
+    return errors
 
 
 def identity_headers(settings: McpServer, principal: str | None) -> dict[str, str]:

@@ -108,6 +108,31 @@ async def test_a_broken_file_does_not_affect_other_tools(folder):
     assert answer == "to Ada x1"
 
 
+async def test_the_reason_for_a_function_that_is_not_a_tool(tmp_path, caplog):
+    caplog.set_level("INFO", "gateway_plugins.gateway_tools")
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail" / "clock.py").write_text(
+        "import threading\n"
+        "def bare(text: str) -> str:\n    return text\n"
+        "def odd(lock: threading.Lock) -> str:\n    'Odd.'\n    return ''\n"
+        "def good() -> str:\n    'Good.'\n    return 'g'\n"
+    )
+    (tmp_path / "bad.py").write_text("import nothere_of_test\ndef later():\n    'Later.'\n")
+    wanted = ("mail/bare", "mail/odd", "later", "nowhere", "mail/good")
+    agents = {name.replace("/", "_"): Agent(name="x", tools=[use_gateway_tool(name)]) for name in wanted}
+    config = {"plugins": {"gateway_tools": {"path": str(tmp_path)}}}
+    async with gateway_in_memory(agents, model=script(), config=config) as g:
+        broken = {name: failure.error.message for name, failure in g.gateway.catalog.broken.items()}
+        skipped = g.gateway.hooks.describe()["gateway_tools"]["skipped"]
+    assert "clock.py: the function bare has no docstring" in broken["mail_bare"]
+    assert "clock.py: the signature of odd has no JSON schema" in broken["mail_odd"]
+    assert "bad.py cannot be imported: ModuleNotFoundError" in broken["later"]
+    assert broken["nowhere"] == "unknown gateway tool 'nowhere'"
+    assert "mail_good" not in broken
+    assert set(skipped) == {"mail/bare", "mail/odd"}
+    assert "the function bare has no docstring" in caplog.text
+
+
 async def test_a_link_to_a_target_outside_the_folder_is_not_followed(folder, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "evil.py"
     outside.write_text("def evil() -> str:\n    'Evil.'\n    return ''\n")

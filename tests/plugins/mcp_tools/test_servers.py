@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from agents import Agent
+from agents.mcp import MCPServerStdio
 
 from gateway_core import hookimpl, use_gateway_tool, use_gateway_tools
 from gateway_core.testing import call, gateway_in_memory, script
@@ -208,6 +209,59 @@ async def test_a_starting_stdio_server_stops_with_the_gateway(tmp_path):
             os.kill(int(started.read_text()), 0)
 
 
+CRASHING = """
+import sys
+sys.stderr.write("starting with canary\\x1b[31m\\n")
+raise RuntimeError("no database")
+"""
+
+
+def crashing(tmp_path):
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    return [sys.executable, str(tmp_path / "crashing.py")]
+
+
+async def test_the_end_of_the_standard_error_of_a_crashing_server_is_shown_to_operators_only(tmp_path):
+    server = {"kind": "stdio", "command": crashing(tmp_path)}
+    agents = {
+        **caller("server/add"),
+        "Pattern": Agent(name="pattern", tools=[*use_gateway_tools("server/*")]),
+    }
+    async with gateway_in_memory(agents, model=script("hi"), config=config(server=server, start_timeout=0.1)) as g:
+        await until(lambda: facts(g)["last_error"])
+        await g.gateway.reload()
+        failure = str(g.gateway.catalog.broken["Caller"].error)
+        [warning] = g.gateway.catalog.agents["Pattern"].warnings
+        errors = (await g.http.get("/admin/agents/errors")).text
+        shown = facts(g)["last_error"]
+        for path in ("chat/completions", "responses"):
+            body = {"model": "Caller", "messages": [{"role": "user", "content": "hi"}], "input": "hi"}
+            answer = await g.http.post(f"/v1/{path}", json=body)
+            assert answer.status_code == 503
+            assert "canary" not in answer.text
+            assert "database" not in answer.text
+    assert "the MCP server server is down" in failure
+    assert "no gateway tool matches 'server/*' (the MCP server server is down" in warning
+    for text in (failure, warning, errors, shown):
+        assert "RuntimeError: no database" in text
+        assert "\x1b" not in text
+
+
+async def test_the_end_of_the_standard_error_of_an_agents_own_server_is_in_its_warning(tmp_path, capsys):
+    command, *arguments = crashing(tmp_path)
+    server = MCPServerStdio(params={"command": command, "args": arguments}, name="mine")
+    async with gateway_in_memory({"X": Agent(name="x", mcp_servers=[server])}, model=script("hi")) as g:
+        [warning] = g.gateway.catalog.agents["X"].warnings
+        answer = await g.http.post(
+            "/v1/chat/completions", json={"model": "X", "messages": [{"role": "user", "content": "hi"}]}
+        )
+    assert "could not connect to its MCP server mine" in warning
+    assert "RuntimeError: no database" in warning
+    assert "database" not in answer.text
+    assert "no database" in capsys.readouterr().err
+    assert "create_streams" not in vars(server)
+
+
 @contextlib.asynccontextmanager
 async def after_a_change(tmp_path, model, **more):
     """A gateway whose server's tool `add` has another description than when it was first seen."""
@@ -229,8 +283,9 @@ async def after_a_change(tmp_path, model, **more):
         async with gateway_in_memory(
             caller("server/add"), model=model, config=servers, plugins={"listener": Listener}
         ) as g:
-            await until(lambda: errors)
-            yield g, errors
+            # The server may not listen yet when the gateway starts.
+            await until(lambda: any(error.code != "mcp_unreachable" for error in errors))
+            yield g, [error for error in errors if error.code != "mcp_unreachable"]
 
 
 async def test_a_changed_tool_is_reported_to_the_operator(tmp_path):
