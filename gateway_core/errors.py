@@ -126,6 +126,8 @@ class GatewayError(Exception):
         self.retry_after = retry_after
         # The core sets these before it announces the error.
         self.upstream: UpstreamReason | None = None
+        self.detail: str | None = None
+        """The exception of a failed tool, for a client that may see it. It is not logged or recorded."""
         self.agent_id: str | None = None
         self.request_id: str | None = None
         self.principal_id: str | None = None

@@ -28,7 +28,6 @@ _PUBLIC = {
     "environment": "its environment is incomplete",
     "export": "the module exports nothing that can be served",
     "timeout": "importing the module timed out",
-    "security": "it is not admitted",
     "sandbox": "it requires a sandbox, and none is configured",
     "unknown_tool": "it uses a gateway tool that does not exist",
 }

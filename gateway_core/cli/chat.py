@@ -70,7 +70,9 @@ async def _say(gateway: Any, served: Any, items: list[dict[str, Any]], text: str
     items.append({"role": "user", "content": text})
     context = RunContext(f"req_{uuid.uuid4().hex}", Principal("local", admin=True), served.id, "chat")
     answer: list[str] = []
-    async with gateway.engine.start(RunRequest(served, context, tuple(items), text, live=True)) as run:
+    shown = gateway.config.runs.tool_errors != "none"
+    request = RunRequest(served, context, tuple(items), text, live=True, show_tool_errors=shown)
+    async with gateway.engine.start(request) as run:
         while True:
             for event in await run.take():
                 match event:
@@ -88,6 +90,8 @@ async def _say(gateway: Any, served: Any, items: list[dict[str, Any]], text: str
                     case Failed():
                         click.echo()
                         items.pop()
+                        if event.error.detail:
+                            _note(event.error.detail)
                         raise event.error
                     case Completed():
                         click.echo()

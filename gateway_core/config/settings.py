@@ -171,6 +171,7 @@ class RunsConfig:
     grace: Seconds
     keep_results: Seconds
     approval_timeout: Seconds
+    tool_errors: Literal["local", "all", "none"]
     refused_tool: Literal["tell", "fail"]
     tool_threads: int
     tool_threads_per_agent: int

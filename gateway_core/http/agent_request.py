@@ -5,23 +5,29 @@ Each API parses its own body to an `AgentRequest`, in `http/chat/request.py` and
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from attrs import frozen
 from starlette.requests import Request
 
 from gateway_core.catalog.runnables import AgentRunnable
 from gateway_core.gateway import RunningGateway
-from gateway_core.http.auth import authenticated, permitted_agent
+from gateway_core.http.auth import LOCAL, authenticated, permitted_agent
 from gateway_core.http.client_detection import session_id, user_id
 from gateway_core.http.client_tools import ignored_tools, parse_client_tools
 from gateway_core.http.image_inputs import prepare_images
 from gateway_core.http.json_io import read_json
 from gateway_core.http.middleware.request_context import request_id_of
+from gateway_core.net.addresses import is_loopback
 from gateway_core.observability.log_context import add_log_context
 from gateway_core.runs.run_request import RunRequest
 from gateway_core.types import AnswerFormat, BackgroundTask, ClientToolOffer, Principal, RunContext, ServedAgent
 
 Item = dict[str, Any]
+
+_PROXY_HEADERS = frozenset(
+    {"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+)
 
 
 @frozen(kw_only=True)
@@ -102,7 +108,24 @@ async def prepare_run(
         client_tools=offer,
         ignored_tools=ignored,
         task=task,
+        show_tool_errors=_sees_tool_errors(request, principal, gateway.config.runs.tool_errors),
     )
+
+
+def _sees_tool_errors(request: Request, principal: Principal, setting: str) -> bool:
+    """Whether a client sees the exceptions of tools: on the developer's own machine, unless the setting decides it.
+
+    A proxy on the machine may pass on requests of others.
+    """
+    if setting != "local":
+        return setting == "all"
+    if principal is not LOCAL or not _PROXY_HEADERS.isdisjoint(request.headers.keys()):
+        return False
+    try:
+        called = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:
+        return False
+    return all(host is not None and is_loopback(host) for host in (called, request.client and request.client.host))
 
 
 def _client_tools(

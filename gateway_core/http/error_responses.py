@@ -32,6 +32,8 @@ def body(error: GatewayError, request_id: str) -> dict[str, Any]:
     message = error.message
     if error.hint and error.stage in _CLIENT_STAGES:
         message = f"{message}; {error.hint}"
+    if error.detail:
+        message = f"{message}: {error.detail}"
     return {
         "error": {
             "message": f"{message} (request id: {request_id})" if _is_failure(error) else message,

@@ -32,7 +32,7 @@ from gateway_core.runs.background_tasks import answer_task
 from gateway_core.runs.client_calls import ClientCalls
 from gateway_core.runs.client_tools import ClientTools
 from gateway_core.runs.cross_agent_authorization import CrossAgentAuthorization
-from gateway_core.runs.error_mapping import as_gateway_error, place_of
+from gateway_core.runs.error_mapping import as_gateway_error, place_of, tool_error_detail
 from gateway_core.runs.leftover_files import LeftoverFiles
 from gateway_core.runs.leftover_processes import LeftoverProcesses
 from gateway_core.runs.model_calls import ModelCalls, ModelNames
@@ -143,6 +143,7 @@ class Engine:
             system=request.system,
             settings=request.settings,
             text=request.text,
+            tool_errors={} if request.show_tool_errors else None,
             answer_format=request.answer_format if request.task is None else None,
             client_tools=_client_tools(request),
             hold_answers=self._config.runs.output_guardrails == "buffer",
@@ -240,7 +241,10 @@ class Engine:
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
             # A fatal error takes precedence over the exception that the agent's code or the SDK converted it to.
-            last = Failed(as_gateway_error(scope.fatal or error), scope.usage)
+            failure = as_gateway_error(scope.fatal or error)
+            if request.show_tool_errors:
+                failure.detail = tool_error_detail(failure)
+            last = Failed(failure, scope.usage)
         finally:
             POSITION.reset(token)
             self._tools.close(scope)

@@ -17,6 +17,7 @@ from gateway_core.sdk import sandbox_clients
 
 _CLIENT_MISTAKES = (400, 413, 422)
 _MAX_REASON = 300
+_MAX_EXCEPTION = 1000
 _KEYS = re.compile(r"\b(?:sk-|agw_|Bearer\s+|key[=:]\s*)[\w.*-]{6,}", re.IGNORECASE)
 _MISTAKES = (
     (
@@ -98,6 +99,19 @@ def place_of(error: BaseException) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown location"
+
+
+def exception_text(error: BaseException) -> str:
+    """Return the type and the message of an exception, for a client that may see it."""
+    return f"{type(error).__name__}: {error}"[:_MAX_EXCEPTION]
+
+
+def tool_error_detail(error: GatewayError) -> str | None:
+    """Return the exception of the tool whose failure ended a run; `None` for another failure."""
+    of_sdk = error.__cause__
+    if not isinstance(error, errors.ToolError) or not isinstance(of_sdk, agents.UserError) or of_sdk.__cause__ is None:
+        return None
+    return exception_text(of_sdk.__cause__)
 
 
 def failed_tool(error: BaseException) -> str | None:

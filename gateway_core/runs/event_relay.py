@@ -174,7 +174,10 @@ class EventRelay:
             return
         name = self._tools.get(call_id(raw), "tool")
         failed = call_id(raw) in self._scope.failed_calls
-        self._put(ToolFinished(call_id(raw), name, output_text(output), output_media(output), failed=failed))
+        text = output_text(output)
+        if self._scope.tool_errors and (error := self._scope.tool_errors.get(call_id(raw))):
+            text = f"{text}\n{error}"
+        self._put(ToolFinished(call_id(raw), name, text, output_media(output), failed=failed))
 
     def _finish_hosted(self, raw: Any) -> None:
         self._put(

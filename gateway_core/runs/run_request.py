@@ -33,5 +33,7 @@ class RunRequest:
     """Names of the client's tools that are not offered to the agent; `*` for all of them."""
     task: BackgroundTask | None = None
     """The background task to answer instead of running the agent."""
+    show_tool_errors: bool = False
+    """Whether the client sees the exceptions of failed tools."""
     verdict: tuple[str, Verdict] | None = None
     """The id of an approval request of an earlier run and the user's verdict, if the surface provides them."""

@@ -147,6 +147,8 @@ class RunScope:
     """The active tool calls, by the `id()` of their context."""
     failed_calls: set[str] = field(factory=set)
     """The ids of the tool calls that failed or were refused, for which the model received an error message."""
+    tool_errors: dict[str, str] | None = None
+    """The exceptions of failed tool calls by the id of the call, for the client; `None` if it does not see them."""
     tool_calls: int = 0
     """Number of tool calls so far."""
     runs: int = 0

@@ -16,7 +16,7 @@ from agents.tool_guardrails import ToolGuardrailFunctionOutput, ToolInputGuardra
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.errors import GatewayError, MaxToolCallsError, ToolError, ToolRefusedError
 from gateway_core.hooks.dispatch import Hooks
-from gateway_core.runs.error_mapping import place_of
+from gateway_core.runs.error_mapping import exception_text, place_of
 from gateway_core.runs.leftover_files import LeftoverFiles
 from gateway_core.runs.run_scope import POSITION, TOOL_CALL, ActiveToolCall, RunScope
 from gateway_core.sdk import compat
@@ -151,7 +151,10 @@ class ToolAuthorization:
         # The SDK reports a timeout only to the model.
         failed = cause is not None or (limit is not None and seconds >= limit)
         if failed:
-            scope.failed_calls.add(getattr(context, "tool_call_id", ""))
+            call_id = getattr(context, "tool_call_id", "")
+            scope.failed_calls.add(call_id)
+            if cause is not None and scope.tool_errors is not None:
+                scope.tool_errors[call_id] = exception_text(cause)
         if failed and scope.fatal is None:  # a fatal error is already announced
             self._report_failure(scope.run, call.tool, cause, limit)
         self._end(scope, call, seconds, "error" if failed else "ok")

@@ -29,6 +29,7 @@ def test_a_failure_can_be_traced_by_its_request_id(tmp_path, upstream):
         environment = {
             "OPENAI_BASE_URL": upstream.base_url,
             "OPENAI_API_KEY": "canary-of-a-key",
+            "GATEWAY__RUNS__TOOL_ERRORS": "none",
             "GATEWAY__PLUGINS__TRACING__EXPORTER": "otlp",
             "GATEWAY__PLUGINS__TRACING__OTLP_ENDPOINT": collector.url,
         }
