@@ -23,6 +23,7 @@ COMMANDS = {
     "init": "gateway_core.cli.scaffold",
     "new": "gateway_core.cli.scaffold",
     "check": "gateway_core.cli.inspect",
+    "reload": "gateway_core.cli.reload",
     "agents": "gateway_core.cli.inspect",
     "plugins": "gateway_core.cli.inspect",
     "config": "gateway_core.cli.inspect",

@@ -97,7 +97,9 @@ def banner(url: str, gateway: Any) -> Iterator[str]:
     for served in catalog.agents.values():
         for warning in served.warnings:
             yield _line("note", f"{served.id}: {warning}")
-    texts.setdefault("reload", "files are not watched; to reload: POST /admin/reload, or send SIGHUP")
+    texts.setdefault(
+        "reload", "files are not watched; to reload: POST /admin/reload, or send SIGHUP, or run: agent-gateway reload"
+    )
     for label, text in texts.items():
         yield _line(label, text)
     if not hooks.guarded:

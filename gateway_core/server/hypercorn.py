@@ -126,7 +126,8 @@ def run(app: Starlette, on_start: Callable[[str], None], access_hint: str | None
         listeners = [held.enter_context(listen(config, address)) for address in addresses]
         if config.admin_address:
             gateway.admin_address = listeners[1].getsockname()[:2]
-        held.enter_context(claim(gateway.config.state.folder))
+        admin = listeners[1 if config.admin_address else 0]
+        held.enter_context(claim(gateway.config.state.folder, _url_of(admin)))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(app, gateway, config, listeners, on_start))
 
@@ -167,8 +168,7 @@ async def _serve(
 
     async def until_stopped() -> None:
         # Hypercorn calls this after the lifespan startup.
-        host, port = listeners[0].getsockname()[:2]
-        announcing = asyncio.create_task(announce(f"http://{f'[{host}]' if ':' in host else host}:{port}"))
+        announcing = asyncio.create_task(announce(_url_of(listeners[0])))
         await stop.wait()
         announcing.cancel()
         gateway.engine.stopping = True
@@ -188,6 +188,11 @@ async def _serve(
             raise
     if failed:
         raise failed[0] from None
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def _log_progress(gateway: RunningGateway, url: str) -> None:

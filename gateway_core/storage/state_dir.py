@@ -5,9 +5,13 @@ Other modules and plugins manage its contents.
 
 import logging
 import os
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from attrs import frozen
 
 from gateway_core.errors import ConfigError
 
@@ -19,7 +23,20 @@ except ImportError:  # Windows
 logger = logging.getLogger(__name__)
 
 LOCK = "gateway.lock"
-"""Name of the file that a server locks; it contains the id of its process."""
+"""Name of the file that a server locks; it contains the id of its process and the URL of its admin pages."""
+
+# The layout of the system's `struct flock`, and the positions of the type and the process id in it.
+_FLOCK = {"linux": ("hhqqi", 0, 4), "darwin": ("qqihh", 3, 2)}
+
+
+@frozen
+class RunningServer:
+    """A server that uses a state directory."""
+
+    process: int | None
+    """The id of its process; `None` if that is not visible here, such as that of another container."""
+    url: str | None
+    """The base URL of its admin pages."""
 
 
 def make_folder(path: Path) -> Path:
@@ -40,8 +57,12 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def claim(folder: Path | None) -> Iterator[None]:
+def claim(folder: Path | None, url: str = "") -> Iterator[None]:
     """Mark the directory as used by this server, and log a warning if another server uses it.
+
+    Args:
+        folder: The directory; `None` if persistence is disabled.
+        url: The base URL of the server's admin pages, for `running_server`.
 
     The system releases the lock when the process ends, however it ends. Other commands do not use it.
     """
@@ -50,7 +71,7 @@ def claim(folder: Path | None) -> Iterator[None]:
     with suppress(OSError, ConfigError):
         if folder is not None and fcntl is not None:
             descriptor = os.open(make_folder(folder) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            locked = _lock(descriptor, folder)
+            locked = _lock(descriptor, folder, url)
     try:
         yield
     finally:
@@ -63,13 +84,31 @@ def claim(folder: Path | None) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> bool:
+def running_server(folder: Path | None) -> RunningServer | None:
+    """Return the server that uses a state directory, if the system can tell."""
+    if folder is None or fcntl is None or sys.platform not in _FLOCK:
+        return None
+    layout, kind, process = _FLOCK[sys.platform]
+    request = [0] * 5
+    request[kind] = fcntl.F_WRLCK
+    try:
+        with (folder / LOCK).open("rb") as file:
+            held = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, *request)))
+            _, _, url = file.read(1000).decode(errors="replace").strip().partition("\n")
+    except OSError:
+        return None
+    if held[kind] == fcntl.F_UNLCK:
+        return None
+    return RunningServer(held[process] if held[process] > 0 else None, url or None)
+
+
+def _lock(descriptor: int, folder: Path, url: str) -> bool:
     """Lock the file, or log a warning; return whether it is locked."""
     try:
         # Unlike that of `flock`, this lock is not inherited by forked children, which may outlive the server.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+        holder = os.pread(descriptor, 20, 0).decode(errors="replace").partition("\n")[0]
         logger.warning(
             "another gateway (process %s) uses the state directory %s: limits, runs and idempotency keys are separate; "
             "to separate the stored data, too, set [state] folder",
@@ -78,5 +117,5 @@ def _lock(descriptor: int, folder: Path) -> bool:
         )
         return False
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n{url}\n".encode(), 0)
     return True

@@ -3,9 +3,11 @@
 Nothing is installed while the gateway serves, unless an operator sets `auto_install`.
 """
 
+import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from gateway_plugins.requirements.command import deps
 from gateway_plugins.requirements.declarations import Declaration
 from gateway_plugins.requirements.installing import InstallError, install
 from gateway_plugins.requirements.parsing import read_declaration
+from gateway_plugins.requirements.retry import reload_after_installation
 from gateway_plugins.requirements.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ class Requirements:
     Config = Settings
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
+        self._gateway = gateway
         self._settings = config
         self._declared: dict[str, Declaration] = {}
         # A load that timed out leaves its thread behind, which may still install.
@@ -41,6 +45,17 @@ class Requirements:
     def reconfigure(self, config: Settings) -> None:
         """Uses other settings for loads that begin from now on."""
         self._settings = config
+
+    @hookimpl
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Notice installed packages while the gateway runs."""
+        task = asyncio.create_task(reload_after_installation(self._gateway, lambda: self._settings.retry))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
     @hookimpl
     def admit_agent(self, entry: AgentEntry) -> Iterable[str]:

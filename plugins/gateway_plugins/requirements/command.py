@@ -66,7 +66,8 @@ def install(wanted: str | None, dry_run: bool, agents: Path | None, file: Path |
         _stop(error.args)
     if not dry_run:
         _stop(f"{declaration.agent_id}: {problem}" for declaration in chosen for problem in problems_of(declaration))
-        click.echo("Installed. Reload a running gateway to use it; after a change of version, restart it.")
+        click.echo("Installed. A running gateway tries the agents again; to do so at once, run: agent-gateway reload")
+        click.echo("After a change of version, restart it.")
 
 
 def _choose(found: list[Declaration], wanted: str | None) -> list[Declaration]:

@@ -9,6 +9,8 @@ class Settings:
 
     check: bool = True
     """Whether an agent is checked before it is imported."""
+    retry: bool = True
+    """Whether the gateway reloads when packages were installed while an agent lacks one."""
     auto_install: bool = False
     """Whether missing requirements are then installed."""
     allow_source: bool = False
