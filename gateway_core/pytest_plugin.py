@@ -1,11 +1,15 @@
 """Provides pytest fixtures for agent authors: `pytest_plugins = ["gateway_core.pytest_plugin"]` in a `conftest.py`.
 
-The fixtures serve an agent with a real in-memory gateway and a scripted model, and send it HTTP requests.
+The fixtures serve an agent with a real in-memory gateway and a scripted model, and send it HTTP requests. Paths of
+agents, and the gateway tools in `./tools`, are relative to the project: the nearest folder above the test that contains
+`gateway.toml` or the folder `agents`.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from attrs import frozen
 from openai.types.chat import ChatCompletionChunk
 
 from gateway_core.testing import Call, GatewayInMemory, gateway_in_memory, script
+from gateway_core.testing import import_agent as import_agent_at
 
 MODEL = "agent"
 Turn = str | Call | Sequence[str | Call]
@@ -36,12 +41,17 @@ class Answer:
 class ServedForTest:
     """A served agent. The fixture `serve_agent` creates it."""
 
-    def __init__(self, exported: object, model: ScriptedModel) -> None:
+    def __init__(self, exported: object, model: ScriptedModel, tools: Path) -> None:
         self.model = model
         """The scripted model. `model.calls` contains the requests that it received."""
         self._runner = asyncio.Runner()
-        self._context: AbstractAsyncContextManager[GatewayInMemory] = gateway_in_memory({MODEL: exported}, model=model)
+        self._context: AbstractAsyncContextManager[GatewayInMemory] = gateway_in_memory(
+            {MODEL: exported}, model=model, config={"plugins": {"gateway_tools": {"path": str(tools)}}}
+        )
         self._gateway = self._runner.run(self._context.__aenter__())
+        if (broken := self._gateway.gateway.catalog.broken.get(MODEL)) is not None:
+            self.close()
+            raise broken.error
 
     def ask(self, text: str | Sequence[dict[str, Any]], *, leave_after: int | None = None) -> Answer:
         """Send a streamed request and return the answer.
@@ -78,17 +88,36 @@ class ServedForTest:
 
 
 @pytest.fixture
-def serve_agent() -> Iterator[Callable[..., ServedForTest]]:
-    """`serve_agent(agent, *turns)` serves an Agent, a factory, a workflow or a module with `script(*turns)`."""
+def import_agent(request: pytest.FixtureRequest) -> Callable[[str], ModuleType]:
+    """`import_agent("agents/Greeter")` imports a drop-in agent, and returns its module."""
+    return lambda path: import_agent_at(_project(request.path) / path)
+
+
+@pytest.fixture
+def serve_agent(request: pytest.FixtureRequest) -> Iterator[Callable[..., ServedForTest]]:
+    """`serve_agent(agent, *turns)` serves an agent with `script(*turns)`.
+
+    The agent is an Agent, a factory, a workflow, a module, or the path of a drop-in agent, such as `agents/Greeter`. It
+    can use the gateway tools in `./tools`.
+    """
     served: list[ServedForTest] = []
+    project = _project(request.path)
 
     def serve(exported: object, *turns: Turn) -> ServedForTest:
-        served.append(ServedForTest(exported, script(*turns)))
+        if isinstance(exported, str | Path):
+            exported = import_agent_at(project / exported)
+        served.append(ServedForTest(exported, script(*turns), project / "tools"))
         return served[-1]
 
     yield serve
     for each in served:
         each.close()
+
+
+def _project(test: Path) -> Path:
+    """Return the folder to which paths are relative; without a project, the working directory."""
+    found = (each for each in test.parents if (each / "gateway.toml").is_file() or (each / "agents").is_dir())
+    return next(found, Path.cwd())
 
 
 def _tools(calls: Sequence[Any]) -> tuple[str, ...]:

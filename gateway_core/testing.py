@@ -13,6 +13,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx2
@@ -23,6 +24,8 @@ from openai import AsyncOpenAI
 from starlette.types import ASGIApp, Message, Scope
 
 from gateway_core.app import build
+from gateway_core.catalog.drop_in_folder import AGENT_FILES
+from gateway_core.catalog.module_isolation import load_isolated
 from gateway_core.config.settings import Table, load_config
 from gateway_core.gateway import RunningGateway
 from gateway_core.hooks.specs import hookimpl
@@ -128,6 +131,28 @@ async def gateway_in_memory(
         )
         async with http, client:
             yield GatewayInMemory(gateway, client, http, ended)
+
+
+def import_agent(path: str | Path) -> ModuleType:
+    """Import a drop-in agent as the gateway does, and return its module: a new copy at each call.
+
+    `import agents.Greeter.agent` is not possible, because `agents` is the SDK.
+
+    Args:
+        path: The agent's folder or file, such as `agents/Greeter` or `agents/quick.py`.
+
+    Raises:
+        FileNotFoundError: The path contains no agent.
+    """
+    place = Path(path).resolve()
+    candidates = [place, *(place / name for name in AGENT_FILES)]
+    file = next((each for each in candidates if each.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"no agent at {place}: name its folder with an agent.py, or its file")
+    folder = file.parent if file.name in AGENT_FILES else None
+    above = (folder or file).parents
+    shared = next((each for each in above if each.name == "agents"), above[0])
+    return load_isolated(file, folder=folder, name=(folder or file.with_suffix("")).name, shared=shared).module
 
 
 class AsgiTransport(httpx2.AsyncBaseTransport):

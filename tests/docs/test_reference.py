@@ -196,18 +196,37 @@ def test_the_example_for_authors_passes(tmp_path):
     import subprocess
     import sys
 
-    [conftest, test] = re.findall(r"```python\n(.*?)```", read("guides", "testing-agents.md"), re.DOTALL)
+    page = read("guides", "testing-agents.md")
+    [conftest, test] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "conftest.py").write_text(conftest)
     (tmp_path / "test_example.py").write_text(test)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+    files = re.findall(r"```py\n# (\S+)\n(.*?)```", page, re.DOTALL)
+    for name, text in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert [name for name, _ in files] == ["agents/Greeter/agent.py", "tools/badges.py", "tests/test_greeter.py"]
+    for arguments, count in ([], 4), (["tests"], 2):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{count} passed" in done.stdout
+
+
+def test_an_agent_that_cannot_be_loaded_fails_the_test_with_its_diagnosis(tmp_path):
+    from gateway_core.errors import GatewayError
+    from gateway_core.pytest_plugin import ServedForTest
+    from gateway_core.testing import import_agent, script
+
+    (tmp_path / "Bad.py").write_text("from agents import Agent\nagent = 1\n")
+    with pytest.raises(GatewayError, match=r"no agent|exports"):
+        ServedForTest(import_agent(tmp_path / "Bad.py"), script(), tmp_path)
+    with pytest.raises(FileNotFoundError, match="no agent at"):
+        import_agent(tmp_path / "Missing")
 
 
 def test_the_agent_of_the_readme_is_served(tmp_path):
