@@ -114,7 +114,13 @@ async def gateway_in_memory(
         extra["given_model"] = _model_plugin(model)
         defaults |= {"upstreams": {"enabled": False}, "offline_model": {"enabled": False}}
     given = config or {}
-    tables = {"state": {"folder": ""}, **given, "plugins": {**defaults, **given.get("plugins", {})}}
+    tables = {
+        "state": {"folder": ""},
+        **given,
+        # The answers are those that clients on other machines receive.
+        "runs": {"tool_errors": "none", **given.get("runs", {})},
+        "plugins": {**defaults, **given.get("plugins", {})},
+    }
     app = build(load_config(overrides=tables, environ={}), plugins={**extra, **(plugins or {})})
     gateway: RunningGateway = app.state.gateway
     async with gateway:

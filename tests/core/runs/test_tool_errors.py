@@ -34,11 +34,9 @@ def agent(*, ends: bool) -> Agent:
     return Agent(name="x", tools=[tool], model=script(*[call("look", city="x"), *([] if ends else ["done"])] * 6))
 
 
-async def answers(
-    *, ends: bool, setting: str | None = None, plugins=None, headers=None, client="127.0.0.1"
-) -> list[str]:
+async def answers(*, ends: bool, setting: str = "local", plugins=None, headers=None, client="127.0.0.1") -> list[str]:
     """Return the answers of both APIs, streamed and whole."""
-    config = {"runs": {"tool_errors": setting}} if setting else {}
+    config = {"runs": {"tool_errors": setting}}
     async with gateway_in_memory({"X": agent(ends=ends)}, config=config, plugins=plugins) as g:
         transport = httpx2.ASGITransport(g.http._transport._app, client=(client, 1234))
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
@@ -83,7 +81,7 @@ async def test_the_setting_shows_it_to_all_clients():
 
 async def test_neither_the_model_nor_the_log_nor_the_recorded_errors_contain_it(caplog):
     x = agent(ends=False)
-    async with gateway_in_memory({"X": x}) as g:
+    async with gateway_in_memory({"X": x}, config={"runs": {"tool_errors": "local"}}) as g:
         await g.http.post("/v1/chat/completions", json=CHAT)
         recorded = (await g.http.get("/admin/agents/errors")).text
     assert "canary" not in caplog.text
