@@ -35,6 +35,7 @@ from gateway_core.net.addresses import Network
 from gateway_core.net.json_size import LARGE_BYTES, has_more_values, read_off_loop
 from gateway_core.observability.log_context import add_log_context, in_log_context, log_context
 from gateway_core.observability.stderr_tail import StderrTail
+from gateway_core.observability.terminal import use_color
 from gateway_core.observability.trace_context import set_trace_headers, trace_headers
 from gateway_core.runs.current_run import apply_backpressure, current_run, progress_reporter, record_finish_reason
 from gateway_core.runs.stack_attribution import attributed_run
@@ -158,6 +159,7 @@ __all__ = [
     "split_name",
     "tool_names",
     "trace_headers",
+    "use_color",
     "use_gateway_tool",
     "use_gateway_tools",
 ]

@@ -88,6 +88,11 @@ class RunningGateway:
         return self._builder.current if self._builder else Catalog()
 
     @property
+    def importing(self) -> list[str]:
+        """The ids of the agents that are being loaded, the slowest first; without those that wait for their turn."""
+        return self._loader.active
+
+    @property
     def stopping(self) -> bool:
         """Whether the gateway is shutting down."""
         return self._builder is not None and self.engine.stopping

@@ -55,6 +55,10 @@ class Loaded:
     served: tuple[ServedAgent, ...]
     """One agent under the id of the entry, or several agents of equal rank, each under its own id."""
     held: AsyncExitStack
+    seconds: float
+    """Load time."""
+    notes: tuple[str, ...] = ()
+    """The warnings about its changes of the process, which are already in the log."""
     work: StartedWork | None = None
     """The threads and processes that its import started."""
 
@@ -91,6 +95,11 @@ class AgentLoader:
         self._sandbox = bool(config.runs.sandbox.client)
         self._agent_config = config.agent
 
+    @property
+    def active(self) -> list[str]:
+        """The ids of the agents whose load has started, in that order."""
+        return self._turns.active
+
     def chosen(self, entry: AgentEntry) -> str | None:
         """Return `[agents.NAME] entry`: the object that the operator chose to serve."""
         return self._agent_config(entry.id).entry
@@ -106,7 +115,7 @@ class AgentLoader:
             LoadAgainError: Another load may have disturbed this one. Not raised if the load was alone.
             GatewayError: The diagnosis of the failure.
         """
-        turn = Turn(entry)
+        turn, began = Turn(entry), time.monotonic()
         # The context propagates to the import thread, so the module's own log lines carry it, too.
         with in_log_context(agent_id=entry.id, namespace=entry.namespace, module_path=entry.source, stage="load"):
             try:
@@ -127,7 +136,7 @@ class AgentLoader:
                 entry.unload()
             raise LoadAgainError
         served = tuple(evolve(each, warnings=(*turn.notes, *each.warnings)) for each in found)
-        return Loaded(served, held, turn.work)
+        return Loaded(served, held, time.monotonic() - began, tuple(turn.notes), turn.work)
 
     async def _load(self, turn: Turn) -> tuple[list[ServedAgent], AsyncExitStack]:
         entry = turn.entry

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from attrs import evolve
 
 from gateway_core.catalog.agent_loader import AgentLoader, LoadAgainError, Loaded
+from gateway_core.catalog.change_log import log_agents, log_tools
 from gateway_core.catalog.load_errors import diagnose, public_reason
 from gateway_core.catalog.runnables import DiagnosisRunnable
 from gateway_core.catalog.tool_binding import UNKNOWN_TOOL
@@ -64,6 +65,8 @@ class CatalogBuilder:
         self.loads: Counter[str] = Counter()
         """Number of loads of each agent, by its id."""
         self._reported: set[tuple[str | None, str]] = set()
+        self._loads_now: dict[str, Loaded] = {}
+        """The loads of the current refresh, by the entry's id."""
 
     @property
     def current(self) -> Catalog:
@@ -86,6 +89,7 @@ class CatalogBuilder:
             problems: list[GatewayError] = []
             found = await DaemonThread(lambda: self._hooks.discover_agents(problems.append)).result()
             entries = [self._with_choice(entry) for entry in _distinct(found, problems.append)]
+            tools = self._loader.tool_binder.offered
             self._loader.tool_binder.refresh()
             self.loading = {entry.id: entry for entry in entries}
             known = {*self._modules, *self.current.broken}
@@ -101,11 +105,17 @@ class CatalogBuilder:
             finally:
                 self.loading = {}
             agents = _by_id(entries, modules, problems.append)
-            self._modules = modules
+            before, self._modules = self._modules, modules
+            broken_before, first = self.current.broken, self.current.generation == 0
             self._report(problems)
             if self.current.generation == 0 or self.current.loading or not _same(agents, broken, self.current):
                 seconds = time.perf_counter() - began
                 self._replace(Catalog(agents, broken, self.current.generation + 1, seconds))
+            # A reference would keep replaced versions alive.
+            loads, self._loads_now = self._loads_now, {}
+            if not first:
+                log_tools(tools, self._loader.tool_binder.offered)
+                log_agents(before, broken_before, modules, broken, loads)
             return self.current
 
     def _replace(self, catalog: Catalog) -> None:
@@ -208,6 +218,7 @@ class CatalogBuilder:
     async def _load(self, entry: AgentEntry, *, alone: bool) -> tuple[ServedAgent, ...]:
         loaded = await self._loader.load(entry, alone=alone)
         self.loads.update(each.id for each in loaded.served)
+        self._loads_now[entry.id] = loaded
         self._hold(entry, loaded)
         return loaded.served
 

@@ -70,13 +70,18 @@ class ImportTurns:
         self.process = ProcessState([*process_settings(), sdk_patches()])
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._starting = asyncio.Lock()
-        self._active: set[Turn] = set()
+        self._active: dict[Turn, None] = {}
         self._hung: set[Turn] = set()
 
     @property
     def crowd(self) -> int:
         """Number of active loads."""
         return len(self._active)
+
+    @property
+    def active(self) -> list[str]:
+        """The ids of the agents whose load has started, in that order."""
+        return [turn.entry.id for turn in self._active]
 
     async def run(self, turn: Turn, load: Callable[[], Awaitable[T]], *, alone: bool) -> T:
         """Wait for the turn of a load, and run it.
@@ -91,7 +96,7 @@ class ImportTurns:
                 if not self._active and not self._hung:
                     self.process.save()
                 task = asyncio.ensure_future(load())
-                self._active.add(turn)
+                self._active[turn] = None
                 if len(self._active) > 1:
                     for each in self._active:
                         each.overlapped = True
@@ -133,7 +138,7 @@ class ImportTurns:
 
     def _ended(self, turn: Turn) -> None:
         self.restore(turn)
-        self._active.discard(turn)
+        self._active.pop(turn, None)
 
     def _note(self, turn: Turn, change: Change, place: str, *, certain: bool) -> None:
         text = f"loading it {'' if certain else 'or an agent that loaded meanwhile '}changed {change.text(place)}"

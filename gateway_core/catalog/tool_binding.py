@@ -84,7 +84,8 @@ class ToolBinder:
         self._guard = guard
         self._report = report
         self._id = next(_binder_ids)
-        self._offered: dict[str, FunctionTool] = {}
+        self.offered: Mapping[str, FunctionTool] = {}
+        """The tools that plugins offer, by the SDK's name."""
 
     def configure(self, config: Config) -> None:
         """Use another configuration. Agents whose added tools differ are loaded again."""
@@ -100,7 +101,7 @@ class ToolBinder:
                 )
                 continue
             offered.setdefault(tool.name, tool)
-        self._offered = offered
+        self.offered = offered
 
     def bind(self, runnable: Runnable, entry: AgentEntry) -> list[str]:
         """Bind the tools of every agent that a run can reach.
@@ -179,7 +180,7 @@ class ToolBinder:
 
     def describe(self, agents: Iterable[ServedAgent]) -> list[dict[str, Any]]:
         """The offered tools and the agents that use them, as JSON for operators."""
-        users: dict[str, list[str]] = {name: [] for name in self._offered}
+        users: dict[str, list[str]] = {name: [] for name in self.offered}
         for served in agents:
             for name in dict.fromkeys(_gateway_tools_of(served)):
                 users.setdefault(name, []).append(served.id)
@@ -193,7 +194,7 @@ class ToolBinder:
                 "open": origin_of(tool).open,
                 "agents": users[tool.name],
             }
-            for tool in self._offered.values()
+            for tool in self.offered.values()
         ]
 
     def _is_bound(self, agent: Agent[Any]) -> bool:
@@ -204,7 +205,7 @@ class ToolBinder:
         return self._id in binding.binders or binding.is_gateway_tool
 
     def _names(self) -> list[str]:
-        return [gateway_tool_name(name) for name in self._offered]
+        return [gateway_tool_name(name) for name in self.offered]
 
     def _bind_agent(self, agent: Agent[Any], entry: AgentEntry, missing: "_Missing", *, first: bool) -> None:
         _set_binding(agent, binders=_binding_of(agent).binders | {self._id})
@@ -267,7 +268,7 @@ class ToolBinder:
                 missing.patterns[wanted.name] = None
             _set_binding(agent, groups={**_binding_of(agent).groups, wanted.name: members})
             return [self._bound(Wanted(name, optional=True), entry) for name in sorted(members) if name not in taken]
-        if sdk_tool_name(wanted.name) not in self._offered:
+        if sdk_tool_name(wanted.name) not in self.offered:
             missing.add(wanted, requested_by)
             # Disabled, so no model sees it; it keeps the place of a tool that a plugin may offer later.
             placeholder = copy.copy(reference)
@@ -279,11 +280,11 @@ class ToolBinder:
 
     def _members(self, pattern: str) -> frozenset[str]:
         patterns = PatternSet([(pattern, parse_pattern(gateway_tool_name(pattern)))])
-        return frozenset(name for name in self._offered if patterns.first(split_name(gateway_tool_name(name))))
+        return frozenset(name for name in self.offered if patterns.first(split_name(gateway_tool_name(name))))
 
     def _bound(self, wanted: Wanted, entry: AgentEntry) -> FunctionTool:
         """A copy of the offered tool for this agent, wrapped by the plugins."""
-        offered = self._offered[sdk_tool_name(wanted.name)]
+        offered = self.offered[sdk_tool_name(wanted.name)]
         origin = origin_of(offered) if _has_origin(offered) else ToolOrigin("gateway")
         tool = copy.copy(offered)
         tool.name = wanted.rename or offered.name
@@ -310,7 +311,7 @@ class ToolBinder:
         return not any(joined.values())
 
     def _bind_again(self, tool: FunctionTool, wanted: Wanted, entry: AgentEntry, missing: "_Missing") -> None:
-        offered = self._offered.get(sdk_tool_name(wanted.name))
+        offered = self.offered.get(sdk_tool_name(wanted.name))
         if offered is None:
             missing.add(wanted, None)
             tool.is_enabled = False

@@ -14,6 +14,7 @@ import click
 from gateway_core import __version__
 from gateway_core.config.settings import Config, Table, load_config
 from gateway_core.errors import ConfigError, GatewayError
+from gateway_core.observability.terminal import color_setting
 
 EXIT_CONFIG = 78
 """The exit status `EX_CONFIG` of `sysexits.h`."""
@@ -59,8 +60,10 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="agent-gateway")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Serve OpenAI Agents SDK modules as models to every OpenAI-compatible client."""
+    context.color = color_setting()
 
 
 def main() -> None:

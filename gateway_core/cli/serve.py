@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from gateway_core import __version__
 from gateway_core.cli import config_options, offline_option, read_config
 from gateway_core.config.settings import Config
 from gateway_core.net.interfaces import CONTAINER_HOST, CONTAINER_OPTION, reachable_hosts
@@ -28,6 +29,9 @@ def serve(
     file: Path | None, agents: Path | None, host: str | None, port: int | None, create_key: bool, offline: bool
 ) -> None:
     """Serve the agents in ./agents and in installed packages."""
+    if sys.stderr.isatty():
+        # Importing the SDK takes seconds on a slow machine.
+        click.echo(f"Starting Agent Gateway {__version__} ...", err=True)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrivateFormatter(LOG_FORMAT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -200,6 +200,15 @@ class AgentConfig:
 
 
 @frozen
+class Sources:
+    """The state of what a configuration is read from."""
+
+    files: tuple[tuple[int, ...] | None, ...]
+    """Stamps of the `gateway.toml` and of the files of secrets; `None` for a missing one."""
+    environment: Mapping[str, str]
+
+
+@frozen
 class Config:
     """The whole configuration. `plugins` contains the plugins' tables as parsed, in the order of calling."""
 
@@ -215,10 +224,9 @@ class Config:
     """The path of the `gateway.toml`, which need not exist."""
     reread: "Callable[[], Config]" = field(repr=False, eq=False)
     """Loads the configuration again, with the same command line and the current environment."""
-    sources: "Callable[[], object]" = field(repr=False, eq=False)
-    """Returns the current state of the sources: file, files of secrets, environment. Equal to `read_from` while none of
-    them has changed."""
-    read_from: object = field(repr=False, eq=False)
+    sources: Callable[[], Sources] = field(repr=False, eq=False)
+    """Returns the current state of the sources. Equal to `read_from` while none of them has changed."""
+    read_from: Sources = field(repr=False, eq=False)
     """The state of the sources when they were read."""
     tables: Table = field(repr=False)
     """The merged tables, for `agent-gateway config`."""
@@ -286,15 +294,15 @@ def _load(
         base,
         path,
         lambda: _load(named, path, required, overrides, environ),
-        lambda: (_stamp(path), _other_sources(tables, environ)),
+        lambda: _sources(_stamp(path), tables, environ),
         # Taken before the sources are read, so that a change during the load is not missed.
-        (stamp, _other_sources(tables, environ)),
+        _sources(stamp, tables, environ),
     )
 
 
-def _other_sources(tables: Table, environ: Mapping[str, str] | None) -> object:
-    stamps = tuple(map(_stamp, _secret_files(tables)))
-    return stamps, dict(os.environ if environ is None else environ)
+def _sources(stamp: tuple[int, ...] | None, tables: Table, environ: Mapping[str, str] | None) -> Sources:
+    stamps = (stamp, *map(_stamp, _secret_files(tables)))
+    return Sources(stamps, dict(os.environ if environ is None else environ))
 
 
 def _secret_files(value: Any) -> Iterator[Path]:
@@ -425,8 +433,8 @@ def _build(
     base: Path,
     file: Path,
     reread: Callable[[], Config],
-    sources: Callable[[], object],
-    read_from: object,
+    sources: Callable[[], Sources],
+    read_from: Sources,
 ) -> Config:
     for name in tables:
         if name not in _TABLES:

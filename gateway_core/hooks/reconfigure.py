@@ -8,12 +8,12 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import asdict, evolve, frozen
 
-from gateway_core.config.settings import Config
+from gateway_core.config.settings import Config, Table
 from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import GatewayError, PluginError
 from gateway_core.hooks.plugin_loader import Plugins, is_enabled, settings_of
@@ -86,9 +86,12 @@ class Reconfigurer:
                 self._reject(error)
                 return
             self._settings |= {change.name: change.new for change in changes if change.possible}
+            _log_changes(self._active, new)
+            waited, self.restart = self.restart, (*self._waiting_tables(new), *self._waiting_plugins(new, changes))
+            if self.restart and self.restart != waited:
+                logger.warning("restart the gateway to apply %s", ", ".join(self.restart))
             self._active = evolve(new, server=self._started.server, state=self._started.state)
             self._apply_config(self._active)
-            self.restart = (*self._waiting_tables(new), *self._waiting_plugins(new, changes))
             self.error, self.read_at = None, time.time()
 
     def needs_restart(self, plugin: str) -> bool:
@@ -161,6 +164,24 @@ class Reconfigurer:
             if is_enabled(name, table, new) is not (name in self._plugins.loaded):
                 waiting.append(f"[plugins.{name}] enabled")
         return waiting
+
+
+def _log_changes(before: Config, after: Config) -> None:
+    """Log the tables that differ, without their values, which may be secret."""
+    old, new = dict(_tables(before.tables)), dict(_tables(after.tables))
+    changed = [f"[{name}]" for name in {**old, **new} if old.get(name) != new.get(name)]
+    # The tables are equal after an edit of a comment, or of a file with a secret.
+    if changed or before.read_from.files != after.read_from.files:
+        tables = f": {', '.join(changed)}" if changed else ""
+        logger.info("reloaded the configuration%s", tables, extra={"fields": {"tables": changed}})
+
+
+def _tables(tables: Table) -> Iterator[tuple[str, object]]:
+    for name, table in tables.items():
+        if name in ("plugins", "agents") and isinstance(table, dict):
+            yield from ((f"{name}.{inner}", settings) for inner, settings in table.items())
+        else:
+            yield name, table
 
 
 async def _reconfigure(plugin: Any, settings: object, name: str) -> None:

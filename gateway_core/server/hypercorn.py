@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -45,8 +46,9 @@ EXIT_GRACE_SECONDS = 10.0
 # Time that other threads have to end at exit.
 _THREADS_SECONDS = 2.0
 
-# Interval of log lines about agents that are still loading.
-_PROGRESS_SECONDS = 10.0
+# Intervals of log lines about agents that are still loading; the last one repeats.
+_PROGRESS_SECONDS = (2.0, 5.0, 10.0)
+_MAX_NAMES = 3
 
 _listeners: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
 
@@ -196,15 +198,28 @@ def _url_of(listener: socket.socket) -> str:
 
 
 async def _log_progress(gateway: RunningGateway, url: str) -> None:
-    """Log which agents are still loading, until all are loaded."""
+    """Log how many agents are loaded, and which ones are still loading, until all are loaded."""
     loading = asyncio.create_task(gateway.loaded())
+    intervals = itertools.chain(_PROGRESS_SECONDS, itertools.repeat(_PROGRESS_SECONDS[-1]))
     try:
         while not loading.done() and not gateway.ready:
-            names = ", ".join(gateway.catalog.loading) or "discovering agents"
-            logger.info("listening on %s/v1; still loading: %s", url, names)
-            await asyncio.wait([loading], timeout=_PROGRESS_SECONDS)
+            catalog = gateway.catalog
+            loaded = len(catalog.agents.keys() | catalog.broken.keys())
+            logger.info(
+                "listening on %s/v1; loaded %d of %d agents; still loading: %s",
+                url,
+                loaded,
+                loaded + len(catalog.loading),
+                _first_names(gateway.importing) or "discovering agents",
+            )
+            await asyncio.wait([loading], timeout=next(intervals))
     finally:
         loading.cancel()
+
+
+def _first_names(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
+    return ", ".join([*names[:_MAX_NAMES], *more])
 
 
 def _cause(error: BaseException) -> BaseException:

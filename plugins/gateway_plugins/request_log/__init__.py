@@ -8,14 +8,15 @@ arguments or keys, and only the type and location of an exception.
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from attrs import frozen
 from starlette.middleware import Middleware
 
-from gateway_core import Gateway, hookimpl
+from gateway_core import Gateway, Outcome, RunContext, Usage, hookimpl
 from gateway_plugins.request_log.access import AccessLog
-from gateway_plugins.request_log.formats import formatter
+from gateway_plugins.request_log.console import ConsoleFormatter
+from gateway_plugins.request_log.formats import JsonFormatter
 from gateway_plugins.request_log.pipeline import Pipeline
 
 
@@ -41,6 +42,7 @@ class RequestLog:
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._config = config
         self._pipelines: list[Pipeline] = []
+        self._usage: dict[str, Usage] = {}
 
     @hookimpl
     @asynccontextmanager
@@ -49,7 +51,7 @@ class RequestLog:
         root = logging.getLogger()
         level = root.level
         self._pipelines = [
-            Pipeline(handler, formatter(self._config.format, handler.stream), self._config.queue)
+            Pipeline(handler, self._formatter(handler.stream), self._config.queue)
             for handler in root.handlers
             if type(handler) is logging.StreamHandler
         ]
@@ -68,12 +70,23 @@ class RequestLog:
     @hookimpl
     def middleware(self) -> Iterable[Middleware]:
         """Adds the access log, if enabled."""
-        return [Middleware(AccessLog)] if self._config.requests else []
+        return [Middleware(AccessLog, usage=self._usage)] if self._config.requests else []
+
+    @hookimpl
+    def on_run_end(self, run: RunContext, outcome: Outcome) -> None:
+        """Counts the tokens of the request's run."""
+        if run.request_id in self._usage:
+            self._usage[run.request_id] += outcome.usage
 
     @hookimpl
     def describe(self) -> Mapping[str, Any]:
         """Reports the format and the number of dropped lines."""
         return {"format": self._config.format, "dropped": sum(pipeline.dropped for pipeline in self._pipelines)}
+
+    def _formatter(self, stream: TextIO) -> logging.Formatter:
+        if self._config.format == "console" or (self._config.format == "auto" and stream.isatty()):
+            return ConsoleFormatter(stream, details=self._config.level == "DEBUG")
+        return JsonFormatter()
 
 
 @contextmanager

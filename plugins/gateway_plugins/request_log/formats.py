@@ -1,4 +1,4 @@
-"""Log formatters: JSON objects or console text, always one line per record.
+"""The JSON format, and what every format needs: the fields of a record, and the escaping of control characters.
 
 Control characters are escaped, so that untrusted text in a message, such as a request path, cannot inject log lines or
 terminal commands.
@@ -7,46 +7,61 @@ terminal commands.
 import logging
 import re
 import time
-from typing import Any, Literal, TextIO
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
+from attrs import frozen
 
 # Line breaks, including Unicode ones, and terminal control characters.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-def formatter(format: Literal["auto", "json", "console"], stream: TextIO) -> logging.Formatter:
-    """Returns the formatter for a stream."""
-    if format == "json" or (format == "auto" and not stream.isatty()):
-        return JsonFormatter()
-    return ConsoleFormatter()
+_ATTRIBUTE = "agent_gateway_line"
+
+
+@frozen
+class Line:
+    """The fields of a log record."""
+
+    context: Mapping[str, Any] = {}
+    """The log context: request, principal, agent."""
+    fields: Mapping[str, Any] = {}
+    """The fields of one of the gateway's messages, whose text has the important ones."""
+    given: Mapping[str, Any] = {}
+    """Fields that other code added, such as an agent's, and the exception."""
+
+
+def set_line(record: logging.LogRecord, line: Line) -> None:
+    """Store the fields of a record for its formatter."""
+    vars(record)[_ATTRIBUTE] = line
+
+
+def line_of(record: logging.LogRecord) -> Line:
+    """Return the fields of a record."""
+    line: Line = vars(record).get(_ATTRIBUTE) or Line()
+    return line
 
 
 class JsonFormatter(logging.Formatter):
     """JSON: `{"time", "level", "logger", "message", …context}`; the time is in ISO 8601, UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = orjson.dumps(
+        line = line_of(record)
+        text = orjson.dumps(
             {
                 "time": _iso(record),
                 "level": record.levelname.lower(),
                 "logger": record.name,
                 "message": record.getMessage(),
-                **_context(record),
+                **line.context,
+                **line.fields,
+                **line.given,
             },
             default=str,
         ).decode(errors="replace")
         # JSON does not escape some of these characters, and some readers treat them as line breaks.
-        return escaped(line)
-
-
-class ConsoleFormatter(logging.Formatter):
-    """Console text: `time LEVEL logger: message key=value …`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        context = "".join(f" {name}={_value(value)}" for name, value in _context(record).items())
-        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return escaped(f"{moment} {record.levelname:<7} {record.name}: {record.getMessage()}{context}")
+        return escaped(text)
 
 
 def escaped(text: str) -> str:
@@ -57,15 +72,3 @@ def escaped(text: str) -> str:
 def _iso(record: logging.LogRecord) -> str:
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     return f"{seconds}.{int(record.msecs):03d}Z"
-
-
-def _context(record: logging.LogRecord) -> dict[str, Any]:
-    context: dict[str, Any] = getattr(record, "context", {})
-    return context
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):  # an exception
-        return f"{value['type']} at {value['stack'][-1] if value['stack'] else 'unknown location'}"
-    text = str(value)
-    return text if text and " " not in text else repr(text)

@@ -12,6 +12,7 @@ import traceback
 from typing import Any
 
 from gateway_core import log_context
+from gateway_plugins.request_log.formats import Line, set_line
 
 # The standard record attributes; all others come from `extra`.
 _STANDARD_ATTRIBUTES = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
@@ -62,10 +63,10 @@ class Pipeline(logging.handlers.QueueHandler):
         kept = copy.copy(record)
         kept.msg, kept.args = record.getMessage(), None
         given = {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
-        context: dict[str, Any] = {**log_context(), **given.pop("fields", {}), **given}
+        fields = given.pop("fields", {})
         if record.exc_info and record.exc_info[1] is not None:
-            context["exception"] = _where(record.exc_info[1])
-        vars(kept)["context"] = context
+            given["exception"] = _where(record.exc_info[1])
+        set_line(kept, Line(log_context(), fields, given))
         kept.exc_info = kept.exc_text = kept.stack_info = None
         return kept
 

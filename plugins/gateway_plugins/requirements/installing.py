@@ -9,7 +9,10 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import invalidate_caches
 from pathlib import Path
 
@@ -23,6 +26,8 @@ from gateway_plugins.requirements.declarations import Declaration, hide_credenti
 _WORD = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?")
 _PIP_SETTINGS = {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE"}
 _UV_SETTINGS = {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_CONFIG_FILE"}
+
+PROGRESS_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -74,16 +79,44 @@ def install(
     with tempfile.TemporaryDirectory(prefix="agent-gateway-") as folder:
         for name, lines in files.items():
             Path(folder, name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        for mode in [["--dry-run"]] if dry_run else [["--dry-run"], []]:
+        report(f"Resolving {_count(required)} ...")
+        for only_plan in [True] if dry_run else [True, False]:
+            if not only_plan:
+                report("Installing ...")
+            mode = ["--dry-run"] if only_plan else []
             for step in steps:
-                error = _run([*mode, *options, *step], folder, report)
+                # The installation shows the plan again.
+                error = _run([*mode, *options, *step], folder, report, quiet=only_plan and not dry_run)
                 if error:
                     # The first line is ours, and names uv.
                     raise InstallError(*error, *_explain("\n".join(error[1:]), chosen, others))
     invalidate_caches()
 
 
-def _run(arguments: Sequence[str], folder: str, report: Callable[[str], None]) -> list[str]:
+def _count(required: Sequence[Sequence[object]]) -> str:
+    number = sum(map(len, required))
+    return "1 requirement" if number == 1 else f"{number} requirements"
+
+
+@contextmanager
+def _progress(report: Callable[[str], None]) -> Iterator[None]:
+    """Reports at intervals that the work continues: uv prints nothing while it downloads."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def repeat() -> None:
+        while not ended.wait(PROGRESS_SECONDS):
+            report(f"  still working ({time.monotonic() - began:.0f} s)")
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _run(arguments: Sequence[str], folder: str, report: Callable[[str], None], *, quiet: bool) -> list[str]:
     """Runs `uv pip install`. Returns uv's error message, line by line; nothing when it succeeded."""
     try:
         command = [uv.find_uv_bin(), "pip", "install", "--color", "never", "--python", sys.executable, *arguments]
@@ -101,13 +134,13 @@ def _run(arguments: Sequence[str], folder: str, report: Callable[[str], None]) -
             f"uv cannot be started: {error.strerror or error}", f"Reinstall the package 'uv' for {sys.executable}."
         ) from error
     message: list[str] = []
-    with process:
+    with process, _progress(report):
         assert process.stdout is not None
         for line in process.stdout:
             line = hide_credentials(line.rstrip())  # an index URL may contain a password
             if message or line.startswith("error"):
                 message.append(line)
-            else:
+            elif not quiet:
                 report(line)
     return [f"uv exited with status {process.returncode}:", *message] if process.returncode else []
 

@@ -132,6 +132,27 @@ async def test_core_tables_take_effect(place):
         assert place.configuration["restart"] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[runs]\nmax_turns = 3\n[agents.A]\nmodel = 'm'", "reloaded the configuration: [runs], [agents.A]"),
+        ("[plugins.speaking]\nword = 'secret-canary'", "reloaded the configuration: [plugins.speaking]"),
+        ("# a comment", "reloaded the configuration"),
+        ("[server]\nport = 1", "restart the gateway to apply [server] port"),
+        ("[plugins.silent]\nword = 'x'", "restart the gateway to apply [plugins.silent]"),
+    ],
+)
+async def test_a_reload_logs_the_changed_tables_once(place, text, line, caplog):
+    caplog.set_level("INFO")
+    async with place.gateway:
+        await place.reload(text)
+        await place.gateway.reload()
+    messages = [record.getMessage() for record in caplog.records if record.name.endswith("reconfigure")]
+    assert messages.count(line) == 1
+    assert len(messages) == 1 + line.startswith("restart")
+    assert "canary" not in caplog.text
+
+
 async def test_a_reload_in_progress_at_shutdown_ends_without_error(place):
     speaking = place.gateway.plugins.loaded["speaking"].plugin
     async with place.gateway, asyncio.timeout(5):

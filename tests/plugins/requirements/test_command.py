@@ -128,6 +128,20 @@ def test_a_real_wheel_is_installed(agents, wheels, environment, hashes):
         assert "Nothing to install." in deps("--agents", folder).stdout
 
 
+def test_the_progress_of_an_installation_is_shown(agents, wheels, environment, monkeypatch):
+    monkeypatch.setattr("gateway_plugins.requirements.installing.PROGRESS_SECONDS", 0.001)
+    make_wheel(wheels, "tiny_progress")
+    result = deps("--agents", agents(One="tiny_progress\nclick\n"))
+    lines = [
+        line for line in result.stdout.splitlines() if not line.startswith(("Using", " +", "Resolved", "Prepared"))
+    ]
+    start = lines.index("Resolving 2 requirements ...")
+    assert lines[start + 1].startswith("  still working (0 s)")
+    steps = [line for line in lines[start:] if line.endswith("...")]
+    assert steps == ["Resolving 2 requirements ...", "Installing ..."]
+    assert not set("\x1b\r\b") & set(result.output)
+
+
 def test_what_all_agents_need_is_installed_together(agents, wheels, environment):
     digest = make_wheel(wheels, "tiny", "1.0")
     make_wheel(wheels, "tiny", "2.0")
@@ -345,7 +359,7 @@ def test_no_output_of_uv_shows_a_password(agents, wheels, tmp_path, monkeypatch)
     fake.write_text("#!/bin/sh\necho https://me:canary@index.test\necho error: https://me:canary@index.test\nexit 3\n")
     fake.chmod(0o755)
     monkeypatch.setattr(uv, "find_uv_bin", lambda: str(fake))
-    result = deps("--agents", agents(One="absent-one\n"))
+    result = deps("--agents", agents(One="absent-one\n"), "--dry-run")
     assert result.exit_code == 1
     assert "https://***@index.test" in result.stdout
     assert "uv exited with status 3:\nerror: https://***@index.test\n" in result.stderr
