@@ -7,7 +7,7 @@ gateways.
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from gateway_core.catalog.import_turns import ImportTurns
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.config.converter import did_you_mean
 from gateway_core.config.settings import Config
-from gateway_core.errors import ConfigError, GatewayError
+from gateway_core.errors import ConfigError, DiscoveryError, GatewayError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.hooks.plugin_loader import Plugins, load_plugins
 from gateway_core.hooks.reconfigure import Reconfigurer
@@ -54,14 +54,27 @@ class RunningGateway:
     Args:
         config: The validated configuration.
         extra_plugins: Additional plugin classes by name, which are not installed as entry points.
+        only: The name of a model. Only its agent is loaded.
+        serving: Whether it will serve requests. If not, what only a server needs is not prepared.
 
     Raises:
         PluginError: A plugin cannot be loaded.
         ConfigError: A plugin's table is invalid.
     """
 
-    def __init__(self, config: Config, extra_plugins: Mapping[str, type] | None = None) -> None:
-        compat.check()
+    def __init__(
+        self,
+        config: Config,
+        extra_plugins: Mapping[str, type] | None = None,
+        *,
+        only: str | None = None,
+        serving: bool = True,
+    ) -> None:
+        compat.check(serving=serving)
+        self._only = only
+        self._unreported: list[GatewayError] = []
+        """Problems of discovery, which usually concern other agents than the only one."""
+        self._serving = serving
         self.config = config
         self.plugins: Plugins = load_plugins(config, self, extra_plugins)
         self.hooks: Hooks = self.plugins.hooks
@@ -86,6 +99,11 @@ class RunningGateway:
     def catalog(self) -> Catalog:
         """The current catalog. It grows while the gateway starts."""
         return self._builder.current if self._builder else Catalog()
+
+    @property
+    def discovered(self) -> Sequence[str]:
+        """The ids of all discovered agents, also of those that are not loaded."""
+        return self._builder.discovered if self._builder else ()
 
     @property
     def importing(self) -> list[str]:
@@ -188,13 +206,17 @@ class RunningGateway:
 
     async def _refresh(self, builder: CatalogBuilder, again: str | None = None) -> Catalog:
         catalog = await builder.refresh(again)
+        if self._unreported and not catalog.agents and not catalog.broken:
+            self._only, errors = None, self._unreported
+            for error in errors:  # one of them may be the reason why the only agent is missing
+                self.report(error)
         self._report_unknown_agents(catalog)
         self.hooks.on_catalog(catalog, (*self.hooks.watch_paths(), self.config.file))
         return catalog
 
     def _report_unknown_agents(self, catalog: Catalog) -> None:
         """Report each `[agents.NAME]` table that matches no agent, once until that changes."""
-        ids = {*catalog.agents, *catalog.broken}
+        ids = {*catalog.agents, *catalog.broken, *self.discovered}
         unknown = {name for name in self.config.agents if name.casefold() not in {each.casefold() for each in ids}}
         for name in sorted(unknown - self._unknown_agents):
             self.report(
@@ -227,6 +249,9 @@ class RunningGateway:
 
     def report(self, error: GatewayError) -> None:
         """Log an error and announce it to every plugin."""
+        if self._only is not None and isinstance(error, DiscoveryError):
+            self._unreported.append(error)
+            return
         with in_log_context(stage=error.stage, code=error.code, agent_id=error.agent_id):
             logger.warning("%s: %s", error.stage, error)
         self.hooks.on_error(error)
@@ -245,7 +270,8 @@ class RunningGateway:
             self._threads = ToolExecutor(limits.tool_threads, limits.tool_threads_per_agent)
             loop.set_default_executor(self._threads)
             await runner.self_test()
-            await asyncio.to_thread(deferred_models.complete)
+            if self._serving:
+                await asyncio.to_thread(deferred_models.complete)
             for lifespan in self.hooks.lifespans():
                 await self._resources.enter_async_context(lifespan)
             self._tool_binder = ToolBinder(self.hooks, self.config, governing(self.hooks), self.report)
@@ -260,7 +286,11 @@ class RunningGateway:
             turns = ImportTurns(settings)
             self._loader = AgentLoader(self.hooks, self.config, turns, self.engine.importing, self._tool_binder)
             self._builder = builder = CatalogBuilder(
-                self.hooks, self._loader, self.report, show_broken=self.config.catalog.show_broken
+                self.hooks,
+                self._loader,
+                self.report,
+                show_broken=self.config.catalog.show_broken,
+                only=self._only,
             )
             if self.owns_process:
                 watch.include_process(turns.process, lambda: bool(builder.loading))

@@ -26,7 +26,7 @@ from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import DiscoveryError, GatewayError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.observability.log_context import in_log_context
-from gateway_core.types import AgentEntry, BrokenAgent, Catalog, ServedAgent
+from gateway_core.types import DEFAULT_NAMESPACE, AgentEntry, BrokenAgent, Catalog, ServedAgent
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +44,22 @@ class CatalogBuilder:
         loader: Loads new and changed agents.
         announce: Called once for each error.
         show_broken: Whether to serve the diagnosis of an agent that has never loaded in place of the agent.
+        only: The name of a model. The other agents are not loaded.
     """
 
     def __init__(
-        self, hooks: Hooks, loader: AgentLoader, announce: Callable[[GatewayError], None], *, show_broken: bool
+        self,
+        hooks: Hooks,
+        loader: AgentLoader,
+        announce: Callable[[GatewayError], None],
+        *,
+        show_broken: bool,
+        only: str | None = None,
     ) -> None:
         self.show_broken = show_broken
+        self.discovered: Sequence[str] = ()
+        """The ids of all discovered agents."""
+        self._only = only.casefold() if only is not None else None
         self._current = Catalog()
         self._loaded: Callable[[], Catalog] | None = None
         self._hooks = hooks
@@ -89,6 +99,8 @@ class CatalogBuilder:
             problems: list[GatewayError] = []
             found = await DaemonThread(lambda: self._hooks.discover_agents(problems.append)).result()
             entries = [self._with_choice(entry) for entry in _distinct(found, problems.append)]
+            self.discovered = [entry.id for entry in entries]
+            entries = [entry for entry in entries if self._is_wanted(entry)]
             tools = self._loader.tool_binder.offered
             self._loader.tool_binder.refresh()
             self.loading = {entry.id: entry for entry in entries}
@@ -165,6 +177,13 @@ class CatalogBuilder:
         for entry in disturbed:
             await load(entry, alone=True)
         return modules, in_order()
+
+    def _is_wanted(self, entry: AgentEntry) -> bool:
+        if self._only is None:
+            return True
+        # A module with several agents serves each under an id that starts with the entry's.
+        names = (entry.id.casefold(), f"{DEFAULT_NAMESPACE}/{entry.id.casefold()}")
+        return any(f"{self._only}/".startswith(f"{name}/") for name in names)
 
     def _report(self, problems: Iterable[GatewayError]) -> None:
         """Announce the problems that the previous discovery did not have."""

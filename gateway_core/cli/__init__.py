@@ -4,10 +4,12 @@ Each subcommand is defined in its own module. This module collects them, and con
 of output and an exit status. To keep startup fast, it imports neither the SDK nor the server.
 """
 
+import gc
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +17,9 @@ from gateway_core import __version__
 from gateway_core.config.settings import Config, Table, load_config
 from gateway_core.errors import ConfigError, GatewayError
 from gateway_core.observability.terminal import color_setting
+
+if TYPE_CHECKING:
+    from gateway_core.hooks.dispatch import Hooks
 
 EXIT_CONFIG = 78
 """The exit status `EX_CONFIG` of `sysexits.h`."""
@@ -44,18 +49,18 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return self._of_plugins().get(cmd_name)
+            try:
+                return self._of_plugins().get(cmd_name)
+            except GatewayError:
+                if ctx.resilient_parsing:  # shell completion must not print an error
+                    return None
+                raise
         module = __import__(COMMANDS[cmd_name], fromlist=["*"])
         command: click.Command = getattr(module, cmd_name)
         return command
 
     def _of_plugins(self) -> dict[str, click.Command]:
-        from gateway_core.hooks.null_gateway import NullGateway
-        from gateway_core.hooks.plugin_loader import load_plugins
-
-        gateway = NullGateway(load_config())
-        gateway.hooks = load_plugins(gateway.config, gateway).hooks
-        return gateway.hooks.commands()
+        return hooks_of(load_config()).commands()
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,6 +88,27 @@ def report(error: GatewayError) -> int:
     """Print an error, and return the exit status."""
     click.echo(f"agent-gateway: {error}", err=True)
     return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+
+
+def hooks_of(config: Config) -> "Hooks":
+    """Load the plugins without a gateway, and return their hooks."""
+    from gateway_core.hooks.null_gateway import NullGateway
+    from gateway_core.hooks.plugin_loader import load_plugins
+
+    gateway = NullGateway(config)
+    gateway.hooks = load_plugins(config, gateway).hooks
+    return gateway.hooks
+
+
+@contextmanager
+def fast_imports() -> Iterator[None]:
+    """Import without garbage collection, which takes an eighth of the SDK's import time and frees no memory."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 offline_option = click.option("--offline", is_flag=True, help="Use the built-in offline model instead of an upstream.")

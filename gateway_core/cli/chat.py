@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gateway_core.cli import config_options, offline_option, read_config
+from gateway_core.cli import config_options, fast_imports, hooks_of, offline_option, read_config
 from gateway_core.config.converter import did_you_mean
 from gateway_core.errors import GatewayError, NotFoundError
 from gateway_core.runs.run_events import (
@@ -27,8 +27,18 @@ from gateway_core.sdk import compat
 from gateway_core.types import Principal, RunContext
 
 
+def _model_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Return the discovered agents for shell completion. None of them is imported."""
+    try:
+        config = read_config(context.params.get("file"), context.params.get("agents"), skip=["chat"])
+        entries = hooks_of(config).discover_agents(lambda _: None)
+    except GatewayError:
+        return []
+    return [entry.id for entry in entries if entry.id.casefold().startswith(incomplete.casefold())]
+
+
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=_model_names)
 @click.argument("text", required=False)
 @config_options
 @offline_option
@@ -38,16 +48,17 @@ def chat(model: str, text: str | None, file: Path | None, agents: Path | None, o
     Without TEXT, read messages from standard input until it ends.
     """
     settings = read_config(file, agents, skip=["chat", "offline"] if offline else ["chat"])
-    compat.check()
-
-    from gateway_core.gateway import RunningGateway
+    with fast_imports():
+        compat.check(serving=False)
+        from gateway_core.gateway import RunningGateway
 
     async def converse() -> None:
-        async with RunningGateway(settings) as gateway:
+        async with RunningGateway(settings, only=model, serving=False) as gateway:
             catalog = gateway.catalog
             agent_id = catalog.resolve(model)
             if agent_id is None:
-                raise NotFoundError(f"unknown agent '{model}'", hint=did_you_mean(model, catalog.agents))
+                names = [*gateway.discovered, *catalog.agents]
+                raise NotFoundError(f"unknown agent '{model}'", hint=did_you_mean(model, names))
             if agent_id not in catalog.agents:
                 raise catalog.broken[agent_id].error
             served, items = catalog.agents[agent_id], list[dict[str, Any]]()

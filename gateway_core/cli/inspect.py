@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import click
 
-from gateway_core.cli import config_options, read_config, report
+from gateway_core.cli import config_options, fast_imports, read_config, report
 from gateway_core.config.settings import Config, Table, mask_secrets
 from gateway_core.errors import DiscoveryError, GatewayError, LoadError, PluginError
 from gateway_core.hooks.null_gateway import NullGateway
@@ -67,7 +67,9 @@ def check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json
 
     Without PATHS, check all agents. The exit status is 1 if any agent is broken.
     """
-    compat.check()
+    with fast_imports():
+        compat.check()
+        import gateway_core.gateway  # noqa: F401 - before the fork, for both processes
     output = _take_stdout()
     status = _in_child(lambda: _check(paths, file, agents, as_json, output, trial=False))
     # A module exited the child process. Import each module in a separate process to find it, which is slower.
@@ -153,7 +155,8 @@ def _load(
         overrides["agents"] = {only: {"entry": entry}}
     settings = read_config(file, folder, overrides, skip=skip)
 
-    from gateway_core.gateway import RunningGateway
+    with fast_imports():
+        from gateway_core.gateway import RunningGateway
     from gateway_core.hooks.specs import hookimpl
 
     reported: list[tuple[str, str]] = []
@@ -177,7 +180,7 @@ def _load(
                 raise LoadError("not checked")
 
     async def load() -> Catalog:
-        async with RunningGateway(settings, {"command_line": Listener}) as gateway:
+        async with RunningGateway(settings, {"command_line": Listener}, serving=False) as gateway:
             return gateway.catalog
 
     return asyncio.run(load()), reported

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gateway_core import __version__
-from gateway_core.cli import config_options, offline_option, read_config
+from gateway_core.cli import config_options, fast_imports, offline_option, read_config
 from gateway_core.config.settings import Config
 from gateway_core.net.interfaces import CONTAINER_HOST, CONTAINER_OPTION, reachable_hosts
 from gateway_core.observability.private_formatter import PrivateFormatter
@@ -40,10 +40,11 @@ def serve(
     server = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     config = read_config(file, agents, {"server": server}, skip=["offline"] if offline else ())
 
-    compat.check()
-    from gateway_core.app import build
-    from gateway_core.gateway import RunningGateway
-    from gateway_core.server.hypercorn import exit_despite_threads, run
+    with fast_imports():
+        compat.check()
+        from gateway_core.app import build
+        from gateway_core.gateway import RunningGateway
+        from gateway_core.server.hypercorn import exit_despite_threads, run
 
     app = build(config)
     if not app.state.gateway.hooks.guarded and (create_key or _wants_key(config)):

@@ -8,7 +8,7 @@ reaches private attributes of SDK objects only through the functions of this mod
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
@@ -290,13 +290,20 @@ NAMES = (
 )
 
 
-def check() -> None:
+# Distributions that only a server needs.
+_SERVING = {"hypercorn", "watchdog", "opentelemetry-semantic-conventions"}
+
+
+def check(*, serving: bool = True) -> None:
     """Check that every name exists.
+
+    Args:
+        serving: Whether the process is a server; if not, its libraries are neither needed nor imported.
 
     Raises:
         ConfigError: One is missing. The message names all that are missing in the same distribution.
     """
-    absent = list(missing())
+    absent = list(missing(name for name in NAMES if serving or name.distribution not in _SERVING))
     if not absent:
         return
     first = absent[0]
@@ -310,9 +317,9 @@ def check() -> None:
     )
 
 
-def missing() -> Iterator[PrivateName]:
+def missing(names: Iterable[PrivateName] = NAMES) -> Iterator[PrivateName]:
     """The names that the installed dependencies lack."""
-    for name in NAMES:
+    for name in names:
         if not _exists(name.path):
             yield name
 

@@ -356,3 +356,89 @@ def test_a_taken_metrics_port_is_one_line_and_status_78(run, tmp_path):
         output = run("serve", "--port", "0", status=78)
     [line] = [line for line in output.splitlines() if not line.startswith(("20", "{"))]
     assert f"127.0.0.1:{port}" in line
+
+
+def test_chat_loads_its_agent_only(run, tmp_path):
+    run("new", "Good")
+    run("new", "labs/Team")
+    team = tmp_path / "agents" / "labs" / "Team" / "agent.py"
+    team.write_text(team.read_text().replace("agent = ", "first = ") + "second = first.clone(name='Second')\n")
+    (tmp_path / "agents" / "Other.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n1 / 0\n")
+    (tmp_path / "agents" / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "gateway.toml").write_text("[agents.Other]\nmodel = 'm'\n[agents.Good]\nmodel = 'm'\n")
+    for model in ("Good", "good", "default/Good", "labs/Team/second"):
+        output = run("chat", model, "hi", "--offline")
+        assert "built-in offline model" in output
+        for other in ("Other", "gone", "unknown agent"):
+            assert other not in output
+    assert not (tmp_path / "imported").exists()
+    assert "did you mean 'Other'" in run("chat", "Othr", "hi", "--offline", status=1)
+    assert "ZeroDivisionError" in run("chat", "Other", "hi", "--offline", status=1)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["serve", "--help"], ["keys", "create", "me"], ["config"]]
+)
+def test_commands_that_run_no_agent_do_not_import_the_sdk(arguments, tmp_path):
+    command = [sys.executable, "-X", "importtime", str(COMMAND), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    imported = set(re.findall(r"\| +(\w[\w.]*)$", done.stderr, re.MULTILINE))
+    assert "gateway_core.cli" in imported
+    assert not any(name.startswith("agents.") for name in imported)
+    assert not imported & {"openai", "hypercorn", "mcp", "opentelemetry.sdk.metrics", "structlog"}
+
+
+def test_chat_does_not_import_the_libraries_of_the_server(tmp_path):
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "A.py").write_text("from agents import Agent\nagent = Agent(name='a')\n")
+    command = [sys.executable, "-X", "importtime", str(COMMAND), "chat", "A", "hi", "--offline"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    imported = set(re.findall(r"\| +(\w[\w.]*)$", done.stderr, re.MULTILINE))
+    assert "agents.run" in imported
+    assert not imported & {"hypercorn", "watchdog", "opentelemetry.sdk.metrics", "structlog", "gateway_core.app"}
+
+
+COMPLETE = """
+source <(_AGENT_GATEWAY_COMPLETE=bash_source agent-gateway)
+complete -p agent-gateway >/dev/null
+read -ra COMP_WORDS <<< "$1"
+[[ "$1" == *" " ]] && COMP_WORDS+=("")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_agent_gateway_completion agent-gateway
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("agent-gateway ", {"serve", "chat", "keys", "audit", "deps"}),
+        ("agent-gateway ke", {"keys"}),
+        ("agent-gateway deps ", {"install"}),
+        ("agent-gateway serve --po", {"--port"}),
+        ("agent-gateway new X --template t", {"tools"}),
+        ("agent-gateway chat gr", {"Greeter"}),
+        ("agent-gateway chat ", {"Greeter", "labs/Research"}),
+        ("agent-gateway deps install --agent ", {"Greeter", "labs/Research"}),
+    ],
+)
+@pytest.mark.parametrize("settings", ["", "[nonsense"])
+def test_bash_completes(run, tmp_path, line, expected, settings):
+    for name in ("Greeter", "labs/Research"):
+        run("new", name)
+    (tmp_path / "gateway.toml").write_text(settings)
+    path = os.pathsep.join((str(COMMAND.parent), os.environ["PATH"]))
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE, "bash", line],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    found = set(done.stdout.split())
+    if settings == "":
+        assert found >= expected
+        if line.endswith(" ") is False:
+            assert found == expected

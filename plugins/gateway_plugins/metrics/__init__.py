@@ -61,6 +61,7 @@ class Metrics:
     """The plugin `metrics`."""
 
     Config = Settings
+    skip_for = ("check", "chat")
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         if config.open and config.key:

@@ -92,9 +92,12 @@ class RequestLog:
 @contextmanager
 def _structlog_redirected(enabled: bool) -> Iterator[None]:
     """Sends structlog events to the standard library's logging, unless an agent has configured structlog."""
+    if not enabled:
+        yield
+        return
     import structlog
 
-    if not enabled or structlog.is_configured():
+    if structlog.is_configured():
         yield
         return
     structlog.configure(

@@ -20,8 +20,21 @@ def deps() -> None:
     """Manage the dependencies of agents."""
 
 
+def _agent_ids(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Return the agents of the folder for shell completion."""
+    folder = context.params.get("agents") or Path("agents")
+    found = find_agents(folder, lambda _: None) if folder.is_dir() else []
+    return [agent.id for agent in found if agent.id.casefold().startswith(incomplete.casefold())]
+
+
 @deps.command()
-@click.option("--agent", "wanted", metavar="ID", help="Only this agent (default: all of the folder).")
+@click.option(
+    "--agent",
+    "wanted",
+    metavar="ID",
+    shell_complete=_agent_ids,
+    help="Only this agent (default: all of the folder).",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan without installing.")
 @click.option(
     "--agents", type=click.Path(path_type=Path, file_okay=False), help="Folder of agents (default: ./agents)."
