@@ -3,12 +3,15 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import uv
 
 from tests.journeys.terminal import ROOT, Page, Terminal, step
 
 PAGE = Page("docs/guides/installation.md")
 SECONDS = 300.0
+
+pytestmark = pytest.mark.timeout(1200)
 
 
 def checkout(tmp_path: Path) -> Path:
