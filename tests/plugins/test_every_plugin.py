@@ -113,9 +113,9 @@ def test_commands_skip_the_plugins_that_say_so(tmp_path):
         tables = read_config(None, tmp_path, skip=skip).plugins
         return {name for name, table in tables.items() if table.get("enabled") is False}
 
-    assert off("check") == {"upstreams", "hot_reload"}
-    assert off("check", "paths") == {"upstreams", "hot_reload", "entry_point_discovery"}
-    assert off("chat") == {"hot_reload"}
+    assert off("check") == {"upstreams", "hot_reload", "metrics"}
+    assert off("check", "paths") == {"upstreams", "hot_reload", "metrics", "entry_point_discovery"}
+    assert off("chat") == {"hot_reload", "metrics"}
     assert off("offline") == {"upstreams"}
     assert read_config(None, tmp_path).plugins["folder_discovery"]["path"] == str(tmp_path)
 
