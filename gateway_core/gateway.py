@@ -19,7 +19,7 @@ from gateway_core.catalog.import_turns import ImportTurns
 from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.config.converter import did_you_mean
 from gateway_core.config.settings import Config
-from gateway_core.errors import ConfigError, DiscoveryError, GatewayError
+from gateway_core.errors import ConfigError, DiscoveryError, GatewayError, LoadError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.hooks.plugin_loader import Plugins, load_plugins
 from gateway_core.hooks.reconfigure import Reconfigurer
@@ -252,8 +252,10 @@ class RunningGateway:
         if self._only is not None and isinstance(error, DiscoveryError):
             self._unreported.append(error)
             return
-        with in_log_context(stage=error.stage, code=error.code, agent_id=error.agent_id):
-            logger.warning("%s: %s", error.stage, error)
+        # The command prints the failure of its only agent.
+        if self._only is None or not isinstance(error, LoadError):
+            with in_log_context(stage=error.stage, code=error.code, agent_id=error.agent_id):
+                logger.warning("%s: %s", error.stage, error)
         self.hooks.on_error(error)
 
     async def __aenter__(self) -> "RunningGateway":

@@ -172,7 +172,7 @@ class Servers:
         while True:
             await self._tools_changed.wait()
             self._tools_changed.clear()
-            logger.info("MCP tools changed; reloading")
+            logger.debug("MCP tools changed; reloading")  # the reload logs what changed
             try:
                 await self._gateway.reload()
             except Exception:
