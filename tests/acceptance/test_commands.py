@@ -443,3 +443,14 @@ def test_bash_completes(run, tmp_path, line, expected, settings):
         assert found >= expected
         if line.endswith(" ") is False:
             assert found == expected
+
+
+def test_colors_of_commands_follow_the_environment(run, monkeypatch):
+    run("new", "A", "--template", "tools")
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    assert "\x1b[" not in run("chat", "A", "weather in Paris", "--offline")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[2m[get_weather" in run("chat", "A", "weather in Paris", "--offline")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in run("chat", "A", "weather in Paris", "--offline")
