@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 # Error codes whose cause can be fixed outside the agent's files: by a package, a variable, a tool, a setting or a rule.
 # Agents that failed with one of them are loaded again at each refresh.
 _FIXED_ELSEWHERE = frozenset({"dependency", "environment", "security", SANDBOX, UNKNOWN_TOOL})
+# Time after which a reload logs the agents that are still loading.
+SLOW_SECONDS = 2.0
 _VALID_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -109,6 +111,9 @@ class CatalogBuilder:
             if self.current.generation and new:
                 # Meanwhile, requests for them receive 503 instead of 404.
                 self._replace(evolve(self.current, loading=new))
+            # At the start, the server logs the progress.
+            loop = asyncio.get_running_loop()
+            slow = loop.call_later(SLOW_SECONDS, self._log_slow) if self.current.generation else None
             try:
                 modules, broken = await self._build(entries, again)
             except BaseException:
@@ -116,6 +121,8 @@ class CatalogBuilder:
                 raise
             finally:
                 self.loading = {}
+                if slow is not None:
+                    slow.cancel()
             agents = _by_id(entries, modules, problems.append)
             before, self._modules = self._modules, modules
             broken_before, first = self.current.broken, self.current.generation == 0
@@ -177,6 +184,9 @@ class CatalogBuilder:
         for entry in disturbed:
             await load(entry, alone=True)
         return modules, in_order()
+
+    def _log_slow(self) -> None:
+        logger.info("still loading: %s", ", ".join(self._loader.active))
 
     def _is_wanted(self, entry: AgentEntry) -> bool:
         if self._only is None:

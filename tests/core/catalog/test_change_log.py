@@ -1,5 +1,6 @@
 """A reload logs one line for each change, and nothing if nothing changed."""
 
+import asyncio
 import logging
 import re
 
@@ -102,6 +103,25 @@ async def test_changes_of_gateway_tools_are_logged(tmp_path, lines):
             file.write_text(text)
             await g.gateway.reload()
             assert lines() == expected
+
+
+async def test_a_slow_reload_is_logged_while_it_loads(tmp_path, lines, monkeypatch, caplog):
+    monkeypatch.setattr("gateway_core.catalog.builder.SLOW_SECONDS", 0.05)
+    (tmp_path / "A.py").write_text(agent())
+    async with gateway_in_memory(folder=tmp_path) as g:
+        await g.gateway.reload()
+        assert lines("builder") == []
+        go = tmp_path / "go.txt"
+        wait = f"import os, time\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.01)\n"
+        (tmp_path / "A.py").write_text(wait + agent("one"))
+        reload = asyncio.create_task(g.gateway.reload())
+        async with asyncio.timeout(30):
+            while not (found := lines("builder")):
+                await asyncio.sleep(0.01)
+        assert found == ["still loading: A"]
+        go.touch()
+        await reload
+        assert lines() == ["reloaded A (1 tool) in TIME"]
 
 
 async def test_log_lines_keep_no_replaced_version_alive(tmp_path):
