@@ -12,7 +12,7 @@ from collections.abc import Callable
 _LINE_BYTES = 8192
 _MAX_LINES = 5
 _MAX_CHARACTERS = 1000
-_CLOSE_SECONDS = 0.5
+_CLOSE_SECONDS = 2.0
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]+")
 
 
