@@ -10,8 +10,23 @@ from gateway_core.catalog.drop_in_folder import FoundAgent, agent_files, find_ag
 from gateway_core.catalog.ignored_files import is_ignored_file
 from gateway_core.catalog.import_probe import command as import_probe_command
 from gateway_core.catalog.module_isolation import IsolatedModule, load_isolated
-from gateway_core.config.converter import Bytes, Seconds, Secret, did_you_mean
-from gateway_core.config.settings import Config, load_config
+from gateway_core.config.problems import Problems, named_tables
+from gateway_core.config.settings import SUSPICIOUS, Config, load_config
+from gateway_core.config.values import (
+    Address,
+    AllowedHost,
+    Amount,
+    Bytes,
+    Count,
+    Origin,
+    Seconds,
+    Secret,
+    Timeout,
+    Url,
+    check_url,
+    did_you_mean,
+    host_and_port,
+)
 from gateway_core.errors import (
     FAILED_AFTER_TOOL,
     AuthenticationError,
@@ -78,7 +93,11 @@ __version__ = "0.1.0"
 __all__ = [
     "FAILED_AFTER_TOOL",
     "LARGE_BYTES",
+    "SUSPICIOUS",
+    "Address",
     "AgentEntry",
+    "AllowedHost",
+    "Amount",
     "AuditContext",
     "AuthenticationError",
     "BackgroundTask",
@@ -87,6 +106,7 @@ __all__ = [
     "Check",
     "Config",
     "ConfigError",
+    "Count",
     "Database",
     "Decision",
     "DecisionMade",
@@ -103,11 +123,13 @@ __all__ = [
     "ModelCall",
     "Network",
     "NotFoundError",
+    "Origin",
     "Outcome",
     "PatternSet",
     "PermissionDeniedError",
     "PluginError",
     "Principal",
+    "Problems",
     "RateLimitError",
     "RecordStore",
     "RefusedAddressError",
@@ -117,6 +139,7 @@ __all__ = [
     "Segments",
     "Severity",
     "StderrTail",
+    "Timeout",
     "ToolCall",
     "ToolError",
     "ToolInfo",
@@ -124,12 +147,14 @@ __all__ = [
     "UnavailableError",
     "UnresolvedHostError",
     "UpstreamError",
+    "Url",
     "Usage",
     "__version__",
     "add_log_context",
     "agent_files",
     "apply_backpressure",
     "attributed_run",
+    "check_url",
     "current_run",
     "described",
     "did_you_mean",
@@ -137,6 +162,7 @@ __all__ = [
     "gateway_tool_name",
     "has_more_values",
     "hookimpl",
+    "host_and_port",
     "import_probe_command",
     "in_log_context",
     "is_ignored_file",
@@ -145,6 +171,7 @@ __all__ = [
     "load_isolated",
     "log_context",
     "mark_tool",
+    "named_tables",
     "origin_of",
     "pair_calls",
     "parse_pattern",

@@ -17,9 +17,10 @@ from gateway_core.catalog.agent_loader import AgentLoader
 from gateway_core.catalog.builder import CatalogBuilder
 from gateway_core.catalog.import_turns import ImportTurns
 from gateway_core.catalog.tool_binding import ToolBinder
-from gateway_core.config.converter import did_you_mean
+from gateway_core.config.problems import Problems
 from gateway_core.config.settings import Config
-from gateway_core.errors import ConfigError, GatewayError
+from gateway_core.config.values import did_you_mean
+from gateway_core.errors import ConfigError, GatewayError, errors_of
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.hooks.plugin_loader import Plugins, load_plugins
 from gateway_core.hooks.reconfigure import Reconfigurer
@@ -54,16 +55,20 @@ class RunningGateway:
     Args:
         config: The validated configuration.
         extra_plugins: Additional plugin classes by name, which are not installed as entry points.
+        problems: Collects the errors of plugins, which the gateway then starts without.
 
     Raises:
         PluginError: A plugin cannot be loaded.
         ConfigError: A plugin's table is invalid.
     """
 
-    def __init__(self, config: Config, extra_plugins: Mapping[str, type] | None = None) -> None:
+    def __init__(
+        self, config: Config, extra_plugins: Mapping[str, type] | None = None, problems: Problems | None = None
+    ) -> None:
         compat.check()
         self.config = config
-        self.plugins: Plugins = load_plugins(config, self, extra_plugins)
+        self._problems = problems
+        self.plugins: Plugins = load_plugins(config, self, extra_plugins, problems)
         self.hooks: Hooks = self.plugins.hooks
         """The typed hook calls of the plugins."""
         self.engine: Engine
@@ -222,9 +227,11 @@ class RunningGateway:
 
     def report(self, error: GatewayError) -> None:
         """Log an error and announce it to every plugin."""
-        with in_log_context(stage=error.stage, code=error.code, agent_id=error.agent_id):
-            logger.warning("%s: %s", error.stage, error)
-        self.hooks.on_error(error)
+        for each in errors_of(error):
+            self.config.locate(each)
+            with in_log_context(stage=each.stage, code=each.code, agent_id=each.agent_id):
+                logger.warning("%s: %s", each.stage, each)
+            self.hooks.on_error(each)
 
     async def __aenter__(self) -> "RunningGateway":
         """Start: enter the plugins' lifespans, then build the first catalog.
@@ -241,8 +248,11 @@ class RunningGateway:
             loop.set_default_executor(self._threads)
             await runner.self_test()
             await asyncio.to_thread(deferred_models.complete)
-            for lifespan in self.hooks.lifespans():
-                await self._resources.enter_async_context(lifespan)
+            try:
+                await self._resources.enter_async_context(self.hooks.lifespans(self._problems))
+            except GatewayError as error:
+                self.config.locate(error)
+                raise
             self._tool_binder = ToolBinder(self.hooks, self.config, governing(self.hooks), self.report)
             self.records = self.hooks.record_store() or MemoryRecordStore()
             settings = GlobalSettings(tracing=self.config.runs.sdk_tracing, processors=self.hooks.trace_processors())

@@ -26,7 +26,8 @@ from starlette.types import ASGIApp, Message, Scope
 from gateway_core.app import build
 from gateway_core.catalog.drop_in_folder import AGENT_FILES
 from gateway_core.catalog.module_isolation import load_isolated
-from gateway_core.config.settings import Table, load_config
+from gateway_core.config.settings import load_config
+from gateway_core.config.sources import Table
 from gateway_core.gateway import RunningGateway
 from gateway_core.hooks.specs import hookimpl
 from gateway_core.types import AgentEntry, Outcome, RunContext

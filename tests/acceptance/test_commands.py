@@ -215,7 +215,7 @@ def test_an_invalid_setting_fails_every_command_with_one_line(run, tmp_path):
     (tmp_path / "gateway.toml").write_text("[server]\nprt = 1\n")
     for command in ("serve", "plugins", "config", "agents"):
         output = run(command, status=78)
-        assert "gateway.toml: [server] prt: unknown key (did you mean 'port'?)" in output
+        assert "gateway.toml:2: [server] prt: unknown key (did you mean 'port'?)" in output
 
 
 def test_the_audit_has_the_checks_and_subcommands_of_two_plugins(run, tmp_path):
@@ -334,7 +334,7 @@ def test_ipv6_loopback_is_served(tmp_path):
     ("settings", "expected"),
     [
         ('[plugins.metrics]\nlisten = "nohost"\n', "[plugins.metrics] listen"),
-        ("server = 3\n", "gateway.toml: server: must be a table, not 3 (write [server])"),
+        ("server = 3\n", "gateway.toml:1: server: must be a table, not 3 (write [server])"),
         ('[plugins.tool_policy]\ndeny = ["rm"]\n', '[plugins.security.rules] block_tools = ["rm"]'),
     ],
 )
