@@ -89,7 +89,11 @@ async def _run(config: Config, problems: Problems) -> tuple[Catalog, list[Gatewa
     from gateway_core.gateway import RunningGateway
 
     reported: list[GatewayError] = []
-    async with RunningGateway(config, {"command_line": listener(reported.append)}, problems) as gateway:
+    gateway = RunningGateway(config, {"command_line": listener(reported.append)}, problems)
+    for hook in (gateway.hooks.routes, gateway.hooks.admin_routes, gateway.hooks.middleware):
+        with problems.collected():
+            hook()
+    async with gateway:
         return gateway.catalog, reported
 
 

@@ -8,7 +8,7 @@ ignored.
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -147,11 +147,16 @@ class Hooks:
         """
         from gateway_core.hooks.command_groups import Offer, merge_commands
 
-        return merge_commands(
-            Offer(plugin, command.name or "", command)
-            for plugin, call in self._implementations["commands"]
-            for command in call()
-        )
+        return merge_commands(Offer(plugin, command.name or "", command) for plugin, command in self._commands())
+
+    def _commands(self) -> "Iterator[tuple[str, click.Command]]":
+        for plugin, call in self._implementations["commands"]:
+            try:
+                yield from ((plugin, command) for command in call())
+            except GatewayError:
+                raise
+            except Exception as error:
+                raise plugin_failure("failed in commands", plugin, error) from error
 
     @asynccontextmanager
     async def lifespans(self, problems: Problems | None = None) -> AsyncIterator[None]:
@@ -388,7 +393,16 @@ class Hooks:
         return allowed
 
     def _concatenate(self, hook: str, *arguments: Any) -> list[Any]:
-        return [item for _, call in self._implementations[hook] for item in call(*arguments)]
+        items: list[Any] = []
+        for plugin, call in self._implementations[hook]:
+            try:
+                items.extend(call(*arguments))
+            except GatewayError:
+                raise
+            except Exception as error:
+                logger.debug("plugin %s failed in %s", plugin, hook, exc_info=True)
+                raise plugin_failure(f"failed in {hook}", plugin, error) from error
+        return items
 
     def _announce(self, hook: str, *arguments: Any) -> None:
         for plugin, call in self._implementations[hook]:

@@ -256,3 +256,31 @@ def test_the_check_leaves_no_files(folder):
 def test_an_unused_state_directory_is_not_claimed(folder):
     with claim(folder / ".agent-gateway"):
         assert check()[1] == 0
+
+
+def test_the_start_of_a_third_party_plugin_is_checked(folder, monkeypatch):
+    (folder / "theirs.py").write_text(
+        "from contextlib import asynccontextmanager\n"
+        "from gateway_core import ConfigError, hookimpl\n"
+        "class Plugin:\n"
+        "    def __init__(self, gateway, config):\n"
+        "        pass\n"
+        "    @hookimpl\n"
+        "    @asynccontextmanager\n"
+        "    async def lifespan(self):\n"
+        "        raise ConfigError('no such bucket', source='[plugins.theirs]', hint='create it')\n"
+        "        yield\n"
+        "    @hookimpl\n"
+        "    def middleware(self):\n"
+        "        return 1 / 0\n"
+    )
+    info = folder / "theirs-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[agent_gateway.plugins]\ntheirs = theirs:Plugin\n")
+    monkeypatch.syspath_prepend(folder)
+    (folder / "gateway.toml").write_text("[plugins.theirs]\n")
+    lines, status = check()
+    assert "error: gateway.toml:1: [plugins.theirs]: no such bucket (create it)" in lines
+    assert "error: plugin theirs: failed in middleware: ZeroDivisionError" in "\n".join(lines)
+    assert status == 78
