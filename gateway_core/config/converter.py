@@ -148,6 +148,7 @@ def _make_converter(base: Path) -> cattrs.Converter:
         (values.Seconds, values.as_seconds),
         (values.Timeout, values.as_timeout),
         (values.Bytes, values.as_bytes),
+        (values.Size, values.as_size),
         (values.Count, values.in_range(1)),
         (values.Amount, values.in_range(0)),
         (values.Port, values.in_range(0, 65535)),

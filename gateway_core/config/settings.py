@@ -30,6 +30,7 @@ from gateway_core.config.values import (
     Origin,
     Port,
     Seconds,
+    Size,
     Timeout,
     did_you_mean,
     host_and_port,
@@ -77,8 +78,8 @@ class HttpConfig:
     """`[http]`: limits and options of HTTP requests and responses."""
 
     max_headers: Count
-    max_header_bytes: Bytes
-    max_body: Bytes
+    max_header_bytes: Size
+    max_body: Size
     body_timeout: Timeout
     max_json_depth: Count
     max_json_values: Count
@@ -91,7 +92,7 @@ class HttpConfig:
     cors_origins: list[Origin]
     sse_keep_alive: Timeout
     keep_responses: Seconds
-    max_conversation: Bytes
+    max_conversation: Size
     idempotency: Seconds
     idempotency_size: Bytes
 

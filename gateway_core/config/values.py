@@ -52,6 +52,9 @@ Origin = NewType("Origin", str)
 Url = NewType("Url", str)
 """The base URL of an HTTP server."""
 
+Size = NewType("Size", int)
+"""A number of bytes that is greater than 0."""
+
 MASK = "********"
 
 _HOST = re.compile(r"[^\s:/@\[\]]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]*(%\w+)?\]?")
@@ -189,6 +192,13 @@ def as_timeout(value: Any, _: Any) -> float:
 def as_bytes(value: Any, _: Any) -> int:
     """Parse a size."""
     return int(_size(value, _))
+
+
+def as_size(value: Any, _: Any) -> int:
+    """Parse a size that is greater than 0."""
+    if (size := as_bytes(value, _)) == 0:
+        raise ConfigError(f"must be greater than 0, not {value!r:.100}", hint='try "64 KiB", "10 MiB"')
+    return size
 
 
 def as_host(value: Any, _: Any) -> str:

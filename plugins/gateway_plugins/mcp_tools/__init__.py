@@ -57,7 +57,7 @@ class McpTools:
 
         self._servers = servers = Servers(self._gateway, self._config)
         with _quiet_client_log():
-            self._report_missing_programs()
+            self._report_missing_files()
             try:
                 await servers.start()
                 yield
@@ -65,19 +65,21 @@ class McpTools:
                 self._servers = None
                 await servers.close()
 
-    def _report_missing_programs(self) -> None:
+    def _report_missing_files(self) -> None:
+        """Report programs, folders and files that do not exist yet."""
         for name, server in self._config.servers.items():
             program = server.command[0] if server.command else ""
+            missing: dict[str, str] = {}
             # A path may be relative to `cwd`, and `env` may set another PATH.
             if program and "/" not in program and "PATH" not in server.env and shutil.which(program) is None:
-                self._gateway.report(
-                    ConfigError(
-                        f"the program '{program}' is not in PATH",
-                        source=f"[plugins.mcp_tools.{name}] command",
-                        hint="install it, or write its whole path",
-                        code=SUSPICIOUS,
-                    )
-                )
+                missing["command"] = f"the program '{program}' is not in PATH"
+            if server.cwd is not None and not server.cwd.is_dir():
+                missing["cwd"] = f"the folder {server.cwd} does not exist"
+            if server.token_file is not None and not server.token_file.is_file():
+                missing["token_file"] = f"the file {server.token_file} does not exist"
+            for key, message in missing.items():
+                source, hint = f"[plugins.mcp_tools.{name}] {key}", "create or install it, or write its whole path"
+                self._gateway.report(ConfigError(message, source=source, hint=hint, code=SUSPICIOUS))
 
     @hookimpl
     def offer_tools(self) -> "Iterable[Tool]":

@@ -44,7 +44,7 @@ from gateway_plugins.security.limits.admission import RateLimitHeaders
 from gateway_plugins.security.policy.compiler import Policy, read_policy
 from gateway_plugins.security.policy.evaluator import PolicyEvaluator, defers_to_tool_default
 from gateway_plugins.security.settings import Settings
-from gateway_plugins.security.unmatched import unmatched
+from gateway_plugins.security.unmatched import unknown_principals, unmatched
 
 if TYPE_CHECKING:
     import click
@@ -176,8 +176,10 @@ class Security:
 
     @hookimpl
     def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
-        """Report the settings that match no agent, each once until that changes."""
-        found = {str(error): error for error in unmatched(self._settings, catalog)}
+        """Report the settings without effect, each once until that changes."""
+        renderings = self._gateway.config.clients.principals
+        errors = [*unmatched(self._settings, catalog), *unknown_principals(self._settings, renderings)]
+        found = {str(error): error for error in errors}
         for text, error in found.items():
             if text not in self._unmatched:
                 self._gateway.report(error)

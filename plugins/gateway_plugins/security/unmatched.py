@@ -1,9 +1,11 @@
-"""Finds settings that match no agent, usually because a name is misspelt."""
+"""Finds settings without effect, usually because a name is misspelt: unknown agents and principals, expired keys."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 from gateway_core import SUSPICIOUS, Catalog, ConfigError, PatternSet, did_you_mean, parse_pattern, split_name
 from gateway_plugins.security.access_query import of_agents
+from gateway_plugins.security.keys.key_ring import moment
 from gateway_plugins.security.settings import Settings
 
 
@@ -37,6 +39,31 @@ def unmatched(settings: Settings, catalog: Catalog) -> Iterator[ConfigError]:
                     hint=did_you_mean(text, ids),
                     code=SUSPICIOUS,
                 )
+
+
+def unknown_principals(settings: Settings, renderings: Iterable[str]) -> Iterator[ConfigError]:
+    """Yield a warning for each principal of a setting that owns no key, and for each expired key.
+
+    Args:
+        settings: The settings, whose keys are valid.
+        renderings: The principals of `[clients] principals`.
+    """
+    if not settings.keys:
+        return
+    principals = {key.principal or name for name, key in settings.keys.items()}
+    places = {"[clients] principals": renderings, "[plugins.security.overrides] granters": settings.overrides.granters}
+    for place, names in places.items():
+        for name in sorted({*names} - principals):
+            hint = did_you_mean(name, principals)
+            yield ConfigError(f"no key belongs to the principal '{name}'", source=place, hint=hint, code=SUSPICIOUS)
+    for name, key in settings.keys.items():
+        if key.expires is not None and moment(key.expires) < time.time():
+            yield ConfigError(
+                f"the key expired at {key.expires}",
+                source=f"[plugins.security.keys.{name}] expires",
+                hint=f"remove the table, or create a new key: agent-gateway keys create {name}",
+                code=SUSPICIOUS,
+            )
 
 
 def _spelled(ids: Iterable[str]) -> set[str]:

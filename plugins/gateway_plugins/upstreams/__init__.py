@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from gateway_core import (
+    SUSPICIOUS,
     AgentEntry,
     Catalog,
     Check,
@@ -58,6 +60,16 @@ class Upstreams:
         from gateway_plugins.upstreams.discovery import discover
         from gateway_plugins.upstreams.provider import UpstreamProvider
 
+        for name, upstream in self._config.upstreams.items():
+            if not urlsplit(upstream.base_url).path.strip("/"):
+                self._gateway.report(
+                    ConfigError(
+                        f"has no path: {upstream.base_url}",
+                        source=f"[plugins.upstreams.{name}] base_url",
+                        hint=f'most servers have the API at "{upstream.base_url.rstrip("/")}/v1"',
+                        code=SUSPICIOUS,
+                    )
+                )
         selection = await discover(self._config.upstreams, probe=self._config.probe)
         self._reason = selection.reason
         if not selection.upstreams:

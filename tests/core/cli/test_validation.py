@@ -12,6 +12,8 @@ from gateway_core.storage.state_dir import claim
 
 AGENT = "from agents import Agent\nagent = Agent(name='A')\n"
 
+KEY = f"[plugins.security.keys.bob]\nid = 'agw_1'\nhash = 'sha256:{'a' * 64}'\n"
+
 # The file, the place that the error names, and its cure.
 MISTAKES = [
     # TOML
@@ -131,9 +133,31 @@ MISTAKES = [
         "none",
     ),
     ("[plugins.request_log]\nlevel = 'debug'", "[plugins.request_log] level", "one of: DEBUG, INFO"),
+    ("[plugins.security.overrides]\ndefault_ttl = '2d'", "overrides] default_ttl: is longer than", "raise max_ttl"),
+    ("[http]\nmax_body = 0", "[http] max_body: must be greater than 0", 'try "64 KiB"'),
     ("[plugins.error_recorder]\ncapacity = 0", "[plugins.error_recorder] capacity", "such as 1"),
     ("[plugins.loop_monitor]\nthreshold = '1 ms'", "[plugins.loop_monitor] threshold", ""),
     ("[plugins.folder_discovery]\npath = 'gateway.toml'", "[plugins.folder_discovery] path", "name a folder"),
+]
+
+# Settings without effect, which may be intended.
+SUSPICIOUS = [
+    (
+        "[plugins.security.rules]\nagents = ['labs/*']",
+        "rules] agents: the pattern 'labs/*' matches no agent",
+        "names: A",
+    ),
+    ("[plugins.upstreams.u]\nbase_url = 'http://127.0.0.1:9'", "] base_url: has no path", '"http://127.0.0.1:9/v1"'),
+    ("[plugins.folder_discovery]\npath = 'agentz'", "[plugins.folder_discovery] path: the folder", "create it"),
+    ("[plugins.gateway_tools]\npath = 'toolz'", "[plugins.gateway_tools] path: the folder", "create it"),
+    (
+        "[plugins.mcp_tools.t]\nkind = 'stdio'\ncommand = ['no-such-program']",
+        "mcp_tools.t] command: the program 'no-such-program' is not in PATH",
+        "install it",
+    ),
+    ("[plugins.mcp_tools.t]\nkind = 'http'\nurl = 'http://127.0.0.1:9'\ntoken_file = 'no'", "] token_file", "create"),
+    (f"{KEY}expires = '2020-01-01'", "security.keys.bob] expires: the key expired", "keys create bob"),
+    (f"{KEY}[clients]\nprincipals = {{ bbo = 'plain' }}", "[clients] principals: no key belongs", "did you mean 'bob'"),
 ]
 
 VARIABLES = [
@@ -179,6 +203,15 @@ def test_a_mistake_is_reported_with_its_place_and_a_cure(folder, text, place, cu
     assert cure in line
     assert line.endswith(")"), "the cure is in parentheses"
     assert status == 78
+
+
+@pytest.mark.parametrize(("text", "place", "cure"), SUSPICIOUS, ids=lambda value: None)
+def test_a_setting_without_effect_is_a_warning_with_its_place_and_a_cure(folder, text, place, cure):
+    (folder / "gateway.toml").write_text(text)
+    lines, status = check()
+    [line] = [line for line in lines if line.startswith("warning: ") and place in line]
+    assert cure in line
+    assert status == 0
 
 
 @pytest.mark.parametrize(("variables", "place", "cure"), VARIABLES, ids=lambda value: None)
