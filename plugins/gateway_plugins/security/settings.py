@@ -7,7 +7,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from gateway_core import AllowedHost, Amount, Bytes, ConfigError, Origin, Timeout
+from gateway_core import AllowedHost, Amount, Bytes, Origin, Timeout
 
 Fsync = Literal["always", "admin", "never"]
 
@@ -77,10 +77,6 @@ class OverrideSettings:
     """The maximum lifetime of an override."""
     granters: list[str] = field(factory=list)
     """The principals that may grant and revoke overrides; empty for every admin."""
-
-    def __attrs_post_init__(self) -> None:
-        if self.default_ttl > self.max_ttl:
-            raise ConfigError("is longer than max_ttl", source="default_ttl", hint="shorten it, or raise max_ttl")
 
 
 @frozen

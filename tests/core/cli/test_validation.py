@@ -133,7 +133,6 @@ MISTAKES = [
         "none",
     ),
     ("[plugins.request_log]\nlevel = 'debug'", "[plugins.request_log] level", "one of: DEBUG, INFO"),
-    ("[plugins.security.overrides]\ndefault_ttl = '2d'", "overrides] default_ttl: is longer than", "raise max_ttl"),
     ("[http]\nmax_body = 0", "[http] max_body: must be greater than 0", 'try "64 KiB"'),
     ("[plugins.error_recorder]\ncapacity = 0", "[plugins.error_recorder] capacity", "such as 1"),
     ("[plugins.loop_monitor]\nthreshold = '1 ms'", "[plugins.loop_monitor] threshold", ""),
