@@ -356,3 +356,27 @@ def test_a_taken_metrics_port_is_one_line_and_status_78(run, tmp_path):
         output = run("serve", "--port", "0", status=78)
     [line] = [line for line in output.splitlines() if not line.startswith(("20", "{"))]
     assert f"127.0.0.1:{port}" in line
+
+
+def test_all_mistakes_are_reported_with_status_78(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text("[server]\nport = '80'\n[plugins.upstreams.u]\nbase_url = 'localhost:1'\n")
+    lines = run("config", "--check", status=78).splitlines()
+    assert lines[0].startswith("error: gateway.toml:2: [server] port: must be an integer")
+    assert lines[1].startswith("error: gateway.toml:4: [plugins.upstreams.u] base_url: invalid URL")
+    assert lines[2] == "2 errors, 0 warnings"
+    assert [row["line"] for row in json.loads(run("config", "--check", "--json", status=78))] == [2, 4]
+    assert run("serve", status=78).count("agent-gateway: gateway.toml:") == 2
+    assert {row["state"] for row in json.loads(run("check", "--json", status=78))} == {"ok", "error"}
+
+
+def test_a_running_gateway_is_not_disturbed_by_the_check(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text("[plugins.security.limits]\ntokens_per_day = 100000\n")
+    with serving(tmp_path, "--offline") as server:
+        ask = server.client().chat.completions.create
+        ask(model="SampleAgent", messages=[{"role": "user", "content": "Hello"}])
+        before = sorted(each.name for each in (tmp_path / ".agent-gateway").iterdir())
+        output = run("config", "--check", "--offline", "--port", str(server.port))
+        assert f"note: the command line: [server] port: cannot listen on 127.0.0.1:{server.port}" in output
+        assert f"(process {server.process.pid})" in output
+        assert sorted(each.name for each in (tmp_path / ".agent-gateway").iterdir()) == before
+        ask(model="SampleAgent", messages=[{"role": "user", "content": "Hello"}])
