@@ -4,6 +4,7 @@ Each subcommand is defined in its own module. This module collects them, and con
 of output and an exit status. To keep startup fast, it imports neither the SDK nor the server.
 """
 
+import difflib
 import logging
 import sys
 import traceback
@@ -51,6 +52,16 @@ class _Commands(click.Group):
         module = __import__(COMMANDS[cmd_name], fromlist=["*"])
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if close := difflib.get_close_matches(args[0], self.list_commands(ctx), n=1):
+                raise click.UsageError(f"{error.message} (Did you mean '{close[0]}'?)", ctx) from None
+            raise
 
     def _of_plugins(self) -> dict[str, click.Command]:
         from gateway_core.hooks.null_gateway import NullGateway

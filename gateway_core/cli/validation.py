@@ -129,7 +129,8 @@ def mistakes(config: Config, errors: Iterable[GatewayError]) -> list[Mistake]:
             continue
         if error.code == ADDRESS_IN_USE and running is not None:
             level = "note"
-            error.hint = f"the gateway that runs with this state directory (process {running.process or 'unknown'}) probably uses it"
+            process = running.process or "unknown"
+            error.hint = f"the gateway that runs with this state directory (process {process}) probably uses it"
         elif error.code == SUSPICIOUS or error in config.warnings:
             level = "warning"
         found.setdefault(str(error), Mistake(level, error))

@@ -358,6 +358,11 @@ def test_a_taken_metrics_port_is_one_line_and_status_78(run, tmp_path):
     assert f"127.0.0.1:{port}" in line
 
 
+def test_a_misspelt_command_or_option_has_a_suggestion(run):
+    assert "Did you mean 'serve'?" in run("srve", status=2)
+    assert "--port" in run("serve", "--prot", "1", status=2)
+
+
 def test_all_mistakes_are_reported_with_status_78(run, tmp_path):
     (tmp_path / "gateway.toml").write_text("[server]\nport = '80'\n[plugins.upstreams.u]\nbase_url = 'localhost:1'\n")
     lines = run("config", "--check", status=78).splitlines()

@@ -147,6 +147,7 @@ SUSPICIOUS = [
         "names: A",
     ),
     ("[plugins.upstreams.u]\nbase_url = 'http://127.0.0.1:9'", "] base_url: has no path", '"http://127.0.0.1:9/v1"'),
+    ("[agents.A]\ntools = ['no/*']", "no gateway tool matches 'no/*'", ""),
     ("[plugins.folder_discovery]\npath = 'agentz'", "[plugins.folder_discovery] path: the folder", "create it"),
     ("[plugins.gateway_tools]\npath = 'toolz'", "[plugins.gateway_tools] path: the folder", "create it"),
     (
