@@ -10,24 +10,10 @@ from gateway_core.catalog.drop_in_folder import FoundAgent, agent_files, find_ag
 from gateway_core.catalog.ignored_files import is_ignored_file
 from gateway_core.catalog.import_probe import command as import_probe_command
 from gateway_core.catalog.module_isolation import IsolatedModule, load_isolated
+from gateway_core.config.hosts import Address, AllowedHost, Origin, Url, check_url, host_and_port
 from gateway_core.config.problems import Problems, named_tables
 from gateway_core.config.settings import SUSPICIOUS, Config, load_config
-from gateway_core.config.values import (
-    Address,
-    AllowedHost,
-    Amount,
-    Bytes,
-    Count,
-    Origin,
-    Seconds,
-    Secret,
-    Size,
-    Timeout,
-    Url,
-    check_url,
-    did_you_mean,
-    host_and_port,
-)
+from gateway_core.config.values import Amount, Bytes, Count, Seconds, Secret, Size, Timeout, did_you_mean
 from gateway_core.errors import (
     FAILED_AFTER_TOOL,
     AuthenticationError,

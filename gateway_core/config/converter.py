@@ -1,6 +1,6 @@
 """Converts TOML tables to attrs classes. Errors name the source and the key, and suggest the closest known key.
 
-The module does not define any tables; `config/settings.py` does. `values.py` parses the values.
+The module does not define any tables; `config/settings.py` does. `values.py` and `hosts.py` parse the values.
 """
 
 import re
@@ -13,7 +13,7 @@ import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn
 
-from gateway_core.config import values
+from gateway_core.config import hosts, values
 from gateway_core.config.places import Places
 from gateway_core.config.problems import Problems
 from gateway_core.errors import ConfigError
@@ -143,7 +143,7 @@ def _make_converter(base: Path) -> cattrs.Converter:
 
     converter.register_structure_hook(Path, as_path)
     converter.register_structure_hook(Path | None, lambda value, _: as_path(value, _) if value != "" else None)
-    converter.register_structure_hook(Network, values.as_network)
+    converter.register_structure_hook(Network, hosts.as_network)
     for type_, parse in (
         (values.Seconds, values.as_seconds),
         (values.Timeout, values.as_timeout),
@@ -152,11 +152,11 @@ def _make_converter(base: Path) -> cattrs.Converter:
         (values.Count, values.in_range(1)),
         (values.Amount, values.in_range(0)),
         (values.Port, values.in_range(0, 65535)),
-        (values.Host, values.as_host),
-        (values.Address, values.as_address),
-        (values.Url, values.as_url),
-        (values.AllowedHost, values.as_allowed_host),
-        (values.Origin, values.as_origin),
+        (hosts.Host, hosts.as_host),
+        (hosts.Address, hosts.as_address),
+        (hosts.Url, hosts.as_url),
+        (hosts.AllowedHost, hosts.as_allowed_host),
+        (hosts.Origin, hosts.as_origin),
     ):
         converter.register_structure_hook_func(_is_a(type_), parse)
     converter.register_structure_hook_func(

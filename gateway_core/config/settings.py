@@ -17,23 +17,20 @@ from typing import Any, Literal, NoReturn, TypeVar
 from attrs import field, frozen
 
 from gateway_core.config.converter import SettingsConverter
+from gateway_core.config.hosts import Address, Host, Origin, host_and_port
 from gateway_core.config.places import Places, line_of
 from gateway_core.config.problems import Problems
 from gateway_core.config.sources import Table, in_file, merge, merge_environment, misnamed_variables, read_toml
 from gateway_core.config.values import (
     MASK,
-    Address,
     Amount,
     Bytes,
     Count,
-    Host,
-    Origin,
     Port,
     Seconds,
     Size,
     Timeout,
     did_you_mean,
-    host_and_port,
     reveal_secrets,
 )
 from gateway_core.errors import ConfigError, GatewayError
