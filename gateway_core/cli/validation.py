@@ -20,7 +20,7 @@ from gateway_core.cli import EXIT_CONFIG, read_config
 from gateway_core.config.problems import Problems
 from gateway_core.config.settings import SUSPICIOUS, Config
 from gateway_core.config.sources import Table
-from gateway_core.errors import ConfigError, GatewayError, LoadError
+from gateway_core.errors import ConfigError, GatewayError, LoadError, PluginError
 from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.types import Catalog
@@ -63,7 +63,7 @@ def validate(file: Path | None, agents: Path | None, overrides: Table, skip: Col
         with tempfile.TemporaryDirectory(prefix="agent-gateway-") as folder:
             state = evolve(config.state, folder=Path(folder) if config.state.folder else None)
             catalog, reported = asyncio.run(_run(evolve(config, state=state), problems))
-        return [*mistakes(config, [*problems.found, *reported]), *_of_agents(catalog, config)]
+        return [*mistakes(config, problems.found, reported), *_of_agents(catalog, config)]
     return [Mistake("error", error) for error in problems.found]
 
 
@@ -115,14 +115,14 @@ def listener(report: Callable[[GatewayError], None]) -> type:
     return Listener
 
 
-def mistakes(config: Config, errors: Iterable[GatewayError]) -> list[Mistake]:
+def mistakes(config: Config, raised: Collection[GatewayError], reported: Iterable[GatewayError] = ()) -> list[Mistake]:
     """Sort the errors of settings by their severity, without duplicates and without the errors of agents."""
     from gateway_core.server.hypercorn import ADDRESS_IN_USE
     from gateway_core.storage.state_dir import running_server
 
     running = running_server(config.state.folder)
     found: dict[str, Mistake] = {}
-    for error in [*errors, *config.warnings]:
+    for error in [*raised, *reported, *config.warnings]:
         config.locate(error)
         level: Literal["error", "warning", "note"] = "error"
         if isinstance(error, LoadError):
@@ -131,7 +131,12 @@ def mistakes(config: Config, errors: Iterable[GatewayError]) -> list[Mistake]:
             level = "note"
             process = running.process or "unknown"
             error.hint = f"the gateway that runs with this state directory (process {process}) probably uses it"
-        elif error.code == SUSPICIOUS or error in config.warnings:
+        elif (
+            error.code == SUSPICIOUS
+            or (isinstance(error, PluginError) and error not in raised)
+            or error in config.warnings
+        ):
+            # Such as a server that is not available.
             level = "warning"
         found.setdefault(str(error), Mistake(level, error))
     return sorted(found.values(), key=_order)
