@@ -1,22 +1,13 @@
-"""All checks of the project: `pip install nox && nox` runs them all, and `nox -s tests` runs one session."""
+"""All checks of the project.
+
+`nox` runs the fast sessions, `nox -t all` every session, as the continuous integration does, and `nox -s tests` one.
+"""
 
 from pathlib import Path
 
 import nox
 
-nox.options.sessions = [
-    "lint",
-    "types",
-    "imports",
-    "tests",
-    "acceptance",
-    "reliability",
-    "journeys",
-    "clients",
-    "conformance",
-    "docs",
-    "package",
-]
+nox.options.sessions = ["lint", "types", "imports", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 nox.needs_version = ">=2025.2.9"
 
@@ -36,7 +27,7 @@ def install_project(session: nox.Session) -> None:
     install(session, "-e", ".", "-e", "./agents_pkg", "--group", "test")
 
 
-@nox.session
+@nox.session(tags=["all"])
 def lint(session: nox.Session) -> None:
     """Check the style, common mistakes, and the wording of docstrings, messages and pages."""
     install(session, "--group", "lint")
@@ -45,14 +36,14 @@ def lint(session: nox.Session) -> None:
     session.run("python", "tests/prose/prose_lint.py")
 
 
-@nox.session
+@nox.session(tags=["all"])
 def types(session: nox.Session) -> None:
     """Check types with mypy in strict mode."""
     install(session, "-e", ".", "-e", "./agents_pkg", "--group", "types")
     session.run("mypy")
 
 
-@nox.session
+@nox.session(tags=["all"])
 def imports(session: nox.Session) -> None:
     """Check the layers and the independence of plugins with import-linter."""
     install(session, "-e", ".", "--group", "imports")
@@ -60,7 +51,7 @@ def imports(session: nox.Session) -> None:
     session.run("pytest", *TWO_AT_A_TIME, "tests/imports", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=["all"])
 def tests(session: nox.Session) -> None:
     """Run the tests that need no other process."""
     install_project(session)
@@ -71,35 +62,35 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *TWO_AT_A_TIME, "tests", *elsewhere, *session.posargs)
 
 
-@nox.session
+@nox.session(tags=["all"])
 def acceptance(session: nox.Session) -> None:
     """Run the tests that start the real command on a port and use the official client."""
     install_project(session)
     session.run("pytest", *TWO_AT_A_TIME, "tests/acceptance", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=["all"])
 def reliability(session: nox.Session) -> None:
     """Test the guarantees under load and attack, in a short form; EXAMPLES and SOAK_SECONDS make it longer."""
     install(session, "-e", ".", "-e", "./agents_pkg", "--group", "reliability")
     session.run("pytest", *TWO_AT_A_TIME, "tests/reliability", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=["all"])
 def journeys(session: nox.Session) -> None:
     """Follow the documentation as its readers do, in a terminal, and print the duration of each step."""
     install(session, "-e", ".", "-e", "./agents_pkg", "--group", "journeys")
     session.run("pytest", "-s", "tests/journeys", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=["all"])
 def clients(session: nox.Session) -> None:
     """Test third-party clients in Python and, if Node is installed, in JavaScript."""
     install(session, "-e", ".", "-e", "./agents_pkg", "--group", "clients")
     session.run("pytest", "tests/clients", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=["all"])
 def conformance(session: nox.Session) -> None:
     """Run other projects' test suites against a gateway with a scripted model."""
     install(session, "-e", ".", "-e", "./agents_pkg", "--group", "conformance")
@@ -107,14 +98,14 @@ def conformance(session: nox.Session) -> None:
     session.run("pytest", "-p", "no:asyncio", "-W", "ignore", "-rs", "tests/conformance", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=["all"])
 def docs(session: nox.Session) -> None:
     """Compare the documentation with the code: settings, hooks, errors, links, examples."""
     install_project(session)
     session.run("pytest", "tests/docs", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=["all"])
 def package(session: nox.Session) -> None:
     """Build both distributions, install them into a new environment, and use them there."""
     install(session, "build", "virtualenv")

@@ -10,8 +10,10 @@ from gateway_core.catalog.drop_in_folder import FoundAgent, agent_files, find_ag
 from gateway_core.catalog.ignored_files import is_ignored_file
 from gateway_core.catalog.import_probe import command as import_probe_command
 from gateway_core.catalog.module_isolation import IsolatedModule, load_isolated
-from gateway_core.config.converter import Bytes, Seconds, Secret, did_you_mean
-from gateway_core.config.settings import Config, load_config
+from gateway_core.config.hosts import Address, AllowedHost, Origin, Url, check_url, host_and_port
+from gateway_core.config.problems import Problems, named_tables
+from gateway_core.config.settings import SUSPICIOUS, Config, load_config
+from gateway_core.config.values import Amount, Bytes, Count, Seconds, Secret, Size, Timeout, did_you_mean
 from gateway_core.errors import (
     FAILED_AFTER_TOOL,
     AuthenticationError,
@@ -79,7 +81,11 @@ __version__ = "0.1.0"
 __all__ = [
     "FAILED_AFTER_TOOL",
     "LARGE_BYTES",
+    "SUSPICIOUS",
+    "Address",
     "AgentEntry",
+    "AllowedHost",
+    "Amount",
     "AuditContext",
     "AuthenticationError",
     "BackgroundTask",
@@ -88,6 +94,7 @@ __all__ = [
     "Check",
     "Config",
     "ConfigError",
+    "Count",
     "Database",
     "Decision",
     "DecisionMade",
@@ -104,11 +111,13 @@ __all__ = [
     "ModelCall",
     "Network",
     "NotFoundError",
+    "Origin",
     "Outcome",
     "PatternSet",
     "PermissionDeniedError",
     "PluginError",
     "Principal",
+    "Problems",
     "RateLimitError",
     "RecordStore",
     "RefusedAddressError",
@@ -117,7 +126,9 @@ __all__ = [
     "Secret",
     "Segments",
     "Severity",
+    "Size",
     "StderrTail",
+    "Timeout",
     "ToolCall",
     "ToolError",
     "ToolInfo",
@@ -125,12 +136,14 @@ __all__ = [
     "UnavailableError",
     "UnresolvedHostError",
     "UpstreamError",
+    "Url",
     "Usage",
     "__version__",
     "add_log_context",
     "agent_files",
     "apply_backpressure",
     "attributed_run",
+    "check_url",
     "current_run",
     "described",
     "did_you_mean",
@@ -138,6 +151,7 @@ __all__ = [
     "gateway_tool_name",
     "has_more_values",
     "hookimpl",
+    "host_and_port",
     "import_probe_command",
     "in_log_context",
     "is_ignored_file",
@@ -146,6 +160,7 @@ __all__ = [
     "load_isolated",
     "log_context",
     "mark_tool",
+    "named_tables",
     "origin_of",
     "pair_calls",
     "parse_pattern",

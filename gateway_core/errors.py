@@ -4,6 +4,7 @@ This module imports no other module of the gateway. Every other module may impor
 
     GatewayError                      each class sets stage, status and code
     ├── ConfigError                   config        a setting is invalid, unknown or missing
+    │   └── MultipleConfigError                     several settings are invalid
     ├── PluginError                   plugin        a plugin cannot be loaded or violates a hook's contract
     ├── DiscoveryError                discover      a discovered agent cannot be served
     ├── LoadError                     load          an agent's module fails to import, or exports no agent
@@ -34,6 +35,7 @@ Messages may quote a user's settings or code, but never a secret, a prompt or a 
 """
 
 import enum
+from collections.abc import Sequence
 from typing import ClassVar
 
 from attrs import frozen
@@ -153,6 +155,44 @@ class ConfigError(GatewayError):
 
     stage = Stage.CONFIG
     default_code = "invalid_config"
+    file: str | None = None
+    """The file of the setting, as given on the command line."""
+    line: int | None = None
+    """The line of the setting in `file`, counted from 1."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if self.line is None else text.replace(f"{self.file}", f"{self.file}:{self.line}", 1)
+
+
+class MultipleConfigError(ConfigError):
+    """Several settings are invalid. The attributes are those of the first error; the text has a line for each.
+
+    Args:
+        errors: The errors, at least one.
+    """
+
+    def __init__(self, errors: Sequence[GatewayError]) -> None:
+        first = errors[0]
+        super().__init__(first.message, source=first.source, hint=first.hint, code=first.code)
+        self.errors = tuple(errors)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors))
+
+
+def errors_of(error: GatewayError) -> tuple[GatewayError, ...]:
+    """Return the errors that were found at once, or the error itself."""
+    return error.errors if isinstance(error, MultipleConfigError) else (error,)
+
+
+def gateway_error_in(error: BaseException | None) -> GatewayError | None:
+    """Return the gateway's own error behind an exception, such as one of a task group; `None` otherwise."""
+    while error is not None and not isinstance(error, GatewayError):
+        if isinstance(error, BaseExceptionGroup):
+            return next(filter(None, map(gateway_error_in, error.exceptions)), None)
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class PluginError(GatewayError):

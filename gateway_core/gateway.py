@@ -17,9 +17,10 @@ from gateway_core.catalog.agent_loader import AgentLoader
 from gateway_core.catalog.builder import CatalogBuilder
 from gateway_core.catalog.import_turns import ImportTurns
 from gateway_core.catalog.tool_binding import ToolBinder
-from gateway_core.config.converter import did_you_mean
+from gateway_core.config.problems import Problems
 from gateway_core.config.settings import Config
-from gateway_core.errors import ConfigError, DiscoveryError, GatewayError, LoadError
+from gateway_core.config.values import did_you_mean
+from gateway_core.errors import ConfigError, DiscoveryError, GatewayError, LoadError, errors_of
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.hooks.plugin_loader import Plugins, load_plugins
 from gateway_core.hooks.reconfigure import Reconfigurer
@@ -54,6 +55,7 @@ class RunningGateway:
     Args:
         config: The validated configuration.
         extra_plugins: Additional plugin classes by name, which are not installed as entry points.
+        problems: Collects the errors of plugins, which the gateway then starts without.
         only: The name of a model. Only its agent is loaded.
         serving: Whether it will serve requests. If not, what only a server needs is not prepared.
 
@@ -66,6 +68,7 @@ class RunningGateway:
         self,
         config: Config,
         extra_plugins: Mapping[str, type] | None = None,
+        problems: Problems | None = None,
         *,
         only: str | None = None,
         serving: bool = True,
@@ -76,7 +79,8 @@ class RunningGateway:
         """Problems of discovery, which usually concern other agents than the only one."""
         self._serving = serving
         self.config = config
-        self.plugins: Plugins = load_plugins(config, self, extra_plugins)
+        self._problems = problems
+        self.plugins: Plugins = load_plugins(config, self, extra_plugins, problems)
         self.hooks: Hooks = self.plugins.hooks
         """The typed hook calls of the plugins."""
         self.engine: Engine
@@ -249,14 +253,16 @@ class RunningGateway:
 
     def report(self, error: GatewayError) -> None:
         """Log an error and announce it to every plugin."""
-        if self._only is not None and isinstance(error, DiscoveryError):
-            self._unreported.append(error)
-            return
-        # The command prints the failure of its only agent.
-        if self._only is None or not isinstance(error, LoadError):
-            with in_log_context(stage=error.stage, code=error.code, agent_id=error.agent_id):
-                logger.warning("%s: %s", error.stage, error)
-        self.hooks.on_error(error)
+        for each in errors_of(error):
+            if self._only is not None and isinstance(each, DiscoveryError):
+                self._unreported.append(each)
+                continue
+            self.config.locate(each)
+            # The command prints the failure of its only agent.
+            if self._only is None or not isinstance(each, LoadError):
+                with in_log_context(stage=each.stage, code=each.code, agent_id=each.agent_id):
+                    logger.warning("%s: %s", each.stage, each)
+            self.hooks.on_error(each)
 
     async def __aenter__(self) -> "RunningGateway":
         """Start: enter the plugins' lifespans, then build the first catalog.
@@ -274,8 +280,11 @@ class RunningGateway:
             await runner.self_test()
             if self._serving:
                 await asyncio.to_thread(deferred_models.complete)
-            for lifespan in self.hooks.lifespans():
-                await self._resources.enter_async_context(lifespan)
+            try:
+                await self._resources.enter_async_context(self.hooks.lifespans(self._problems))
+            except GatewayError as error:
+                self.config.locate(error)
+                raise
             self._tool_binder = ToolBinder(self.hooks, self.config, governing(self.hooks), self.report)
             self.records = self.hooks.record_store() or MemoryRecordStore()
             settings = GlobalSettings(tracing=self.config.runs.sdk_tracing, processors=self.hooks.trace_processors())

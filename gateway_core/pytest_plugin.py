@@ -46,7 +46,7 @@ class ServedForTest:
         """The scripted model. `model.calls` contains the requests that it received."""
         self._runner = asyncio.Runner()
         self._context: AbstractAsyncContextManager[GatewayInMemory] = gateway_in_memory(
-            {MODEL: exported}, model=model, config={"plugins": {"gateway_tools": {"path": str(tools)}}}
+            {MODEL: exported}, tools=tools, model=model
         )
         self._gateway = self._runner.run(self._context.__aenter__())
         if (broken := self._gateway.gateway.catalog.broken.get(MODEL)) is not None:

@@ -26,7 +26,8 @@ from starlette.types import ASGIApp, Message, Scope
 from gateway_core.app import build
 from gateway_core.catalog.drop_in_folder import AGENT_FILES
 from gateway_core.catalog.module_isolation import load_isolated
-from gateway_core.config.settings import Table, load_config
+from gateway_core.config.settings import load_config
+from gateway_core.config.sources import Table
 from gateway_core.gateway import RunningGateway
 from gateway_core.hooks.specs import hookimpl
 from gateway_core.types import AgentEntry, Outcome, RunContext
@@ -83,6 +84,7 @@ async def gateway_in_memory(
     agents: Mapping[str, object] | None = None,
     *,
     folder: Path | None = None,
+    tools: Path | None = None,
     model: Model | None = None,
     plugins: Mapping[str, type] | None = None,
     config: Table | None = None,
@@ -93,6 +95,7 @@ async def gateway_in_memory(
     Args:
         agents: The objects to serve, by model id: agents, factories, workflow functions or modules.
         folder: An additional drop-in folder to serve.
+        tools: The folder of gateway tools; default: `tools` in the working directory.
         model: The model of every agent that sets no model object. Without it, the configuration selects the model; the
             gateway does not probe for upstreams.
         plugins: Additional plugin classes, by name.
@@ -110,6 +113,8 @@ async def gateway_in_memory(
         # A slow test machine must not be reported as an agent that blocks the event loop.
         "loop_monitor": {"threshold": 10.0},
     }
+    if tools is not None:
+        defaults["gateway_tools"] = {"path": str(tools)}
     if model is not None:
         extra["given_model"] = _model_plugin(model)
         defaults |= {"upstreams": {"enabled": False}, "offline_model": {"enabled": False}}

@@ -9,10 +9,26 @@ from typing import Any
 
 import pytest
 
-TEST_SECONDS = 30.0
+TEST_SECONDS = 90.0
 
 
 def pytest_configure() -> None:
+    """Prepare the process for the tests."""
+    _remove_deadlines()
+    _parse_in_turns()
+
+
+def _remove_deadlines() -> None:
+    """Let Hypothesis accept slow examples: its deadline of 0.2 s for each would fail tests on a busy machine."""
+    try:
+        from hypothesis import HealthCheck, settings
+    except ImportError:  # not in every session
+        return
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
+
+
+def _parse_in_turns() -> None:
     """On Python 3.11, parsing in the gateway's threads and in pytest's own rewriting of assertions take turns.
 
     Otherwise either may die of `SystemError: AST constructor recursion depth mismatch`; see `catalog/safe_ast.py`.

@@ -23,7 +23,7 @@ from gateway_core.catalog.runnable_factory import (
 from gateway_core.catalog.runnables import Runnable
 from gateway_core.catalog.script_analysis import Script
 from gateway_core.catalog.unsupported_exports import refuse
-from gateway_core.config.converter import did_you_mean
+from gateway_core.config.values import did_you_mean
 from gateway_core.errors import LoadError
 
 # Names of unannotated parameters that are suggested for the user's text.

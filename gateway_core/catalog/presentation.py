@@ -6,7 +6,7 @@ The result is the metadata that Open WebUI reads in `/v1/models`. https://docs.o
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway_core.config.converter import did_you_mean
+from gateway_core.config.values import did_you_mean
 from gateway_core.errors import LoadError
 
 Json = dict[str, Any]

@@ -15,8 +15,8 @@ from agents import Agent, FunctionTool, Model
 from attrs import evolve, field, frozen
 
 from gateway_core.catalog.runnables import Runnable
-from gateway_core.config.converter import did_you_mean
 from gateway_core.config.settings import Config
+from gateway_core.config.values import did_you_mean
 from gateway_core.errors import GatewayError, LoadError, PluginError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.sdk import compat

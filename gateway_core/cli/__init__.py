@@ -4,8 +4,11 @@ Each subcommand is defined in its own module. This module collects them, and con
 of output and an exit status. To keep startup fast, it imports neither the SDK nor the server.
 """
 
+import difflib
 import gc
+import logging
 import sys
+import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway_core import __version__
-from gateway_core.config.settings import Config, Table, load_config
-from gateway_core.errors import ConfigError, GatewayError
+from gateway_core.config.problems import Problems
+from gateway_core.config.settings import Config, load_config
+from gateway_core.config.sources import Table
+from gateway_core.errors import ConfigError, GatewayError, errors_of
 from gateway_core.observability.terminal import color_setting
 
 if TYPE_CHECKING:
@@ -32,7 +37,7 @@ COMMANDS = {
     "reload": "gateway_core.cli.reload",
     "agents": "gateway_core.cli.inspect",
     "plugins": "gateway_core.cli.inspect",
-    "config": "gateway_core.cli.inspect",
+    "config": "gateway_core.cli.config",
     "chat": "gateway_core.cli.chat",
 }
 
@@ -59,16 +64,29 @@ class _Commands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if close := difflib.get_close_matches(args[0], self.list_commands(ctx), n=1):
+                raise click.UsageError(f"{error.message} (Did you mean '{close[0]}'?)", ctx) from None
+            raise
+
     def _of_plugins(self) -> dict[str, click.Command]:
         return hooks_of(load_config()).commands()
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="agent-gateway")
+@click.option("--debug", is_flag=True, help="Print the traceback of an error.")
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(context: click.Context, debug: bool) -> None:
     """Serve OpenAI Agents SDK modules as models to every OpenAI-compatible client."""
     context.color = color_setting()
+    if debug:
+        logging.getLogger("gateway_core").setLevel(logging.DEBUG)
 
 
 def main() -> None:
@@ -86,7 +104,10 @@ def main() -> None:
 
 def report(error: GatewayError) -> int:
     """Print an error, and return the exit status."""
-    click.echo(f"agent-gateway: {error}", err=True)
+    if logging.getLogger("gateway_core").level == logging.DEBUG:
+        traceback.print_exception(error)
+    for each in errors_of(error):
+        click.echo(f"agent-gateway: {each}", err=True)
     return EXIT_CONFIG if isinstance(error, ConfigError) else 1
 
 
@@ -129,18 +150,48 @@ def config_options(command: Any) -> Any:
     )(command)
 
 
+def listen_options(command: Any) -> Any:
+    """Add the options that `serve` has for its address."""
+    port = click.IntRange(0, 65535)
+    command = click.option("--port", type=port, help="Port to listen on (default: 8000; 0 selects a free port).")(
+        command
+    )
+    return click.option("--host", help="Address to listen on (default: 127.0.0.1).")(command)
+
+
+def server_table(host: str | None, port: int | None) -> Table:
+    """Return the settings of the options `--host` and `--port`."""
+    return {"server": {name: value for name, value in (("host", host), ("port", port)) if value is not None}}
+
+
 def read_config(
-    file: Path | None, agents: Path | None, overrides: Table | None = None, *, skip: Collection[str] = ()
+    file: Path | None,
+    agents: Path | None,
+    overrides: Table | None = None,
+    *,
+    skip: Collection[str] = (),
+    problems: Problems | None = None,
 ) -> Config:
-    """Load the configuration with the options of the command line.
+    """Load the configuration with the options of the command line. All mistakes are reported at once.
 
     Args:
         file: The option `--config`.
         agents: The option `--agents`. It sets the setting that a plugin's attribute `agents_setting` names.
         overrides: Settings from other options.
         skip: Situations, such as `offline`. A plugin with one of them in its attribute `skip_for` is disabled.
+        problems: Collects the errors of settings instead of raising them.
+
+    Raises:
+        ConfigError: A setting is invalid, also one of a plugin.
     """
-    config = load_config(file, overrides=overrides)
+    found = Problems() if problems is None else problems
+    config = load_config(file, overrides=overrides, problems=found)
+    if problems is None and found.found:
+        from gateway_core.hooks.null_gateway import NullGateway
+        from gateway_core.hooks.plugin_loader import load_plugins
+
+        load_plugins(config, NullGateway(config), problems=found)
+        found.raise_found()
     if agents is None and not skip:
         return config
     from gateway_core.hooks.plugin_loader import enabled_classes
@@ -151,4 +202,4 @@ def read_config(
             tables[name] = {"enabled": False}
         elif agents is not None and (setting := getattr(cls, "agents_setting", None)):
             tables[name] = {setting: str(agents.resolve())}
-    return load_config(file, overrides={**(overrides or {}), "plugins": tables})
+    return load_config(file, overrides={**(overrides or {}), "plugins": tables}, problems=Problems())

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from gateway_core.cli import config_options, fast_imports, hooks_of, offline_option, read_config
-from gateway_core.config.converter import did_you_mean
+from gateway_core.config.values import did_you_mean
 from gateway_core.errors import GatewayError, NotFoundError
 from gateway_core.runs.run_events import (
     AgentChanged,

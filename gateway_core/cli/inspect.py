@@ -1,26 +1,25 @@
-"""Implements `check`, `agents`, `plugins` and `config`, which inspect a gateway without serving it."""
+"""Implements `check`, `agents` and `plugins`, which inspect a gateway without serving it."""
 
 import asyncio
 import json
-import logging
-import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from gateway_core.cli import config_options, fast_imports, read_config, report
-from gateway_core.config.settings import Config, Table, mask_secrets
-from gateway_core.errors import DiscoveryError, GatewayError, LoadError, PluginError
+from gateway_core.cli import config_options, fast_imports, read_config
+from gateway_core.cli.isolation import in_child, take_stdout
+from gateway_core.cli.validation import check_start, listener, mistakes, status_of
+from gateway_core.config.problems import Problems
+from gateway_core.config.settings import Config
+from gateway_core.config.sources import Table
+from gateway_core.errors import ConfigError, DiscoveryError, GatewayError, LoadError, PluginError
 from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins
 from gateway_core.sdk import compat
 from gateway_core.types import AgentEntry, Catalog
-
-# Added to the exit status of the child process, to distinguish it from an exit by an agent's module.
-_CHILD_BASE = 100
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -42,18 +41,9 @@ def plugins(file: Path | None, agents: Path | None, as_json: bool) -> None:
 @click.command()
 @config_options
 @as_json
-def config(file: Path | None, agents: Path | None, as_json: bool) -> None:
-    """Print the effective settings, with secrets masked."""
-    tables = mask_secrets(read_config(file, agents).tables)
-    click.echo(json.dumps(tables, indent=2, default=str) if as_json else "\n".join(_toml(tables)))
-
-
-@click.command()
-@config_options
-@as_json
 def agents(file: Path | None, agents: Path | None, as_json: bool) -> None:
     """List the agents, including broken ones."""
-    output = _take_stdout()
+    output = take_stdout()
     catalog, _ = _load(file, agents)
     _print(_rows(catalog), as_json, output)
 
@@ -65,13 +55,14 @@ def agents(file: Path | None, agents: Path | None, as_json: bool) -> None:
 def check(paths: Sequence[Path], file: Path | None, agents: Path | None, as_json: bool) -> None:
     """Load the agents in PATHS (folders or files) and report errors.
 
-    Without PATHS, check all agents. The exit status is 1 if any agent is broken.
+    Without PATHS, check the configuration and all agents. The exit status is 78 if the configuration is invalid,
+    otherwise 1 if any agent is broken.
     """
     with fast_imports():
         compat.check()
         import gateway_core.gateway  # noqa: F401 - before the fork, for both processes
-    output = _take_stdout()
-    status = _in_child(lambda: _check(paths, file, agents, as_json, output, trial=False))
+    output = take_stdout()
+    status = in_child(lambda: _check(paths, file, agents, as_json, output, trial=False))
     # A module exited the child process. Import each module in a separate process to find it, which is slower.
     sys.exit(_check(paths, file, agents, as_json, output, trial=True) if status is None else status)
 
@@ -81,52 +72,37 @@ def _check(
 ) -> int:
     """Print the table and return the exit status."""
     rows: list[dict[str, Any]] = []
+    problems = Problems()
+    config = read_config(file, agents, problems=None if paths else problems)
+    if not paths:
+        check_start(config, problems)
     places: list[tuple[Path | None, str | None]] = [_place(path) for path in paths] or [(agents, None)]
     for folder, only in places:
-        catalog, reported = _load(file, folder, only, installed=not paths, trial=trial)
+        catalog, reported = _load(
+            file, folder, only, installed=not paths, trial=trial, problems=None if paths else problems
+        )
         rows += [row for row in _rows(catalog) if _is_at(row["model"], only)]
         rows += [
-            {"model": "-", "state": "refused", "serves": "", "source": source, "diagnosis": text}
-            for source, text in reported
-            if folder is None or only is None or source.startswith(str(folder / only))
+            _row(error, "refused")
+            for error in reported
+            if isinstance(error, DiscoveryError | PluginError)
+            and (folder is None or only is None or (error.source or "").startswith(str(folder / only)))
         ]
+        if not paths:
+            # With PATHS, only some agents are loaded, so settings for other agents are not an error.
+            problems.found += [error for error in reported if isinstance(error, ConfigError)]
+    found = mistakes(config, problems.found)
+    rows += [_row(mistake.error, mistake.level) for mistake in found]
     _print(rows, as_json, output)
-    return int(any(row["state"] != "ok" for row in rows))
+    return status_of(found) or int(any(row["state"] in ("broken", "refused") for row in rows))
 
 
-def _take_stdout() -> TextIO:
-    """Return the standard output, and send to standard error what the agents' modules print, also when they exit.
-
-    Their libraries and processes may write to the descriptor itself, so the descriptor is redirected.
-    """
-    output = sys.stdout
-    try:
-        descriptor = output.fileno()
-    except (OSError, ValueError):  # replaced by a stream without a descriptor
-        sys.stdout = sys.stderr
-        return output
-    output.flush()
-    taken = open(os.dup(descriptor), "w", encoding=output.encoding, errors=output.errors)  # noqa: SIM115
-    os.dup2(sys.stderr.fileno(), descriptor)
-    return taken
-
-
-def _in_child(work: Callable[[], int]) -> int | None:
-    """Call a function in a child process and return its status, or `None` if the child exited early."""
-    if not hasattr(os, "fork"):
-        return None
-    pid = os.fork()
-    if pid == 0:
-        status = 2
-        try:
-            status = work()
-            sys.stdout.flush()
-        except GatewayError as error:
-            status = report(error)
-        finally:
-            os._exit(_CHILD_BASE + status)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code - _CHILD_BASE if code >= _CHILD_BASE else None
+def _row(error: GatewayError, state: str) -> dict[str, Any]:
+    place = error.source or "-"
+    if isinstance(error, ConfigError) and error.line is not None:
+        place = place.replace(f"{error.file}", f"{error.file}:{error.line}", 1)
+    text = error.message + (f" ({error.hint})" if error.hint else "")
+    return {"model": "-", "state": state, "serves": "", "source": place, "diagnosis": text}
 
 
 def _place(path: Path) -> tuple[Path | None, str | None]:
@@ -145,34 +121,37 @@ def _is_at(agent_id: str, place: str | None) -> bool:
 
 
 def _load(
-    file: Path | None, folder: Path | None, only: str | None = None, *, installed: bool = True, trial: bool = False
-) -> tuple[Catalog, list[tuple[str, str]]]:
-    # Errors are printed in the table, so they are not logged.
-    logging.basicConfig(handlers=[logging.NullHandler()])
+    file: Path | None,
+    folder: Path | None,
+    only: str | None = None,
+    *,
+    installed: bool = True,
+    trial: bool = False,
+    problems: Problems | None = None,
+) -> tuple[Catalog, list[GatewayError]]:
+    """Load the agents, and return the catalog and the errors that were reported.
+
+    Args:
+        file: The option `--config`.
+        folder: The folder of agents. Default: that of the configuration.
+        only: The id of the only agent to load, or of the namespace.
+        installed: Whether to load the agents of installed packages as well.
+        trial: Whether to import each module in a separate process first.
+        problems: Collects the errors of settings instead of raising them.
+    """
     skip = ["check"] if installed else ["check", "paths"]
     overrides: Table = {"catalog": {"trial_import": trial}}
     if folder is not None and only is not None and (entry := _entry_of(read_config(file, None), folder / only)):
         overrides["agents"] = {only: {"entry": entry}}
-    settings = read_config(file, folder, overrides, skip=skip)
+    settings = read_config(file, folder, overrides, skip=skip, problems=problems)
 
     with fast_imports():
         from gateway_core.gateway import RunningGateway
     from gateway_core.hooks.specs import hookimpl
 
-    reported: list[tuple[str, str]] = []
+    reported: list[GatewayError] = []
 
-    class Listener:
-        def __init__(self, *_: object) -> None:
-            pass
-
-        @hookimpl
-        def on_error(self, error: GatewayError) -> None:
-            # With PATHS, only some agents are loaded, so settings for other agents are not an error.
-            # A plugin reports tools and servers that are not available.
-            loading = isinstance(error, DiscoveryError | PluginError)
-            if loading or (installed and error.code == "no_such_agent"):
-                reported.append((error.source or "-", error.message + (f" ({error.hint})" if error.hint else "")))
-
+    class Listener(listener(reported.append)):  # type: ignore[misc]
         @hookimpl
         def admit_agent(self, entry: AgentEntry) -> None:
             # The other agents of the folder are not imported, because they may be slow.
@@ -180,7 +159,7 @@ def _load(
                 raise LoadError("not checked")
 
     async def load() -> Catalog:
-        async with RunningGateway(settings, {"command_line": Listener}, serving=False) as gateway:
+        async with RunningGateway(settings, {"command_line": Listener}, problems, serving=False) as gateway:
             return gateway.catalog
 
     return asyncio.run(load()), reported
@@ -239,32 +218,3 @@ def _lines(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
 
 def _cell(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _toml(tables: dict[str, Any], *path: str) -> Iterable[str]:
-    plain = {key: value for key, value in tables.items() if not _is_table(value)}
-    if path and (plain or not tables):
-        yield f"[{'.'.join(_key(part) for part in path)}]"
-    for key, value in plain.items():
-        yield f"{_key(key)} = {_value(value)}"
-    if plain or (path and not tables):
-        yield ""
-    for key, value in tables.items():
-        if _is_table(value):
-            yield from _toml(value, *path, key)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and set(value) not in ({"env"}, {"file"})
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_value(inner) for inner in value) + "]"
-    return json.dumps(value, ensure_ascii=False, default=str)

@@ -10,19 +10,21 @@ from typing import Any
 import click
 
 from gateway_core import __version__
-from gateway_core.cli import config_options, fast_imports, offline_option, read_config
+from gateway_core.cli import config_options, fast_imports, listen_options, offline_option, read_config, server_table
 from gateway_core.config.settings import Config
+from gateway_core.errors import GatewayError
 from gateway_core.net.interfaces import CONTAINER_HOST, CONTAINER_OPTION, reachable_hosts
 from gateway_core.observability.private_formatter import PrivateFormatter
 from gateway_core.sdk import compat
+
+logger = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @click.command()
 @config_options
-@click.option("--host", help="Address to listen on (default: 127.0.0.1).")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default: 8000; 0 selects a free port).")
+@listen_options
 @click.option("--create-key", is_flag=True, help="Create a first key and print it, unless a key is configured.")
 @offline_option
 def serve(
@@ -37,8 +39,9 @@ def serve(
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     # At INFO, httpx2 logs a line for each request to an upstream.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    server = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    config = read_config(file, agents, {"server": server}, skip=["offline"] if offline else ())
+    config = read_config(file, agents, server_table(host, port), skip=["offline"] if offline else ())
+    for warning in config.warnings:
+        logger.warning("%s", warning)
 
     with fast_imports():
         compat.check()
@@ -61,6 +64,9 @@ def serve(
     try:
         run(app, on_start, f"run `{_command()} --create-key`, {gateway.hooks.access_hint}")
         status = 0
+    except GatewayError as error:
+        config.locate(error)
+        raise
     finally:
         exit_despite_threads(status)
 

@@ -12,33 +12,39 @@ from contextlib import suppress
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from attrs import field, frozen
 
-from gateway_core.config.converter import (
+from gateway_core.config.converter import SettingsConverter
+from gateway_core.config.hosts import Address, Host, Origin, host_and_port
+from gateway_core.config.places import Places, line_of
+from gateway_core.config.problems import Problems
+from gateway_core.config.sources import Table, in_file, merge, merge_environment, misnamed_variables, read_toml
+from gateway_core.config.values import (
     MASK,
+    Amount,
     Bytes,
-    EnvText,
+    Count,
+    Port,
     Seconds,
-    SettingsConverter,
+    Size,
+    Timeout,
     did_you_mean,
     reveal_secrets,
 )
-from gateway_core.errors import ConfigError
+from gateway_core.errors import ConfigError, GatewayError
 from gateway_core.net.addresses import Network
 from gateway_core.sdk.sandbox_clients import check_client
 
 T = TypeVar("T")
-Table = dict[str, Any]
 
-ENV_PREFIX = "GATEWAY__"
 FILE_NAME = "gateway.toml"
 
 _TABLES = ("server", "http", "clients", "catalog", "runs", "state", "agents", "plugins")
 
-MAX_DEPTH = 100
-"""Maximum nesting of tables and lists, which protects recursive code."""
+SUSPICIOUS = "suspicious_setting"
+"""The code of a `ConfigError` that is only a warning: the setting has no effect now, but may be intended."""
 
 SHORT_FORMS = {"GATEWAY_AGENT_WATCH": "GATEWAY__PLUGINS__HOT_RELOAD__ENABLED"}
 """Aliases of environment variables: the short name and the full name."""
@@ -49,52 +55,41 @@ _SECRET_KEY = re.compile(r"key|secret|token|password|authorization|credential", 
 class ServerConfig:
     """`[server]`: the listening socket, connections and shutdown."""
 
-    host: str
-    port: int
-    admin_listen: str
-    backlog: int
+    host: Host
+    port: Port
+    admin_listen: Address
+    backlog: Count
     keep_alive: Seconds
-    send_timeout: Seconds
+    send_timeout: Timeout
     drain_delay: Seconds
     drain_timeout: Seconds
 
     @property
     def admin_address(self) -> tuple[str, int] | None:
-        """The host and port of `admin_listen`, or `None` if it is empty.
-
-        Raises:
-            ConfigError: The value is not a valid address.
-        """
-        if not self.admin_listen:
-            return None
-        host, _, port = self.admin_listen.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ConfigError(
-                f"'{self.admin_listen}' is not a valid address", source="[server] admin_listen", hint="use host:port"
-            )
-        return host, int(port)
+        """The host and port of `admin_listen`, or `None` if it is empty."""
+        return host_and_port(self.admin_listen) if self.admin_listen else None
 
 
 @frozen
 class HttpConfig:
     """`[http]`: limits and options of HTTP requests and responses."""
 
-    max_headers: int
-    max_header_bytes: Bytes
-    max_body: Bytes
-    body_timeout: Seconds
-    max_json_depth: int
-    max_json_values: int
-    max_messages: int
-    max_parts: int
-    max_tools: int
-    max_images: int
+    max_headers: Count
+    max_header_bytes: Size
+    max_body: Size
+    body_timeout: Timeout
+    max_json_depth: Count
+    max_json_values: Count
+    max_messages: Count
+    max_parts: Count
+    max_tools: Amount
+    max_images: Amount
     fetch_images: bool
     fetch_images_from: list[Network]
-    cors_origins: list[str]
-    sse_keep_alive: Seconds
+    cors_origins: list[Origin]
+    sse_keep_alive: Timeout
     keep_responses: Seconds
-    max_conversation: Bytes
+    max_conversation: Size
     idempotency: Seconds
     idempotency_size: Bytes
 
@@ -112,7 +107,7 @@ class ClientsConfig:
     client_tools: ClientToolsMode
     rendering: RenderingName
     reasoning: Literal["reasoning_content", "reasoning", "both", "none"]
-    max_result: int
+    max_result: Amount
     principals: dict[str, RenderingName]
 
 
@@ -120,7 +115,7 @@ class ClientsConfig:
 class CatalogConfig:
     """`[catalog]`: loading of agents."""
 
-    load_timeout: Seconds
+    load_timeout: Timeout
     trial_import: bool
     show_broken: bool
 
@@ -145,11 +140,9 @@ class SandboxConfig:
     client: SandboxClient
     options: dict[str, Any] = field(converter=reveal_secrets, repr=False)
     idle: Seconds
-    max_workspaces: int
+    max_workspaces: Count
 
     def __attrs_post_init__(self) -> None:
-        if self.max_workspaces < 1:
-            raise ConfigError("must be at least 1", source="max_workspaces")
         if self.client:
             check_client(self.client, self.options)
 
@@ -158,11 +151,11 @@ class SandboxConfig:
 class RunsConfig:
     """`[runs]`: limits and behavior of runs."""
 
-    max_runs: int
-    max_streams: int
-    timeout: Seconds
-    max_turns: int
-    max_tool_calls: int
+    max_runs: Count
+    max_streams: Count
+    timeout: Timeout
+    max_turns: Count
+    max_tool_calls: Amount
     output_guardrails: Literal["buffer", "stream"]
     refusal: str
     workflow_history: bool
@@ -170,11 +163,11 @@ class RunsConfig:
     on_disconnect: OnDisconnect
     grace: Seconds
     keep_results: Seconds
-    approval_timeout: Seconds
+    approval_timeout: Timeout
     tool_errors: Literal["local", "all", "none"]
     refused_tool: Literal["tell", "fail"]
-    tool_threads: int
-    tool_threads_per_agent: int
+    tool_threads: Count
+    tool_threads_per_agent: Count
     leftover_processes: LeftoverProcessesMode
     sandbox: SandboxConfig
 
@@ -231,6 +224,9 @@ class Config:
     tables: Table = field(repr=False)
     """The merged tables, for `agent-gateway config`."""
     converter: SettingsConverter = field(repr=False)
+    places: Places = field(repr=False, eq=False)
+    warnings: tuple[ConfigError, ...] = ()
+    """Probable mistakes that have no effect."""
 
     def agent(self, agent_id: str) -> AgentConfig:
         """Return the operator's settings for an agent. Ids are case-insensitive."""
@@ -250,12 +246,17 @@ class Config:
         """
         return self.converter.structure(table, cls, path)
 
+    def locate(self, error: GatewayError) -> None:
+        """Add the file and the line to an error whose source is a table and a key, such as `[server] port`."""
+        self.places.locate(error)
+
 
 def load_config(
     file: Path | None = None,
     *,
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    problems: Problems | None = None,
 ) -> Config:
     """Load and validate the configuration.
 
@@ -263,41 +264,54 @@ def load_config(
         file: The `gateway.toml` to read, which must exist. Default: the one in the working directory, if it exists.
         overrides: Settings of the command line as nested tables, merged last.
         environ: The environment variables. Default: the environment of the process.
+        problems: Collects the errors of settings instead of raising them; an invalid table then has its defaults.
 
     Raises:
         ConfigError: The file cannot be read, is not valid TOML, or a setting is invalid.
     """
     named = file or Path(FILE_NAME)
     # Messages use the name as given. A reload uses the absolute path, because the working directory may have changed.
-    return _load(named, named.absolute(), file is not None, overrides or {}, environ)
+    return _load(named, named.absolute(), file is not None, overrides or {}, environ, problems)
 
 
 def _load(
-    named: Path, path: Path, required: bool, overrides: Mapping[str, Any], environ: Mapping[str, str] | None
+    named: Path,
+    path: Path,
+    required: bool,
+    overrides: Mapping[str, Any],
+    environ: Mapping[str, str] | None,
+    problems: Problems | None = None,
 ) -> Config:
+    found = Problems() if problems is None else problems
     tables: Table = {}
     origins: dict[tuple[str, ...], str] = {}
     stamp = _stamp(path)
-    _merge(tables, tomllib.loads(_default_text()), origins, "default.toml")
-    base = path.parent
+    merge(tables, tomllib.loads(_default_text()), origins, "default.toml")
+    base, text = path.parent, ""
     if required or path.is_file():
         base = path.resolve().parent
-        table = _read(path, named)
-        _check_tables(table, str(named))
-        _merge(tables, table, origins, str(named))
-    _merge_environment(tables, os.environ if environ is None else environ, origins)
+        text, table = read_toml(path, named)
+        _drop_plain_values(table, str(named), text, found)
+        merge(tables, table, origins, str(named))
+    variables = os.environ if environ is None else environ
+    merge_environment(tables, variables, origins, SHORT_FORMS, found)
     # Copied, because a later merge would modify it.
-    _merge(tables, deepcopy(dict(overrides)), origins, "the command line")
-    return _build(
+    merge(tables, deepcopy(dict(overrides)), origins, "the command line")
+    config = _build(
         tables,
-        origins,
+        Places(origins, tables, str(named), text),
         base,
         path,
         lambda: _load(named, path, required, overrides, environ),
         lambda: _sources(_stamp(path), tables, environ),
         # Taken before the sources are read, so that a change during the load is not missed.
         _sources(stamp, tables, environ),
+        found,
+        tuple(misnamed_variables(variables, _TABLES)),
     )
+    if problems is None:
+        found.raise_found()
+    return config
 
 
 def _sources(stamp: tuple[int, ...] | None, tables: Table, environ: Mapping[str, str] | None) -> Sources:
@@ -318,10 +332,12 @@ def _secret_files(value: Any) -> Iterator[Path]:
             yield from _secret_files(inner)
 
 
-def _check_tables(table: Table, source: str) -> None:
-    for name, value in table.items():
-        if name in _TABLES and not isinstance(value, dict):
-            raise ConfigError(f"must be a table, not {value!r:.40}", source=f"{source}: {name}", hint=f"write [{name}]")
+def _drop_plain_values(table: Table, source: str, text: str, problems: Problems) -> None:
+    for name in [name for name, value in table.items() if name in _TABLES and not isinstance(value, dict)]:
+        with problems.collected():
+            value = table.pop(name)
+            line = line_of(text, (name,))
+            raise in_file(f"must be a table, not {value!r:.40}", source, line, name, f"write [{name}]")
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
@@ -353,123 +369,85 @@ def _default_text() -> str:
     return resources.files("gateway_core").joinpath("default.toml").read_text(encoding="utf-8")
 
 
-def _read(path: Path, named: Path) -> Table:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("file not found", source=str(named), hint="`agent-gateway init` creates one") from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", source=str(named)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError("is not UTF-8 text", source=str(named)) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"is not valid TOML: {error}", source=str(named)) from error
-    except RecursionError:
-        raise _too_deep(str(named)) from None
-    if deeper_than(MAX_DEPTH, table):
-        raise _too_deep(str(named))
-    return table
-
-
-def deeper_than(levels: int, table: Table) -> bool:
-    """Whether a table or JSON object contains more than this number of nested levels."""
-    values: list[Any] = [table]
-    for _ in range(levels):
-        inner = (value.values() if isinstance(value, dict) else value for value in values)
-        values = [each for some in inner for each in some if isinstance(each, dict | list)]
-    return bool(values)
-
-
-def _too_deep(source: str) -> ConfigError:
-    return ConfigError(f"is nested more than {MAX_DEPTH} levels deep", source=source, hint="reduce the nesting")
-
-
-def _merge(into: Table, new: Table, origins: dict[tuple[str, ...], str], origin: str, *path: str) -> None:
-    for key, value in new.items():
-        here = (*path, key)
-        if isinstance(value, dict) and isinstance(into.get(key), dict) and set(value) not in ({"env"}, {"file"}):
-            _merge(into[key], value, origins, origin, *here)
-        else:
-            into[key] = value
-            for place in (here, *_paths_below(value, here)):
-                origins[place] = origin
-        origins.setdefault(here, origin)
-
-
-def _paths_below(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield (*path, key)
-            yield from _paths_below(inner, (*path, key))
-
-
-def _merge_environment(tables: Table, environ: Mapping[str, str], origins: dict[tuple[str, ...], str]) -> None:
-    for name in sorted(environ):
-        long_form = SHORT_FORMS.get(name, name)
-        if not long_form.startswith(ENV_PREFIX):
-            continue
-        table, path = tables, []
-        *parents, last = long_form.removeprefix(ENV_PREFIX).split("__")
-        if len(parents) >= MAX_DEPTH:
-            raise _too_deep(f"environment variable {name[:100]}")
-        for part in parents:
-            key = _existing_key(table, part)
-            path.append(key)
-            table = table.setdefault(key, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"'{key}' is a setting, not a table", source=f"environment variable {name}")
-        key = _existing_key(table, last)
-        table[key] = EnvText(environ[name])
-        origins[(*path, key)] = f"environment variable {name}"
-
-
-def _existing_key(table: Table, part: str) -> str:
-    return next((key for key in table if key.casefold() == part.casefold()), part.lower())
-
-
 def _build(
     tables: Table,
-    origins: Mapping[tuple[str, ...], str],
+    places: Places,
     base: Path,
     file: Path,
     reread: Callable[[], Config],
     sources: Callable[[], Sources],
     read_from: Sources,
+    problems: Problems,
+    warnings: tuple[ConfigError, ...],
 ) -> Config:
+    def structure(cls: type[T], *path: str) -> T:
+        with problems.collected():
+            return converter.structure(_table_at(tables, path), cls, path)
+        # A gateway with defaults in place of the invalid table, for the checks that follow.
+        return converter.structure(_table_at(tomllib.loads(_default_text()), path), cls, path)
+
     for name in tables:
         if name not in _TABLES:
-            raise ConfigError(
-                f"unknown table or key '{name}'", source=origins.get((name,)), hint=did_you_mean(name, _TABLES)
-            )
-    converter = SettingsConverter(origins, base)
-    agents = {
-        name: converter.structure(own, AgentConfig, ("agents", name))
-        for name, own in _tables_of(tables.get("agents", {}), "agents", origins)
-    }
+            with problems.collected():
+                hint = _table_hint(name, tables[name]) or did_you_mean(name, _TABLES)
+                _raise_at(places, f"unknown table or key '{name}'", f"[{name}]", hint)
+    converter = SettingsConverter(places, base)
+    agents: dict[str, AgentConfig] = {}
+    for name in _tables_of(tables, "agents", places, problems):
+        with problems.collected():
+            agents[name] = converter.structure(tables["agents"][name], AgentConfig, ("agents", name))
     return Config(
-        server=converter.structure(tables["server"], ServerConfig, ("server",)),
-        http=converter.structure(tables["http"], HttpConfig, ("http",)),
-        clients=converter.structure(tables["clients"], ClientsConfig, ("clients",)),
-        catalog=converter.structure(tables["catalog"], CatalogConfig, ("catalog",)),
-        runs=converter.structure(tables["runs"], RunsConfig, ("runs",)),
-        state=converter.structure(tables["state"], StateConfig, ("state",)),
+        server=structure(ServerConfig, "server"),
+        http=structure(HttpConfig, "http"),
+        clients=structure(ClientsConfig, "clients"),
+        catalog=structure(CatalogConfig, "catalog"),
+        runs=structure(RunsConfig, "runs"),
+        state=structure(StateConfig, "state"),
         agents=agents,
-        plugins=dict(_tables_of(tables.get("plugins", {}), "plugins", origins)),
+        plugins={name: tables["plugins"][name] for name in _tables_of(tables, "plugins", places, problems)},
         file=file,
         reread=reread,
         sources=sources,
         read_from=read_from,
         tables=tables,
         converter=converter,
+        places=places,
+        warnings=warnings,
     )
 
 
-def _tables_of(value: Any, name: str, origins: Mapping[tuple[str, ...], str]) -> Iterator[tuple[str, Table]]:
-    for key, table in value.items() if isinstance(value, dict) else [("", value)]:
-        if not isinstance(table, dict):
-            raise ConfigError(
-                f"[{name}] must contain tables, but '{key}' is of type {type(table).__name__}",
-                source=origins.get((name, key)) or origins.get((name,)),
-                hint=f"write [{name}.{key or 'NAME'}]",
+def _table_hint(key: str, value: Any) -> str | None:
+    """Return the table that a setting outside of any table belongs to; `None` if it is not a setting."""
+    defaults = tomllib.loads(_default_text())
+    names = [name for name in _TABLES if not isinstance(value, dict) and key in defaults.get(name, {})]
+    return f"move it below {' or '.join(f'[{name}]' for name in names)}" if names else None
+
+
+def _table_at(tables: Table, path: tuple[str, ...]) -> Table:
+    for key in path:
+        tables = tables[key]
+    return tables
+
+
+def _tables_of(tables: Table, name: str, places: Places, problems: Problems) -> list[str]:
+    """Return the names of the tables in a table; other keys are errors."""
+    found = []
+    for key, value in tables.get(name, {}).items():
+        if isinstance(value, dict):
+            found.append(key)
+            continue
+        with problems.collected():
+            kind = type(value).__name__
+            _raise_at(
+                places,
+                f"[{name}] must contain tables, but '{key}' is of type {'str' if kind == 'EnvText' else kind}",
+                f"[{name}] {key}",
+                f"write [{name}.{key}]",
             )
-        yield key, table
+    return found
+
+
+def _raise_at(places: Places, message: str, source: str, hint: str) -> NoReturn:
+    error = ConfigError(message, source=source, hint=hint)
+    places.locate(error)
+    raise error

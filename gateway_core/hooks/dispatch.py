@@ -8,15 +8,16 @@ ignored.
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
-from gateway_core.config.converter import did_you_mean
-from gateway_core.errors import ConfigError, GatewayError, PluginError, UnavailableError
+from gateway_core.config.problems import Problems
+from gateway_core.config.values import did_you_mean
+from gateway_core.errors import ConfigError, GatewayError, PluginError, UnavailableError, gateway_error_in
 from gateway_core.hooks.specs import PROJECT, Hookspecs, RecordStore
 from gateway_core.types import (
     AgentEntry,
@@ -146,15 +147,41 @@ class Hooks:
         """
         from gateway_core.hooks.command_groups import Offer, merge_commands
 
-        return merge_commands(
-            Offer(plugin, command.name or "", command)
-            for plugin, call in self._implementations["commands"]
-            for command in call()
-        )
+        return merge_commands(Offer(plugin, command.name or "", command) for plugin, command in self._commands())
 
-    def lifespans(self) -> list[AbstractAsyncContextManager[None]]:
-        """Return the context managers of the plugins, in the order of entry."""
-        return [call() for _, call in self._implementations["lifespan"]]
+    def _commands(self) -> "Iterator[tuple[str, click.Command]]":
+        for plugin, call in self._implementations["commands"]:
+            try:
+                yield from ((plugin, command) for command in call())
+            except GatewayError:
+                raise
+            except Exception as error:
+                raise plugin_failure("failed in commands", plugin, error) from error
+
+    @asynccontextmanager
+    async def lifespans(self, problems: Problems | None = None) -> AsyncIterator[None]:
+        """Enter the context managers of the plugins, in their order, and exit them in reverse order.
+
+        Args:
+            problems: Collects the errors of plugins that cannot start, instead of raising the first one.
+
+        Raises:
+            GatewayError: A plugin cannot start.
+        """
+        found = Problems() if problems is None else problems
+        async with AsyncExitStack() as stack:
+            for plugin, call in self._implementations["lifespan"]:
+                with found.collected():
+                    try:
+                        await stack.enter_async_context(call())
+                    except GatewayError:
+                        raise
+                    except Exception as error:
+                        logger.debug("plugin %s failed in lifespan", plugin, exc_info=True)
+                        raise gateway_error_in(error) or plugin_failure("cannot be started", plugin, error) from None
+                if problems is None:
+                    found.raise_found()
+            yield
 
     def describe(self) -> dict[str, Mapping[str, Any]]:
         """Return the results by plugin. For a plugin that raises, the result is the type of the exception."""
@@ -366,7 +393,16 @@ class Hooks:
         return allowed
 
     def _concatenate(self, hook: str, *arguments: Any) -> list[Any]:
-        return [item for _, call in self._implementations[hook] for item in call(*arguments)]
+        items: list[Any] = []
+        for plugin, call in self._implementations[hook]:
+            try:
+                items.extend(call(*arguments))
+            except GatewayError:
+                raise
+            except Exception as error:
+                logger.debug("plugin %s failed in %s", plugin, hook, exc_info=True)
+                raise plugin_failure(f"failed in {hook}", plugin, error) from error
+        return items
 
     def _announce(self, hook: str, *arguments: Any) -> None:
         for plugin, call in self._implementations[hook]:
@@ -379,6 +415,16 @@ class Hooks:
 def hook_names() -> list[str]:
     """Return the names of all hooks, in the order of declaration."""
     return [name for name, value in vars(Hookspecs).items() if not name.startswith("_") and callable(value)]
+
+
+def plugin_failure(message: str, plugin: str, error: BaseException | None = None) -> PluginError:
+    """Return the error, on one line, of a plugin that raises an exception that is not a `GatewayError`."""
+    reason = f": {' '.join(f'{type(error).__name__}: {error}'.split())}" if error is not None else ""
+    table = plugin.partition(" ")[0]
+    hint = f"fix the plugin or its settings in [plugins.{table}], or disable it there with enabled = false"
+    failure = PluginError(f"{message}{reason}", source=f"plugin {plugin}", hint=hint)
+    failure.__cause__ = error
+    return failure
 
 
 def _as_plugin_error(error: Exception, plugin: str, hook: str) -> GatewayError:

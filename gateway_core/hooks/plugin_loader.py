@@ -4,16 +4,18 @@ A disabled plugin is not imported. The module does not call hooks; `hooks/dispat
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from attrs import define, frozen
 
-from gateway_core.config.converter import did_you_mean
-from gateway_core.config.settings import Config, Table
-from gateway_core.errors import GatewayError, PluginError
-from gateway_core.hooks.dispatch import Hooks
+from gateway_core.config.problems import Problems
+from gateway_core.config.settings import Config
+from gateway_core.config.sources import Table
+from gateway_core.config.values import did_you_mean
+from gateway_core.errors import ConfigError, GatewayError, PluginError
+from gateway_core.hooks.dispatch import Hooks, plugin_failure
 from gateway_core.hooks.specs import Gateway
 from gateway_core.net.addresses import is_loopback
 
@@ -56,7 +58,9 @@ class Plugins:
     """All installed plugins, in the order of calling. Those without a table come last."""
 
 
-def load_plugins(config: Config, gateway: Gateway, extra: Mapping[str, type] | None = None) -> Plugins:
+def load_plugins(
+    config: Config, gateway: Gateway, extra: Mapping[str, type] | None = None, problems: Problems | None = None
+) -> Plugins:
     """Import, configure and register every enabled plugin.
 
     Args:
@@ -64,21 +68,26 @@ def load_plugins(config: Config, gateway: Gateway, extra: Mapping[str, type] | N
         gateway: The gateway that is passed to the plugins' constructors.
         extra: Additional plugin classes by name, which are not installed as entry points. They are called after all
             others. For tests and for programs that embed the gateway.
+        problems: Collects the errors instead of raising them; the plugins that have one are not loaded.
 
     Raises:
-        PluginError: A plugin cannot be imported or constructed, or is configured but not installed.
-        ConfigError: A plugin's table is invalid.
+        PluginError: A plugin cannot be imported or constructed.
+        ConfigError: A plugin is configured but not installed, or its table is invalid.
     """
+    found = Problems() if problems is None else problems
     extra = extra or {}
     installed = _installed()
     tables = {**config.plugins, **{name: config.plugins.get(name, {}) for name in extra}}
     loaded: dict[str, LoadedPlugin] = {}
     for name, table in tables.items():
-        if not is_enabled(name, table, config):
-            continue
-        cls = extra.get(name) or _import(name, installed)
-        settings = settings_of(name, cls, table, config)
-        loaded[name] = LoadedPlugin(_construct(name, cls, settings, gateway), settings)
+        with found.collected():
+            if not is_enabled(name, table, config):
+                continue
+            cls = extra.get(name) or _import(name, installed, config)
+            settings = settings_of(name, cls, table, config)
+            loaded[name] = LoadedPlugin(_construct(name, cls, settings, config, gateway), settings)
+    if problems is None:
+        found.raise_found()
     hooks = Hooks({name: one.plugin for name, one in loaded.items()})
     known = {**dict.fromkeys(tables), **dict.fromkeys(sorted(installed))}
     infos = (
@@ -94,7 +103,7 @@ def enabled_classes(config: Config) -> Iterator[tuple[str, type]]:
     for name, table in config.plugins.items():
         with contextlib.suppress(GatewayError):
             if is_enabled(name, table, config):
-                yield name, _import(name, installed)
+                yield name, _import(name, installed, config)
 
 
 @frozen
@@ -128,20 +137,23 @@ def _installed() -> dict[str, EntryPoint]:
     return points
 
 
-def _import(name: str, installed: Mapping[str, EntryPoint]) -> type:
+def not_installed(name: str, installed: Collection[str], config: Config) -> ConfigError:
+    """Return the error for the table of a plugin that is not installed."""
+    error = ConfigError(
+        f"the plugin '{name}' is not installed", source=f"[plugins.{name}]", hint=did_you_mean(name, installed)
+    )
+    config.locate(error)
+    return error
+
+
+def _import(name: str, installed: Mapping[str, EntryPoint], config: Config) -> type:
     point = installed.get(name)
     if point is None:
-        raise PluginError(
-            f"the plugin '{name}' is not installed", source=f"[plugins.{name}]", hint=did_you_mean(name, installed)
-        )
+        raise not_installed(name, installed, config)
     try:
         cls: type = point.load()
     except Exception as error:
-        raise PluginError(
-            f"cannot be imported: {type(error).__name__}: {error}",
-            source=f"plugin {name} ({point.value})",
-            hint=f"fix the plugin, or set enabled = false in [plugins.{name}]",
-        ) from error
+        raise plugin_failure("cannot be imported", f"{name} ({point.value})", error) from error
     return cls
 
 
@@ -159,20 +171,23 @@ def settings_of(name: str, cls: type, table: Table, config: Config) -> object:
     if from_table is not None:
         try:
             return from_table(own, lambda part, as_, *path: config.structure(part, as_, "plugins", name, *path))
-        except GatewayError:
+        except GatewayError as error:
+            config.locate(error)
             raise
         except Exception as error:
-            raise PluginError(f"cannot parse its table: {type(error).__name__}", source=f"plugin {name}") from error
+            # The text of the exception can contain a secret.
+            raise plugin_failure(f"cannot parse its table: {type(error).__name__}", name) from error
     return config.structure(own, wanted, "plugins", name)
 
 
-def _construct(name: str, cls: type, settings: object, gateway: Gateway) -> object:
+def _construct(name: str, cls: type, settings: object, config: Config, gateway: Gateway) -> object:
     try:
         return cls(gateway, settings)
-    except GatewayError:
+    except GatewayError as error:
+        config.locate(error)
         raise
     except Exception as error:
-        raise PluginError(f"cannot be started: {type(error).__name__}: {error}", source=f"plugin {name}") from error
+        raise plugin_failure("cannot be started", name, error) from error
 
 
 def _source(point: EntryPoint | None) -> str:

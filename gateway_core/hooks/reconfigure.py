@@ -13,10 +13,12 @@ from typing import Any
 
 from attrs import asdict, evolve, frozen
 
-from gateway_core.config.settings import Config, Table
+from gateway_core.config.problems import Problems
+from gateway_core.config.settings import Config
+from gateway_core.config.sources import Table
 from gateway_core.daemon_thread import DaemonThread
 from gateway_core.errors import GatewayError, PluginError
-from gateway_core.hooks.plugin_loader import Plugins, is_enabled, settings_of
+from gateway_core.hooks.plugin_loader import Plugins, is_enabled, not_installed, settings_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +80,13 @@ class Reconfigurer:
         async with self._lock:
             if self.error is None and self._active.sources() == self._active.read_from:
                 return
+            read = self._active
             try:
-                new = await DaemonThread(self._active.reread).result()
+                read = new = await DaemonThread(self._active.reread).result()
                 changes = self._changes(new)
                 await self._apply([change for change in changes if change.possible])
             except GatewayError as error:
+                read.locate(error)
                 self._reject(error)
                 return
             self._settings |= {change.name: change.new for change in changes if change.possible}
@@ -113,21 +117,23 @@ class Reconfigurer:
         """Return the loaded plugins whose settings changed. Every table is validated, even if it requires a restart.
 
         Raises:
-            ConfigError: A table is invalid.
-            PluginError: A plugin is configured but not installed.
+            ConfigError: A table is invalid, or a plugin is configured but not installed.
         """
         known = {info.name for info in self._plugins.infos}
+        problems, changes = Problems(), []
         for name, table in new.plugins.items():
-            if name not in known and is_enabled(name, table, new):
-                raise PluginError(f"the plugin '{name}' is not installed", source=f"[plugins.{name}]")
-        changes = []
+            with problems.collected():
+                if name not in known and is_enabled(name, table, new):
+                    raise not_installed(name, known, new)
         for name, loaded in self._plugins.loaded.items():
             table = new.plugins.get(name, {})
-            if not is_enabled(name, table, new):
-                continue
-            settings = settings_of(name, type(loaded.plugin), table, new)
-            if settings != self._settings[name]:
-                changes.append(_Change(name, loaded.plugin, self._settings[name], settings))
+            with problems.collected():
+                if not is_enabled(name, table, new):
+                    continue
+                settings = settings_of(name, type(loaded.plugin), table, new)
+                if settings != self._settings[name]:
+                    changes.append(_Change(name, loaded.plugin, self._settings[name], settings))
+        problems.raise_found()
         return changes
 
     async def _apply(self, changes: list[_Change]) -> None:

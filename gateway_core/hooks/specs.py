@@ -138,7 +138,8 @@ class Hookspecs:
     @hookspec
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Return a context manager for a resource of the plugin. Called once at startup. The gateway enters it before
-        agents load, and exits all of them in reverse order at shutdown. An exception on entry aborts the startup."""
+        agents load, and exits all of them in reverse order at shutdown. An exception on entry aborts the startup, with
+        exit status 78 if it is a `ConfigError`. `agent-gateway config --check` enters and exits it."""
 
     @hookspec
     def describe(self) -> Mapping[str, Any]:

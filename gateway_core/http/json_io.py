@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway_core.config.settings import deeper_than
+from gateway_core.config.sources import deeper_than
 from gateway_core.errors import InvalidRequestError, RequestTimeoutError, RequestTooLargeError
 from gateway_core.net.json_size import has_more_values
 

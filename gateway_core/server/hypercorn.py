@@ -7,6 +7,7 @@ drain the runs.
 import asyncio
 import contextlib
 import ctypes
+import errno
 import gc
 import itertools
 import logging
@@ -23,15 +24,20 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.config import Sockets
 from starlette.applications import Starlette
 
-from gateway_core.config.settings import ServerConfig
-from gateway_core.errors import ConfigError, GatewayError
+from gateway_core.config.problems import Problems
+from gateway_core.config.settings import Config, ServerConfig
+from gateway_core.errors import ConfigError, gateway_error_in
 from gateway_core.gateway import RunningGateway
+from gateway_core.hooks.dispatch import Hooks
 from gateway_core.net.addresses import is_loopback as is_loopback
 from gateway_core.server.connection_memory import reduce_memory
 from gateway_core.server.h11_disconnect import detect_disconnects
-from gateway_core.storage.state_dir import claim
+from gateway_core.storage.state_dir import check_folder, claim
 
 logger = logging.getLogger(__name__)
+
+ADDRESS_IN_USE = "address_in_use"
+"""The code of the error for a port that another process uses."""
 
 MIN_OPEN_FILES = 4096
 MAX_OPEN_FILES = 65536
@@ -64,8 +70,13 @@ if hasattr(os, "register_at_fork"):  # not available on Windows
     os.register_at_fork(after_in_child=_close_listeners)
 
 
-def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
+def listen(config: ServerConfig, address: tuple[str, int], source: str = "[server]") -> socket.socket:
     """Open a listening socket. Its connections inherit its socket options.
+
+    Args:
+        config: The options of connections.
+        address: The host and the port.
+        source: The setting of the address, for errors; for the table alone, its key is `host` or `port`.
 
     Raises:
         ConfigError: The address cannot be used, usually because another process uses it.
@@ -81,12 +92,7 @@ def listen(config: ServerConfig, address: tuple[str, int]) -> socket.socket:
         listener.listen(config.backlog)
     except (OSError, OverflowError) as error:
         listener.close()
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(
-            f"cannot listen on {address[0]}:{port}: {reason}",
-            source="[server]",
-            hint="stop the process that uses the port, or choose another port with --port",
-        ) from error
+        raise _cannot_listen(error, address, source) from error
     listener.setblocking(False)
     _listeners.add(listener)
     return listener
@@ -96,6 +102,58 @@ def exposed_hosts(config: ServerConfig) -> list[str]:
     """Return the addresses to listen on that other hosts can reach."""
     hosts = [config.host, *([config.admin_address[0]] if config.admin_address else [])]
     return [host for host in hosts if not is_loopback(host)]
+
+
+def _cannot_listen(error: OSError | OverflowError, address: tuple[str, int], source: str) -> ConfigError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    key, hint = "host", "use an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all"
+    if number == errno.EADDRINUSE:
+        key, hint = "port", "stop the process that uses the port, or choose another port with --port"
+    elif number == errno.EACCES:
+        key, hint = "port", "choose a port from 1024, which needs no privileges"
+    if source != "[server]":
+        hint = hint.replace(" with --port", "")
+    return ConfigError(
+        f"cannot listen on {address[0]}:{address[1]}: {reason}",
+        source=source if source != "[server]" else f"[server] {key}",
+        hint=hint,
+        code=ADDRESS_IN_USE if number == errno.EADDRINUSE else None,
+    )
+
+
+def check_exposure(config: Config, hooks: Hooks, access_hint: str | None = None) -> None:
+    """Check that other hosts cannot reach a gateway without access control.
+
+    Raises:
+        ConfigError: An address is not loopback although no plugin controls access.
+    """
+    server = config.server
+    hosts = {"host": server.host, **({"admin_listen": server.admin_address[0]} if server.admin_address else {})}
+    for key, host in hosts.items():
+        if not hooks.guarded and not is_loopback(host):
+            raise ConfigError(
+                f"refusing to listen on {host}: no plugin controls access, so other hosts could use the agents",
+                source=f"[server] {key}",
+                hint=f"{access_hint or hooks.access_hint}, or listen on 127.0.0.1",
+            )
+
+
+def open_listeners(server: ServerConfig, problems: Problems) -> list[socket.socket]:
+    """Open the listening sockets of the gateway: its own, then that of the admin pages.
+
+    Args:
+        server: The addresses, and the options of connections.
+        problems: Collects the errors of addresses that cannot be used.
+    """
+    addresses: list[tuple[tuple[str, int], str]] = [((server.host, server.port), "[server]")]
+    if server.admin_address:
+        addresses.append((server.admin_address, "[server] admin_listen"))
+    listeners = []
+    for address, source in addresses:
+        with problems.collected():
+            listeners.append(listen(server, address, source))
+    return listeners
 
 
 def run(app: Starlette, on_start: Callable[[str], None], access_hint: str | None = None) -> None:
@@ -112,20 +170,17 @@ def run(app: Starlette, on_start: Callable[[str], None], access_hint: str | None
     """
     gateway: RunningGateway = app.state.gateway
     config = gateway.config.server
-    addresses = [(config.host, config.port), *([config.admin_address] if config.admin_address else [])]
-    if not gateway.hooks.guarded and (exposed := exposed_hosts(config)):
-        raise ConfigError(
-            f"refusing to listen on {exposed[0]}: no plugin controls access, so other hosts could use the agents",
-            source="[server] host",
-            hint=f"{access_hint or gateway.hooks.access_hint}, or listen on 127.0.0.1",
-        )
+    check_exposure(gateway.config, gateway.hooks, access_hint)
+    check_folder(gateway.config.state.folder)
     gateway.owns_process = True
     _raise_open_file_limit()
     _return_large_blocks()
     detect_disconnects()
     reduce_memory()
     with contextlib.ExitStack() as held:
-        listeners = [held.enter_context(listen(config, address)) for address in addresses]
+        problems = Problems()
+        listeners = [held.enter_context(listener) for listener in open_listeners(config, problems)]
+        problems.raise_found()
         if config.admin_address:
             gateway.admin_address = listeners[1].getsockname()[:2]
         admin = listeners[1 if config.admin_address else 0]
@@ -154,7 +209,7 @@ async def _serve(
         try:
             await lifespan
         except BaseException as error:
-            failed.append(_cause(error))
+            failed.append(gateway_error_in(error) or error)
             raise
 
     async def announce(url: str) -> None:
@@ -220,14 +275,6 @@ async def _log_progress(gateway: RunningGateway, url: str) -> None:
 def _first_names(names: Sequence[str]) -> str:
     more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
     return ", ".join([*names[:_MAX_NAMES], *more])
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The gateway's own error behind an exception, such as Hypercorn's for a failed lifespan; else the exception."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, GatewayError):
-        cause = cause.__cause__ or cause.__context__
-    return cause or error
 
 
 def _set_dead_peer_timeouts(listener: socket.socket, seconds: float) -> None:

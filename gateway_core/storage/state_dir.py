@@ -22,6 +22,8 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
+_HINT = 'choose another directory, or set it to "" to disable persistence'
+
 LOCK = "gateway.lock"
 """Name of the file that a server locks; it contains the id of its process and the URL of its admin pages."""
 
@@ -51,9 +53,27 @@ def make_folder(path: Path) -> Path:
         raise ConfigError(
             f"cannot create the state directory {path}: {error.strerror}",
             source="[state] folder",
-            hint='choose another directory, or set it to "" to disable persistence',
+            hint=_HINT,
         ) from error
     return path
+
+
+def check_folder(path: Path | None) -> None:
+    """Check that the directory can be created and written to, without creating it.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if path is None:
+        return
+    nearest = next(each for each in (path, *path.parents) if os.path.lexists(each) or each == each.parent)
+    if not nearest.is_dir():
+        reason = f"{nearest} is not a directory"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        reason = f"no permission to write to {nearest}"
+    else:
+        return
+    raise ConfigError(f"cannot use the state directory {path}: {reason}", source="[state] folder", hint=_HINT)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ import pytest
 
 from tests.support.upstream import FakeUpstream
 
-START_SECONDS = 30.0
-STOP_SECONDS = 15.0
+START_SECONDS = 60.0
+STOP_SECONDS = 40.0
 COMMAND = Path(sys.executable).with_name("agent-gateway")
 SERVES_AT = re.compile(r"listening on (http://\S+)/v1")
 

@@ -12,7 +12,7 @@ import openai
 import psutil
 import pytest
 
-from tests.acceptance.conftest import serving
+from tests.acceptance.conftest import STOP_SECONDS, serving
 from tests.acceptance.test_chat import user
 
 AGENT = """
@@ -52,7 +52,7 @@ def test_the_port_is_free_after_a_kill(tmp_path, name, at_import):
         child = int(answer.choices[0].message.content)
         try:
             server.process.kill()
-            server.process.wait(10)
+            server.process.wait(STOP_SECONDS)
             os.kill(child, 0)  # it still runs
             with socket.socket() as listener:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

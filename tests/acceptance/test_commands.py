@@ -215,7 +215,7 @@ def test_an_invalid_setting_fails_every_command_with_one_line(run, tmp_path):
     (tmp_path / "gateway.toml").write_text("[server]\nprt = 1\n")
     for command in ("serve", "plugins", "config", "agents"):
         output = run(command, status=78)
-        assert "gateway.toml: [server] prt: unknown key (did you mean 'port'?)" in output
+        assert "gateway.toml:2: [server] prt: unknown key (did you mean 'port'?)" in output
 
 
 def test_the_audit_has_the_checks_and_subcommands_of_two_plugins(run, tmp_path):
@@ -334,7 +334,7 @@ def test_ipv6_loopback_is_served(tmp_path):
     ("settings", "expected"),
     [
         ('[plugins.metrics]\nlisten = "nohost"\n', "[plugins.metrics] listen"),
-        ("server = 3\n", "gateway.toml: server: must be a table, not 3 (write [server])"),
+        ("server = 3\n", "gateway.toml:1: server: must be a table, not 3 (write [server])"),
         ('[plugins.tool_policy]\ndeny = ["rm"]\n', '[plugins.security.rules] block_tools = ["rm"]'),
     ],
 )
@@ -454,3 +454,32 @@ def test_colors_of_commands_follow_the_environment(run, monkeypatch):
     assert "\x1b[2m[get_weather" in run("chat", "A", "weather in Paris", "--offline")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[" not in run("chat", "A", "weather in Paris", "--offline")
+
+
+def test_a_misspelt_command_or_option_has_a_suggestion(run):
+    assert "Did you mean 'serve'?" in run("srve", status=2)
+    assert "--port" in run("serve", "--prot", "1", status=2)
+
+
+def test_all_mistakes_are_reported_with_status_78(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text("[server]\nport = '80'\n[plugins.upstreams.u]\nbase_url = 'localhost:1'\n")
+    lines = run("config", "--check", status=78).splitlines()
+    assert lines[0].startswith("error: gateway.toml:2: [server] port: must be an integer")
+    assert lines[1].startswith("error: gateway.toml:4: [plugins.upstreams.u] base_url: invalid URL")
+    assert lines[2] == "2 errors, 0 warnings"
+    assert [row["line"] for row in json.loads(run("config", "--check", "--json", status=78))] == [2, 4]
+    assert run("serve", status=78).count("agent-gateway: gateway.toml:") == 2
+    assert {row["state"] for row in json.loads(run("check", "--json", status=78))} == {"ok", "error"}
+
+
+def test_a_running_gateway_is_not_disturbed_by_the_check(run, tmp_path):
+    (tmp_path / "gateway.toml").write_text("[plugins.security.limits]\ntokens_per_day = 100000\n")
+    with serving(tmp_path, "--offline") as server:
+        ask = server.client().chat.completions.create
+        ask(model="SampleAgent", messages=[{"role": "user", "content": "Hello"}])
+        before = sorted(each.name for each in (tmp_path / ".agent-gateway").iterdir())
+        output = run("config", "--check", "--offline", "--port", str(server.port))
+        assert f"note: the command line: [server] port: cannot listen on 127.0.0.1:{server.port}" in output
+        assert f"(process {server.process.pid})" in output
+        assert sorted(each.name for each in (tmp_path / ".agent-gateway").iterdir()) == before
+        ask(model="SampleAgent", messages=[{"role": "user", "content": "Hello"}])

@@ -18,7 +18,7 @@ from tests.support.upstream import upstream_process
 
 MAX_CPU_SECONDS = 1.5
 """Of one request; below 0.5 s on an idle machine, and 8 s before there were limits."""
-MAX_LAG_SECONDS = 2.0
+MAX_LAG_SECONDS = 5.0
 """Of another request meanwhile; generous, because the machine may be busy; below 0.25 s on an idle one."""
 MAX_MEMORY_MIB = 50
 SIZE = 9_500_000

@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.conftest import COMMAND, Server, serving
 
-SECONDS = 15.0
+SECONDS = 30.0
 TIE = "from agents import Agent\n\none = Agent(name='first', instructions='I am one.')\ntwo = Agent(name='second')\n"
 CHAT = """
 import asyncio

@@ -19,7 +19,7 @@ import pytest
 
 from tests.acceptance.conftest import Server, serving
 
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 def until(holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:

@@ -106,7 +106,7 @@ def test_a_client_that_does_not_read_is_disconnected_and_its_run_ends(server, up
     with client:
         client.sendall(post("endless", stream=True))
         [record] = upstream.wait_for_records(1)
-        assert record.closed_early.wait(15), "the run of a client that takes nothing goes on"
+        assert record.closed_early.wait(30), "the run of a client that takes nothing goes on"
 
 
 def test_runs_beyond_the_limit_are_rejected(server, upstream):
@@ -124,7 +124,7 @@ def test_runs_beyond_the_limit_are_rejected(server, upstream):
         for client in waiting:
             client.close()
     for record in upstream.records:
-        assert record.closed_early.wait(5)
+        assert record.closed_early.wait(30)
     answer = (
         server.client()
         .with_options(max_retries=5)

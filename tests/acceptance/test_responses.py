@@ -8,7 +8,7 @@ import urllib.request
 import openai
 import pytest
 
-from tests.acceptance.conftest import serving
+from tests.acceptance.conftest import STOP_SECONDS, serving
 
 AGENT = '''
 from agents import Agent, function_tool
@@ -48,7 +48,7 @@ def folder(tmp_path, upstream):
 
 def kill(server) -> None:
     server.process.send_signal(signal.SIGKILL)
-    server.process.wait(10)
+    server.process.wait(STOP_SECONDS)
 
 
 def test_answers_are_sent_although_the_disk_is_full(folder):

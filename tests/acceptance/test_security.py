@@ -11,7 +11,7 @@ import httpx2
 import openai
 import pytest
 
-from tests.acceptance.conftest import COMMAND, serving
+from tests.acceptance.conftest import COMMAND, STOP_SECONDS, serving
 
 AGENT = "from agents import Agent\nagent = Agent(name='x')\n"
 GRANT = {"kind": "agent", "pattern": "labs/Research", "principal": "alice", "reason": "demo", "ttl_seconds": 600}
@@ -157,7 +157,7 @@ def test_keys_rules_and_an_override_that_survives_sigkill(folder):
         granted = admin(server, root, "POST", "/security/override", GRANT)
         assert granted.status_code == 201
         server.process.send_signal(signal.SIGKILL)
-        server.process.wait(10)
+        server.process.wait(STOP_SECONDS)
         output = server.text
     with serving(folder, "--offline", "--host", "0.0.0.0") as server:
         assert ask(server, alice, "labs/Research").choices[0].message.content

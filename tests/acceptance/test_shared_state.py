@@ -8,14 +8,14 @@ import time
 import openai
 import pytest
 
-from tests.acceptance.conftest import serving
+from tests.acceptance.conftest import STOP_SECONDS, serving
 from tests.acceptance.test_security import AGENT, GRANT, admin, ask, command, folder, make_key
 
 __all__ = ["folder"]
 WARNING = "uses the state directory"
 
 
-def denied_within(server, key, model, seconds=5.0, error=openai.PermissionDeniedError) -> float:
+def denied_within(server, key, model, seconds=30.0, error=openai.PermissionDeniedError) -> float:
     """Repeat a request until it is denied, and return the seconds."""
     began = time.monotonic()
     while True:
@@ -52,7 +52,7 @@ def test_a_second_server_warns_and_has_the_same_overrides(granted, folder):
         assert admin(first, root, "DELETE", override).status_code == 200
         assert denied_within(second, alice, "labs/Research") < 2
         admin(second, root, "POST", "/security/override", GRANT)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while not allowed(first, alice, "labs/Research"):
             assert time.monotonic() < until, "the override is not active in the first server"
         command(folder, "check")
@@ -79,14 +79,14 @@ def test_overrides_are_revoked_in_the_file(granted, folder, way):
 
 def test_a_key_is_revoked_while_an_agent_loads(granted, folder):
     server, _, alice, _ = granted
-    (folder / "agents" / "Slow.py").write_text("import time\nprint('loads', flush=True)\ntime.sleep(30)\n" + AGENT)
-    until = time.monotonic() + 20
+    (folder / "agents" / "Slow.py").write_text("import time\nprint('loads', flush=True)\ntime.sleep(60)\n" + AGENT)
+    until = time.monotonic() + 60
     while "loads" not in server.text:
         assert time.monotonic() < until, "the agent does not load"
         time.sleep(0.02)
     file = folder / "gateway.toml"
     file.write_text(file.read_text().replace('agents = ["Open"]', 'agents = ["Open"]\ndisabled = true'))
-    assert denied_within(server, alice, "Open", 20, openai.AuthenticationError) < 10
+    assert denied_within(server, alice, "Open", 25, openai.AuthenticationError) < 25
 
 
 def test_a_key_is_revoked_without_file_system_events(folder):
@@ -102,6 +102,6 @@ def test_a_key_is_revoked_without_file_system_events(folder):
 def test_the_lock_of_a_killed_server_is_no_obstacle(folder):
     with serving(folder, "--offline") as server:
         server.process.send_signal(signal.SIGKILL)
-        server.process.wait(10)
+        server.process.wait(STOP_SECONDS)
     with serving(folder, "--offline") as server:
         assert WARNING not in server.text

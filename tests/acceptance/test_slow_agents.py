@@ -8,7 +8,7 @@ import httpx2
 import openai
 import pytest
 
-from tests.acceptance.conftest import SERVES_AT, START_SECONDS, serving
+from tests.acceptance.conftest import SERVES_AT, START_SECONDS, STOP_SECONDS, serving
 from tests.acceptance.test_chat import user
 
 GOOD = "from agents import Agent\nagent = Agent(name='good')\n"
@@ -88,7 +88,7 @@ def test_a_signal_stops_the_server_while_agents_load(folder, number):
     with serving(folder, "--offline", wait=False) as server:
         url_of(server)
         server.process.send_signal(number)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(STOP_SECONDS) == 0
         assert "Traceback" not in server.text
 
 
@@ -100,5 +100,5 @@ def test_threads_of_agents_do_not_keep_the_process_alive(folder):
     )
     with serving(folder, "--offline") as server:
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(STOP_SECONDS) == 0
         eventually(lambda: "still running: forever" in server.text, True)

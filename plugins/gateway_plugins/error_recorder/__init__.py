@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 from starlette.routing import BaseRoute
 
-from gateway_core import Gateway, GatewayError, hookimpl
+from gateway_core import Count, Gateway, GatewayError, hookimpl
 from gateway_plugins.error_recorder.ring_buffer import ErrorRing
 from gateway_plugins.error_recorder.routes import error_routes
 from gateway_plugins.error_recorder.storage import load, save
@@ -26,7 +26,7 @@ SAVE_SECONDS = 1.0
 class Settings:
     """`[plugins.error_recorder]`."""
 
-    capacity: int = 500
+    capacity: Count = Count(500)
     """Maximum number of distinct errors; the least recently seen error is removed first."""
 
 
@@ -34,6 +34,7 @@ class ErrorRecorder:
     """The plugin `error_recorder`."""
 
     Config = Settings
+    skip_for = ("check",)
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._gateway = gateway

@@ -10,7 +10,9 @@ from typing import Any
 from attrs import frozen
 
 from gateway_core import (
+    SUSPICIOUS,
     AgentEntry,
+    ConfigError,
     FoundAgent,
     Gateway,
     IsolatedModule,
@@ -37,10 +39,19 @@ class FolderDiscovery:
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         self._gateway = gateway
+        self._missing = False
         self.reconfigure(config)
 
     def reconfigure(self, config: Settings) -> None:
-        """Switch to another folder."""
+        """Switch to another folder.
+
+        Raises:
+            ConfigError: It is not a folder.
+        """
+        if config.path.exists() and not config.path.is_dir():
+            raise ConfigError(
+                f"{config.path} is not a folder", source="[plugins.folder_discovery] path", hint="name a folder"
+            )
         self._root = config.path
         self._scanner = Scanner(config.path, self._gateway.report)
 
@@ -48,7 +59,22 @@ class FolderDiscovery:
     def discover_agents(self) -> Iterable[AgentEntry]:
         """Return an entry for each agent in the folder."""
         root = self._root.resolve()
+        self._report_missing()
         return [_entry(found, digest, root) for found, digest in self._scanner.scan().items()]
+
+    def _report_missing(self) -> None:
+        # The default folder is optional.
+        missing = self._root.name != Settings().path.name and not self._root.exists()
+        if missing and not self._missing:
+            self._gateway.report(
+                ConfigError(
+                    f"the folder {self._root} does not exist",
+                    source="[plugins.folder_discovery] path",
+                    hint="create it, or name another folder; relative paths are relative to the folder of gateway.toml",
+                    code=SUSPICIOUS,
+                )
+            )
+        self._missing = missing
 
     @hookimpl
     def watch_paths(self) -> Iterable[Path]:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway_core import AgentEntry, ConfigError, Gateway, gateway_tool_name, hookimpl
+from gateway_core import SUSPICIOUS, AgentEntry, ConfigError, Gateway, gateway_tool_name, hookimpl
 from gateway_plugins.gateway_tools.settings import HttpTool, PythonTool, Settings
 
 if TYPE_CHECKING:
@@ -46,13 +46,28 @@ class GatewayTools:
         if self._fixed is None:
             self._fixed = list(self._configured())
             self._builtin = list(self._built_in()) if self._config.builtin else []
-        self._files = self._files or ToolFiles(self._config.path, self._gateway.report)
+        if self._files is None:
+            self._files = ToolFiles(self._config.path, self._gateway.report)
+            self._report_missing_folder()
         tools: dict[str, FunctionTool] = {}
         # A configured tool replaces a built-in tool of the same name.
         for tool in [*self._fixed, *self._files.read(), *self._builtin]:
             tools.setdefault(tool.name, tool)
         self._tools = tools
         return ()
+
+    def _report_missing_folder(self) -> None:
+        path = self._config.path
+        # The default folder is optional.
+        if path.name != Settings().path.name and not path.is_dir():
+            self._gateway.report(
+                ConfigError(
+                    f"the folder {path} does not exist",
+                    source="[plugins.gateway_tools] path",
+                    hint="create it, or name another folder; relative paths are relative to the folder of gateway.toml",
+                    code=SUSPICIOUS,
+                )
+            )
 
     @hookimpl
     def offer_tools(self) -> "Iterable[Tool]":

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import Factory, evolve, field, frozen
 
-from gateway_core import Bytes, ConfigError, Network, Seconds, Secret, did_you_mean
+from gateway_core import Amount, Bytes, ConfigError, Network, Secret, Timeout, did_you_mean, named_tables
 
 NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -45,9 +45,9 @@ class HttpTool:
     headers: dict[str, Secret] = Factory(dict)
     result: str | None = None
     """A JMESPath expression that selects the result from a JSON response. By default the result is the whole text."""
-    timeout: Seconds = Seconds(10.0)
+    timeout: Timeout = Timeout(10.0)
     """For the whole call, including retries."""
-    retries: int = 2
+    retries: Amount = Amount(2)
     """Number of retries of a GET or HEAD request that fails, or returns 429, 502, 503 or 504."""
     max_size: Bytes = Bytes(1024 * 1024)
     """Maximum size of a response."""
@@ -107,9 +107,10 @@ class Settings:
     @classmethod
     def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
         """Build the settings from the plugin's table. Nested tables are tools."""
-        own = {key: value for key, value in table.items() if not isinstance(value, dict)}
-        tools = {name: _tool(name, value, structure) for name, value in table.items() if isinstance(value, dict)}
-        settings: Settings = structure(own, cls)
+        settings: Settings
+        settings, tools = named_tables(
+            table, lambda own: structure(own, cls), lambda name, value: _tool(name, value, structure)
+        )
         return evolve(settings, tools=tools)
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from gateway_core import Seconds
+from gateway_core import Seconds, Timeout
 
 
 @frozen
@@ -17,7 +17,7 @@ class Settings:
     """Time without changes before a reload."""
     debounce_limit: Seconds = Seconds(2.0)
     """Maximum delay of a reload by further changes."""
-    poll_interval: Seconds = Seconds(1.0)
+    poll_interval: Timeout = Timeout(1.0)
     """Interval of the scans when polling."""
-    rescan_interval: Seconds = Seconds(30.0)
+    rescan_interval: Timeout = Timeout(30.0)
     """Interval of the additional scans when file system events are used."""

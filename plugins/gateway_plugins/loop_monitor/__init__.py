@@ -69,7 +69,9 @@ class LoopMonitor:
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         if config.threshold < MIN_SECONDS:
-            raise ConfigError(f"must be at least {MIN_SECONDS:g} s", source="[plugins.loop_monitor] threshold")
+            raise ConfigError(
+                f"must be at least {MIN_SECONDS:g} s", source="[plugins.loop_monitor] threshold", hint='try "250ms"'
+            )
         self._gateway = gateway
         self._detector = StallDetector(config.threshold, self._blocked, self._free, self._stuck)
         self._culprit: _Culprit | None = None

@@ -5,6 +5,7 @@ which agent has it.
 """
 
 import logging
+import shutil
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from gateway_core import Gateway, Measurement, hookimpl
+from gateway_core import SUSPICIOUS, ConfigError, Gateway, Measurement, hookimpl
 from gateway_plugins.mcp_tools.header_forwarding import Forwarding
 from gateway_plugins.mcp_tools.settings import Settings
 
@@ -56,12 +57,29 @@ class McpTools:
 
         self._servers = servers = Servers(self._gateway, self._config)
         with _quiet_client_log():
+            self._report_missing_files()
             try:
                 await servers.start()
                 yield
             finally:
                 self._servers = None
                 await servers.close()
+
+    def _report_missing_files(self) -> None:
+        """Report programs, folders and files that do not exist yet."""
+        for name, server in self._config.servers.items():
+            program = server.command[0] if server.command else ""
+            missing: dict[str, str] = {}
+            # A path may be relative to `cwd`, and `env` may set another PATH.
+            if program and "/" not in program and "PATH" not in server.env and shutil.which(program) is None:
+                missing["command"] = f"the program '{program}' is not in PATH"
+            if server.cwd is not None and not server.cwd.is_dir():
+                missing["cwd"] = f"the folder {server.cwd} does not exist"
+            if server.token_file is not None and not server.token_file.is_file():
+                missing["token_file"] = f"the file {server.token_file} does not exist"
+            for key, message in missing.items():
+                source, hint = f"[plugins.mcp_tools.{name}] {key}", "create or install it, or write its whole path"
+                self._gateway.report(ConfigError(message, source=source, hint=hint, code=SUSPICIOUS))
 
     @hookimpl
     def offer_tools(self) -> "Iterable[Tool]":

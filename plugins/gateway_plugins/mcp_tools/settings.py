@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import Factory, evolve, field, frozen
 
-from gateway_core import Bytes, ConfigError, Seconds, Secret
+from gateway_core import Bytes, ConfigError, Seconds, Secret, Timeout, named_tables
 
 # Two underscores separate the server's name from the tool's name.
 NAME = re.compile(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*")
@@ -69,9 +69,9 @@ class McpServer:
     """Headers that identify the caller to the server. `{principal}` is replaced by the principal's id."""
     forward_headers: list[str] = Factory(list)
     """Headers of the client's request to send with the calls of its run."""
-    timeout: Seconds = Seconds(60.0)
+    timeout: Timeout = Timeout(60.0)
     """For one call."""
-    connect_timeout: Seconds = Seconds(10.0)
+    connect_timeout: Timeout = Timeout(10.0)
     """For opening a session, and for a call that waits for one."""
     list_ttl: Seconds = Seconds(300.0)
     """Interval between two listings of the tools. A reported change triggers a listing sooner."""
@@ -154,9 +154,10 @@ class Settings:
     @classmethod
     def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
         """Build the settings from the plugin's table. Nested tables are servers."""
-        own = {key: value for key, value in table.items() if not isinstance(value, dict)}
-        servers = {name: _server(name, value, structure) for name, value in table.items() if isinstance(value, dict)}
-        settings: Settings = structure(own, cls)
+        settings: Settings
+        settings, servers = named_tables(
+            table, lambda own: structure(own, cls), lambda name, value: _server(name, value, structure)
+        )
         return evolve(settings, servers=servers)
 
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gateway_core import (
+    Address,
     AuthenticationError,
     ConfigError,
     DecisionMade,
@@ -23,10 +24,11 @@ from gateway_core import (
     ModelCall,
     Outcome,
     RunContext,
-    Seconds,
     Secret,
+    Timeout,
     ToolCall,
     UnavailableError,
+    check_url,
     described,
     hookimpl,
 )
@@ -45,7 +47,7 @@ class Settings:
 
     open: bool = False
     """Whether `/metrics` is public; otherwise it requires an admin."""
-    listen: str = ""
+    listen: Address = Address("")
     """A separate address that serves the metrics, such as `127.0.0.1:9464`."""
     key: Secret | None = None
     """A bearer key for scrapers. If set, both addresses require it."""
@@ -53,8 +55,16 @@ class Settings:
     """Base URL of an OTLP/HTTP collector, such as `http://127.0.0.1:4318`."""
     otlp_headers: dict[str, Secret] = Factory(dict)
     """HTTP headers for the collector."""
-    otlp_interval: Seconds = Seconds(60.0)
+    otlp_interval: Timeout = Timeout(60.0)
     """Interval between exports to the collector."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.otlp_endpoint:
+            try:
+                check_url(self.otlp_endpoint)
+            except ConfigError as error:
+                error.source = "otlp_endpoint"
+                raise
 
 
 class Metrics:

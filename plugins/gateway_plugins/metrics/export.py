@@ -4,6 +4,7 @@ Each gateway has its own meter provider and registry; the process's global ones 
 so that a slow reader or an unreachable collector does not delay requests.
 """
 
+import errno
 import hmac
 import socket
 import threading
@@ -19,7 +20,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest, make_wsgi_app
 
-from gateway_core import ConfigError, Secret, __version__
+from gateway_core import ConfigError, Secret, __version__, host_and_port
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SHUTDOWN_SECONDS = 2.0
@@ -93,15 +94,16 @@ def listening(address: str, registry: CollectorRegistry, key: Secret | None) -> 
     Raises:
         ConfigError: The address is invalid or in use.
     """
-    host, _, port = address.rpartition(":")
+    host, port = host_and_port(address)
     try:
-        if not host:
-            raise ValueError("no host")
-        server = _Server((host.strip("[]"), int(port)), _Quiet)
-    except (OSError, ValueError, OverflowError) as error:
+        server = _Server((host.strip("[]"), port), _Quiet)
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
         raise ConfigError(
-            f"cannot listen on {address}: {getattr(error, 'strerror', None) or 'expected host:port'}",
+            f"cannot listen on {address}: {error.strerror or error}",
             source="[plugins.metrics] listen",
+            hint="choose another port" if in_use else "use an address of this machine and a port from 1024",
+            code="address_in_use" if in_use else None,
         ) from error
     server.set_app(_require_key(make_wsgi_app(registry), key) if key else make_wsgi_app(registry))
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal, TextIO
 from attrs import frozen
 from starlette.middleware import Middleware
 
-from gateway_core import Gateway, Outcome, RunContext, Usage, hookimpl
+from gateway_core import Count, Gateway, Outcome, RunContext, Usage, hookimpl
 from gateway_plugins.request_log.access import AccessLog
 from gateway_plugins.request_log.console import ConsoleFormatter
 from gateway_plugins.request_log.formats import JsonFormatter
@@ -30,7 +30,7 @@ class Settings:
     """Minimum level of the lines that are written."""
     requests: bool = True
     """Whether to log each request."""
-    queue: int = 10_000
+    queue: Count = Count(10_000)
     """Maximum number of queued lines; when the queue is full, lines are dropped and counted."""
 
 

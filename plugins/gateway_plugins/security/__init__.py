@@ -7,8 +7,9 @@ took effect. Without keys every client is admitted, and the core then listens on
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -16,6 +17,7 @@ from attrs import evolve
 from gateway_core import (
     AgentEntry,
     AuditContext,
+    Catalog,
     ConfigError,
     Decision,
     DecisionMade,
@@ -42,6 +44,7 @@ from gateway_plugins.security.limits.admission import RateLimitHeaders
 from gateway_plugins.security.policy.compiler import Policy, read_policy
 from gateway_plugins.security.policy.evaluator import PolicyEvaluator, defers_to_tool_default
 from gateway_plugins.security.settings import Settings
+from gateway_plugins.security.unmatched import unknown_principals, unmatched
 
 if TYPE_CHECKING:
     import click
@@ -64,6 +67,7 @@ class Security:
         self._gateway = gateway
         self._parts = Components(gateway, config)
         self._warnings = ExpiryWarnings()
+        self._unmatched: frozenset[str] = frozenset()
         self._settings = config
         self._policy: Policy
         self._rules: PolicyEvaluator
@@ -169,6 +173,17 @@ class Security:
                 hint=f"{last.place}: {last.pattern or last.reason}",
                 code="security",
             )
+
+    @hookimpl
+    def on_catalog(self, catalog: Catalog, watched: Sequence[Path]) -> None:
+        """Report the settings without effect, each once until that changes."""
+        renderings = self._gateway.config.clients.principals
+        errors = [*unmatched(self._settings, catalog), *unknown_principals(self._settings, renderings)]
+        found = {str(error): error for error in errors}
+        for text, error in found.items():
+            if text not in self._unmatched:
+                self._gateway.report(error)
+        self._unmatched = frozenset(found)
 
     @hookimpl
     def admission(self, run: RunContext, entry: AgentEntry) -> AbstractAsyncContextManager[None]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from gateway_core import Bytes, Seconds
+from gateway_core import AllowedHost, Amount, Bytes, Origin, Timeout
 
 Fsync = Literal["always", "admin", "never"]
 
@@ -71,9 +71,9 @@ class RuleSettings(NamespaceSettings):
 class OverrideSettings:
     """`[plugins.security.overrides]`."""
 
-    default_ttl: Seconds = Seconds(900.0)
+    default_ttl: Timeout = Timeout(900.0)
     """The lifetime of an override that specifies none."""
-    max_ttl: Seconds = Seconds(86400.0)
+    max_ttl: Timeout = Timeout(86400.0)
     """The maximum lifetime of an override."""
     granters: list[str] = field(factory=list)
     """The principals that may grant and revoke overrides; empty for every admin."""
@@ -83,21 +83,21 @@ class OverrideSettings:
 class LimitSettings:
     """`[plugins.security.limits]`. 0 means no limit. Requests without a key are counted by principal."""
 
-    requests_per_minute: int = 0
+    requests_per_minute: Amount = Amount(0)
     """For each key."""
-    agent_requests_per_minute: int = 0
+    agent_requests_per_minute: Amount = Amount(0)
     """For each agent, from all callers."""
-    total_requests_per_minute: int = 0
+    total_requests_per_minute: Amount = Amount(0)
     """For the whole gateway."""
-    concurrent_runs: int = 0
+    concurrent_runs: Amount = Amount(0)
     """For each key."""
-    agent_concurrent_runs: int = 0
+    agent_concurrent_runs: Amount = Amount(0)
     """For each agent, from all callers."""
-    total_concurrent_runs: int = 0
+    total_concurrent_runs: Amount = Amount(0)
     """For the whole gateway."""
-    tokens_per_day: int = 0
+    tokens_per_day: Amount = Amount(0)
     """For each key, as reported by upstreams. A run that starts below the limit may exceed it."""
-    failed_authentications_per_minute: int = 60
+    failed_authentications_per_minute: Amount = Amount(60)
     """For each client address."""
     storage: str = "memory://"
     """The storage of request counts: in memory, or a URI such as `redis://host:6379` that several gateways share."""
@@ -113,7 +113,7 @@ class AuditSettings:
     """Whether runs may start while the audit log cannot be written. Changes by admins are always refused then."""
     max_size: Bytes = Bytes(64 * 1024 * 1024)
     """Maximum size of a file in bytes; the log is rotated before it exceeds this size."""
-    keep: int = 0
+    keep: Amount = Amount(0)
     """Number of rotated files to keep; 0 keeps all."""
 
 
@@ -121,9 +121,9 @@ class AuditSettings:
 class Settings:
     """`[plugins.security]`."""
 
-    allowed_hosts: list[str] = field(factory=list)
+    allowed_hosts: list[AllowedHost] = field(factory=list)
     """Additional host names under which clients may reach the gateway; `*` allows any host name."""
-    allowed_origins: list[str] = field(factory=list)
+    allowed_origins: list[Origin] = field(factory=list)
     """Web origins whose pages may send changing requests to the admin pages."""
     admin_keys_may_chat: bool = False
     """Whether admin keys may also use agents, as far as the rules allow."""

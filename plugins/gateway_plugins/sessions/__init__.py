@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from gateway_core import AgentEntry, Bytes, Check, Gateway, RecordStore, RunContext, Seconds, hookimpl
+from gateway_core import AgentEntry, Amount, Check, Gateway, RecordStore, RunContext, Seconds, Size, hookimpl
 from gateway_plugins.sessions import chat_session, records
 from gateway_plugins.sessions.records import SqliteRecords
 from gateway_plugins.sessions.store import Quota, Store
@@ -26,13 +26,13 @@ FILE = "sessions.db"
 class Settings:
     """`[plugins.sessions]`."""
 
-    history: int = 200
+    history: Amount = Amount(200)
     """Maximum number of items that an agent with a memory receives, the newest ones; 0 means no limit."""
     keep_memories: Seconds = Seconds(90 * 86400.0)
     """Time after which an unused memory is deleted; 0 means never."""
-    max_memory: Bytes = Bytes(16 * 1024 * 1024)
+    max_memory: Size = Size(16 * 1024 * 1024)
     """Maximum size of one memory; its oldest items are deleted first."""
-    max_stored: Bytes = Bytes(256 * 1024 * 1024)
+    max_stored: Size = Size(256 * 1024 * 1024)
     """Maximum size of the responses and approvals of one principal, and of its memories; the oldest are deleted."""
 
 

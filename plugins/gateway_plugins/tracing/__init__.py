@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import Factory, frozen
 from starlette.middleware import Middleware
 
-from gateway_core import ConfigError, Gateway, Secret, hookimpl
+from gateway_core import ConfigError, Gateway, Secret, Url, hookimpl
 from gateway_plugins.tracing.requests import RequestSpans
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Settings:
 
     exporter: Literal["none", "otlp", "console"] = "none"
     """Destination of the spans; `none` disables tracing."""
-    otlp_endpoint: str = "http://127.0.0.1:4318"
+    otlp_endpoint: Url = Url("http://127.0.0.1:4318")
     """Base URL of an OTLP/HTTP collector."""
     otlp_headers: dict[str, Secret] = Factory(dict)
     """HTTP headers for the collector."""
@@ -48,7 +48,11 @@ class Tracing:
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
         if not 0 <= config.sample_ratio <= 1:
-            raise ConfigError("must be between 0 and 1", source="[plugins.tracing] sample_ratio")
+            raise ConfigError(
+                "must be between 0 and 1",
+                source="[plugins.tracing] sample_ratio",
+                hint="0.1 samples a tenth of the traces",
+            )
         self._config = config
         self._spans: Spans | None = None
 

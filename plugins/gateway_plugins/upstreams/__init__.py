@@ -9,14 +9,17 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from gateway_core import (
+    SUSPICIOUS,
     AgentEntry,
     Catalog,
     Check,
     ConfigError,
     Gateway,
     Measurement,
+    Problems,
     RunContext,
     did_you_mean,
     hookimpl,
@@ -42,17 +45,12 @@ class Upstreams:
     skip_for = ("check", "offline")
 
     def __init__(self, gateway: Gateway, config: Settings) -> None:
-        if config.default is not None and config.default not in config.upstreams:
-            raise ConfigError(
-                f"unknown upstream '{config.default}'",
-                source="[plugins.upstreams] default",
-                hint=f"add a table [plugins.upstreams.{config.default}]",
-            )
         _check(config)
         self._gateway = gateway
         self._config = config
         self._provider: UpstreamProvider | None = None
         self._reason = "not started"
+        self._reported: set[tuple[str, str]] = set()
 
     @hookimpl
     @asynccontextmanager
@@ -62,6 +60,16 @@ class Upstreams:
         from gateway_plugins.upstreams.discovery import discover
         from gateway_plugins.upstreams.provider import UpstreamProvider
 
+        for name, upstream in self._config.upstreams.items():
+            if not urlsplit(upstream.base_url).path.strip("/"):
+                self._gateway.report(
+                    ConfigError(
+                        f"has no path: {upstream.base_url}",
+                        source=f"[plugins.upstreams.{name}] base_url",
+                        hint=f'most servers have the API at "{upstream.base_url.rstrip("/")}/v1"',
+                        code=SUSPICIOUS,
+                    )
+                )
         selection = await discover(self._config.upstreams, probe=self._config.probe)
         self._reason = selection.reason
         if not selection.upstreams:
@@ -91,11 +99,27 @@ class Upstreams:
         provider = self._provider
         if provider is None:
             return
+        for name, table in self._gateway.config.agents.items():
+            if table.model is not None and (name, table.model) not in self._reported:
+                self._report_unknown_model(provider, name, table.model)
         for served in catalog.agents.values():
             own = self._gateway.config.agent(served.id).model
             for agent in served.runnable.agents:
                 if own is not None or agent.model is None or isinstance(agent.model, str):
                     provider.note_unsupported(served.id, own or agent.model or served.model, agent)
+
+    def _report_unknown_model(self, provider: "UpstreamProvider", agent: str, model: str) -> None:
+        route = provider.route(model)
+        if route.found:
+            return
+        self._reported.add((agent, model))
+        error = ConfigError(
+            f"no upstream has the model '{model}'; {route.model} of upstream {route.upstream} is used instead",
+            source=f"[agents.{agent}] model",
+            hint=did_you_mean(model, provider.model_names()),
+            code="no_such_model",
+        )
+        self._gateway.report(error)
 
     @hookimpl
     async def readiness(self) -> Iterable[Check]:
@@ -147,26 +171,42 @@ class Upstreams:
 
 
 def _check(config: Settings) -> None:
-    for name, upstream in config.upstreams.items():
-        table = f"[plugins.upstreams.{name}]"
-        for hosted in upstream.substitutes:
-            if hosted not in HOSTED_TOOLS:
-                raise ConfigError(
-                    f"unknown hosted tool '{hosted}'",
-                    source=f"{table} substitutes",
-                    hint=did_you_mean(hosted, HOSTED_TOOLS),
-                )
-        seen = [name]
-        while (following := config.upstreams[seen[-1]].fallback) is not None:
-            if following not in config.upstreams:
-                raise ConfigError(
-                    f"unknown upstream '{following}'",
-                    source=f"[plugins.upstreams.{seen[-1]}] fallback",
-                    hint=did_you_mean(following, config.upstreams),
-                )
-            if following in seen:
-                raise ConfigError(f"the fallbacks of '{name}' form a cycle", source=f"{table} fallback")
-            seen.append(following)
+    problems = Problems()
+    with problems.collected():
+        if config.default is not None and config.default not in config.upstreams:
+            known = did_you_mean(config.default, config.upstreams)
+            raise ConfigError(
+                f"unknown upstream '{config.default}'",
+                source="[plugins.upstreams] default",
+                hint=f"{known}; or add a table [plugins.upstreams.{config.default}]",
+            )
+    for name in config.upstreams:
+        with problems.collected():
+            _check_upstream(name, config)
+    problems.raise_found()
+
+
+def _check_upstream(name: str, config: Settings) -> None:
+    upstream = config.upstreams[name]
+    table = f"[plugins.upstreams.{name}]"
+    for hosted in upstream.substitutes:
+        if hosted not in HOSTED_TOOLS:
+            raise ConfigError(
+                f"unknown hosted tool '{hosted}'",
+                source=f"{table} substitutes",
+                hint=did_you_mean(hosted, HOSTED_TOOLS),
+            )
+    seen = [name]
+    while (following := config.upstreams[seen[-1]].fallback) is not None:
+        if following not in config.upstreams:
+            raise ConfigError(
+                f"unknown upstream '{following}'",
+                source=f"[plugins.upstreams.{seen[-1]}] fallback",
+                hint=did_you_mean(following, config.upstreams),
+            )
+        if following in seen:
+            raise ConfigError(f"the fallbacks of '{name}' form a cycle", source=f"{table} fallback")
+        seen.append(following)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import httpx2
 from agents.models import get_default_model
 from attrs import frozen
 
-from gateway_core import Secret
+from gateway_core import ConfigError, Secret, Url, check_url
 from gateway_plugins.upstreams.settings import Upstream
 
 PROBE_SECONDS = 0.3
@@ -46,16 +46,21 @@ async def discover(
     if probe:
         for name, base_url in servers.items():
             if await _is_running(base_url):
-                return Selection({name: Upstream(base_url)}, f"detected at {base_url}")
+                return Selection({name: Upstream(Url(base_url))}, f"detected at {base_url}")
     return Selection({}, "no upstream is configured, and no local server was found")
 
 
 def _from_environment(key: str | None, url: str | None) -> Upstream:
     secret = Secret(key) if key else None
+    if url:
+        try:
+            check_url(url)
+        except ConfigError as error:
+            raise ConfigError(error.message, source="environment variable OPENAI_BASE_URL", hint=error.hint) from None
     if url and url.rstrip("/") != OPENAI_URL:
-        return Upstream(url, secret, default_model=os.environ.get("OPENAI_DEFAULT_MODEL"))
+        return Upstream(Url(url), secret, default_model=os.environ.get("OPENAI_DEFAULT_MODEL"))
     # Only OpenAI's own server is certain to support the Responses API and the SDK's default model.
-    return Upstream(OPENAI_URL, secret, api="responses", default_model=get_default_model())
+    return Upstream(Url(OPENAI_URL), secret, api="responses", default_model=get_default_model())
 
 
 async def _is_running(base_url: str) -> bool:

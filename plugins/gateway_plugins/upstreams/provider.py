@@ -95,6 +95,17 @@ class UpstreamProvider:
             self._models[routes, agent_id] = model
         return model
 
+    def route(self, name: str) -> Route:
+        """Resolve a model name to an upstream and its model."""
+        return self._router.route(name)
+
+    def model_names(self) -> set[str]:
+        """Return the aliases of all upstreams, the names that they list, and their default models."""
+        names = {name for listed in self._listed.values() for name in listed or ()}
+        for upstream in self._upstreams.values():
+            names |= {*upstream.models, *([upstream.default_model] if upstream.default_model else [])}
+        return names
+
     def _fallbacks(self, route: Route, name: str | None) -> Iterator[Route]:
         following = self._upstreams[route.upstream].fallback
         while following is not None:

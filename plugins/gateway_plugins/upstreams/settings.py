@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attrs import Factory, evolve, field, frozen
 
-from gateway_core import Bytes, Seconds, Secret
+from gateway_core import Amount, Bytes, Count, Secret, Timeout, Url, named_tables
 
 HOSTED_TOOLS = (
     "web_search",
@@ -29,7 +29,7 @@ HOSTED_TOOLS = (
 class Upstream:
     """`[plugins.upstreams.NAME]`: one OpenAI-compatible server."""
 
-    base_url: str
+    base_url: Url
     api_key: Secret | None = None
     api: Literal["chat", "responses"] = "chat"
     """The OpenAI API that the server supports: Chat Completions or Responses."""
@@ -45,17 +45,17 @@ class Upstream:
     models: dict[str, str] = Factory(dict)
     """Aliases: the agents' names for models, and the upstream's names."""
     headers: dict[str, Secret] = Factory(dict)
-    connect_timeout: Seconds = Seconds(5.0)
-    first_byte_timeout: Seconds = Seconds(60.0)
+    connect_timeout: Timeout = Timeout(5.0)
+    first_byte_timeout: Timeout = Timeout(60.0)
     """For the start of a stream."""
-    idle_timeout: Seconds = Seconds(120.0)
+    idle_timeout: Timeout = Timeout(120.0)
     """For the gap between two parts of a stream."""
-    total_timeout: Seconds = Seconds(600.0)
+    total_timeout: Timeout = Timeout(600.0)
     """For a response that is not streamed, including its headers and retries."""
     max_answer: Bytes = Bytes(64 * 1024 * 1024)
     """Maximum size of a response, decompressed, streamed or not."""
-    max_connections: int = 1000
-    max_retries: int | None = None
+    max_connections: Count = Count(1000)
+    max_retries: Amount | None = None
     """Number of retries for calls that fail before the first byte: on 408, 409, 429, 5xx and lost connections. The
     default is 2, or 0 with a `fallback`, since a failover is better than a retry."""
     fallback: str | None = None
@@ -81,7 +81,8 @@ class Settings:
     @classmethod
     def from_table(cls, table: Mapping[str, Any], structure: Callable[..., Any]) -> "Settings":
         """Build the settings from the plugin's table. Nested tables are upstreams."""
-        own = {key: value for key, value in table.items() if not isinstance(value, dict)}
-        upstreams = {name: structure(value, Upstream, name) for name, value in table.items() if isinstance(value, dict)}
-        settings: Settings = structure(own, cls)
+        settings: Settings
+        settings, upstreams = named_tables(
+            table, lambda own: structure(own, cls), lambda name, value: structure(value, Upstream, name)
+        )
         return evolve(settings, upstreams=upstreams)

@@ -187,7 +187,7 @@ async def test_a_module_that_ends_the_process_ends_only_its_trial(folder, text, 
 
 async def test_an_import_that_hangs_times_out_and_its_line_is_reported(folder):
     (folder / "One" / "agent.py").write_text("import threading\n\nthreading.Event().wait()")
-    async with gateway_in_memory(folder=folder, config={"catalog": {"load_timeout": "200ms"}}) as g:
+    async with gateway_in_memory(folder=folder, config={"catalog": {"load_timeout": "3s"}}) as g:
         error = g.gateway.catalog.broken["One"].error
         assert (error.code, error.line, error.source_line) == ("timeout", 3, "threading.Event().wait()")
         assert list(g.gateway.catalog.agents) == ["Two"]
@@ -287,12 +287,13 @@ async def test_settings_for_an_unknown_agent_are_reported_once(folder):
     async with gateway_in_memory(folder=folder, config=config, plugins=recording(errors)) as g:
         await g.gateway.reload()
         [error] = errors
-        assert (error.code, error.source, error.hint) == ("no_such_agent", "[agents.Onne]", "did you mean 'One'?")
+        place = "the command line: [agents.Onne]"
+        assert (error.code, error.source, error.hint) == ("no_such_agent", place, "did you mean 'One'?")
         (folder / "One").rename(folder / "Onne")
         await g.gateway.reload()
         (folder / "Onne").rename(folder / "One")
         await g.gateway.reload()
-        assert [error.source for error in errors] == ["[agents.Onne]"] * 2
+        assert [error.source for error in errors] == [place] * 2
 
 
 TIE = "from agents import Agent\none = Agent(name='first')\ntwo = Agent(name='second')\n"

@@ -35,7 +35,7 @@ pytestmark = [
 
 FOREIGN = Path(__file__).parents[2] / "fixtures" / "dropin_agents_foreign"
 READS_NEW_F_STRINGS = sys.version_info >= (3, 12)
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 
 
 @frozen

@@ -3,8 +3,8 @@
 import attrs
 import pytest
 
-from gateway_core.config.converter import Bytes, Seconds, Secret
 from gateway_core.config.settings import MASK, load_config, mask_secrets
+from gateway_core.config.values import Bytes, Seconds, Secret
 from gateway_core.errors import ConfigError
 
 

@@ -1,13 +1,15 @@
 """Hook results are combined as specified, and a plugin that violates a hook's contract is rejected."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 import gateway_core.hooks.dispatch as hooks_module
-from gateway_core.errors import DiscoveryError, PluginError, UnavailableError
+from gateway_core.errors import ConfigError, DiscoveryError, PluginError, UnavailableError
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.hooks.specs import hookimpl
+from gateway_core.testing import gateway_in_memory
 from gateway_core.types import AgentEntry, Decision, Outcome, Principal, RunContext, Usage
 
 ANN = Principal("ann")
@@ -189,3 +191,57 @@ async def test_a_timeout_error_raised_by_a_plugin_is_not_a_hook_timeout(short_ti
 
     with pytest.raises(TimeoutError, match="its own"):
         await Hooks({"own": Own()}).authenticate(None)
+
+
+STARTUP = {
+    "lifespan": "cannot be started: OSError: [Errno 13] Permission denied: '/x' and more",
+    "middleware": "failed in middleware: PermissionError",
+    "routes": "failed in routes: PermissionError",
+    "trace_processors": "failed in trace_processors: PermissionError",
+    "constructor": "cannot be started: PermissionError",
+}
+
+
+@pytest.mark.parametrize("hook", STARTUP)
+async def test_an_exception_at_startup_is_one_line_with_the_plugins_name(hook):
+    def fail(*_):
+        raise OSError(13, "Permission denied", "/x") from None
+
+    class Failing:
+        def __init__(self, *_):
+            if hook == "constructor":
+                fail()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self):
+        raise OSError("[Errno 13] Permission denied:\n'/x' and more")
+        yield
+
+    if hook != "constructor":
+        setattr(Failing, hook, hookimpl(lifespan if hook == "lifespan" else lambda self: fail()))
+    with pytest.raises(PluginError) as caught:
+        async with gateway_in_memory({}, plugins={"theirs": Failing}):
+            pass
+    assert str(caught.value).startswith(f"plugin theirs: {STARTUP[hook]}")
+    assert "enabled = false" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_settings_error_in_a_task_group_of_a_lifespan_remains_a_settings_error():
+    async def fail():
+        raise ConfigError("no", source="[plugins.theirs] key", hint="do")
+
+    class Theirs:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        @contextlib.asynccontextmanager
+        async def lifespan(self):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+            yield
+
+    with pytest.raises(ConfigError, match="no"):
+        async with gateway_in_memory({}, plugins={"theirs": Theirs}):
+            pass

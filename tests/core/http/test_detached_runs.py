@@ -140,14 +140,14 @@ async def test_a_result_belongs_to_its_principal_and_expires():
 
 async def test_a_newer_run_with_the_same_id_replaces_the_result():
     first, second = Slow(), Slow()
-    config = {"runs": {"on_disconnect": "detach", "keep_results": "300ms"}}
+    config = {"runs": {"on_disconnect": "detach", "keep_results": "2s"}}
     async with gateway_in_memory({"A": first.agent, "B": second.agent}, config=config) as g:
         await leave(g, first, stream=True)
         first.go.set()
         await until(g, "/v1/runs/r1", "completed")
         await leave(g, second, stream=True, model="B")
         # By then, the timer of the first result has fired.
-        await asyncio.sleep(0.31)
+        await asyncio.sleep(2.1)
         assert (await g.http.get("/v1/runs/r1")).json()["model"] == "B"
 
 

@@ -77,6 +77,7 @@ async def test_an_unreachable_server_delays_startup_by_the_limit_only_and_no_oth
         await until(lambda: "Caller" in g.gateway.catalog.agents)
         await ask(g)
         assert facts(g, "dead")["state"] in ("down", "connecting")
+        await until(lambda: facts(g, "dead")["last_error"])
         assert facts(g, "dead")["last_error"] == "could not connect"
     assert said(model) == ["2"]
 

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from mcp_types import CallToolResult, ImageContent, TextContent
 
 from gateway_core import use_gateway_tool
-from gateway_core.config.converter import Secret
 from gateway_core.config.settings import load_config
+from gateway_core.config.values import Secret
 from gateway_core.errors import ConfigError
 from gateway_core.hooks.null_gateway import NullGateway
 from gateway_core.hooks.plugin_loader import load_plugins

@@ -90,7 +90,7 @@ async def test_the_total_timeout_includes_a_header_that_never_ends():
             for stream in (False, True):
                 began = time.monotonic()
                 assert await ask(g, stream=stream) == (None, None, "upstream_timeout")
-                assert time.monotonic() - began < 5
+                assert time.monotonic() - began < 30
     server.close()
     for task, writer in connections:
         task.cancel()

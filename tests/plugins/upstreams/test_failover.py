@@ -115,12 +115,12 @@ async def test_an_unreachable_upstream_costs_its_connect_timeout_once(stream):
         port = silent.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
             configured = config(
-                f"http://127.0.0.1:{port}/v1", second.base_url, connect_timeout=0.3, first_byte_timeout=5
+                f"http://127.0.0.1:{port}/v1", second.base_url, connect_timeout=2, first_byte_timeout=30
             )
             async with gateway_in_memory({"X": Agent(name="x")}, config=configured) as g:
                 began = time.monotonic()
                 assert await text_of(g, stream) == "hello"
-                assert time.monotonic() - began < 5
+                assert time.monotonic() - began < 30
                 assert facts(g)["resting"] is True
                 calls = facts(g)["calls"]
                 assert await text_of(g, stream) == "hello"
@@ -139,7 +139,7 @@ async def test_a_refused_connection_is_not_a_timeout():
 
 async def test_an_upstream_that_does_not_start_a_stream_fails_over():
     with FakeUpstream(always("hang")) as first, FakeUpstream() as second:
-        configured = config(first.base_url, second.base_url, first_byte_timeout=0.2)
+        configured = config(first.base_url, second.base_url, first_byte_timeout=2)
         async with gateway_in_memory({"X": Agent(name="x")}, config=configured) as g:
             assert await text_of(g, True) == "hello"
             assert facts(g)["failed"] == {"timeout": 1}

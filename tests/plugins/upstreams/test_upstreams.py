@@ -7,7 +7,7 @@ import httpx2
 import openai
 import pytest
 from agents import Agent, WebSearchTool, function_tool
-from gateway_plugins.upstreams import health
+from gateway_plugins.upstreams import discovery, health
 from gateway_plugins.upstreams.chat_api import ChatEndpoint, ChunkStream
 from gateway_plugins.upstreams.client import UpstreamClient
 from gateway_plugins.upstreams.discovery import discover
@@ -66,7 +66,8 @@ async def test_the_environment_comes_before_local_servers(monkeypatch):
     assert (upstream.base_url, upstream.api, upstream.api_key.reveal()) == ("http://elsewhere/v1", "chat", "k")
 
 
-async def test_a_local_server_is_detected_and_a_configured_one_takes_precedence():
+async def test_a_local_server_is_detected_and_a_configured_one_takes_precedence(monkeypatch):
+    monkeypatch.setattr(discovery, "PROBE_SECONDS", 30.0)
     with FakeUpstream() as upstream:
         choice = await discover({}, probe=True, servers={"none": "http://127.0.0.1:9/v1", "ollama": upstream.base_url})
         assert list(choice.upstreams) == ["ollama"]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from attrs import frozen
 
-from gateway_core import ConfigError, Principal
+from gateway_core import ConfigError, Principal, Problems
 from gateway_plugins.security.settings import KeySettings
 
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
@@ -94,7 +94,14 @@ def read_keys(tables: Mapping[str, KeySettings]) -> KeyRing:
     Raises:
         ConfigError: A setting is invalid, or two keys have the same id or hash.
     """
-    return KeyRing(_read(name, table) for name, table in tables.items())
+    problems, keys = Problems(), []
+    for name, table in tables.items():
+        with problems.collected():
+            keys.append(_read(name, table))
+    with problems.collected():
+        ring = KeyRing(keys)
+    problems.raise_found()
+    return ring
 
 
 def moment(text: str) -> float:

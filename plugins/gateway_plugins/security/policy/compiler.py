@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import frozen
 
-from gateway_core import ConfigError, PatternSet, Segments, parse_pattern
+from gateway_core import ConfigError, PatternSet, Problems, Segments, parse_pattern
 from gateway_plugins.security.access_query import of_agents
 from gateway_plugins.security.keys.key_ring import KeyRing, read_keys
 from gateway_plugins.security.settings import KeySettings, NamespaceSettings, Settings
@@ -95,31 +95,37 @@ def read_policy(settings: Settings) -> Policy:
     Raises:
         ConfigError: A key or a pattern is invalid.
     """
-    keys = read_keys(settings.keys)
+    problems = Problems()
+    keys, key_levels, rules = KeyRing([]), {}, Level("global", "", {}, {})
     namespaces: dict[str, Level] = {}
+    with problems.collected():
+        keys = read_keys(settings.keys)
+    for name, key in settings.keys.items():
+        with problems.collected():
+            key_levels[key.id] = _key_level(name, key)
     for name, table in settings.namespaces.items():
-        place = f"[plugins.security.namespaces.{name}]"
-        try:
-            segments = of_agents(parse_pattern(name))
-        except ValueError as error:
-            raise ConfigError(str(error), source=place, hint="name a namespace or the id of an agent") from None
-        if any("*" in segment for segment in segments):
-            raise ConfigError(
-                "the name of a table is not a pattern", source=place, hint="a table covers those below it"
-            )
-        if namespaces.setdefault("/".join(segments), level := _level("namespace", place, table)) is not level:
-            raise ConfigError(
-                "duplicate table; the other one differs only in case",
-                source=place,
-                hint="names are case-insensitive; merge the two tables",
-            )
-    return Policy(
-        keys,
-        {table.id: _key_level(name, table) for name, table in settings.keys.items()},
-        namespaces,
-        _level("global", "[plugins.security.rules]", settings.rules),
-        settings.admin_keys_may_chat,
-    )
+        with problems.collected():
+            _add_namespace(namespaces, name, table)
+    with problems.collected():
+        rules = _level("global", "[plugins.security.rules]", settings.rules)
+    problems.raise_found()
+    return Policy(keys, key_levels, namespaces, rules, settings.admin_keys_may_chat)
+
+
+def _add_namespace(namespaces: dict[str, Level], name: str, table: NamespaceSettings) -> None:
+    place = f"[plugins.security.namespaces.{name}]"
+    try:
+        segments = of_agents(parse_pattern(name))
+    except ValueError as error:
+        raise ConfigError(str(error), source=place, hint="name a namespace or the id of an agent") from None
+    if any("*" in segment for segment in segments):
+        raise ConfigError("the name of a table is not a pattern", source=place, hint="a table covers those below it")
+    if namespaces.setdefault("/".join(segments), level := _level("namespace", place, table)) is not level:
+        raise ConfigError(
+            "duplicate table; the other one differs only in case",
+            source=place,
+            hint="names are case-insensitive; merge the two tables",
+        )
 
 
 def _key_level(name: str, table: KeySettings) -> Level:
