@@ -29,7 +29,7 @@ _PUBLIC = {
     "export": "the module exports nothing that can be served",
     "timeout": "importing the module timed out",
     "sandbox": "it requires a sandbox, and none is configured",
-    "unknown_tool": "it uses a gateway tool that does not exist",
+    "unknown_tool": "it uses a gateway tool that is not available",
 }
 """The reasons that clients see, by error code."""
 _NOT_INSTALLED = re.compile(r"the module '[\w.]+' is not installed")
