@@ -1,4 +1,4 @@
-"""An author writes an agent with tools of its own, of files and of an MCP server, tests it, and repairs what breaks.
+"""An author writes an agent with own, shared and MCP tools, tests it, and repairs what breaks.
 
 The pages give the agent, its tests and the commands.
 """
