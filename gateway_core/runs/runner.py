@@ -32,6 +32,7 @@ from gateway_core.runs.scope_hooks import ScopeHooks, adopt, permit
 from gateway_core.runs.workflow import with_history
 from gateway_core.sdk import compat, patches
 from gateway_core.sdk.global_settings import RUNNER, RUNNER_ADVICE
+from gateway_core.small_queue import SmallQueue
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class GatewayRunner(AgentRunner):
                 if scope.live:
                     # The caller awaits the result, which has every public attribute of a `RunResult`.
                     result: Any = super().run_streamed(starting_agent, given, **options)
+                    compat.replace_queues(result, SmallQueue)
                     async for _ in _relayed(result, relay, scope, starting_agent, options["hooks"]):
                         pass
                 else:

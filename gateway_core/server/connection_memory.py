@@ -1,10 +1,9 @@
 """Reduces the memory of Hypercorn's connections.
 
 A gateway holds thousands of connections whose models are silent. Hypercorn keeps the last data that it read, which is
-the request's body, and an `asyncio.Queue` for each request, which takes 3 KiB although it is empty.
+the request's body, and a large queue for each request.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +15,8 @@ from hypercorn.asyncio.task_group import TaskGroup, _handle
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.config import Config
 from hypercorn.events import Closed, RawData
+
+from gateway_core.small_queue import SmallQueue
 
 
 def reduce_memory() -> None:
@@ -47,48 +48,7 @@ class _TaskGroup(TaskGroup):
     async def spawn_app(
         self, app: Any, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Any], Awaitable[None]]:
-        queue = EventQueue(config.max_app_queue_size)
+        queue: SmallQueue[Any] = SmallQueue(config.max_app_queue_size)
         # The last two arguments are for WSGI.
         self.spawn(_handle, app, config, scope, queue.get, send, None, None)
         return queue.put
-
-
-class EventQueue:
-    """A small replacement for `asyncio.Queue`.
-
-    Args:
-        limit: The number of events from which `put` waits.
-    """
-
-    __slots__ = ("_events", "_limit", "_waiting")
-
-    def __init__(self, limit: int) -> None:
-        self._events: list[Any] = []
-        self._limit = limit
-        self._waiting: list[asyncio.Future[None]] = []
-
-    async def get(self) -> Any:
-        """Wait for an event, and remove it."""
-        while not self._events:
-            await self._change()
-        event = self._events.pop(0)
-        self._changed()
-        return event
-
-    async def put(self, event: Any) -> None:
-        """Wait for room, and add an event."""
-        while len(self._events) >= self._limit:
-            await self._change()
-        self._events.append(event)
-        self._changed()
-
-    def _change(self) -> "asyncio.Future[None]":
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        return future
-
-    def _changed(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
