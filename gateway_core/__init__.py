@@ -33,6 +33,7 @@ from gateway_core.errors import (
 from gateway_core.hooks.specs import Gateway, RecordStore, hookimpl
 from gateway_core.http.json_io import json_response, read_json
 from gateway_core.http.openapi.describe import described
+from gateway_core.http.sent_response import SentResponse, response_of
 from gateway_core.net.addresses import Network
 from gateway_core.net.json_size import LARGE_BYTES, has_more_values, read_off_loop
 from gateway_core.observability.log_context import add_log_context, in_log_context, log_context
@@ -125,6 +126,7 @@ __all__ = [
     "Seconds",
     "Secret",
     "Segments",
+    "SentResponse",
     "Severity",
     "Size",
     "StderrTail",
@@ -168,6 +170,7 @@ __all__ = [
     "read_json",
     "read_off_loop",
     "record_finish_reason",
+    "response_of",
     "sdk_tool_name",
     "set_trace_headers",
     "settings_for",

@@ -13,14 +13,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Mount, Route, Router, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway_core import __version__
 from gateway_core.config.settings import Config, load_config
 from gateway_core.errors import GatewayError
 from gateway_core.gateway import RunningGateway
-from gateway_core.http import client_tools, error_responses
+from gateway_core.http import client_tools
 from gateway_core.http.admin import admin_routes
 from gateway_core.http.auth import admin_only
 from gateway_core.http.chat.endpoint import ChatCompletions
@@ -29,11 +29,12 @@ from gateway_core.http.detached_run_routes import DetachedRunRoutes
 from gateway_core.http.health import Health
 from gateway_core.http.idempotency import Idempotency
 from gateway_core.http.middleware.errors import ErrorMiddleware
-from gateway_core.http.middleware.request_context import HEADER, RequestContextMiddleware, request_id_of
+from gateway_core.http.middleware.request_context import HEADER, RequestContextMiddleware
 from gateway_core.http.models import Models
 from gateway_core.http.openapi.document import OpenApi
 from gateway_core.http.responses.endpoint import Responses
 from gateway_core.http.responses.unsupported import PATHS, UnsupportedPath, reject_web_socket
+from gateway_core.http.router import Router
 from gateway_core.http.streaming_endpoint import IGNORED_ATTACHMENTS
 
 
@@ -55,38 +56,20 @@ def build(config: Config | None = None, *, plugins: Mapping[str, type] | None = 
         async with gateway:
             yield
 
-    app = Starlette(
-        routes=_routes(gateway),
-        middleware=_middleware(gateway),
-        exception_handlers={HTTPException: _on_http_exception},
-        lifespan=lifespan,
-    )
+    app = _Application(middleware=_middleware(gateway))
     # A redirect would lose the body of a POST, and name the wrong scheme behind a proxy that terminates TLS.
-    app.router.redirect_slashes = False
-    app.router.default = _TwinPath(app.router)
+    app.router = Router(_routes(gateway), redirect_slashes=False, lifespan=lifespan)
     app.state.gateway = gateway
     return app
 
 
-class _TwinPath:
-    """Serves a path without a route like the path that differs only in the slash at its end.
-
-    Args:
-        router: The router.
-    """
-
-    def __init__(self, router: Router) -> None:
-        self._router = router
-        self._not_found = router.not_found
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        twin = {**scope, "path": path.rstrip("/") if path.endswith("/") else f"{path}/"}
-        twin.pop("raw_path", None)
-        if scope["type"] == "http" and any(route.matches(twin)[0] != Match.NONE for route in self._router.routes):
-            await self._router(twin, receive, send)
-        else:
-            await self._not_found(scope, receive, send)
+class _Application(Starlette):
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the router within the middleware. Starlette would add two for errors, which the gateway's handle."""
+        app: ASGIApp = self.router
+        for middleware, arguments, named in reversed(self.user_middleware):
+            app = middleware(app, *arguments, **named)
+        return app
 
 
 class _Cors(CORSMiddleware):
@@ -175,25 +158,3 @@ def _middleware(gateway: RunningGateway) -> list[Middleware]:
     for layer in gateway.hooks.middleware():
         layers += [layer, Middleware(ErrorMiddleware, announce=announce)]
     return layers
-
-
-def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    problem = error_responses.from_starlette(request, error)
-    headers = dict(error.headers or {})
-    if error.status_code == 405:
-        headers["Allow"] = ", ".join(sorted(_allowed_methods(request))) or headers.get("Allow", "")
-    if problem is None:
-        return Response(status_code=204, headers=headers)
-    response = error_responses.response(problem, request_id_of(request.scope))
-    response.headers.update(headers)
-    return response
-
-
-def _allowed_methods(request: Request) -> set[str]:
-    """Returns the methods of all routes with the path of a request; Starlette names those of the first one only."""
-    path = request.scope["path"].rstrip("/")
-    scopes = [{**request.scope, "path": each, "root_path": ""} for each in (path, f"{path}/")]
-    routes = [route for route in request.app.router.routes if isinstance(route, Route)]
-    found = [route for route in routes for scope in scopes if route.matches(scope)[0] != Match.NONE]
-    return {method for route in found for method in route.methods or ()}

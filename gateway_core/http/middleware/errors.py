@@ -15,6 +15,7 @@ from gateway_core.errors import GatewayError
 from gateway_core.http import error_responses
 from gateway_core.http.middleware.request_context import request_id_of
 from gateway_core.http.middleware.request_head import check_head
+from gateway_core.http.sent_response import response_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +52,10 @@ class ErrorMiddleware:
         except Exception as error:
             # The error must not be in a variable here: its traceback refers to this frame, and this cycle would retain
             # the request's body until a garbage collection.
-            if scope["state"]["started"]:
-                if not scope["state"]["failed"]:
-                    scope["state"]["failed"] = True
+            sent = response_of(scope)
+            if sent.started:
+                if not sent.failed:
+                    sent.failed = True
                     self._problem(error, request_id_of(scope))
                 # The status has been sent. Close the connection, so that the client notices the truncated response.
                 raise

@@ -8,10 +8,10 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway_core.http.sent_response import SentResponse
 from gateway_core.observability.log_context import add_log_context
 from gateway_core.observability.trace_context import set_trace_headers
 
@@ -42,7 +42,7 @@ class RequestContextMiddleware:
     """Assigns the request id, adds response headers, and drains unread request bodies.
 
     `scope["state"]["headers"]` is a list of header pairs (bytes) that is added to every response, including error
-    responses. Handlers can append to it before the response starts; `scope["state"]["started"]` is whether it has.
+    responses. Handlers can append to it before the response starts.
 
     Args:
         app: The wrapped ASGI application.
@@ -53,30 +53,30 @@ class RequestContextMiddleware:
         self._app = app
         self._closing = closing
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         request_id = _valid_header(scope, HEADER, _WELL_FORMED) or f"req_{uuid.uuid4().hex}"
         headers = [(HEADER, request_id.encode())]
-        scope.setdefault("state", {}).update(request_id=request_id, headers=headers, started=False, failed=False)
+        exchange = _Exchange(receive, send, headers)
+        scope.setdefault("state", {}).update(request_id=request_id, headers=headers, response=exchange)
         trace = _valid_header(scope, b"traceparent", _TRACEPARENT)
         add_log_context(request_id=request_id, trace_id=trace.split("-")[1] if trace else None)
         if trace:
             set_trace_headers(lambda: {"traceparent": trace})
         if self._closing():
             close_connection(scope)
-        exchange = _Exchange(receive, send, scope["state"])
-        await self._app(scope, exchange.receive, exchange.send)
+        return self._app(scope, exchange.receive, exchange.send)
 
 
-class _Exchange:
-    """Tracks the body of one request and the start of its response."""
+class _Exchange(SentResponse):
+    """Tracks the body of one request and its response."""
 
-    def __init__(self, receive: Receive, send: Send, state: dict[str, Any]) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        super().__init__()
         self._receive = receive
         self._send = send
-        self._state = state
+        self._headers = headers
         self._body_read = False
         self._start: Message | None = None
 
@@ -90,9 +90,9 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
+        self.record(message)
         if message["type"] == "http.response.start":
-            self._state["started"] = True
-            message = {**message, "headers": [*message.get("headers", ()), *self._state["headers"]]}
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
             if not self._body_read:
                 self._start = message
                 return

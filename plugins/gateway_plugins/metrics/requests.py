@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway_core import response_of
 
 if TYPE_CHECKING:
     from gateway_plugins.metrics.instruments import Instruments
-
-CLIENT_CLOSED_REQUEST = 499
-"""Status recorded when the client disconnected before the response was complete (nginx's convention)."""
 
 
 class RequestMetrics:
@@ -34,24 +33,11 @@ class RequestMetrics:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status, complete = 0, False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal status, complete
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif not message.get("more_body", False):
-                complete = True
-            await send(message)
-
         instruments.active_requests += 1
         try:
-            await self._app(scope, receive, watched_send)
-        except Exception:
-            complete = True  # the response has started, and the gateway interrupts it
-            raise
+            await self._app(scope, receive, send)
         finally:
             instruments.active_requests -= 1
             route = getattr(scope.get("route"), "path", None)
             seconds = time.perf_counter() - began
-            instruments.request(scope["method"], route, status if complete else CLIENT_CLOSED_REQUEST, seconds)
+            instruments.request(scope["method"], route, response_of(scope).final_status, seconds)

@@ -6,15 +6,12 @@ The line contains the path, but not the query or the body.
 import logging
 import time
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway_core import Usage, log_context
+from gateway_core import Usage, log_context, response_of
 
 LOGGER = "agent_gateway.request"
 logger = logging.getLogger(LOGGER)
-
-CLIENT_CLOSED_REQUEST = 499
-"""Status logged when the client disconnected before the response was complete (nginx's convention)."""
 
 _MAX_PATH = 500
 """Maximum number of characters of a path in a log line, because clients choose it."""
@@ -37,31 +34,19 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status, size, complete = 0, 0, False
         request_id = log_context().get("request_id", "")
         self._usage[request_id] = Usage()
 
-        async def counted_send(message: Message) -> None:
-            nonlocal status, size, complete
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            else:
-                size += len(message.get("body", b""))
-                complete = not message.get("more_body", False)
-            await send(message)
-
         try:
-            await self._app(scope, receive, counted_send)
-        except Exception:
-            complete = True  # the response has started, and the gateway interrupts it
-            raise
+            await self._app(scope, receive, send)
         finally:
+            response = response_of(scope)
             fields = {
                 "method": scope["method"],
                 "path": scope["path"][:_MAX_PATH],
-                "status": status if complete else CLIENT_CLOSED_REQUEST,
+                "status": response.final_status,
                 "seconds": round(time.perf_counter() - began, 6),
-                "bytes": size,
+                "bytes": response.size,
             }
             usage = self._usage.pop(request_id, Usage())
             if usage.requests:

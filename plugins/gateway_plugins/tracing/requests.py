@@ -6,9 +6,9 @@ It does not read the body or the query.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway_core import add_log_context, set_trace_headers
+from gateway_core import add_log_context, response_of, set_trace_headers
 
 if TYPE_CHECKING:
     from gateway_plugins.tracing.spans import Spans
@@ -31,19 +31,13 @@ class RequestSpans:
         if scope["type"] != "http" or spans is None:
             await self._app(scope, receive, send)
             return
-        status = 0
-
-        async def watched_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         with spans.request(scope["headers"]) as span:
             add_log_context(trace_id=format(span.get_span_context().trace_id, "032x"))
             set_trace_headers(spans.headers)
             try:
-                await self._app(scope, receive, watched_send)
+                await self._app(scope, receive, send)
             finally:
                 route = getattr(scope.get("route"), "path", None)
-                spans.finish_request(span, scope["method"], route, status, scope["state"]["request_id"])
+                spans.finish_request(
+                    span, scope["method"], route, response_of(scope).status, scope["state"]["request_id"]
+                )
