@@ -45,6 +45,9 @@ class ChatEndpoint:
         body = {name: value for name, value in payload.items() if not isinstance(value, Omit | NotGiven)}
         # Some servers stream by default.
         body["stream"] = bool(body.get("stream"))
+        if body["stream"]:
+            # Most servers report the token usage of a stream only on request.
+            body.setdefault("stream_options", {"include_usage": True})
         given = {"headers": extra_headers, "params": extra_query, "extra_json": extra_body}
         return await self._client.post(
             "/chat/completions",

@@ -72,9 +72,6 @@ class Choice:
                 changes["tool_choice"] = self.hosted.choice(settings.tool_choice, tools)
         if self.chat:
             tools = flat(tools)
-        if isinstance(self.model, OpenAIChatCompletionsModel) and settings.include_usage is None:
-            # Most servers report the token usage of a stream only on request.
-            changes["include_usage"] = True
         unsupported = _RESPONSES_ONLY if self.chat else _CHAT_ONLY
         if settings.extra_args and not unsupported.isdisjoint(settings.extra_args):
             kept = {name: value for name, value in settings.extra_args.items() if name not in unsupported}
