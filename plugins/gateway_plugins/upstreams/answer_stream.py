@@ -6,6 +6,7 @@ An answer that is interrupted is an error, which it is not for the official clie
 import re
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import httpx2
@@ -88,10 +89,7 @@ class AnswerStream(Generic[_T]):
         """Return the JSON of the request, and release the request: a silent stream would hold the conversation."""
         options, self._options = self._options, None
         sent = self.response.request
-        # Errors need only the URL and the number of retries.
-        self.response.request = httpx2.Request(
-            sent.method, sent.url, headers={name: sent.headers[name] for name in (_RETRIES,) if name in sent.headers}
-        )
+        self.response.request = _bare_request(sent.method, str(sent.url), sent.headers.get(_RETRIES))
         body = options.json_data if options is not None else None
         return body if isinstance(body, Mapping) else {}
 
@@ -102,6 +100,12 @@ class AnswerStream(Generic[_T]):
         """Return the values for an event; none from `[DONE]` on."""
         self._done = self._done or event.data.startswith(b"[DONE]")
         return () if self._done else await read_off_loop(len(event.data), self.read, event)
+
+
+@lru_cache(maxsize=100)
+def _bare_request(method: str, url: str, retries: str | None) -> httpx2.Request:
+    """Return what errors need of a request, which streams share."""
+    return httpx2.Request(method, url, headers={_RETRIES: retries} if retries is not None else {})
 
 
 def objects_in(event: Event) -> Iterable[dict[str, Any]]:

@@ -6,8 +6,7 @@ costs more than the rest of a call. `chat_api.py` and `responses_api.py` read th
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import aiohttp
@@ -108,22 +107,25 @@ class UpstreamClient(AsyncOpenAI):
         answer._request_id = response.headers.get("x-request-id")
         return answer
 
-    @contextmanager
-    def errors(self, request: httpx2.Request | None = None) -> Iterator[None]:
+    def errors(self, request: httpx2.Request | None = None) -> AbstractContextManager[None]:
         """Convert the errors of reading an answer within the block to those of the official client."""
+        return _Errors(self, request)
+
+    def convert(self, error: BaseException, request: httpx2.Request | None) -> OpenAIError | None:
+        """Return the official client's error for an error of reading an answer; `None` for another error."""
         request = request or httpx2.Request("POST", self.upstream.base_url)
-        try:
-            yield
-        except DialectError as error:
-            raise self._invalid(error, request) from error
-        except APITimeoutError as error:
-            raise _connection_error(error, error.request) from error
-        except (TimeoutError, httpx2.TimeoutException) as error:
-            raise _connection_error(error, request) from error
-        except (httpx2.HTTPError, aiohttp.ClientError) as error:
-            raise APIConnectionError(request=request) from error
-        except (TypeError, ValueError, RecursionError) as error:  # undecodable text, or an odd value
-            raise APIError("the upstream returned an invalid response", request=request, body=None) from error
+        match error:
+            case DialectError():
+                return self._invalid(error, request)
+            case APITimeoutError():
+                return _connection_error(error, error.request)
+            case TimeoutError() | httpx2.TimeoutException():
+                return _connection_error(error, request)
+            case httpx2.HTTPError() | aiohttp.ClientError():
+                return APIConnectionError(request=request)
+            case TypeError() | ValueError() | RecursionError():  # undecodable text, or an odd value
+                return APIError("the upstream returned an invalid response", request=request, body=None)
+        return None
 
     def _invalid(self, error: DialectError, request: httpx2.Request) -> APIError:
         status = reported_status(error.reported or {})
@@ -137,6 +139,20 @@ class UpstreamClient(AsyncOpenAI):
         """Add the trace headers. The official client calls it before each attempt."""
         for name, value in trace_headers().items():
             request.headers.setdefault(name, value)
+
+
+class _Errors(AbstractContextManager[None]):
+    """Converts errors within a block. Not a generator: each silent stream holds one, and each call enters two."""
+
+    __slots__ = ("_client", "_request")
+
+    def __init__(self, client: UpstreamClient, request: httpx2.Request | None) -> None:
+        self._client = client
+        self._request = request
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and (converted := self._client.convert(error, self._request)) is not None:
+            raise converted from error
 
 
 def _connection_error(error: Exception, request: httpx2.Request) -> APIConnectionError:
