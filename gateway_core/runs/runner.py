@@ -77,8 +77,7 @@ class GatewayRunner(AgentRunner):
             try:
                 if scope.live:
                     # The caller awaits the result, which has every public attribute of a `RunResult`.
-                    result: Any = super().run_streamed(starting_agent, given, **options)
-                    compat.replace_queues(result, SmallQueue)
+                    result: Any = self._started(starting_agent, given, options)
                     async for _ in _relayed(result, relay, scope, starting_agent, options["hooks"]):
                         pass
                 else:
@@ -128,9 +127,13 @@ class GatewayRunner(AgentRunner):
             given = with_history(input, workflow, position.scope.text, own_turns=own_turns)
         # The author's code reads the streamed run, and decides whether to pass its text on.
         with _Deeper(position, answers=False):
-            return super().run_streamed(
-                starting_agent, given, **_with_scope(options, position.scope, starting_agent, answers=False)
-            )
+            options = _with_scope(options, position.scope, starting_agent, answers=False)
+            return self._started(starting_agent, given, options)
+
+    def _started(self, agent: Agent[Any], input: Any, options: dict[str, Any]) -> Any:
+        result = super().run_streamed(agent, input, **options)
+        compat.replace_queues(result, SmallQueue)
+        return result
 
     def _stream_script(
         self,
@@ -160,7 +163,7 @@ class GatewayRunner(AgentRunner):
         given = with_history(input, workflow, scope.text, own_turns=options.get("session") is not None)
         with _Deeper(position, answers=answers):
             options = _with_scope(options, scope, agent, answers=answers)
-            result: Any = super().run_streamed(agent, given, **options)
+            result: Any = self._started(agent, given, options)
         read = result.stream_events
         relay = EventRelay(scope, agent, answers=answers)
 
