@@ -9,6 +9,7 @@ from agents.agent import StopAtTools
 from pydantic import BaseModel
 
 from gateway_core.runs.event_channel import EventChannel
+from gateway_core.small_queue import SmallQueue
 from gateway_core.testing import call, gateway_in_memory, script
 from tests.support.upstream import FakeUpstream, Fault, Reply
 
@@ -131,6 +132,24 @@ async def test_a_synchronous_tool_may_run_an_agent():
     ) as g:
         assert await ask(g, stream=False) == "outside"
         assert await ask(g, stream=True) == "outside"
+
+
+async def test_streamed_runs_have_small_queues():
+    queues = []
+
+    @function_tool
+    async def helper(question: str) -> str:
+        """Ask another agent."""
+        result = Runner.run_streamed(Agent(name="inner"), question)
+        queues.extend([result._event_queue, result._input_guardrail_queue])
+        async for _ in result.stream_events():
+            pass
+        return str(result.final_output)
+
+    agent = Agent(name="x", tools=[helper])
+    async with gateway_in_memory({"X": agent}, model=script(call("helper", question="q"), "inside", "outside")) as g:
+        assert await ask(g, stream=True) == "outside"
+    assert [type(queue) for queue in queues] == [SmallQueue, SmallQueue]
 
 
 async def test_the_context_is_the_run_context_unless_the_author_has_one():
