@@ -16,8 +16,6 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from gateway_core import ConfigError
-
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "GATEWAY__PLUGINS__SECURITY__ALLOWED_HOSTS"
@@ -39,9 +37,6 @@ class AllowedHosts:
         private: Whether names of private networks are allowed: those without a dot, and in `.internal` and `.local`.
             A page of another machine in the network could have such a name, so this requires that clients need a key,
             which a page does not have.
-
-    Raises:
-        ConfigError: An entry is not a host name.
     """
 
     listed: Sequence[str]
@@ -49,13 +44,6 @@ class AllowedHosts:
     _names: frozenset[str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        for entry in self.listed:
-            if entry != "*" and host_name(entry) is None:
-                raise ConfigError(
-                    f"'{entry}' is not a host name",
-                    source=f"{TABLE} allowed_hosts",
-                    hint='for example "agents.example": without scheme, path and wildcards; "*" allows every name',
-                )
         object.__setattr__(self, "_names", frozenset(entry.casefold().removesuffix(".") for entry in self.listed))
 
     def allows(self, header: str) -> bool:
