@@ -47,7 +47,8 @@ def serve(
         compat.check()
         from gateway_core.app import build
         from gateway_core.gateway import RunningGateway
-        from gateway_core.server.hypercorn import exit_despite_threads, run
+        from gateway_core.server.hypercorn import run
+        from gateway_core.server.process import exit_despite_threads
 
     app = build(config)
     if not app.state.gateway.hooks.guarded and (create_key or _wants_key(config)):
@@ -73,7 +74,7 @@ def serve(
 
 def _wants_key(config: Config) -> bool:
     """Ask in a terminal whether to create a first key, if other hosts can reach the gateway."""
-    from gateway_core.server.hypercorn import exposed_hosts
+    from gateway_core.server.listeners import exposed_hosts
 
     exposed = exposed_hosts(config.server)
     if not exposed or not (sys.stdin.isatty() and sys.stdout.isatty()):

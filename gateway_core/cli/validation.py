@@ -69,7 +69,7 @@ def validate(file: Path | None, agents: Path | None, overrides: Table, skip: Col
 
 def check_start(config: Config, problems: Problems) -> None:
     """Check all tables of plugins, the state directory and the addresses, without starting anything."""
-    from gateway_core.server.hypercorn import check_exposure, open_listeners
+    from gateway_core.server.listeners import check_exposure, open_listeners
     from gateway_core.storage.state_dir import check_folder
 
     gateway = NullGateway(config)
@@ -117,7 +117,7 @@ def listener(report: Callable[[GatewayError], None]) -> type:
 
 def mistakes(config: Config, raised: Collection[GatewayError], reported: Iterable[GatewayError] = ()) -> list[Mistake]:
     """Sort the errors of settings by their severity, without duplicates and without the errors of agents."""
-    from gateway_core.server.hypercorn import ADDRESS_IN_USE
+    from gateway_core.server.listeners import ADDRESS_IN_USE
     from gateway_core.storage.state_dir import running_server
 
     running = running_server(config.state.folder)
