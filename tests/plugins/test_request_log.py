@@ -322,6 +322,18 @@ def test_a_request_line_without_a_terminal_is_not_shortened(request_id, shown):
     assert text[9:] == f"200 POST /v1/responses {LONG} 1.50 s 1200+35 tokens {shown}"
 
 
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
+def test_fields_end_with_the_line_of_the_terminal_unless_something_is_wrong(level):
+    fields = Line({}, {}, {"principal": "alice", "pattern": None, "subject": "x" * 100})
+    with terminal(60) as (stream, _):
+        text = COLORS.sub("", console_line(line=fields, level=level, stream=stream, message="decision"))
+    if level == logging.INFO:
+        assert len(text) == 60
+        assert re.fullmatch(r"\S+ decision principal=alice subject=x+…", text)
+    else:
+        assert text.endswith("x" * 100)
+
+
 def test_details_are_shown_at_debug_level_only():
     context = {"request_id": "req_1", "principal": "local", "agent_id": "A"}
     line = Line(context, {"tools": 2}, {"color": "red"})

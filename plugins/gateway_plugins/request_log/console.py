@@ -43,15 +43,17 @@ class ConsoleFormatter(logging.Formatter):
         name = "" if own else f"{record.name}: "
         level = f"{record.levelname} " if self._details or record.levelno >= logging.WARNING else ""
         text = f"{level}{name}{record.getMessage()}"
-        notes = " ".join(f"{name}={_value(value)}" for name, value in self._shown(record, line).items())
-        end = self._colored(_DIM, escaped(f" {notes}")) if notes else ""
-        return f"{moment} {self._colored(color, escaped(text))}{end}"
+        text = escaped(text)
+        notes = escaped("".join(f" {name}={_value(value)}" for name, value in self._shown(record, line).items()))
+        if record.levelno < logging.WARNING and not self._details and (width := self._width()) is not None:
+            notes = _shortened(notes, max(0, width - len(f"00:00:00 {text}")))
+        return f"{moment} {self._colored(color, text)}{self._colored(_DIM, notes)}"
 
     def _shown(self, record: logging.LogRecord, line: Line) -> Mapping[str, Any]:
         if self._details:
             return {**line.context, **line.fields, **line.given}
         if record.levelno < logging.WARNING:
-            return line.given
+            return {name: value for name, value in line.given.items() if value is not None}
         message = record.getMessage()
         context = {name: line.context[name] for name in ("agent_id", "request_id") if name in line.context}
         return {**{name: value for name, value in context.items() if value not in message}, **line.given}
@@ -90,7 +92,7 @@ def short_id(request_id: str) -> str:
 
 
 def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    return text if len(text) <= length else f"{text[: length - 1]}…"[:length]
 
 
 def _duration(seconds: float) -> str:
