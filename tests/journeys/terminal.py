@@ -105,6 +105,7 @@ class Terminal:
             dimensions=(50, columns),
             echo=False,
             timeout=WAIT_SECONDS,
+            preexec_fn=_accept_interrupts,
         )
         self._shell.expect(_PROMPT)
 
@@ -152,6 +153,11 @@ class Terminal:
     def interrupt(self) -> None:
         """Press Ctrl+C."""
         self._shell.sendintr()
+
+
+def _accept_interrupts() -> None:
+    """Undo what a shell sets that starts the tests in the background; programs in a terminal accept interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def plain(text: str) -> str:
