@@ -79,8 +79,10 @@ def public_reason(error: GatewayError) -> str:
     reason = _PUBLIC.get(error.code)
     if _NOT_INSTALLED.fullmatch(error.message):
         reason = error.message
+    elif error.message.startswith("`__gateway__"):
+        reason = "its `__gateway__` is invalid"
     elif reason is None:
-        cause = error.__cause__
+        cause = error.__cause__.__cause__ if isinstance(error.__cause__, ThreadExitError) else error.__cause__
         reason = f"importing the module raises {type(cause).__name__}" if cause is not None else "loading it failed"
     line = getattr(error, "line", None)
     where = f" (line {line})" if line else ""

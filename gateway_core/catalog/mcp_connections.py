@@ -127,8 +127,10 @@ class _Connection:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self._server.connect()  # type: ignore[no-untyped-call]
             except Exception as error:
+                # The SDK's default name of a server is its command or its URL, which clients must not see.
                 raise ToolError(
-                    f"could not connect to the MCP server {self._server.name}",
+                    "could not connect to an MCP server of the agent",
+                    source=self._server.name,
                     hint=str(self._stderr or "").removeprefix("; ") or None,
                     code="mcp_unreachable",
                 ) from error

@@ -118,7 +118,9 @@ def _as_table(structure: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
 
     def checked(value: Any, type_: Any) -> T:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"must be a table, not {value!r:.100}", hint="write { key = value }, or a table in [...]")
+            # The value is not quoted: it may be a header or a variable with a secret.
+            kind = values.kind_of(value)
+            raise ConfigError(f"must be a table, not {kind}", hint="write { key = value }, or a table in [...]")
         return structure(value, type_)
 
     return checked

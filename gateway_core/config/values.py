@@ -65,6 +65,12 @@ class EnvText(str):
     """A value of an environment variable. The type of the setting determines how it is parsed."""
 
 
+def kind_of(value: Any) -> str:
+    """Return what TOML calls a value of this type."""
+    kinds = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a table"}
+    return "text" if isinstance(value, str) else kinds.get(type(value), "a date or time")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint with the known word closest to an unknown one, or with all known words if none is close."""
     options = sorted(known)
@@ -213,7 +219,7 @@ def as_secret(value: Any, _: Any) -> Secret:
             raise ConfigError(f"the file {name!r:.200} is empty", hint="write the secret into it")
         return Secret(text)
     raise ConfigError(
-        f"is not a secret, but of type {type(value).__name__}", hint='write text, { env = "NAME" } or { file = "path" }'
+        f"must be a secret, not {kind_of(value)}", hint='write text, { env = "NAME" } or { file = "path" }'
     )
 
 

@@ -243,6 +243,20 @@ def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(folder):
     assert status == 78
 
 
+def test_a_setting_of_the_wrong_type_is_not_quoted_if_it_may_be_a_secret(folder):
+    (folder / "gateway.toml").write_text(
+        "[plugins.upstreams.u]\nbase_url = 'http://127.0.0.1:9/v1'\n"
+        "api_key = ['canary']\nheaders = 'Authorization: canary'\n"
+        "[plugins.mcp_tools.m]\nkind = 'stdio'\ncommand = ['python']\nenv = ['TOKEN=canary']\n"
+        "[plugins.security]\nkeys = { bob = 'canary' }\n"
+    )
+    lines, status = check()
+    assert status == 78
+    assert len(lines) == 5
+    assert "canary" not in "".join(lines)
+    assert any("headers: must be a table, not text" in line for line in lines)
+
+
 def test_a_setting_without_effect_is_a_warning(folder):
     (folder / "agents" / "A" / "agent.py").write_text(f"{AGENT}__gateway__ = {{'descriptoin': 'x'}}\n")
     (folder / "gateway.toml").write_text("[plugins.security.rules]\nagents = ['labs/*']\n")

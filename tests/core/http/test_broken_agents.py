@@ -5,6 +5,8 @@ import json
 import logging
 
 import pytest
+from agents import Agent
+from agents.mcp import MCPServerStdio
 
 from gateway_core.testing import gateway_in_memory
 
@@ -17,6 +19,7 @@ MODULES = {
     "Nothing": "canary = 1",
     "Missing": "import canary_module_of_test",
     "Exits": "import sys\nsys.exit('see /srv/canary')",
+    "Settings": "__gateway__ = {'tags': '/srv/canary'}\nfrom agents import Agent\nagent = Agent(name='x')",
 }
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "input": "hi"}
 
@@ -46,6 +49,28 @@ async def test_clients_see_neither_paths_nor_variables_nor_an_exceptions_text(fo
             texts.append((await g.http.get(f"/v1/models/{name}")).text.replace("'canary_module_of_test'", ""))
     for text in texts:
         assert "canary" not in text.replace("'canary_module_of_test'", "").casefold()
+
+
+async def test_clients_see_the_kind_of_the_failure(folder):
+    async with gateway_in_memory(folder=folder) as g:
+        for name, reason in {
+            "Exits": "importing the module raises SystemExit (line 2)",
+            "Settings": "its `__gateway__` is invalid",
+            "Nothing": "the module exports nothing that can be served",
+        }.items():
+            answer = await g.http.post("/v1/chat/completions", json={"model": name, **CHAT})
+            assert reason in answer.text
+
+
+async def test_clients_do_not_see_the_command_of_an_agents_mcp_server():
+    server = MCPServerStdio({"command": "/srv/canary/server", "args": ["canary"]})
+    async with gateway_in_memory({"Greeter": Agent(name="greeter", mcp_servers=[server])}) as g:
+        for path in ("chat/completions", "responses"):
+            for stream in (False, True):
+                answer = await g.http.post(f"/v1/{path}", json={"model": "Greeter", "stream": stream, **CHAT})
+                assert "could not connect to an MCP server of the agent" in answer.text
+                assert "canary" not in answer.text
+        assert "/srv/canary/server" in (await g.http.get("/admin/agents/errors")).text
 
 
 async def test_operators_see_them(folder):
