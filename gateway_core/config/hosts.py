@@ -24,7 +24,10 @@ Origin = NewType("Origin", str)
 Url = NewType("Url", str)
 """The base URL of an HTTP server."""
 
-_HOST = re.compile(r"[^\s:/@\[\]]+|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]*(%\w+)?\]?")
+_IPV6 = r"\[?[0-9a-fA-F]*:[0-9a-fA-F:.]*(%\w+)?\]?"
+_HOST = re.compile(rf"[^\s:/@\[\]]+|{_IPV6}")
+# The form of a `Host` header, which has no other letters.
+_ALLOWED_HOST = re.compile(rf"[a-zA-Z0-9._-]+|{_IPV6}|\*")
 _ENDPOINTS = re.compile(r"/(chat/completions|completions|responses|models|embeddings)/*$")
 
 
@@ -41,8 +44,7 @@ def as_host(value: Any, _: Any) -> str:
 def as_allowed_host(value: Any, _: Any) -> str:
     """Parse a host name with or without a port, or `*`."""
     text = as_text(value, _)
-    name = re.sub(r":\d+$", "", text)
-    if text != "*" and (not _HOST.fullmatch(name) or "*" in name):
+    if not _ALLOWED_HOST.fullmatch(re.sub(r"(?<=[^*]):\d+$", "", text)):
         raise ConfigError(
             f"not a host name: {text!r:.200}",
             hint='write the name alone, such as "chat.example.com", or "*" for any name',

@@ -144,9 +144,8 @@ def refused_host(folder: Path, server: Terminal, shell: Terminal, container: Ter
             shell.run(f"{NGINX} -c {folder}/nginx.conf")
             assert "the host name 'agents.example' is not allowed" in container.run(models)
         with step("the lines of the log allow it"):
-            server.expect("host=agents.example allow='add both lines to ")
-            file = server.expect(r"([^']*)'")[1]
-            table, line = server.expect(r"table=(\S+) line=\"([^\"]*)\"").groups()
+            cure = r"host name agents\.example is not allowed \(add the lines `([^`]*)` and `([^`]*)` to (\S+), then"
+            table, line, file = server.expect(cure).groups()
             assert line.replace("'", '"') in PROXY.block("allowed_hosts", "toml")
             shell.run(f'printf \'\\n%s\\n%s\\n\' "{table}" "{line}" >> {file}')
             reload(server)

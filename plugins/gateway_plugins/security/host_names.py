@@ -84,20 +84,31 @@ class RefusedHosts:
         if name is None or name in self._reported or len(self._reported) >= _MAX_REPORTED:
             return
         self._reported[name] = now
-        logger.warning("refused a request: its host name is not allowed", extra={"fields": self._cure(name, allowed)})
+        cure, fields = self._cure(name, allowed)
+        # The console shows only the text of a message.
+        logger.warning(
+            "refused a request: the host name %s is not allowed (%s)",
+            name,
+            cure,
+            extra={"fields": {"host": name, **fields}},
+        )
 
-    def _cure(self, name: str, allowed: AllowedHosts) -> dict[str, str]:
+    def _cure(self, name: str, allowed: AllowedHosts) -> tuple[str, dict[str, str]]:
+        """Return what to do, as text and as fields."""
         names = [*allowed.listed, name]
         if ENVIRONMENT in os.environ:  # takes precedence over the file
-            return {"host": name, "set": f"{ENVIRONMENT}={','.join(names)}", "then": "restart"}
-        line = setting(names)
+            variable = f"{ENVIRONMENT}={','.join(names)}"
+            return f"set {variable}, then restart", {"set": variable, "then": "restart"}
+        line, then = setting(names), "send SIGHUP, or restart"
         try:
             text = self._file.read_text(encoding="utf-8") if self._file.exists() else ""
             tomllib.loads(f"{text}\n{TABLE}\n{line}\n")
             where = f"add both lines to {self._file}"
+            cure = f"add the lines `{TABLE}` and `{line}` to {self._file}, then {then}"
         except (OSError, ValueError):
             where = f"set the line in the table that {self._file} has"
-        return {"host": name, "allow": where, "table": TABLE, "line": line, "then": "send SIGHUP, or restart"}
+            cure = f"set `{line}` in the table {TABLE} of {self._file}, then {then}"
+        return cure, {"allow": where, "table": TABLE, "line": line, "then": then}
 
 
 def setting(names: Collection[str]) -> str:

@@ -44,7 +44,9 @@ async def test_with_keys_other_names_are_refused(host):
         assert (await g.http.get("/healthz", headers={"host": host})).status_code == 421
 
 
-@pytest.mark.parametrize("entry", ["https://agents.example", "agents.example/v1", "*.example", "", "a b"])
+@pytest.mark.parametrize(
+    "entry", ["https://agents.example", "agents.example/v1", "*.example", "", "a b", "a?b", "münchen.example"]
+)
 async def test_an_entry_that_is_not_a_host_name_is_an_error(entry):
     with pytest.raises(ConfigError, match=r"allowed_hosts: not a host name: .*write the name alone"):
         async with gateway_in_memory(config=keys(allowed_hosts=["ok.example", entry])):
@@ -88,6 +90,9 @@ def test_the_logged_lines_allow_the_host(tmp_path, caplog, text):
     RefusedHosts(file).report("Agents.example:80", AllowedHosts(listed, private=True))
     [record] = caplog.records
     fields = record.fields
+    assert "agents.example" in record.getMessage()
+    assert fields["line"] in record.getMessage()
+    assert str(file) in record.getMessage()
     assert (record.levelno, fields["host"]) == (logging.WARNING, "agents.example")
     if fields["allow"].startswith("add both lines to"):
         file.write_text(f"{text or ''}\n{fields['table']}\n{fields['line']}\n")
@@ -107,6 +112,7 @@ def test_a_list_in_the_environment_is_extended_there(tmp_path, caplog, monkeypat
     monkeypatch.setenv(ENVIRONMENT, "other.example")
     RefusedHosts(tmp_path / "gateway.toml").report("agents.example", AllowedHosts(["other.example"], private=True))
     [record] = caplog.records
+    assert record.fields["set"] in record.getMessage()
     name, _, value = record.fields["set"].partition("=")
     config = load_config(environ={name: value})
     settings = config.structure(config.plugins["security"], Settings, "plugins", "security")
