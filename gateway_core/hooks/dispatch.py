@@ -8,8 +8,8 @@ ignored.
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -166,19 +166,13 @@ class Hooks:
             problems: Collects the errors of plugins that cannot start, instead of raising the first one.
 
         Raises:
-            GatewayError: A plugin cannot start.
+            GatewayError: A plugin cannot start, or failed at shutdown.
         """
         found = Problems() if problems is None else problems
         async with AsyncExitStack() as stack:
             for plugin, call in self._implementations["lifespan"]:
                 with found.collected():
-                    try:
-                        await stack.enter_async_context(call())
-                    except GatewayError:
-                        raise
-                    except Exception as error:
-                        logger.debug("plugin %s failed in lifespan", plugin, exc_info=True)
-                        raise gateway_error_in(error) or plugin_failure("cannot be started", plugin, error) from None
+                    stack.push_async_exit(await _enter(plugin, call))
                 if problems is None:
                     found.raise_found()
             yield
@@ -415,6 +409,34 @@ class Hooks:
 def hook_names() -> list[str]:
     """Return the names of all hooks, in the order of declaration."""
     return [name for name, value in vars(Hookspecs).items() if not name.startswith("_") and callable(value)]
+
+
+async def _enter(
+    plugin: str, call: Callable[[], AbstractAsyncContextManager[None]]
+) -> Callable[..., Awaitable[bool | None]]:
+    """Enter the context manager of a plugin, and return the function that exits it."""
+    with _as_failure("cannot be started", plugin):
+        context = call()
+        await context.__aenter__()
+
+    async def leave(*details: Any) -> bool | None:
+        with _as_failure("failed at shutdown", plugin):
+            return await context.__aexit__(*details)
+
+    return leave
+
+
+@contextmanager
+def _as_failure(message: str, plugin: str) -> Iterator[None]:
+    """Convert what a plugin raises to a `GatewayError`, also if it exits the process or cancels itself."""
+    try:
+        yield
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # the gateway is stopping
+        logger.debug("plugin %s %s", plugin, message, exc_info=True)
+        raise gateway_error_in(error) or plugin_failure(message, plugin, error) from None
 
 
 def plugin_failure(message: str, plugin: str, error: BaseException | None = None) -> PluginError:

@@ -186,7 +186,7 @@ def _construct(name: str, cls: type, settings: object, config: Config, gateway: 
     except GatewayError as error:
         config.locate(error)
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise plugin_failure("cannot be started", name, error) from error
 
 

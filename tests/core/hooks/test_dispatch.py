@@ -227,6 +227,37 @@ async def test_an_exception_at_startup_is_one_line_with_the_plugins_name(hook):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [SystemExit("bye"), asyncio.CancelledError("bye"), RuntimeError("bye")])
+@pytest.mark.parametrize(("place", "text"), [("start", "cannot be started"), ("shutdown", "failed at shutdown")])
+async def test_a_plugin_that_exits_or_fails_in_its_lifespan_is_one_line(place, text, error):
+    class Theirs:
+        def __init__(self, *_):
+            pass
+
+        @hookimpl
+        @contextlib.asynccontextmanager
+        async def lifespan(self):
+            if place == "start":
+                raise error
+            yield
+            raise error
+
+    with pytest.raises(PluginError) as caught:
+        async with gateway_in_memory({}, plugins={"theirs": Theirs}):
+            assert place == "shutdown"
+    assert str(caught.value).startswith(f"plugin theirs: {text}: {type(error).__name__}: bye (")
+
+
+async def test_a_plugin_that_exits_when_it_is_created_is_one_line():
+    class Theirs:
+        def __init__(self, *_):
+            raise SystemExit("bye")
+
+    with pytest.raises(PluginError, match="plugin theirs: cannot be started: SystemExit: bye"):
+        async with gateway_in_memory({}, plugins={"theirs": Theirs}):
+            pass
+
+
 async def test_a_settings_error_in_a_task_group_of_a_lifespan_remains_a_settings_error():
     async def fail():
         raise ConfigError("no", source="[plugins.theirs] key", hint="do")
