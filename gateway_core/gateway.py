@@ -20,7 +20,7 @@ from gateway_core.catalog.tool_binding import ToolBinder
 from gateway_core.config.problems import Problems
 from gateway_core.config.settings import Config
 from gateway_core.config.values import did_you_mean
-from gateway_core.errors import ConfigError, DiscoveryError, GatewayError, LoadError, errors_of
+from gateway_core.errors import ConfigError, DiscoveryError, GatewayError, LoadError, PluginError, errors_of
 from gateway_core.hooks.dispatch import Hooks
 from gateway_core.hooks.plugin_loader import Plugins, load_plugins
 from gateway_core.hooks.reconfigure import Reconfigurer
@@ -76,7 +76,7 @@ class RunningGateway:
         compat.check(serving=serving)
         self._only = only
         self._unreported: list[GatewayError] = []
-        """Problems of discovery, which usually concern other agents than the only one."""
+        """Problems of discovery and of plugins, which usually concern other agents than the only one."""
         self._serving = serving
         self.config = config
         self._problems = problems
@@ -210,13 +210,20 @@ class RunningGateway:
 
     async def _refresh(self, builder: CatalogBuilder, again: str | None = None) -> Catalog:
         catalog = await builder.refresh(again)
-        if self._unreported and not catalog.agents and not catalog.broken:
-            self._only, errors = None, self._unreported
-            for error in errors:  # one of them may be the reason why the only agent is missing
-                self.report(error)
+        if self._unreported:
+            self._report_relevant(catalog)
         self._report_unknown_agents(catalog)
         self.hooks.on_catalog(catalog, (*self.hooks.watch_paths(), self.config.file))
         return catalog
+
+    def _report_relevant(self, catalog: Catalog) -> None:
+        """Report the problems that may be the reason why the only agent is missing, or lacks a tool."""
+        missing = not catalog.agents and not catalog.broken
+        if missing or any(agent.warnings for agent in catalog.agents.values()):
+            errors, self._unreported, self._only = self._unreported, [], None
+            for error in errors:
+                if missing or isinstance(error, PluginError):
+                    self.report(error)
 
     def _report_unknown_agents(self, catalog: Catalog) -> None:
         """Report each `[agents.NAME]` table that matches no agent, once until that changes."""
@@ -254,7 +261,7 @@ class RunningGateway:
     def report(self, error: GatewayError) -> None:
         """Log an error and announce it to every plugin."""
         for each in errors_of(error):
-            if self._only is not None and isinstance(each, DiscoveryError):
+            if self._only is not None and isinstance(each, DiscoveryError | PluginError):
                 self._unreported.append(each)
                 continue
             self.config.locate(each)

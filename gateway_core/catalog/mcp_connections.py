@@ -28,6 +28,21 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0
 
 
+def _without_content(record: logging.LogRecord) -> bool:
+    """Shorten the MCP client's record of a line that is not a message, which has a traceback and quotes the line."""
+    if record.exc_info and "parse" in str(record.msg):
+        record.msg, record.args, record.exc_info = _NO_MESSAGE, (), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
+_NO_MESSAGE = (
+    "an MCP server wrote a line to its standard output that is not a JSON-RPC message; "
+    "a server must print everything else to its standard error"
+)
+logging.getLogger("mcp.client.stdio").addFilter(_without_content)
+
+
 async def connect_servers(agents: Iterable[Agent[Any]], held: AsyncExitStack) -> list[str]:
     """Connect the MCP servers of all these agents concurrently, and push their cleanup onto a stack.
 

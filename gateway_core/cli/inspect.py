@@ -84,7 +84,8 @@ def _check(
         rows += [row for row in _rows(catalog) if _is_at(row["model"], only)]
         rows += [
             _row(error, "refused")
-            for error in reported
+            # A plugin that tries again, such as to connect to a server, reports the same error again.
+            for error in {str(each): each for each in reported}.values()
             if isinstance(error, DiscoveryError | PluginError)
             and (folder is None or only is None or (error.source or "").startswith(str(folder / only)))
         ]

@@ -119,7 +119,9 @@ def test_check_reports_tool_files_and_mcp_servers_that_are_not_available(run, tm
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    rows = {row["source"]: row for row in json.loads(run("check", "--json", status=1))}
+    listed = json.loads(run("check", "--json", status=1))
+    rows = {row["source"]: row for row in listed}
+    assert len({json.dumps(row) for row in listed}) == len(listed)
     assert "nothere_of_test" in rows[f"{tmp_path}/tools/bad.py:1"]["diagnosis"]
     assert "no database" in rows["[plugins.mcp_tools.shop]"]["diagnosis"]
     assert "the MCP server shop is down" in rows[f"{tmp_path}/agents/Good.py"]["diagnosis"]
@@ -372,6 +374,20 @@ def test_chat_loads_its_agent_only(run, tmp_path):
         for other in ("Other", "gone", "unknown agent"):
             assert other not in output
     assert not (tmp_path / "imported").exists()
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "bad.py").write_text("import nothere_of_test\n")
+    (tmp_path / "server.py").write_text("print('no message')\nraise SystemExit('no database')\n")
+    with (tmp_path / "gateway.toml").open("a") as file:
+        file.write('[plugins.mcp_tools.shop]\nkind = "stdio"\ncommand = ["python", "server.py"]\n')
+    output = run("chat", "Good", "hi", "--offline")
+    assert "built-in offline model" in output
+    for other in ("nothere_of_test", "shop", "Traceback"):
+        assert other not in output
+    settings = (tmp_path / "gateway.toml").read_text()
+    (tmp_path / "gateway.toml").write_text(settings.replace("[agents.Good]", "[agents.Good]\ntools = ['shop/find']"))
+    output = run("chat", "Good", "hi", "--offline", status=1)
+    assert "the MCP server shop is down" in output
+    assert "no database" in output
     assert "did you mean 'Other'" in run("chat", "Othr", "hi", "--offline", status=1)
     assert run("chat", "Other", "hi", "--offline", status=1).count("ZeroDivisionError") == 1
     assert "symbolic link to a target outside the folder" in run("chat", "gone", "hi", "--offline", status=1)

@@ -73,6 +73,17 @@ async def test_clients_do_not_see_the_command_of_an_agents_mcp_server():
         assert "/srv/canary/server" in (await g.http.get("/admin/agents/errors")).text
 
 
+async def test_a_line_of_an_mcp_server_that_is_not_a_message_is_logged_without_its_text(caplog):
+    code = "print('canary', flush=True); raise SystemExit('see /srv/canary')"
+    server = MCPServerStdio({"command": "python", "args": ["-c", code]}, name="shop")
+    async with gateway_in_memory({"Greeter": Agent(name="greeter", mcp_servers=[server])}):
+        pass
+    [record] = [record for record in caplog.records if record.name == "mcp.client.stdio"]
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert "must print everything else to its standard error" in record.getMessage()
+    assert "canary" not in record.getMessage()
+
+
 async def test_operators_see_them(folder):
     async with gateway_in_memory(folder=folder) as g:
         agents = {agent["id"]: agent for agent in (await g.http.get("/admin/agents")).json()["agents"]}
