@@ -116,9 +116,17 @@ class _Adaption:
             if not isinstance(given, dict):
                 continue
             refused = [name for name, kind in _RAW.items() if name in given and not self._keeps(field, kind)]
+            kept = {name: value for name, value in given.items() if name not in refused}
+            # The Responses API has the verbosity in an object, next to the format of the answer.
+            text = kept.get("text")
+            if isinstance(text, dict) and "verbosity" in text and not self._keeps(field, "verbosity"):
+                refused.append("text.verbosity")
+                kept["text"] = {name: value for name, value in text.items() if name != "verbosity"}
+                if not kept["text"]:
+                    del kept["text"]
             if refused:
                 self.dropped += refused
-                yield field, {name: value for name, value in given.items() if name not in refused} or None
+                yield field, kept or None
 
     def _is_requested(self, name: str, value: Any) -> bool:
         if name == "reasoning":

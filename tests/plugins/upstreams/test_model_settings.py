@@ -183,3 +183,12 @@ def test_other_settings_for_reasoning_and_sampling():
     for model in ("gpt-5.2", "gpt-oss:20b", "gpt-5-chat-latest", "gpt-35-turbo"):
         assert settings_for(own, model).temperature == 0.2, model
     assert settings_for(own, "gpt-5.6-luna") is own
+
+
+def test_a_verbosity_in_the_object_of_the_responses_api_is_adapted_as_well():
+    text = {"verbosity": "low", "format": {"type": "text"}}
+    found = settings_for(ModelSettings(extra_body={"text": text, "seed": 1}), "llama3.2")
+    assert found.extra_body == {"text": {"format": {"type": "text"}}, "seed": 1}
+    assert settings_for(ModelSettings(extra_args={"text": {"verbosity": "low"}}), "llama3.2").extra_args is None
+    own = ModelSettings(extra_body={"text": text})
+    assert settings_for(own, "gpt-5") is own
