@@ -87,6 +87,7 @@ def claim(folder: Path | None, url: str = "") -> Iterator[None]:
     The system releases the lock when the process ends, however it ends. Other commands do not use it.
     """
     descriptor, locked = -1, False
+    exists = folder is not None and folder.exists()
     # Without write permission, servers cannot share state.
     with suppress(OSError, ConfigError):
         if folder is not None and fcntl is not None:
@@ -99,7 +100,8 @@ def claim(folder: Path | None, url: str = "") -> Iterator[None]:
             # Without stored data, remove what this server created.
             with suppress(OSError):
                 (folder / LOCK).unlink()
-                folder.rmdir()
+                if not exists:
+                    folder.rmdir()
         if descriptor >= 0:
             os.close(descriptor)
 

@@ -300,6 +300,16 @@ def test_the_check_leaves_no_files(folder):
     assert [each for each in sorted(folder.rglob("*")) if "__pycache__" not in each.parts] == before
 
 
+def test_a_server_without_data_removes_the_state_directory_only_if_it_created_it(tmp_path):
+    for name, exists in (("own", False), ("given", True)):
+        state = tmp_path / name
+        if exists:
+            state.mkdir()
+        with claim(state):
+            assert state.is_dir()
+        assert state.exists() is exists
+
+
 def test_an_unused_state_directory_is_not_claimed(folder):
     with claim(folder / ".agent-gateway"):
         assert check()[1] == 0
