@@ -141,7 +141,7 @@ class Calls:
 
 def session_lost(error: Exception, trace: RequestTrace) -> bool:
     """Whether a new session is needed. Some gateways return 500 for an unknown session."""
-    if trace.too_big:
+    if trace.exceeded:
         return False
     status = trace.status or 0
     return trace.failed or is_lost(error) or (trace.in_session and (status == 404 or status >= 500))

@@ -27,8 +27,8 @@ def reason(error: BaseException, trace: RequestTrace) -> str:
     error = _innermost(error)
     if isinstance(error, CredentialError):
         return f"could not get a credential: {error}"
-    if trace.too_big:
-        return "the response exceeds max_message"
+    if trace.exceeded:
+        return f"the response exceeds {trace.exceeded}"
     if trace.status == 401:
         where = f"; resource metadata: {sanitize(trace.resource_metadata)}" if trace.resource_metadata else ""
         return f"unauthorized (401), no valid credential is configured{where}"

@@ -5,7 +5,7 @@ variable carries the trace from the call to its requests. This module makes no r
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -13,6 +13,7 @@ import httpx2
 from attrs import Factory, define
 
 from gateway_core import StderrTail
+from gateway_plugins.mcp_tools.response_limits import LimitedBody
 
 SESSION_HEADER = "mcp-session-id"
 _DELETE_TIMEOUT_SECONDS = 2.0
@@ -33,11 +34,21 @@ class RequestTrace:
     """Whether connecting failed, so that the server did not receive the request."""
     failed: bool = False
     """Whether the connection was lost."""
-    too_big: bool = False
+    exceeded: str = ""
+    """The setting whose limit the response exceeded."""
     resource_metadata: str | None = None
     """URL of the server's protected resource metadata (RFC 9728)."""
     stderr: StderrTail | None = None
     """The standard error of the server process, for operators."""
+
+    def record_unreadable(self, exceeded: str) -> None:
+        """Record that a response could not be read to its end.
+
+        Args:
+            exceeded: The setting whose limit it exceeds; "" if the connection was lost.
+        """
+        self.exceeded = exceeded
+        self.failed = not exceeded
 
 
 REQUEST_TRACE: ContextVar[RequestTrace | None] = ContextVar("agent_gateway_mcp_request_trace", default=None)
@@ -54,21 +65,19 @@ def traced(trace: RequestTrace) -> Iterator[None]:
         REQUEST_TRACE.reset(token)
 
 
-class UnreadableError(httpx2.StreamError):
-    """A response could not be read to its end. It fails one call, not the session."""
-
-
 class TracingTransport(httpx2.AsyncBaseTransport):
     """Sends requests and records their outcome in the current trace.
 
     Args:
         max_size: Maximum size of a response in bytes, decompressed. Event streams are exempt: their reader limits each
             event.
+        max_values: Maximum number of JSON values of a response or event.
         inner: Transport that sends the requests.
     """
 
-    def __init__(self, max_size: int, inner: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, max_size: int, max_values: int, inner: httpx2.AsyncBaseTransport | None = None) -> None:
         self._max_size = max_size
+        self._max_values = max_values
         self._inner = inner or httpx2.AsyncHTTPTransport(
             trust_env=False, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20)
         )
@@ -97,38 +106,12 @@ class TracingTransport(httpx2.AsyncBaseTransport):
         if response.status_code == 401:
             found = _RESOURCE_METADATA.search(response.headers.get("www-authenticate", ""))
             trace.resource_metadata = found[1] if found else None
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            # Decompressed here, piece by piece: a small compressed response may stand for gigabytes.
-            inner = httpx2.Response(
-                response.status_code, headers=response.headers, stream=response.stream, request=request
-            )
-            response.stream = _Limited(inner, self._max_size, trace)
-            response.headers.pop("content-encoding", None)
+        # Decompressed here, piece by piece: a small compressed response may stand for gigabytes.
+        inner = httpx2.Response(response.status_code, headers=response.headers, stream=response.stream, request=request)
+        response.stream = LimitedBody(inner, self._max_size, self._max_values, trace.record_unreadable)
+        response.headers.pop("content-encoding", None)
         return response
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._inner.aclose()
-
-
-class _Limited(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.Response, max_size: int, trace: RequestTrace) -> None:
-        self._inner = inner
-        self._max_size = max_size
-        self._trace = trace
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        try:
-            async for chunk in self._inner.aiter_bytes():
-                size += len(chunk)
-                if size > self._max_size:
-                    self._trace.too_big = True
-                    raise UnreadableError("the response is too large")
-                yield chunk
-        except (httpx2.TransportError, httpx2.DecodingError) as error:
-            self._trace.failed = True
-            raise UnreadableError("the connection was lost") from error
-
-    async def aclose(self) -> None:
         await self._inner.aclose()

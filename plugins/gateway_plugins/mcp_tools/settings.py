@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import Factory, evolve, field, frozen
 
-from gateway_core import Bytes, ConfigError, Seconds, Secret, Timeout, named_tables
+from gateway_core import Amount, Bytes, ConfigError, Seconds, Secret, Timeout, named_tables
 
 # Two underscores separate the server's name from the tool's name.
 NAME = re.compile(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*")
@@ -79,6 +79,8 @@ class McpServer:
     """Maximum size of a result for the model; the rest is cut off, with a note."""
     max_message: Bytes = Bytes(32 * 1024 * 1024)
     """Maximum size of one HTTP response or event."""
+    max_values: Amount = Amount(50_000)
+    """Maximum number of JSON values of one HTTP response or event."""
     protocol: Literal["auto", "legacy"] = "auto"
     """`legacy` skips the probe for the newest protocol revision, which some old servers do not support."""
     adapters: list[str] = Factory(list)

@@ -96,7 +96,7 @@ def http_client(settings: McpServer, auth: httpx2.Auth | None, principal: str | 
     if settings.token is not None:
         headers["authorization"] = f"Bearer {settings.token.reveal()}"
     return httpx2.AsyncClient(
-        transport=TracingTransport(settings.max_message),
+        transport=TracingTransport(settings.max_message, settings.max_values),
         headers=headers,
         auth=auth,
         # Calls have their own timeout; an event stream may be silent between two changes.

@@ -223,7 +223,7 @@ async def test_a_lost_connection_fails_one_request_and_not_the_session(error, un
 
     trace = RequestTrace()
     REQUEST_TRACE.set(trace)
-    transport = TracingTransport(100, httpx2.MockTransport(lose))
+    transport = TracingTransport(100, 100, httpx2.MockTransport(lose))
     async with httpx2.AsyncClient(transport=transport) as client:
         assert (await client.post("https://mcp.example")).status_code == 502
         assert (trace.failed, trace.unsent) == (True, unsent)
