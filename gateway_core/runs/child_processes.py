@@ -1,6 +1,7 @@
 """Lists the child processes of the gateway, to find those that are still running after a run."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _TASKS = Path("/proc/self/task")
@@ -12,10 +13,11 @@ def attached_children() -> dict[int, str]:
     Processes with a separate session are omitted: they were started to outlive the call, such as MCP servers.
     """
     found: dict[int, str] = {}
-    try:
-        pids = [int(pid) for task in os.listdir(_TASKS) for pid in (_TASKS / task / "children").read_text().split()]
-    except OSError:  # another system, or a thread that ended meanwhile
-        return found
+    pids: list[int] = []
+    with suppress(OSError):  # another system
+        for task in os.listdir(_TASKS):
+            with suppress(OSError):  # the thread ended meanwhile
+                pids += map(int, (_TASKS / task / "children").read_text().split())
     for pid in pids:
         try:
             name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")

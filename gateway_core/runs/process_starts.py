@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from functools import partial, wraps
 from typing import Any
 
 from gateway_core.runs.run_processes import RunProcesses
@@ -17,6 +19,11 @@ from gateway_core.types import ToolInfo
 
 # Code that starts processes which outlive runs and ends them itself.
 _OWNERS = ("mcp.client.", "agents.sandbox.", "multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+_SUBMITTED: ContextVar[tuple[RunProcesses, ToolInfo | None] | None] = ContextVar(
+    "agent_gateway_submitted", default=None
+)
+"""The run and the tool that submitted the current work of a pool's thread, which has no context of a run."""
 
 _installed = False
 
@@ -39,6 +46,7 @@ def install() -> None:
         for name in ("_fork_exec", "fork_exec"):
             if function := getattr(module, name, None):
                 setattr(module, name, _executing(function, 5))
+    setattr(ThreadPoolExecutor, "submit", _submitting(ThreadPoolExecutor.submit))  # noqa: B010 - as above
     try:
         from uvloop import Loop
     except ImportError:
@@ -49,15 +57,18 @@ def install() -> None:
 
 def _current() -> tuple[RunProcesses, ToolInfo | None] | None:
     """Return the record of the run whose code calls, and the tool; `None` if the process does not belong to a run."""
-    position = POSITION.get()
-    if position is None or (processes := position.scope.processes) is None:
+    current = _SUBMITTED.get()
+    if (position := POSITION.get()) is not None:
+        processes = position.scope.processes
+        current = (processes, TOOL_CALL.get()) if processes is not None else None
+    if current is None:
         return None
     frame = sys._getframe(2)
     while frame is not None:
         if str(frame.f_globals.get("__name__")).startswith(_OWNERS):
             return None
         frame = frame.f_back  # type: ignore[assignment]
-    return processes, TOOL_CALL.get()
+    return current
 
 
 def _forking(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,6 +124,26 @@ def _system(function: Callable[[Any], int]) -> Callable[[Any], int]:
         return os.waitpid(os.posix_spawn("/bin/sh", ["sh", "-c", command], os.environ), 0)[1]
 
     return system
+
+
+def _submitting(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def submit(pool: Any, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+        if (current := _current()) is not None:
+            function = partial(_run_submitted, current, function)
+        return method(pool, function, *arguments, **options)
+
+    return submit
+
+
+def _run_submitted(
+    current: tuple[RunProcesses, ToolInfo | None], function: Callable[..., Any], *arguments: Any, **options: Any
+) -> Any:
+    token = _SUBMITTED.set(current)
+    try:
+        return function(*arguments, **options)
+    finally:
+        _SUBMITTED.reset(token)
 
 
 def _marked(mark: tuple[str, str], environment: Mapping[Any, Any] | Sequence[bytes] | None) -> Any:

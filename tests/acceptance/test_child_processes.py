@@ -64,6 +64,7 @@ def test_the_port_is_free_after_a_kill(tmp_path, name, at_import):
 
 TOOLS = """
 import asyncio, os, signal, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
 
 from agents import Agent, function_tool
 from gateway_core.testing import call, script
@@ -88,6 +89,8 @@ def forked(name, twice=False):
 def command(name):
     return " ".join("'" + each.replace("'", "'\\"'\\"'") + "'" for each in wait(name))
 
+POOL = ThreadPoolExecutor(1)
+
 STARTS = {
     "popen": lambda name: subprocess.Popen(wait(name)),
     "session": lambda name: subprocess.Popen(wait(name), start_new_session=True),
@@ -97,6 +100,8 @@ STARTS = {
         wait(name, first="os.setsid(); os.fork() and os._exit(0); "), env={"PATH": os.environ["PATH"]}
     ),
     "stubborn": lambda name: subprocess.Popen(wait(name, ignore=True)),
+    "pool": lambda name: POOL.submit(subprocess.Popen, wait(name)).result(),
+    "pool_of_loop": lambda name: asyncio.get_running_loop().run_in_executor(POOL, subprocess.Popen, wait(name)),
     "fork": forked,
     "fork_twice": lambda name: forked(name, twice=True),
 }
@@ -206,6 +211,17 @@ def test_processes_that_a_run_leaves_end_with_it_and_their_tools_are_named(tmp_p
         assert httpx2.get(f"{server.url}/healthz", timeout=20).status_code == 200
         assert is_running(imported)
         os.kill(imported, signal.SIGKILL)
+
+
+def test_processes_that_pools_of_threads_start_belong_to_the_run_that_submitted_the_work(tmp_path):
+    shapes = ("pool", "pool_of_loop")
+    tools_of(tmp_path, Main=", ".join(f'call("begin", how="{each}")' for each in shapes))
+    with serving(tmp_path, "--offline") as server:
+        ask(server, "Main")
+        pids = {each: pid_in(tmp_path / each) for each in shapes}
+        wait_until(lambda: not any(map(is_running, pids.values())), "the processes have ended")
+        for pid in pids.values():
+            assert f"({pid}, started by the tool begin)" in server.text
 
 
 def test_processes_that_a_run_leaves_can_be_kept(tmp_path):
