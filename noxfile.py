@@ -23,8 +23,9 @@ def install(session: nox.Session, *arguments: str) -> None:
     session.run("uv", "pip", "install", "--quiet", "--python", session.virtualenv.bin + "/python", *arguments)
 
 
-def install_project(session: nox.Session) -> None:
-    install(session, "-e", ".", "-e", "./agents_pkg", "--group", "test")
+def install_project(session: nox.Session, group: str = "test") -> None:
+    """Install the project and a group for tests that start many processes, each of which would compile the packages."""
+    install(session, "--compile-bytecode", "-e", ".", "-e", "./agents_pkg", "--group", group)
 
 
 @nox.session(tags=["all"])
@@ -72,14 +73,14 @@ def acceptance(session: nox.Session) -> None:
 @nox.session(tags=["all"])
 def reliability(session: nox.Session) -> None:
     """Test the guarantees under load and attack, in a short form; EXAMPLES and SOAK_SECONDS make it longer."""
-    install(session, "-e", ".", "-e", "./agents_pkg", "--group", "reliability")
+    install_project(session, "reliability")
     session.run("pytest", *TWO_AT_A_TIME, "tests/reliability", *session.posargs)
 
 
 @nox.session(tags=["all"])
 def journeys(session: nox.Session) -> None:
     """Follow the documentation as its readers do, in a terminal, and print the duration of each step."""
-    install(session, "-e", ".", "-e", "./agents_pkg", "--group", "journeys")
+    install_project(session, "journeys")
     session.run("pytest", "-s", "tests/journeys", *session.posargs)
 
 

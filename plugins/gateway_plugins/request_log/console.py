@@ -82,7 +82,7 @@ class ConsoleFormatter(logging.Formatter):
             return None
 
     def _colored(self, color: str, text: str) -> str:
-        return f"{color}{text}{_RESET}" if self._color and color else text
+        return f"{color}{text}{_RESET}" if self._color and color and text else text
 
 
 def short_id(request_id: str) -> str:
