@@ -114,7 +114,8 @@ def test_responses_before_the_body_leak_no_socket(server):
     print(f"\n{REJECTS} early rejects: {files(server) - before:+d} files")
 
 
-@pytest.mark.parametrize(("earlier", "kib"), [(0, 113), (20_000, 140)], ids=["short", "20 KB before"])
+# Resident memory varies by some KiB; before the last reductions, it was 141 and 202.
+@pytest.mark.parametrize(("earlier", "kib"), [(0, 128), (20_000, 160)], ids=["short", "20 KB before"])
 def test_idle_streams_use_little_memory_and_delay_no_request(fresh_server, earlier, kib):
     server = fresh_server
     with httpx2.Client(base_url=server.url, timeout=60) as client:
