@@ -469,10 +469,7 @@ def wrap_handled_error(tool: Any, wrap: Callable[[Callable[..., None]], Callable
         tool: A tool; one without such a function is left alone.
         wrap: Receives the present function, and returns its replacement.
     """
-    invoker = getattr(tool, "on_invoke_tool", None)
-    report = getattr(invoker, "_on_handled_error", None)
-    if report is not None:
-        invoker._on_handled_error = wrap(report)  # type: ignore[union-attr]
+    _wrap(tool, "_on_handled_error", wrap)
 
 
 def wrap_invocation(tool: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -482,7 +479,10 @@ def wrap_invocation(tool: Any, wrap: Callable[[Callable[..., Any]], Callable[...
         tool: A tool; one without such a function is left alone.
         wrap: Receives the present function, and returns its replacement.
     """
+    _wrap(tool, "_invoke_tool_impl", wrap)
+
+
+def _wrap(tool: Any, name: str, wrap: Callable[[Any], Any]) -> None:
     invoker = getattr(tool, "on_invoke_tool", None)
-    invoke = getattr(invoker, "_invoke_tool_impl", None)
-    if invoke is not None:
-        invoker._invoke_tool_impl = wrap(invoke)  # type: ignore[union-attr]
+    if (present := getattr(invoker, name, None)) is not None:
+        setattr(invoker, name, wrap(present))

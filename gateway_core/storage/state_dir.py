@@ -107,7 +107,7 @@ def claim(folder: Path | None, url: str = "") -> Iterator[None]:
 
 
 def running_server(folder: Path | None) -> RunningServer | None:
-    """Return the server that uses a state directory, if the system can tell."""
+    """Return the server that uses a state directory; `None` without one, or if the system does not report locks."""
     if folder is None or fcntl is None or sys.platform not in _FLOCK:
         return None
     layout, kind, process = _FLOCK[sys.platform]
